@@ -1,0 +1,44 @@
+"""``fairchem-hdgnn``: one entry point, one module in ``commands/`` per sub-command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from fairchem_hdgnn.errors import UserError
+
+COMMANDS = {
+    "doctor": ("doctor", "versions, how fairchem sees the plugin, and remedies"),
+}
+"""Name of each sub-command -> (module in ``fairchem_hdgnn.commands``, one line of help).
+
+A module defines ``configure(parser)``, which adds its arguments, and ``run(args)``, which
+returns an exit status or ``None``.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``fairchem-hdgnn``; the exit status is 2 for a ``UserError``, printed as one line."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="fairchem-hdgnn", description="HDGNN and eSCN for fairchem-core 1.10"
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module_name, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if arguments[:1] == [name]:
+            module = importlib.import_module(f"fairchem_hdgnn.commands.{module_name}")
+            module.configure(subparser)
+            subparser.set_defaults(run=module.run)
+    args = parser.parse_args(arguments)
+    try:
+        return int(args.run(args) or 0)
+    except UserError as error:
+        print(f"fairchem-hdgnn {args.command}: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Errors that a user can act on: one line, naming the culprit and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A problem in what the user gave: a file, a key, a structure.
+
+    Command-line entry points print its message as one line and exit with status 2.
+    """
+
+
+class ConfigError(UserError):
+    """A configuration key or value that cannot be used."""
+
+
+class DataError(UserError):
+    """A file, record or structure that cannot be used."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the valid name closest to ``name``, else the list of valid names."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; valid: {', '.join(names)}"
