@@ -1,0 +1,1 @@
+"""Layers that HDGNN and eSCN share."""

@@ -1,0 +1,1 @@
+"""Rotations: coefficient layout, edge frames, Wigner-D matrices, couplings, grids."""

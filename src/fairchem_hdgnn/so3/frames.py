@@ -1,0 +1,107 @@
+"""Edge frames: rotation matrices that take an edge's direction to the y axis.
+
+A frame is fixed by the edge up to a turn about it, the *roll*. Where the roll comes from is a
+:class:`FrameMode`; the construction itself is deterministic and exact for every direction.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class FrameMode(str, Enum):
+    """Source of the free roll angle of each edge frame.
+
+    ``random``: drawn anew for each edge at each forward, as published. ``seeded``: a fixed pseudo-random
+    function of a seed and of the edge, so the same structure always gets the same frames. ``fixed``: no
+    roll, the frame of :func:`edge_frames` as it stands.
+    """
+
+    RANDOM = "random"
+    SEEDED = "seeded"
+    FIXED = "fixed"
+
+
+def edge_frames(edge_vec: Float[Tensor, "edges 3"], roll: Float[Tensor, "edges"] | None = None) -> Float[Tensor, "edges 3 3"]:
+    """Rotation matrices R with ``R r / |r| = (0, 1, 0)``.
+
+    With the direction ``(x, y, z) = (sin b sin a, cos b, sin b cos a)``, ``R = Ry(roll) Rx(-b) Ry(-a)``.
+    The sines and cosines are taken from the components, never through an angle, so edges along any axis
+    (both poles included, where ``a`` is set to 0) are as exact as others.
+
+    Args:
+        edge_vec: edge vectors, Å; their length does not matter but must not be 0.
+        roll: angle in radians of a last turn about y; 0 if absent.
+
+    Returns:
+        Proper rotation matrices in the dtype of ``edge_vec``; no gradient flows through them.
+    """
+    direction = edge_vec.detach()
+    # Scaling first keeps the squares of very short or long vectors in range.
+    direction = direction / direction.abs().amax(dim=-1, keepdim=True)
+    direction = direction / direction.norm(dim=-1, keepdim=True)
+    x, cos_b, z = direction.unbind(-1)
+    sin_b = torch.hypot(x, z)
+    at_pole = sin_b == 0
+    safe = torch.where(at_pole, torch.ones_like(sin_b), sin_b)
+    sin_a = torch.where(at_pole, torch.zeros_like(x), x / safe)
+    cos_a = torch.where(at_pole, torch.ones_like(z), z / safe)
+    zero = torch.zeros_like(x)
+    rows = [
+        torch.stack([cos_a, zero, -sin_a], -1),
+        torch.stack([sin_b * sin_a, cos_b, sin_b * cos_a], -1),
+        torch.stack([cos_b * sin_a, -sin_b, cos_b * cos_a], -1),
+    ]
+    if roll is None:
+        return torch.stack(rows, -2)
+    cos_r, sin_r = roll.detach().cos().unsqueeze(-1), roll.detach().sin().unsqueeze(-1)
+    return torch.stack([cos_r * rows[0] + sin_r * rows[2], rows[1], cos_r * rows[2] - sin_r * rows[0]], -2)
+
+
+def random_roll(num_edges: int, generator: torch.Generator, like: Tensor) -> Float[Tensor, "edges"]:
+    """Uniform angles in [0, 2 pi) drawn from ``generator``, in dtype and on the device of ``like``."""
+    roll = torch.rand(num_edges, generator=generator, dtype=torch.float64, device=generator.device)
+    return (2.0 * math.pi * roll).to(device=like.device, dtype=like.dtype)
+
+
+_GRID = 1e-3
+"""Å: edge vectors are rounded to this before hashing, so noise in the last digits rarely changes a roll."""
+
+
+def seeded_roll(
+    edge_vec: Float[Tensor, "edges 3"], species: Int[Tensor, "edges 2"], seed: int
+) -> Float[Tensor, "edges"]:
+    """Angles in [0, 2 pi) that look random and depend only on ``seed``, the edge vector and its two elements.
+
+    Order of edges, batching and periodic images do not enter, so a structure has the same frames wherever
+    it stands in a batch. Integer hashing (multiply and xor-shift, 64 bit) of the rounded vector; the angle is a
+    step function of the geometry.
+    """
+    words = torch.cat([(edge_vec.detach().double() / _GRID).round().long(), species.long()], dim=-1)
+    state = torch.full_like(words[:, 0], seed & 0x7FFFFFFFFFFFFFFF)
+    for word in words.unbind(-1):
+        state = _mix(state ^ word)
+    # 53 bits fill a float64's mantissa.
+    unit = (state & ((1 << 53) - 1)).double() / float(1 << 53)
+    return (2.0 * math.pi * unit).to(edge_vec.dtype)
+
+
+def _mix(state: Int[Tensor, "edges"]) -> Int[Tensor, "edges"]:
+    """The finaliser of splitmix64 on wrapping int64; logical shifts emulated by masking."""
+    state = state + _signed(0x9E3779B97F4A7C15)
+    state = (state ^ _shift(state, 30)) * _signed(0xBF58476D1CE4E5B9)
+    state = (state ^ _shift(state, 27)) * _signed(0x94D049BB133111EB)
+    return state ^ _shift(state, 31)
+
+
+def _shift(state: Tensor, bits: int) -> Tensor:
+    return (state >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value

@@ -1,0 +1,73 @@
+"""Spherical-harmonic coefficients <-> values on a latitude-longitude grid of the sphere."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from e3nn import o3
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fairchem_hdgnn.so3.layout import coefficient_index
+
+
+@lru_cache(maxsize=None)
+def grid_matrices(
+    lmax: int, resolution: tuple[int, int]
+) -> tuple[Float[Tensor, "points coefficients"], Float[Tensor, "coefficients points"]]:
+    """To-grid and from-grid matrices, e3nn's 'integral' normalisation, float64.
+
+    ``resolution`` is (latitudes, longitudes). From-grid is a quadrature, exact for band limit ``lmax`` when
+    latitudes >= 2 (lmax + 1) and longitudes >= 2 lmax + 1, so from-grid after to-grid is the identity.
+    """
+    to_grid = o3.ToS2Grid(lmax, resolution, normalization="integral", dtype=torch.float64)
+    from_grid = o3.FromS2Grid(resolution, lmax, normalization="integral", dtype=torch.float64)
+    forward = torch.einsum("mbi,am->bai", to_grid.shb, to_grid.sha).flatten(0, 1)
+    backward = torch.einsum("am,mbi->iba", from_grid.sha, from_grid.shb).flatten(1, 2)
+    return forward.contiguous(), backward.contiguous()
+
+
+class S2Grid(nn.Module):
+    """Transforms between coefficients with ``|m| <= mmax`` and grid values.
+
+    Args:
+        lmax: largest degree.
+        mmax: largest order; ``lmax`` if absent.
+        resolution: (latitudes, longitudes); ``(2 (lmax + 1), 2 (lmax + 1) + 1)`` if absent.
+    """
+
+    to_grid: Tensor
+    from_grid: Tensor
+
+    def __init__(self, lmax: int, mmax: int | None = None, resolution: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.resolution = resolution or (2 * (lmax + 1), 2 * (lmax + 1) + 1)
+        forward, backward = grid_matrices(lmax, self.resolution)
+        kept = coefficient_index(lmax, mmax)
+        dtype = torch.get_default_dtype()
+        self.register_buffer("to_grid", forward[:, kept].to(dtype), persistent=False)
+        self.register_buffer("from_grid", backward[kept].to(dtype), persistent=False)
+
+    def values(self, coefficients: Float[Tensor, "n rows channels"]) -> Float[Tensor, "n points channels"]:
+        """Values at the grid points: ``f(r) = sum_lm f_lm Y_lm(r)``."""
+        return torch.matmul(self.to_grid, coefficients)
+
+    def coefficients(self, values: Float[Tensor, "n points channels"]) -> Float[Tensor, "n rows channels"]:
+        """Coefficients of the function with these values: ``f_lm = integral f(r) Y_lm(r) dr``."""
+        return torch.matmul(self.from_grid, values)
+
+
+def fibonacci_points(count: int) -> Float[Tensor, "points 3"]:
+    """SCN's sample of the sphere: a Fibonacci lattice, each point's length scaled by its local sparsity.
+
+    The scale is the inverse of a Gaussian density estimate of width 0.15 (mean 1), as in SCN (Zitnick et al.,
+    2022), where it acts through ``|r|**l`` of harmonics that are not normalised; float64.
+    """
+    index = torch.arange(count, dtype=torch.float64)
+    azimuth = 2 * torch.pi * index / ((1 + 5**0.5) / 2)
+    polar = torch.arccos(1 - 2 * (index + 0.5) / count)
+    points = torch.stack([azimuth.cos() * polar.sin(), azimuth.sin() * polar.sin(), polar.cos()], -1)
+    density = torch.exp(-torch.cdist(points, points).square() / 0.15).sum(-1)
+    sparsity = 1 / density
+    return points * (sparsity / sparsity.mean()).unsqueeze(-1)
