@@ -1,0 +1,120 @@
+"""Strictly equivariant products with an edge's spherical harmonics, evaluated in the edge's frame.
+
+The product ``u (x) S(r)`` over natural-parity paths is diagonal in the order m once u is rotated into the edge
+frame (:mod:`fairchem_hdgnn.so3.clebsch_gordan`), so it is one small matrix per |m| and no Clebsch-Gordan sum
+is ever formed per edge. The result equals e3nn's ``FullyConnectedTensorProduct`` with ``path_normalization='none'``.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fairchem_hdgnn.nn.gate import normalised_sigmoid, normalised_silu
+from fairchem_hdgnn.so3.clebsch_gordan import natural_parity_paths, polar_coupling
+from fairchem_hdgnn.so3.layout import degrees_and_orders, num_coefficients
+
+
+class EdgeProduct(nn.Module):
+    """``(u (x) S(r))^{l3}_{m, d} = sum_{l1, l2, c} w^{l1 l2 l3}_{c d} CG(u^{l1}_c, S^{l2})`` for l3 <= lmax_out.
+
+    Eq. 7 of the paper with ``channels_in = 1`` (METP, u the mean over channels); its fully connected form (Fully-TP)
+    with all channels.
+
+    Args:
+        lmax_in: largest degree of u and of the harmonics S.
+        lmax_out: largest degree of the result, at most ``lmax_in``.
+        channels_in: channels of u.
+        channels_out: channels of each degree l3 > 0.
+        num_scalars: channels of degree 0.
+    """
+
+    def __init__(self, lmax_in: int, lmax_out: int, channels_in: int, channels_out: int, num_scalars: int) -> None:
+        super().__init__()
+        self.lmax_in, self.lmax_out = lmax_in, lmax_out
+        self.channels_in, self.channels_out, self.num_scalars = channels_in, channels_out, num_scalars
+        self.weight = nn.ParameterList()
+        for l3 in range(lmax_out + 1):
+            paths = natural_parity_paths(lmax_in, lmax_in, l3)
+            width = num_scalars if l3 == 0 else channels_out
+            scale = (len(paths) * channels_in) ** -0.5
+            self.weight.append(nn.Parameter(scale * torch.randn(len(paths), channels_in, width)))
+            for order in range(l3 + 1):
+                coupling = torch.zeros(lmax_in + 1 - order, len(paths), dtype=torch.float64)
+                for index, path in enumerate(paths):
+                    if path.l1 >= order:
+                        coupling[path.l1 - order, index] = polar_coupling(path)[order]
+                self.register_buffer(f"coupling_{l3}_{order}", coupling.to(torch.get_default_dtype()), persistent=False)
+        rows = degrees_and_orders(lmax_in, lmax_out)
+        self._rows_of_order = [
+            [index for index, (_, m) in enumerate(rows) if m == order] for order in range(-lmax_out, lmax_out + 1)
+        ]
+        grouped = [(l, m) for m in range(-lmax_out, lmax_out + 1) for l in range(max(abs(m), 1), lmax_out + 1)]
+        layout = [grouped.index(pair) for pair in degrees_and_orders(lmax_out) if pair[0] > 0]
+        self.register_buffer("layout", torch.tensor(layout, dtype=torch.long), persistent=False)
+
+    def order_matrices(self) -> list[Float[Tensor, "inputs outputs"]]:
+        """For each order m = 0..lmax_out: the matrix from u's (l1, channel) to the result's (l3, channel)."""
+        matrices = []
+        for order in range(self.lmax_out + 1):
+            blocks = []
+            for l3 in range(order, self.lmax_out + 1):
+                coupling = getattr(self, f"coupling_{l3}_{order}")
+                weight = self.weight[l3]
+                block = coupling.to(weight.dtype) @ weight.flatten(1)
+                blocks.append(block.view(-1, weight.shape[-1]))
+            matrices.append(torch.cat(blocks, dim=-1))
+        return matrices
+
+    def forward(
+        self, rotated: Float[Tensor, "edges rows channels_in"]
+    ) -> tuple[Float[Tensor, "edges num_scalars"], Float[Tensor, "edges rows_out channels_out"]]:
+        """The product in the edge frame.
+
+        Args:
+            rotated: D(R) u, rows with ``|m| <= lmax_out`` of degrees up to ``lmax_in``.
+
+        Returns:
+            Degree 0, and degrees 1..lmax_out in the full layout (``(lmax_out + 1)**2 - 1`` rows).
+        """
+        edges = rotated.shape[0]
+        matrices = self.order_matrices()
+        scalars = rotated.new_zeros(0)
+        blocks = []
+        for order, rows in zip(range(-self.lmax_out, self.lmax_out + 1), self._rows_of_order):
+            product = rotated[:, rows].reshape(edges, len(rows) * self.channels_in) @ matrices[abs(order)]
+            if order == 0:
+                scalars, product = product[:, : self.num_scalars], product[:, self.num_scalars :]
+            blocks.append(product.view(edges, product.shape[-1] // self.channels_out, self.channels_out))
+        return scalars, torch.cat(blocks, dim=1)[:, self.layout]
+
+
+class GatedEdgeProduct(nn.Module):
+    """An :class:`EdgeProduct` with bias and gate: SiLU on scalars, each higher degree scaled by a sigmoid.
+
+    Args:
+        lmax_in: largest degree of the input.
+        lmax_out: largest degree of the result.
+        channels_in: channels of the input.
+        channels: channels of the result.
+    """
+
+    def __init__(self, lmax_in: int, lmax_out: int, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.product = EdgeProduct(lmax_in, lmax_out, channels_in, channels, (lmax_out + 1) * channels)
+        self.bias = nn.Parameter(torch.zeros((lmax_out + 1) * channels))
+        gate_of_row = [l - 1 for l, _ in degrees_and_orders(lmax_out) if l > 0]
+        self.register_buffer("gate_of_row", torch.tensor(gate_of_row, dtype=torch.long), persistent=False)
+        self.num_rows = num_coefficients(lmax_out)
+
+    def forward(
+        self, rotated: Float[Tensor, "edges rows channels_in"]
+    ) -> Float[Tensor, "edges rows_out channels"]:
+        """The gated product in the edge frame, full layout up to ``lmax_out``."""
+        scalars, higher = self.product(rotated)
+        scalars = scalars + self.bias
+        gates = normalised_sigmoid(scalars[:, self.channels :]).view(higher.shape[0], -1, self.channels)
+        first = normalised_silu(scalars[:, : self.channels]).unsqueeze(1)
+        return torch.cat([first, higher * gates[:, self.gate_of_row]], dim=1)
