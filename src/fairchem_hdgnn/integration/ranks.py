@@ -1,0 +1,51 @@
+"""Where this process stands among its peers, for every launcher: srun, submitit, torchrun, fairchem's own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+
+import torch
+
+from fairchem_hdgnn.errors import ConfigError
+
+FIRST_PORT, NUM_PORTS = 20000, 12000
+
+
+def free_port() -> int:
+    """A TCP port that no process of this machine listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def set_rank_environment() -> None:
+    """Give a task of ``srun`` the variables that torch.distributed reads; leave any other process alone.
+
+    torchrun and fairchem's ``--num-gpus`` set ``RANK`` and the rest themselves; ``srun`` (and with it submitit)
+    describes a task in variables of its own. ``MASTER_ADDR`` and ``MASTER_PORT`` are kept where the batch script
+    exports them (our recipes do: it runs on the first node and can pick a free port there); otherwise they are the
+    first host of the step and a port derived from the job id.
+    """
+    if "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
+        return
+    local_rank = int(os.environ["SLURM_LOCALID"])
+    # With --gpus-per-task=1 each task sees one device only, as cuda:0.
+    os.environ["LOCAL_RANK"] = str(local_rank % max(1, torch.cuda.device_count()))
+    os.environ["RANK"] = os.environ["SLURM_PROCID"]
+    os.environ["WORLD_SIZE"] = os.environ["SLURM_STEP_NUM_TASKS"]
+    os.environ.setdefault("MASTER_ADDR", _first_host_of_step())
+    os.environ.setdefault("MASTER_PORT", str(FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) % NUM_PORTS))
+
+
+def _first_host_of_step() -> str:
+    nodes = os.environ["SLURM_STEP_NODELIST"]
+    try:
+        hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigError(
+            f"cannot find the first host of '{nodes}' with scontrol ({error}); "
+            "export MASTER_ADDR and MASTER_PORT in the batch script"
+        ) from error
+    return hosts.stdout.split()[0]

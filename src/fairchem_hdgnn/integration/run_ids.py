@@ -1,0 +1,51 @@
+"""Names of run directories: unique for a new run, the same again for a run that goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from datetime import datetime
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+def new_run_id(identifier: str = "") -> str:
+    """A run id that no other run has, e.g. ``2025-03-01-12-30-59-a1b2c3-hdgnn``.
+
+    fairchem rounds its own time stamps to 128 seconds, so two runs started together would share
+    ``checkpoints/<run id>`` and the second would go on from the first one's checkpoint. Pass the result as
+    ``timestamp_id`` (``--timestamp-id``).
+    """
+    return _with_identifier(f"{datetime.now():%Y-%m-%d-%H-%M-%S}-{secrets.token_hex(3)}", identifier)
+
+
+def slurm_run_id(identifier: str = "") -> str:
+    """The run id of a Slurm step: the same for all its tasks, and the same again when its job is requeued."""
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return _with_identifier(f"job{job}.{os.environ['SLURM_STEP_ID']}", identifier)
+
+
+def _with_identifier(run_id: str, identifier: str) -> str:
+    return f"{run_id}-{identifier}" if identifier else run_id
+
+
+def warn_if_resuming(config: dict) -> None:
+    """Say it aloud when fairchem is about to go on from a checkpoint that the user did not name.
+
+    fairchem resumes from ``<run_dir>/checkpoints/<timestamp_id>/checkpoint.pt`` whenever that file exists. That is
+    right for a requeued job and wrong for a new run under a used id.
+    """
+    if config.get("checkpoint") or not config.get("timestamp_id"):
+        return
+    checkpoint = Path(config.get("run_dir") or ".") / "checkpoints" / config["timestamp_id"] / "checkpoint.pt"
+    if checkpoint.is_file():
+        logger.warning(
+            "RESUMING from %s: the run id '%s' is already in use. Right for an interrupted run; "
+            "for a new one choose another --timestamp-id.",
+            checkpoint,
+            config["timestamp_id"],
+        )
