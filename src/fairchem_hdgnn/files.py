@@ -1,0 +1,26 @@
+"""Files that are either complete or absent, whatever interrupts the program that writes them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def complete_or_absent(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; it takes ``path``'s place when the block ends well.
+
+    A file that stood at ``path`` before stays as it was until then, and for good if the block raises.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
