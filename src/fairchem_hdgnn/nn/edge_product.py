@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from fairchem_hdgnn.nn.gate import normalised_sigmoid, normalised_silu
 from fairchem_hdgnn.so3.clebsch_gordan import natural_parity_paths, polar_coupling
+from fairchem_hdgnn.so3.constants import ConstantsModule
 from fairchem_hdgnn.so3.layout import degrees_and_orders, num_coefficients
 
 
-class EdgeProduct(nn.Module):
+class EdgeProduct(ConstantsModule):
     """``(u (x) S(r))^{l3}_{m, d} = sum_{l1, l2, c} w^{l1 l2 l3}_{c d} CG(u^{l1}_c, S^{l2})`` for l3 <= lmax_out.
 
     Eq. 7 of the paper with ``channels_in = 1`` (METP, u the mean over channels); its fully connected form (Fully-TP)
@@ -45,7 +46,7 @@ class EdgeProduct(nn.Module):
                 for index, path in enumerate(paths):
                     if path.l1 >= order:
                         coupling[path.l1 - order, index] = polar_coupling(path)[order]
-                self.register_buffer(f"coupling_{l3}_{order}", coupling.to(torch.get_default_dtype()), persistent=False)
+                self.register_constant(f"coupling_{l3}_{order}", coupling)
         rows = degrees_and_orders(lmax_in, lmax_out)
         self._rows_of_order = [
             [index for index, (_, m) in enumerate(rows) if m == order] for order in range(-lmax_out, lmax_out + 1)

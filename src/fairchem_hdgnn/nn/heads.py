@@ -8,10 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from fairchem_hdgnn.so3.constants import ConstantsModule
 from fairchem_hdgnn.so3.grid import fibonacci_points
 
 
-class SphereReadout(nn.Module):
+class SphereReadout(ConstantsModule):
     """A point-wise network on ``x(r)`` at sample points r of the sphere: one number per atom and point.
 
     ``W_3 SiLU(W_2 SiLU(W_1 x(r)))`` with biases. The first layer acts on coefficients, where it costs less: it
@@ -35,9 +36,8 @@ class SphereReadout(nn.Module):
         harmonics = o3.spherical_harmonics(
             list(range(lmax + 1)), points, normalize=False, normalization="integral"
         )
-        dtype = torch.get_default_dtype()
-        self.register_buffer("points", points.to(dtype), persistent=False)
-        self.register_buffer("harmonics", harmonics.to(dtype), persistent=False)
+        self.register_constant("points", points)
+        self.register_constant("harmonics", harmonics)
 
     def forward(self, x: Float[Tensor, "nodes coefficients channels"]) -> Float[Tensor, "nodes points"]:
         """The number at each atom and point."""

@@ -7,8 +7,9 @@ from functools import lru_cache
 import torch
 from e3nn import o3
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from fairchem_hdgnn.so3.constants import ConstantsModule
 from fairchem_hdgnn.so3.layout import coefficient_index
 
 
@@ -28,7 +29,7 @@ def grid_matrices(
     return forward.contiguous(), backward.contiguous()
 
 
-class S2Grid(nn.Module):
+class S2Grid(ConstantsModule):
     """Transforms between coefficients with ``|m| <= mmax`` and grid values.
 
     Args:
@@ -45,9 +46,8 @@ class S2Grid(nn.Module):
         self.resolution = resolution or (2 * (lmax + 1), 2 * (lmax + 1) + 1)
         forward, backward = grid_matrices(lmax, self.resolution)
         kept = coefficient_index(lmax, mmax)
-        dtype = torch.get_default_dtype()
-        self.register_buffer("to_grid", forward[:, kept].to(dtype), persistent=False)
-        self.register_buffer("from_grid", backward[kept].to(dtype), persistent=False)
+        self.register_constant("to_grid", forward[:, kept])
+        self.register_constant("from_grid", backward[kept])
 
     def values(self, coefficients: Float[Tensor, "n rows channels"]) -> Float[Tensor, "n points channels"]:
         """Values at the grid points: ``f(r) = sum_lm f_lm Y_lm(r)``."""

@@ -1,0 +1,95 @@
+"""The named choices that HDGNN's configuration offers."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Preset(str, Enum):
+    """Which set of defaults fills the options that a configuration leaves out.
+
+    ``paper``: the equations of the paper to the letter. ``authors``: what the authors' published code ran.
+    """
+
+    PAPER = "paper"
+    AUTHORS = "authors"
+
+
+class Message(str, Enum):
+    """The message function.
+
+    ``hybrid``: eq. 11. ``linear``: equivariant linear layers in place of the networks (Table 3). ``fully_tp``: one
+    fully connected Clebsch-Gordan product and nothing else (Table 3). ``unrestricted``: a network on
+    ``[x_i; x_j; S(r)]`` without frames (Table 3).
+    """
+
+    HYBRID = "hybrid"
+    LINEAR = "linear"
+    FULLY_TP = "fully_tp"
+    UNRESTRICTED = "unrestricted"
+
+
+class TensorProduct(str, Enum):
+    """The strictly equivariant term of eq. 11: ``metp`` (eq. 7) or ``fully_connected`` (Fully-TP, used on QM9)."""
+
+    METP = "metp"
+    FULLY_CONNECTED = "fully_connected"
+
+
+class Attention(str, Enum):
+    """Output activation of the attention network (Table 4)."""
+
+    SIGMOID = "sigmoid"
+    SOFTMAX = "softmax"
+
+
+class GateInputs(str, Enum):
+    """What the attention network sees: the invariant branch of both atoms, or the edge features too."""
+
+    BRANCH = "branch"
+    BRANCH_AND_EDGE = "branch_and_edge"
+
+
+class LayerNorm(str, Enum):
+    """Normalisation of x before the message block.
+
+    ``centred`` subtracts the channel mean of the scalars, so that METP, which averages over channels, receives no
+    scalars at initialisation. ``uncentred`` leaves the mean and avoids that. ``off`` is an ablation (Table 5).
+    """
+
+    CENTRED = "centred"
+    UNCENTRED = "uncentred"
+    OFF = "off"
+
+
+class NeuralInput(str, Enum):
+    """What the networks of eq. 11 see: ``split``, NN(x'') + NN(x) (eq. 10), or ``rotated``, NN(x') (Table 5)."""
+
+    SPLIT = "split"
+    ROTATED = "rotated"
+
+
+class Mlp(str, Enum):
+    """``shared``: NN_1 serves x'' and x of both atoms, NN_2 the pair (eq. 11). ``separate``: one network each."""
+
+    SHARED = "shared"
+    SEPARATE = "separate"
+
+
+class Antipode(str, Enum):
+    """The update's second sample f(-r).
+
+    ``exact``, ``off`` (ablation), or ``top_degree_unflipped``: degree lmax keeps its sign, a slip of the authors'
+    code that only matters for odd lmax and is needed to reproduce such checkpoints.
+    """
+
+    EXACT = "exact"
+    OFF = "off"
+    TOP_DEGREE_UNFLIPPED = "top_degree_unflipped"
+
+
+class Implementation(str, Enum):
+    """``fast``, or ``reference``: the plain equations, slower and with far more memory, for checking."""
+
+    FAST = "fast"
+    REFERENCE = "reference"
