@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -101,8 +101,14 @@ def checked(default: Any, check: Callable[[Any], Any]) -> Any:
     return _field(default, check)
 
 
-def from_keys(kind: type[Config], keys: Mapping[str, Any], owner: str) -> Config:
+def from_keys(kind: type[Config], keys: Mapping[str, Any], owner: str, other_keys: Iterable[str] = ()) -> Config:
     """Build the dataclass ``kind`` from configuration keys.
+
+    Args:
+        kind: a dataclass whose fields are made by this module.
+        keys: the configuration.
+        owner: what the configuration is for; opens error messages.
+        other_keys: keys that are valid beside these but belong elsewhere, for the "did you mean" of a wrong key.
 
     Raises:
         ConfigError: an unknown key (with the nearest valid one) or a value its field refuses, in one line that
@@ -111,7 +117,7 @@ def from_keys(kind: type[Config], keys: Mapping[str, Any], owner: str) -> Config
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name in keys:
         if name not in fields:
-            raise ConfigError(f"{owner}: unknown key '{name}'{nearest(str(name), fields)}")
+            raise ConfigError(f"{owner}: unknown key '{name}'{nearest(str(name), [*fields, *other_keys])}")
     values = {}
     for name, value in keys.items():
         try:

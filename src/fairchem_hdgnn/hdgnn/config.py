@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
@@ -190,6 +190,6 @@ class HDGNNConfig:
         return int(self.cutoff / self.distance_resolution)
 
     @classmethod
-    def from_keys(cls, keys: Mapping[str, Any]) -> HDGNNConfig:
+    def from_keys(cls, keys: Mapping[str, Any], other_keys: Iterable[str] = ()) -> HDGNNConfig:
         """The configuration with these YAML keys; one-line ``ConfigError`` for an unknown key or a wrong value."""
-        return from_keys(cls, keys, owner="HDGNN")
+        return from_keys(cls, keys, owner="HDGNN", other_keys=other_keys)

@@ -19,7 +19,7 @@ from fairchem_hdgnn.so3.layout import num_coefficients
 from fairchem_hdgnn.so3.rotation import EdgeRotation
 
 
-class HDGNNBackbone(nn.Module):
+class Backbone(nn.Module):
     """Embedding, K layers of message passing; returns x^K and f^K.
 
     Args:
@@ -99,7 +99,7 @@ class InvariantReadout(nn.Module):
         return self.second(silu(self.first(f))).squeeze(-1)
 
 
-class HDGNNEnergyHead(nn.Module):
+class EnergyReadout(nn.Module):
     """Energy of each system: SCN's sphere readout of x^K plus ``lambda NN(f^K)`` (section 3.4)."""
 
     def __init__(self, config: HDGNNConfig) -> None:
@@ -134,8 +134,8 @@ class HDGNNNetwork(nn.Module):
     def __init__(self, config: HDGNNConfig | Mapping[str, Any]) -> None:
         super().__init__()
         self.config = config if isinstance(config, HDGNNConfig) else HDGNNConfig.from_keys(config)
-        self.backbone = HDGNNBackbone(self.config)
-        self.energy_head = HDGNNEnergyHead(self.config)
+        self.backbone = Backbone(self.config)
+        self.energy_head = EnergyReadout(self.config)
         self.force_head = None
         if self.config.regress_forces:
             self.force_head = ForceHead(

@@ -1,0 +1,122 @@
+"""From a fairchem batch to the plain tensors that the networks take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from fairchem.core.models.base import GraphModelMixin
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.hyperparameters import integer, switch, text
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """Keys of a model's YAML that belong to the graph and the trainer, not to the network.
+
+    Attributes:
+        use_pbc: whether structures are periodic.
+        use_pbc_single: build periodic graphs one structure at a time (less memory, slower).
+        otf_graph: build edges in the forward pass; otherwise ``edge_index`` (and ``cell_offsets``, ``neighbors``) of
+            the record are used where present.
+        max_neighbors: the nearest so many neighbours of each atom are kept.
+        enforce_max_neighbors_strictly: whether neighbours as far as the last one kept are dropped.
+        output_name: name of the system-level output, to match the trainer's target.
+    """
+
+    use_pbc: bool = switch(True)
+    use_pbc_single: bool = switch(False)
+    otf_graph: bool = switch(True)
+    max_neighbors: int = integer(40)
+    enforce_max_neighbors_strictly: bool = switch(True)
+    output_name: str = text("energy")
+
+
+class PlainGraph(NamedTuple):
+    """Arguments of ``network(...)`` in order; shapes as there."""
+
+    atomic_numbers: Int[Tensor, "nodes"]
+    edge_index: Int[Tensor, "2 edges"]
+    edge_vec: Float[Tensor, "edges 3"]
+    batch: Int[Tensor, "nodes"]
+    num_systems: int
+
+
+class PlainGraphMixin(GraphModelMixin):
+    """Graph building for models that hold their ``GraphSettings`` keys as attributes, as fairchem expects."""
+
+    cutoff: float
+    max_num_elements: int
+
+    def adopt(self, settings: GraphSettings, cutoff: float, max_num_elements: int, regress_forces: bool) -> None:
+        """Set the attributes that fairchem's graph builder, trainer and calculator read."""
+        for name, value in vars(settings).items():
+            setattr(self, name, value)
+        self.cutoff, self.max_num_elements, self.regress_forces = cutoff, max_num_elements, regress_forces
+        self.direct_forces = True
+
+    def plain_graph(self, data: Any) -> PlainGraph:
+        """Edges within the cutoff and the tensors a network takes.
+
+        Raises:
+            DataError: an element out of range, or a position or edge that cannot be used, naming system and atom.
+        """
+        atomic_numbers = data.atomic_numbers.long()
+        self._check_atoms(data, atomic_numbers)
+        if self.use_pbc:
+            graph = self.generate_graph(data)
+            edge_index, edge_vec = graph.edge_index, graph.edge_distance_vec
+        else:
+            edge_index = self._molecular_edges(data)
+            edge_vec = data.pos[edge_index[0]] - data.pos[edge_index[1]]
+        self._check_edges(data, edge_index, edge_vec)
+        return PlainGraph(atomic_numbers, edge_index, edge_vec.to(data.pos.dtype), data.batch, len(data.natoms))
+
+    def _molecular_edges(self, data: Any) -> Int[Tensor, "2 edges"]:
+        """Edges of non-periodic systems: the record's own, or all pairs within the cutoff, nearest first."""
+        stored = getattr(data, "edge_index", None)
+        if not self.otf_graph and stored is not None:
+            return stored
+        parts, offset = [], 0
+        for count in data.natoms.tolist():
+            distance = torch.cdist(data.pos[offset : offset + count], data.pos[offset : offset + count])
+            distance.fill_diagonal_(torch.inf)
+            nearest, source = distance.topk(min(self.max_neighbors, count), dim=0, largest=False)
+            kept = nearest <= self.cutoff
+            target = torch.arange(count, device=source.device).expand_as(source)
+            parts.append(torch.stack([source[kept], target[kept]]) + offset)
+            offset += count
+        return torch.cat(parts, dim=1)
+
+    def _check_atoms(self, data: Any, atomic_numbers: Int[Tensor, "nodes"]) -> None:
+        outside = (atomic_numbers < 1) | (atomic_numbers >= self.max_num_elements)
+        broken = ~torch.isfinite(data.pos).all(dim=-1)
+        if bool((outside | broken).any()):
+            atom = int((outside | broken).nonzero()[0])
+            if bool(outside[atom]):
+                raise DataError(
+                    f"{describe_atom(data, atom)} has atomic number {int(atomic_numbers[atom])}; the model knows 1 to "
+                    f"{self.max_num_elements - 1} (raise 'max_num_elements')"
+                )
+            raise DataError(f"{describe_atom(data, atom)} has a position that is not finite: {data.pos[atom].tolist()}")
+
+    def _check_edges(self, data: Any, edge_index: Tensor, edge_vec: Tensor) -> None:
+        zero = (edge_vec == 0).all(dim=-1)
+        if bool(zero.any()):
+            source, target = edge_index[:, zero][:, 0].tolist()
+            raise DataError(
+                f"{describe_atom(data, target)} and atom {source} of the batch stand on the same place; remove one"
+            )
+
+
+def describe_atom(data: Any, atom: int) -> str:
+    """``system SID, atom I``: where atom ``atom`` of a batch comes from, for messages."""
+    system = int(data.batch[atom])
+    sid = getattr(data, "sid", None)
+    name = sid[system] if sid is not None and len(sid) > system else f"{system} of the batch"
+    name = name.item() if isinstance(name, Tensor) else name
+    return f"system {name}, atom {atom - int(data.natoms[:system].sum())}"

@@ -1,0 +1,109 @@
+"""The networks as fairchem models: plain, and as hydra backbone with heads."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from fairchem.core.common.registry import registry
+from fairchem.core.models.base import BackboneInterface, HeadInterface
+from torch import Tensor, nn
+
+from fairchem_hdgnn.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.hdgnn.network import Backbone, EnergyReadout, HDGNNNetwork
+from fairchem_hdgnn.hyperparameters import from_keys
+from fairchem_hdgnn.integration.graph import GraphSettings, PlainGraphMixin
+from fairchem_hdgnn.nn.heads import ForceHead
+
+
+def split_keys(keys: dict[str, Any], owner: str) -> tuple[GraphSettings, dict[str, Any]]:
+    """Separate a model's YAML keys into graph settings and the network's own keys."""
+    graph_names = graph_key_names()
+    settings = from_keys(GraphSettings, {k: v for k, v in keys.items() if k in graph_names}, owner)
+    return settings, {k: v for k, v in keys.items() if k not in graph_names}
+
+
+def graph_key_names() -> set[str]:
+    """Names of the keys that :class:`GraphSettings` takes."""
+    return {field.name for field in fields(GraphSettings)}
+
+
+class PlainModel(nn.Module, PlainGraphMixin):
+    """A network as a fairchem model: ``model(batch) -> {"energy": [num_systems], ...}``.
+
+    Args:
+        settings: graph keys.
+        network: the network on plain tensors; its ``config`` has ``cutoff``, ``max_num_elements`` and
+            ``regress_forces``.
+    """
+
+    def __init__(self, settings: GraphSettings, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        config: Any = network.config
+        self.adopt(settings, config.cutoff, config.max_num_elements, config.regress_forces)
+
+    def forward(self, data: Any) -> dict[str, Tensor]:
+        """Predict a fairchem batch; units are those of the network's outputs."""
+        output = self.network(*self.plain_graph(data))
+        if self.output_name != "energy":
+            output[self.output_name] = output.pop("energy")
+        return output
+
+
+@registry.register_model("hdgnn")
+class HDGNN(PlainModel):
+    """HDGNN (An et al., ICLR 2024). Keys: :class:`HDGNNConfig` and :class:`GraphSettings`."""
+
+    def __init__(self, **keys: Any) -> None:
+        settings, network_keys = split_keys(keys, "HDGNN")
+        super().__init__(settings, HDGNNNetwork(HDGNNConfig.from_keys(network_keys, graph_key_names())))
+
+
+@registry.register_model("hdgnn_backbone")
+class HDGNNBackbone(nn.Module, PlainGraphMixin, BackboneInterface):
+    """HDGNN's layers as a hydra backbone. Keys as for :class:`HDGNN`."""
+
+    def __init__(self, **keys: Any) -> None:
+        super().__init__()
+        settings, network_keys = split_keys(keys, "HDGNN")
+        self.config = HDGNNConfig.from_keys(network_keys, graph_key_names())
+        self.adopt(settings, self.config.cutoff, self.config.max_num_elements, self.config.regress_forces)
+        self.backbone = Backbone(self.config)
+
+    def forward(self, data: Any) -> dict[str, Any]:
+        """``draws``: node embedding and invariant features for each set of edge frames."""
+        numbers, edge_index, edge_vec, batch, num_systems = self.plain_graph(data)
+        frame_draws = self.backbone.frames(edge_vec, numbers[edge_index.T], self.training)
+        draws = [self.backbone(numbers, edge_index, edge_vec, frames) for frames in frame_draws]
+        return {"draws": draws, "batch": batch, "num_systems": num_systems}
+
+
+@registry.register_model("hdgnn_energy_head")
+class HDGNNEnergyHead(nn.Module, HeadInterface):
+    """Energy of each system from an :class:`HDGNNBackbone`."""
+
+    def __init__(self, backbone: HDGNNBackbone) -> None:
+        super().__init__()
+        self.readout = EnergyReadout(backbone.config)
+        self.output_name = backbone.output_name
+
+    def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
+        """``{"energy": [num_systems]}``."""
+        energies = [self.readout(x, f, emb["batch"], emb["num_systems"]) for x, f in emb["draws"]]
+        return {self.output_name: torch.stack(energies).mean(0)}
+
+
+@registry.register_model("hdgnn_force_head")
+class HDGNNForceHead(nn.Module, HeadInterface):
+    """Direct forces, eV/Å, from an :class:`HDGNNBackbone`."""
+
+    def __init__(self, backbone: HDGNNBackbone) -> None:
+        super().__init__()
+        config = backbone.config
+        self.readout = ForceHead(config.lmax, config.sphere_channels, config.num_sphere_samples)
+
+    def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
+        """``{"forces": [nodes, 3]}``."""
+        return {"forces": torch.stack([self.readout(x) for x, _ in emb["draws"]]).mean(0)}
