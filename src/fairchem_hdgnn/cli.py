@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fairchem_hdgnn.errors import UserError
 
 COMMANDS = {
+    "evaluate": ("evaluate", "score checkpoints on labelled splits: MAE and EwT with intervals, tables, plots"),
     "doctor": ("doctor", "versions, how fairchem sees the plugin, and remedies"),
 }
 """Name of each sub-command -> (module in ``fairchem_hdgnn.commands``, one line of help).

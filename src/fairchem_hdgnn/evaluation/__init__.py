@@ -1,0 +1,1 @@
+"""Scores, submissions and plots."""

@@ -1,0 +1,62 @@
+"""Arguments shared by the commands that run a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.evaluation.inference import InferenceOptions
+
+
+def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that ``inference_options`` reads."""
+    group = parser.add_argument_group("how predictions are made")
+    group.add_argument("--cpu", action="store_true", help="stay on the CPU although a GPU is there")
+    group.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes, one per GPU (default: 1)")
+    group.add_argument("--batch-size", type=int, metavar="B", help="default: the checkpoint's eval_batch_size")
+    group.add_argument("--num-workers", type=int, default=0, metavar="W", help="data-loader processes per GPU")
+    group.add_argument("--seed", type=int, default=0, help="of everything random: edge frames, bootstrap (default: 0)")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace a key of the checkpoint's model, e.g. --set frames=fixed; may be repeated",
+    )
+    group.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="unpickle whatever the checkpoint holds; only for files whose origin you know",
+    )
+
+
+def inference_options(args: argparse.Namespace) -> InferenceOptions:
+    """The options in parsed arguments."""
+    for name, value in (("--num-gpus", args.num_gpus), ("--batch-size", args.batch_size)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} {value}: must be at least 1")
+    return InferenceOptions(
+        cpu=args.cpu,
+        num_ranks=args.num_gpus,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        seed=args.seed,
+        model_overrides=_key_values(args.set),
+        trusted=args.trust_checkpoint,
+    )
+
+
+def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
+    values = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {pair}: write it as KEY=VALUE")
+        try:
+            values[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[key] = text
+    return values

@@ -1,0 +1,161 @@
+"""From checkpoints to the table of OC20's papers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.evaluation.inference import InferenceOptions, open_split, predict_splits
+from fairchem_hdgnn.evaluation.metrics import Comparison, compare, constant_baseline
+from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
+from fairchem_hdgnn.evaluation.splits import has_split, split_source
+from fairchem_hdgnn.files import complete_or_absent
+from fairchem_hdgnn.integration.checkpoints import checkpoint_config, read_checkpoint
+
+BASELINE = "median baseline"
+MAX_BASELINE_LABELS = 20_000
+SYSTEM_COLUMNS = ("model", "split", "id", "adsorbate", "elements", "natoms", "energy_eV", "label_eV", "error_eV")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions of several checkpoints on labelled splits, and their scores.
+
+    Attributes:
+        predictions: ``predictions[name][split]``.
+        comparison: scores of the checkpoints and of the median baseline.
+        notes: sentences that belong beside the numbers.
+        facts: checkpoints, seeds and versions, for the JSON.
+    """
+
+    predictions: Mapping[str, Mapping[str, Predictions]]
+    comparison: Comparison
+    notes: list[str]
+    facts: Mapping[str, Any]
+
+
+def evaluate(
+    checkpoints: Mapping[str, Path],
+    root: Path,
+    splits: Sequence[str],
+    options: InferenceOptions | None = None,
+    *,
+    num_resamples: int = 1000,
+) -> Evaluation:
+    """Score checkpoints on the splits under ``root``, beside the median baseline.
+
+    Args:
+        checkpoints: name -> file.
+        root: folder with ``SPLIT/data.lmdb``.
+        splits: labelled splits, e.g. ``VALIDATION_SPLITS``.
+        options: how predictions are made.
+        num_resamples: of the bootstrap behind the 95 % intervals.
+
+    Raises:
+        DataError: a file is missing, unreadable or has no labels.
+    """
+    options = options or InferenceOptions()
+    sources = {split: split_source(root, split) for split in splits}
+    predictions = {name: predict_splits(path, sources, options) for name, path in checkpoints.items()}
+    first_name, first_path = next(iter(checkpoints.items()))
+    for split, of_split in predictions[first_name].items():
+        if of_split.target is None:
+            raise DataError(
+                f"{sources[split]}: no labels to score against; 'fairchem-hdgnn predict' is for test splits"
+            )
+    median, note = training_median(root, first_path, options)
+    baseline = constant_baseline(predictions[first_name], median)
+    comparison = compare({**predictions, BASELINE: baseline}, num_resamples=num_resamples, seed=options.seed)
+    notes = [
+        f"Intervals: bootstrap over systems, {num_resamples} resamples, 95 %; differences are paired. "
+        "They do not cover the spread between training runs.",
+        note,
+    ]
+    facts = {
+        "checkpoints": {name: str(path) for name, path in checkpoints.items()},
+        "data": str(root),
+        "options": {**asdict(options), "dtype": "float32", "num_resamples": num_resamples},
+        "versions": {package: version(package) for package in ("fairchem-hdgnn", "fairchem-core", "torch")},
+    }
+    return Evaluation(predictions, comparison, notes, facts)
+
+
+def training_median(root: Path, checkpoint: Path, options: InferenceOptions) -> tuple[float | None, str]:
+    """Median label of the training set in eV, and a sentence on where it comes from.
+
+    The training set is ``ROOT/train``, else the one named in the checkpoint; of large ones, evenly spaced systems
+    are read. Without either, the answer is ``None``.
+    """
+    dataset_config = checkpoint_config(read_checkpoint(checkpoint, trusted=options.trusted))["dataset"]
+    source = split_source(root, "train") if has_split(root, "train") else dataset_config.get("src")
+    if not isinstance(source, (str, Path)) or not Path(source).exists():
+        return None, "Median baseline: the median label of each split itself, as no training set was found."
+    dataset = open_split(dataset_config, Path(source))
+    labels = _labels(dataset, progress=options.progress)
+    median = float(np.median(labels))
+    of = "" if len(labels) == len(dataset) else f", {len(labels)} of them sampled evenly"
+    note = f"Median baseline: always {median:.3f} eV, the median label of {source} ({len(dataset)} systems{of})."
+    return median, note
+
+
+def _labels(dataset: Dataset, *, progress: bool) -> list[float]:
+    indices = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), MAX_BASELINE_LABELS)).astype(int))
+    labels = []
+    for index in tqdm(indices.tolist(), desc="training labels", unit="system", disable=not progress, leave=False):
+        record = dataset[index]
+        if "energy" not in record:
+            raise DataError(f"training set, system {index}: no label, so no median baseline")
+        labels.append(float(record.energy))
+    return labels
+
+
+def checkpoint_names(paths: Sequence[Path], names: Sequence[str] | None) -> dict[str, Path]:
+    """A distinct name for every checkpoint: the given ones, else model and run, e.g. ``HDGNN (2024-...-baseline)``.
+
+    Raises:
+        ConfigError: as many names as checkpoints are needed, all different.
+    """
+    if names:
+        if len(names) != len(paths) or len(set(names)) != len(names):
+            raise ConfigError(f"--names takes {len(paths)} different names, one for each checkpoint; got {list(names)}")
+        return dict(zip(names, paths))
+    named: dict[str, Path] = {}
+    for path in paths:
+        model = str(checkpoint_config(read_checkpoint(path))["model"]["name"]).rpartition(".")[2]
+        name = f"{model} ({path.resolve().parent.name})"
+        if name in named:
+            name = f"{model} ({path.resolve().parent.name}/{path.stem})"
+        if name in named:
+            raise ConfigError(f"{path} is given twice")
+        named[name] = path
+    return named
+
+
+def write_systems(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Write every prediction: ``systems.csv`` (one row a system) and fairchem's ``.npz`` per model and split."""
+    written = [folder / "systems.csv"]
+    with complete_or_absent(written[0]) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(SYSTEM_COLUMNS)
+        for model, of_model in evaluation.predictions.items():
+            for split, each in of_model.items():
+                facts = (each.ids, each.adsorbate, each.elements, each.natoms, each.energy, each.target, each.errors)
+                writer.writerows([model, split, *row] for row in zip(*facts))
+    for model, of_model in evaluation.predictions.items():
+        for split, each in of_model.items():
+            written.append(folder / "predictions" / _file_name(model) / f"{split}.npz")
+            write_predictions(written[-1], each)
+    return written
+
+
+def _file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name).strip("_")

@@ -1,0 +1,181 @@
+"""Predictions of a checkpoint on LMDBs, through fairchem's data set and trainer, on one or many devices.
+
+Every process takes its own share of the systems, so no system is padded in, repeated or counted twice.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import torch
+from fairchem.core.datasets import data_list_collater
+from fairchem.core.datasets.base_dataset import create_dataset
+from fairchem.core.trainers import OCPTrainer
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Subset
+from torch_geometric.data import Batch
+from tqdm import tqdm
+
+from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.evaluation.predictions import Predictions, element_set, hill_formula, merge
+from fairchem_hdgnn.integration.checkpoints import inference_trainer
+
+ADSORBATE_TAG = 2
+
+
+@dataclass(frozen=True)
+class InferenceOptions:
+    """How predictions are made.
+
+    Attributes:
+        cpu: stay on the CPU although a GPU is there.
+        num_ranks: number of processes; each takes one GPU (or one CPU process).
+        batch_size: systems in a batch; ``None`` takes the checkpoint's ``eval_batch_size``.
+        num_workers: data-loader processes of each rank.
+        seed: for models that draw random numbers in prediction.
+        model_overrides: keys that replace those of the checkpoint's ``model:``.
+        trusted: unpickle whatever the checkpoint holds.
+        progress: show progress bars.
+    """
+
+    cpu: bool = False
+    num_ranks: int = 1
+    batch_size: int | None = None
+    num_workers: int = 0
+    seed: int = 0
+    model_overrides: Mapping[str, Any] = field(default_factory=dict)
+    trusted: bool = False
+    progress: bool = True
+
+
+def predict_splits(
+    checkpoint: str | Path,
+    sources: Mapping[str, Path],
+    options: InferenceOptions | None = None,
+) -> dict[str, Predictions]:
+    """Predict every split in ``sources`` (name -> LMDB file or folder), sorted by id.
+
+    Raises:
+        DataError: an LMDB or the checkpoint cannot be used.
+        ConfigError: the checkpoint's model is unknown here or predicts no energy.
+    """
+    options = options or InferenceOptions()
+    if not options.cpu and torch.cuda.is_available() and options.num_ranks > torch.cuda.device_count():
+        raise ConfigError(f"{options.num_ranks} GPUs asked for, but {torch.cuda.device_count()} are visible")
+    work = partial(_predict_share, checkpoint, dict(sources), options)
+    if options.num_ranks == 1:
+        shares = [work(0)]
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(options.num_ranks, mp_context=context) as pool:
+            shares = list(pool.map(work, range(options.num_ranks)))
+    return {split: merge(share[split] for share in shares if split in share) for split in sources}
+
+
+def _predict_share(
+    checkpoint: str | Path, sources: Mapping[str, Path], options: InferenceOptions, rank: int
+) -> dict[str, Predictions]:
+    """What rank ``rank`` contributes: systems ``rank``, ``rank + num_ranks``, ... of every split."""
+    trainer = inference_trainer(
+        checkpoint,
+        cpu=options.cpu,
+        device_index=rank,
+        seed=options.seed,
+        model_overrides=options.model_overrides,
+        trusted=options.trusted,
+    )
+    if "energy" not in trainer.config["outputs"]:
+        raise ConfigError(f"{checkpoint}: predicts {', '.join(trainer.config['outputs'])}, but no 'energy'")
+    share = {}
+    for split, source in sources.items():
+        trainer.set_seed(options.seed + rank)
+        dataset = open_split(trainer.config["dataset"], source)
+        indices = range(rank, len(dataset), options.num_ranks)
+        if len(indices) > 0:
+            share[split] = _predict(trainer, Subset(dataset, indices), split, options, rank)
+    return share
+
+
+def open_split(dataset_config: Mapping[str, Any], source: Path) -> Dataset:
+    """fairchem's data set over ``source``, read as the checkpoint's training data were, in the order of the file.
+
+    Transforms are left out: evaluation sees clean inputs.
+    """
+    config = {key: dataset_config[key] for key in ("format", "key_mapping") if key in dataset_config}
+    try:
+        dataset = create_dataset({**config, "src": str(source), "no_shuffle": True}, "val")
+    except (lmdb.Error, AssertionError, EOFError) as error:
+        raise DataError(f"{source}: cannot be read as an LMDB of structures ({error})") from error
+    if len(dataset) == 0:
+        raise DataError(f"{source}: holds no structures")
+    return dataset
+
+
+def _predict(trainer: OCPTrainer, dataset: Dataset, split: str, options: InferenceOptions, rank: int) -> Predictions:
+    settings = trainer.config["optim"]
+    loader = DataLoader(
+        dataset,
+        batch_size=options.batch_size or settings.get("eval_batch_size") or settings.get("batch_size", 1),
+        num_workers=options.num_workers,
+        collate_fn=partial(data_list_collater, otf_graph=trainer.config["model"].get("otf_graph", False)),
+    )
+    parts = []
+    with tqdm(total=len(dataset), desc=split, unit="system", position=rank, disable=not options.progress) as progress:
+        for batch in loader:
+            facts = _facts(batch)
+            outputs = trainer.predict(batch, per_image=False, disable_tqdm=True)
+            parts.append(_with_outputs(facts, outputs, batch))
+            progress.update(len(facts))
+    return merge(parts)
+
+
+def _facts(batch: Batch) -> Predictions:
+    """All that is known of a batch before the model sees it; the energy is filled in afterwards."""
+    natoms = batch.natoms.cpu().numpy().astype(np.int64)
+    starts = np.cumsum(natoms)[:-1]
+    numbers = batch.atomic_numbers.cpu().numpy().astype(np.int64)
+    tags = batch.tags.cpu().numpy() if "tags" in batch else np.zeros(len(numbers))
+    per_system = list(zip(np.split(numbers, starts), np.split(tags, starts)))
+    return Predictions(
+        ids=np.array(_ids(batch)),
+        energy=np.full(len(natoms), np.nan, dtype=np.float32),
+        natoms=natoms,
+        adsorbate=np.array([hill_formula(z[tag == ADSORBATE_TAG]) for z, tag in per_system]),
+        elements=np.array([element_set(z[tag != ADSORBATE_TAG]) for z, tag in per_system]),
+        target=_numpy(batch.energy).reshape(-1) if "energy" in batch else None,
+    )
+
+
+def _with_outputs(facts: Predictions, outputs: Mapping[str, torch.Tensor], batch: Batch) -> Predictions:
+    predictions = replace(facts, energy=_numpy(outputs["energy"]).reshape(-1))
+    if "forces" not in outputs:
+        return predictions
+    free = batch.fixed.cpu().numpy() == 0
+    labels = _numpy(batch.forces)[free] if "forces" in batch else None
+    system = np.repeat(np.arange(len(facts)), facts.natoms)
+    return replace(
+        predictions,
+        forces=_numpy(outputs["forces"])[free],
+        target_forces=labels,
+        free_atoms=np.bincount(system[free], minlength=len(facts)).astype(np.int64),
+    )
+
+
+def _ids(batch: Batch) -> Sequence[str]:
+    systems = batch.sid.tolist() if torch.is_tensor(batch.sid) else batch.sid
+    if "fid" not in batch:
+        return [str(system) for system in systems]
+    frames = batch.fid.tolist() if torch.is_tensor(batch.fid) else batch.fid
+    return [f"{system}_{frame}" for system, frame in zip(systems, frames)]
+
+
+def _numpy(values: torch.Tensor) -> NDArray[np.float32]:
+    return values.detach().cpu().numpy().astype(np.float32)

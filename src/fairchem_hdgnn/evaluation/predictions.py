@@ -1,0 +1,129 @@
+"""What a model says about one split: predictions with the facts needed to score and to group them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.formula import Formula
+from numpy.typing import NDArray
+
+from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.files import complete_or_absent
+
+PER_ATOM = ("forces", "target_forces")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for the systems of one split. Entry ``i`` of every per-system array is the same system.
+
+    Attributes:
+        ids: ``sid``, or ``sid_fid`` for frames of a relaxation (S2EF). [systems]
+        energy: predicted energy in eV, float32. [systems]
+        target: label in eV, or ``None`` for a test split. [systems]
+        natoms: number of atoms. [systems]
+        adsorbate: Hill formula of the atoms with tag 2, empty where there are none. [systems]
+        elements: elements of the slab, hyphenated and sorted, e.g. ``"Cu-Pt"``. [systems]
+        forces: predicted forces on the free atoms of all systems, eV/Å, float32. [free atoms, 3]
+        target_forces: labels of ``forces``. [free atoms, 3]
+        free_atoms: how many rows of ``forces`` belong to each system. [systems]
+    """
+
+    ids: NDArray[np.str_]
+    energy: NDArray[np.float32]
+    natoms: NDArray[np.int64]
+    adsorbate: NDArray[np.str_]
+    elements: NDArray[np.str_]
+    target: NDArray[np.float32] | None = None
+    forces: NDArray[np.float32] | None = None
+    target_forces: NDArray[np.float32] | None = None
+    free_atoms: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """Number of systems."""
+        return len(self.ids)
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """Prediction minus label in eV. [systems]"""
+        if self.target is None:
+            raise DataError("these predictions have no labels to compare with")
+        return self.energy.astype(np.float64) - self.target.astype(np.float64)
+
+    def sorted_by_id(self) -> Predictions:
+        """The same predictions in the order of fairchem's files: ids as strings, ascending."""
+        order = np.argsort(self.ids, kind="stable")
+        atoms = self._rows_of_forces(order)
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Predictions(
+            **{
+                name: None if values is None else values[atoms if name in PER_ATOM else order]
+                for name, values in arrays.items()
+            }
+        )
+
+    def _rows_of_forces(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        if self.free_atoms is None:
+            return np.zeros(0, dtype=np.int64)
+        ends = np.cumsum(self.free_atoms)
+        return np.concatenate([np.arange(ends[system] - self.free_atoms[system], ends[system]) for system in order])
+
+
+def merge(parts: Iterable[Predictions]) -> Predictions:
+    """Predictions of several disjoint parts of a split as one, sorted by id."""
+    parts = list(parts)
+    joined: dict[str, Any] = {}
+    for field in fields(Predictions):
+        values = [getattr(part, field.name) for part in parts]
+        joined[field.name] = None if any(value is None for value in values) else np.concatenate(values)
+    return Predictions(**joined).sorted_by_id()
+
+
+def hill_formula(atomic_numbers: NDArray[np.integer]) -> str:
+    """Hill formula, e.g. ``CHO``; empty for no atoms."""
+    symbols = "".join(chemical_symbols[number] for number in atomic_numbers)
+    return Formula(symbols).format("hill") if symbols else ""
+
+
+def element_set(atomic_numbers: NDArray[np.integer]) -> str:
+    """The distinct elements, sorted by symbol and hyphenated, e.g. ``Cu-Pt``."""
+    return "-".join(sorted({chemical_symbols[number] for number in atomic_numbers}))
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write what fairchem's ``predict`` mode writes (``ids``, ``energy``; with forces also ``forces``, ``chunk_idx``).
+
+    Energies are float32 with one number a system; fairchem's default is float16.
+    """
+    arrays: dict[str, NDArray[Any]] = {"ids": predictions.ids, "energy": predictions.energy}
+    if predictions.forces is not None and predictions.free_atoms is not None:
+        arrays["forces"] = predictions.forces
+        arrays["chunk_idx"] = np.cumsum(predictions.free_atoms)[:-1]
+    write_npz(path, arrays)
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a compressed ``.npz``; the file is either complete or absent."""
+    with complete_or_absent(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an ``.npz``, without unpickling anything.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds pickled objects.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise DataError(f"{path}: not a readable .npz of plain arrays ({error})") from error
