@@ -1,0 +1,7 @@
+"""Checkpoints of other implementations -> models of this package."""
+
+from __future__ import annotations
+
+from fairchem_hdgnn.convert.authors_hdgnn import from_authors_hdgnn
+
+__all__ = ["from_authors_hdgnn"]

@@ -1,0 +1,196 @@
+"""Checkpoints of the HDGNN authors' code -> ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.nn.edge_product import EdgeProduct
+from fairchem_hdgnn.so3.clebsch_gordan import Path, natural_parity_paths
+
+if TYPE_CHECKING:
+    from fairchem_hdgnn.integration.models import HDGNN
+
+_SAME_NAME = {
+    "cutoff": "cutoff",
+    "lmax": "lmax",
+    "mmax": "mmax",
+    "sphere_channels": "sphere_channels",
+    "hidden_channels": "hidden_channels",
+    "num_resolutions": "num_resolutions",
+    "num_sphere_samples": "num_sphere_samples",
+    "max_num_elements": "max_num_elements",
+    "use_pbc": "use_pbc",
+    "otf_graph": "otf_graph",
+    "regress_forces": "regress_forces",
+    "num_interactions": "num_layers",
+    "sphere_channels_l0": "invariant_channels",
+    "num_basis_functions": "edge_channels",
+    "basis_width_scalar": "basis_width",
+    "max_num_neighbors": "max_neighbors",
+}
+"""The authors' names -> ours."""
+
+_DEFAULTS: dict[str, Any] = {
+    "num_interactions": 16,
+    "lmax": 6,
+    "mmax": 1,
+    "sphere_channels": 128,
+    "sphere_channels_l0": 256,
+    "hidden_channels": 512,
+    "num_sphere_samples": 128,
+    "num_basis_functions": 128,
+    "basis_width_scalar": 2.0,
+    "cutoff": 8.0,
+    "max_num_neighbors": 40,
+    "num_resolutions": 2,
+    "max_num_elements": 90,
+    "use_pbc": True,
+    "otf_graph": True,
+    "regress_forces": False,
+}
+
+_IGNORED = {"lmid", "num_taps", "num_bands", "show_timing_info", "direct_forces", "name", "scale_file", "distance_resolution"}
+"""Keys that the authors' forward does not use, or whose only working value is ours."""
+
+_LAYER_NAMES = {
+    "edge_embedding.distance": "dist_block.fc1_dist",
+    "edge_embedding.source": "dist_block.source_embedding",
+    "edge_embedding.target": "dist_block.target_embedding",
+    "edge_embedding.output": "dist_block.fc1_edge_attr",
+    "update.first": "fc1_sphere",
+    "update.second": "fc2_sphere",
+    "update.third": "fc3_sphere",
+    "update.excitation.first": "SEattention.0",
+    "update.excitation.second": "SEattention.2",
+    "branch.linear": "fc_edge",
+    "norm.weight": "layer_norm.affine_weight",
+    "norm.bias": "layer_norm.affine_bias",
+}
+
+_BLOCK_NAMES = {
+    "message.networks.0.first": "node_interaction1.node_fc1",
+    "message.networks.0.second": "node_interaction1.node_fc2",
+    "message.networks.1.first": "node_interaction2.node_fc1",
+    "message.networks.1.second": "node_interaction2.node_fc2",
+    "message.pair_features.linear": "fc1_dist",
+    "message.single_features.linear": "fc2_dist",
+    "attention.first": "gate.fc1",
+    "attention.second": "gate.fc2",
+    "message.equivariant.product.bias": "cg1.cg.bias.0",
+    "message.full_degree.product.bias": "cg1.cg_all.bias.0",
+}
+
+_PRODUCTS = {"message.equivariant.product.product": "cg1.cg", "message.full_degree.product.product": "cg1.cg_all"}
+
+_GLOBAL_NAMES = {
+    "backbone.element_embedding": "sphere_embedding",
+    "backbone.scalar_embedding": "fc_l0",
+    **{f"energy_head.sphere.readout.{ours}": f"energy_fc{k}" for k, ours in enumerate(("first", "second", "third"), 1)},
+    **{f"force_head.readout.{ours}": f"force_fc{k}" for k, ours in enumerate(("first", "second", "third"), 1)},
+}
+
+
+def authors_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Our keys for the constructor arguments of the authors' HDGNN.
+
+    Raises:
+        ConfigError: an option that their code has but cannot run, or that this package does not reproduce.
+    """
+    for name in config:
+        if name not in {*_SAME_NAME, *_IGNORED, "sphere_channels_reduce", "distance_function"}:
+            raise ConfigError(f"authors' HDGNN: key '{name}' is unknown, so its effect cannot be converted")
+    values = {**_DEFAULTS, **config}
+    if values.get("sphere_channels_reduce", values["sphere_channels"]) != values["sphere_channels"]:
+        raise ConfigError("authors' HDGNN: 'sphere_channels_reduce' must equal 'sphere_channels'")
+    if values.get("distance_function", "gaussian") != "gaussian":
+        raise ConfigError("authors' HDGNN: only 'distance_function: gaussian' can be converted")
+    keys = {ours: values[theirs] for theirs, ours in _SAME_NAME.items()}
+    return {
+        **keys,
+        "preset": "authors",
+        "distance_resolution": 0.02,
+        "lmax_metp": min(2, values["lmax"]),
+        # Their flip leaves degree lmax unflipped, which shows where lmax is odd.
+        "antipodal": "top_degree_unflipped" if values["lmax"] % 2 else "exact",
+    }
+
+
+def from_authors_hdgnn(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> HDGNN:
+    """Build our model from the constructor arguments and weights of the authors' HDGNN.
+
+    Args:
+        config: arguments under the authors' names; what is left out has their default.
+        state_dict: their weights, with or without ``module.`` prefixes.
+
+    Raises:
+        ConfigError: an argument that cannot be converted, or weights that do not fit the arguments.
+    """
+    from fairchem_hdgnn.integration.models import HDGNN
+
+    model = HDGNN(**authors_config(config))
+    theirs = {re.sub(r"^(module\.)+", "", name): tensor for name, tensor in state_dict.items()}
+    network = model.network
+    converted = {name: tensor for name, tensor in network.state_dict().items() if name.endswith("frames.draws")}
+    for name, current in network.state_dict().items():
+        if name in converted or ".product.product." in name:
+            continue
+        source = _their_name(name)
+        if source not in theirs:
+            raise ConfigError(f"authors' HDGNN: the weights lack '{source}'; do they belong to this configuration?")
+        if theirs[source].numel() != current.numel():
+            raise ConfigError(
+                f"authors' HDGNN: '{source}' has shape {tuple(theirs[source].shape)}, but the configuration makes it "
+                f"{tuple(current.shape)}"
+            )
+        converted[name] = theirs[source].reshape(current.shape)
+    for layer_index, layer in enumerate(network.backbone.layers):
+        for block_index, block in enumerate(layer.blocks):
+            for ours, their in _PRODUCTS.items():
+                product = block.get_submodule(ours)
+                name = f"edge_blocks.{layer_index}.message_blocks.{block_index}.{their}.tp.weight"
+                for l3, weight in enumerate(split_product_weights(product, theirs[name])):
+                    converted[f"backbone.layers.{layer_index}.blocks.{block_index}.{ours}.weight.{l3}"] = weight
+    network.load_state_dict(converted)
+    return model
+
+
+def split_product_weights(product: EdgeProduct, flat: Tensor) -> list[Tensor]:
+    """The flat weights of an e3nn ``FullyConnectedTensorProduct`` with one input channel, per output degree.
+
+    e3nn runs over l1, then l2, then l3, each path holding one weight per output channel.
+    """
+    weights = [torch.empty_like(weight, dtype=flat.dtype) for weight in product.weight]
+    lmax, start = product.lmax_in, 0
+    for l1 in range(lmax + 1):
+        for l2 in range(lmax + 1):
+            for l3, weight in enumerate(weights):
+                paths = natural_parity_paths(lmax, lmax, l3)
+                if Path(l1, l2, l3) in paths:
+                    width = weight.shape[-1]
+                    weight[paths.index(Path(l1, l2, l3)), 0] = flat[start : start + width]
+                    start += width
+    if start != flat.numel():
+        raise ConfigError(f"authors' HDGNN: a tensor product has {flat.numel()} weights; the configuration makes {start}")
+    return weights
+
+
+def _their_name(name: str) -> str:
+    """The authors' name of one of our parameters outside the tensor products."""
+    match = re.match(r"backbone\.layers\.(\d+)\.(?:blocks\.(\d+)\.)?(.*)", name)
+    if match is None:
+        prefix, tables = "", _GLOBAL_NAMES
+    elif match[2] is None:
+        prefix, tables, name = f"edge_blocks.{match[1]}.", _LAYER_NAMES, match[3]
+    else:
+        prefix, tables, name = f"edge_blocks.{match[1]}.message_blocks.{match[2]}.", _BLOCK_NAMES, match[3]
+    if name in tables:
+        return prefix + tables[name]
+    stem, leaf = name.rsplit(".", 1)
+    return f"{prefix}{tables[stem]}.{leaf}"
