@@ -1,0 +1,117 @@
+"""Signals of a scheduler: noted at once, obeyed between two training steps, on all ranks alike."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn, Optional
+
+import torch
+import torch.distributed as dist
+
+logger = logging.getLogger(__name__)
+
+PREEMPTED_EXIT_STATUS = 75
+"""Exit status of a run that stopped to go on later: EX_TEMPFAIL of sysexits.h, so ``afterok`` jobs do not start."""
+
+Handler = Callable[[int, Optional[FrameType]], Any]
+
+
+class PreemptedError(Exception):
+    """The scheduler wants the machine back; raised between two steps, on all ranks."""
+
+
+class PreemptionWatch:
+    """A ``with`` block in which SIGUSR1 and SIGTERM do not kill but are remembered.
+
+    A signal can arrive amid the optimizer's update, or on one rank before another. So the handler only takes note,
+    and the training loop asks ``agreed`` between two steps, which is true on all ranks or on none.
+
+    Under submitit its own signal (SIGUSR2, or SUBMITIT_PREEMPT_SIGNAL) is watched too, and the requeue is left to
+    submitit's handler, which pickles the job anew.
+    """
+
+    def __init__(self) -> None:
+        """Watch nothing yet; collective where torch.distributed is set up."""
+        self._received: int | None = None
+        self._replaced: dict[int, Any] = {}
+        # Gloo, also where the gradients go through NCCL: asking must not wait for the GPU.
+        self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+
+    def __enter__(self) -> PreemptionWatch:
+        """Take over the signals; without effect outside the main thread, where Python allows no handlers."""
+        if threading.current_thread() is threading.main_thread():
+            watched = {signal.SIGUSR1, signal.SIGTERM}
+            if "SUBMITIT_EXECUTOR" in os.environ:
+                watched.add(_submitit_signal())
+            for signum in watched:
+                self._replaced[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Put the former handlers back."""
+        for signum, handler in self._replaced.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        logger.warning("Received %s: stopping after this step.", signal.Signals(signum).name)
+        self._received = signum
+
+    def agreed(self) -> bool:
+        """Whether any rank has received a signal. All ranks must ask equally often."""
+        if self._group is None:
+            return self._received is not None
+        flag = torch.tensor([self._received is not None], dtype=torch.int32)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group)
+        return bool(flag.item())
+
+    def give_way(self, checkpoint: str) -> NoReturn:
+        """Requeue the job, once and from rank 0, and end this process with ``PREEMPTED_EXIT_STATUS``.
+
+        Args:
+            checkpoint: where the run goes on from; for the log.
+        """
+        if self._group is None or dist.get_rank() == 0:
+            logger.warning("Preempted; the run goes on from %s. %s", checkpoint, self._requeue())
+        if self._group is not None:
+            # srun --kill-on-bad-exit ends all ranks with the first: none may go before the job is requeued.
+            dist.barrier(group=self._group)
+        raise SystemExit(PREEMPTED_EXIT_STATUS)
+
+    def _requeue(self) -> str:
+        job = os.environ.get("SLURM_JOB_ID")
+        if job is None:
+            return "Not inside a Slurm job: start it again with the same --timestamp-id."
+        if _slurm_job_state(job) == "COMPLETING":
+            return "Slurm is ending this job already (scancel, or its own requeue); not requeued from here."
+        if "SUBMITIT_EXECUTOR" in os.environ:
+            return self._requeue_through_submitit()
+        scontrol = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+        if scontrol.returncode == 0:
+            return f"Requeued job {job}."
+        return f"Job {job} could not be requeued ({scontrol.stderr.strip()}): submit it again with the same run id."
+
+    def _requeue_through_submitit(self) -> str:
+        signum = _submitit_signal()
+        handler: Handler = self._replaced[signum]
+        try:
+            handler(signum, None)
+        except SystemExit:
+            return "Requeued through submitit."
+        return "submitit did not requeue the job."
+
+
+def _submitit_signal() -> int:
+    return getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
+
+
+def _slurm_job_state(job: str) -> str:
+    squeue = subprocess.run(
+        ["squeue", "--noheader", "--format=%T", f"--jobs={job}"], capture_output=True, text=True, check=False
+    )
+    return squeue.stdout.strip()

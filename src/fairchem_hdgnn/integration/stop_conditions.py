@@ -1,0 +1,104 @@
+"""Why a run cannot go on, in words that name the structures and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from fairchem_hdgnn.errors import DataError, UserError
+
+
+class NonFiniteError(UserError):
+    """A prediction, target, gradient or weight became nan or infinite."""
+
+
+class OutOfMemoryError(UserError):
+    """A batch does not fit into the memory of the device."""
+
+
+def system_ids(batch: Batch) -> list[str]:
+    """The ``sid`` of each structure in ``batch``, as text."""
+    sids = batch.sid.tolist() if isinstance(batch.sid, Tensor) else batch.sid
+    return [str(sid) for sid in sids]
+
+
+def check_targets_and_predictions(predictions: Mapping[str, Tensor], batch: Batch) -> None:
+    """Stop at the first nan or infinity that the loss would see.
+
+    fairchem's loss turns such predictions into zeros and goes on.
+
+    Args:
+        predictions: target name -> [num_systems, ...] or [num_atoms, ...], as the model gave them.
+        batch: holds the targets under the same names.
+
+    Raises:
+        DataError: a target is not finite; names the structures.
+        NonFiniteError: a prediction is not finite; names the structures.
+    """
+    for name, prediction in predictions.items():
+        if culprits := _systems_with_non_finite(batch[name], batch):
+            raise DataError(
+                f"target '{name}' is not finite for sid {_enumerate(culprits)}; remove them from the data set"
+            )
+        if culprits := _systems_with_non_finite(prediction, batch):
+            raise NonFiniteError(f"prediction of '{name}' is not finite for sid {_enumerate(culprits)}")
+
+
+def check_gradients(model: nn.Module, batch: Batch) -> None:
+    """Stop before the optimizer takes a gradient that is not finite.
+
+    Raises:
+        NonFiniteError: names the parameter and the structures of this rank's batch.
+    """
+    # A bound of infinity clips nothing; this is torch's fused norm over all gradients.
+    if torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), max_norm=float("inf"))):
+        return
+    culprit = next(
+        (name for name, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()),
+        "all parameters together",
+    )
+    raise NonFiniteError(
+        f"gradient of {culprit} is not finite after the batch with sid {_enumerate(system_ids(batch))}"
+    )
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuse weights that are not finite, before they replace a good checkpoint.
+
+    Raises:
+        NonFiniteError: names the parameter.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise NonFiniteError(f"weight '{name}' is not finite")
+
+
+def out_of_memory(batch: Batch, max_neighbors: int | None) -> OutOfMemoryError:
+    """The error to raise when ``batch`` did not fit."""
+    num_atoms = int(batch.natoms.sum())
+    edges = f", at most {num_atoms * max_neighbors} edges" if max_neighbors else ""
+    return OutOfMemoryError(
+        f"out of memory on a batch of {len(batch.natoms)} structures with {num_atoms} atoms{edges} "
+        f"(largest: sid {system_ids(batch)[int(batch.natoms.argmax())]}, {int(batch.natoms.max())} atoms). "
+        "What helps, cheapest first: optim.batch_size, optim.precision: bfloat16, model.max_neighbors, "
+        "model.hidden_channels, model.lmax"
+    )
+
+
+def _systems_with_non_finite(values: Tensor, batch: Batch) -> list[str]:
+    finite = torch.isfinite(values)
+    if finite.all():
+        return []
+    systems = (~finite.reshape(len(values), -1).all(dim=1)).nonzero().squeeze(1)
+    if len(values) != len(batch.natoms):
+        systems = batch.batch[systems].unique()
+    ids = system_ids(batch)
+    return [ids[system] for system in systems.tolist()]
+
+
+def _enumerate(ids: list[str], limit: int = 20) -> str:
+    rest = f" and {len(ids) - limit} more" if len(ids) > limit else ""
+    return ", ".join(ids[:limit]) + rest

@@ -1,0 +1,296 @@
+"""fairchem's trainer with a training loop that survives: exact resume, whole checkpoints, preemption, loud stops."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairchem.core.common import distutils
+from fairchem.core.common.registry import registry
+from fairchem.core.modules.scaling.util import ensure_fitted
+from fairchem.core.trainers import OCPTrainer
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.files import complete_or_absent
+from fairchem_hdgnn.integration.checkpoints import read_checkpoint
+from fairchem_hdgnn.integration.precision import Precision
+from fairchem_hdgnn.integration.preemption import PreemptedError, PreemptionWatch
+from fairchem_hdgnn.integration.run_ids import new_run_id
+from fairchem_hdgnn.integration.stop_conditions import (
+    NonFiniteError,
+    check_gradients,
+    check_targets_and_predictions,
+    check_weights,
+    out_of_memory,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@registry.register_trainer("hdgnn")
+class Trainer(OCPTrainer):
+    """Drop-in for fairchem's ``ocp`` trainer: ``trainer: fairchem_hdgnn.Trainer`` in the YAML.
+
+    It reads the same configuration and writes the same checkpoints (they say ``ocp``, so any fairchem tool opens
+    them). What differs:
+
+    - A resumed run repeats the losses of the uninterrupted one bit for bit (same world size and batch size):
+      checkpoints are written after the scheduler's step, and random numbers are a function of (seed, rank, step).
+    - ``checkpoint.pt`` is replaced atomically and never by weights that are not finite.
+    - SIGUSR1 and SIGTERM stop the run between two steps, with a checkpoint and a requeue under Slurm.
+    - A nan ends the run and names the structures; fairchem turns it into a zero.
+    - ``optim.precision: bfloat16``.
+    - Run directories are unique, to the second and beyond.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As ``OCPTrainer``."""
+        self._watch: PreemptionWatch | None = None
+        self._evaluated_step = 0
+        self.metrics: dict[str, Any] = {}
+        super().__init__(*args, **kwargs)
+
+    @staticmethod
+    def _get_timestamp(device: torch.device, suffix: str | None) -> str:
+        run_id = [new_run_id(suffix or "")]
+        distutils.broadcast_object_list(run_id, src=0, device=device)
+        return run_id[0]
+
+    def load_task(self) -> None:
+        """As fairchem, and the precision."""
+        super().load_task()
+        self.precision = Precision.from_config(self.config["optim"], amp=self.config["amp"])
+
+    def load_optimizer(self) -> None:
+        """As fairchem, and a look at the gradients before each update."""
+        super().load_optimizer()
+        # With float16 the loss scaler skips the updates whose gradients overflowed.
+        self.optimizer.register_step_pre_hook(lambda *_: check_gradients(self._unwrapped_model, self._batch))
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the state of training is kept."""
+        return Path(self.config["cmd"]["checkpoint_dir"]) / "checkpoint.pt"
+
+    # Training.
+
+    def train(self, disable_eval_tqdm: bool = False) -> None:
+        """Train until ``optim.max_epochs``, from wherever a loaded checkpoint left off.
+
+        Raises:
+            NonFiniteError: a prediction, gradient or weight is nan or infinite.
+            OutOfMemoryError: a batch does not fit.
+            SystemExit: the scheduler preempted the run (status ``PREEMPTED_EXIT_STATUS``).
+        """
+        ensure_fitted(self._unwrapped_model, warn=True)
+        self._disable_eval_tqdm = disable_eval_tqdm
+        self._start_best_metric()
+        with PreemptionWatch() as self._watch:
+            try:
+                self._run_epochs()
+            except PreemptedError:
+                self._watch.give_way(f"{self.checkpoint_path} (step {self.step})")
+            except NonFiniteError as error:
+                raise NonFiniteError(
+                    f"step {self.step}: {error}. Last good checkpoint: {self.checkpoint_path}. "
+                    "What helps: optim.clip_grad_norm, a lower optim.lr_initial, a look at these structures"
+                ) from error
+        self._watch = None
+
+    def _run_epochs(self) -> None:
+        steps_per_epoch = len(self.train_loader)
+        if self._evaluation_is_due() and self._evaluated_step < self.step:
+            self._evaluate()
+        for epoch in range(self.step // steps_per_epoch, self.config["optim"]["max_epochs"]):
+            self.train_sampler.set_epoch_and_start_iteration(epoch, self.step % steps_per_epoch)
+            for batch in self.train_loader:
+                if self._watch.agreed():
+                    self.save()
+                    raise PreemptedError
+                self.step += 1
+                self.epoch = self.step / steps_per_epoch
+                self._train_step(batch)
+                self._after_step()
+
+    def _train_step(self, batch: Batch) -> None:
+        self._seed_step()
+        self.model.train()
+        self._batch = batch
+        try:
+            with torch.autocast("cuda", enabled=self.scaler is not None):
+                predictions = self._forward(batch)
+                loss = self._compute_loss(predictions, batch)
+            check_targets_and_predictions(predictions, batch)
+            self.metrics = self._compute_metrics(predictions, batch, self.evaluator, self.metrics)
+            self.metrics = self.evaluator.update("loss", loss.item(), self.metrics)
+            self._backward(self.scaler.scale(loss) if self.scaler else loss)
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(batch, getattr(self._unwrapped_model, "max_neighbors", None)) from error
+        self._log_step()
+        if self.scheduler.scheduler_type != "ReduceLROnPlateau":
+            self.scheduler.step()
+
+    def _seed_step(self) -> None:
+        """Make all random numbers of a step a function of (seed, rank, step): then there is no state to save."""
+        key = [self.config["cmd"]["seed"] or 0, distutils.get_rank(), self.step]
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+    def _forward(self, batch: Batch) -> dict[str, Tensor]:
+        if self._watch is not None and not self.model.training and self._watch.agreed():
+            raise PreemptedError
+        with self.precision.autocast(self.device):
+            predictions = super()._forward(batch)
+        return {name: prediction.float() for name, prediction in predictions.items()}
+
+    def _log_step(self) -> None:
+        values = {name: metric["metric"] for name, metric in self.metrics.items()}
+        values |= {"lr": self.scheduler.get_lr(), "epoch": self.epoch, "step": self.step}
+        if self.logger is not None:
+            self.logger.log(values, step=self.step, split="train")
+        if distutils.is_master() and self.step % self.config["cmd"]["print_every"] == 0:
+            logger.info(", ".join(f"{name}: {value:.2e}" for name, value in values.items()))
+            self.metrics = {}
+
+    # Evaluation and checkpoints.
+
+    def _after_step(self) -> None:
+        every = self.config["optim"].get("checkpoint_every", self._eval_every)
+        if every == -1:
+            every = len(self.train_loader)
+        evaluation_is_due = self._evaluation_is_due()
+        # Before an evaluation too: it can take long, and be interrupted.
+        if self.step % every == 0 or evaluation_is_due:
+            self.save()
+        if evaluation_is_due:
+            self._evaluate()
+
+    @property
+    def _eval_every(self) -> int:
+        return self.config["optim"].get("eval_every", len(self.train_loader))
+
+    def _evaluation_is_due(self) -> bool:
+        return self.step > 0 and self.step % self._eval_every == 0
+
+    def _evaluate(self) -> None:
+        if self.val_loader is not None:
+            metrics = self.validate(split="val", disable_tqdm=self._disable_eval_tqdm)
+            self.update_best(self.primary_metric, metrics, disable_eval_tqdm=self._disable_eval_tqdm)
+            if self.scheduler.scheduler_type == "ReduceLROnPlateau":
+                self.scheduler.step(metrics=metrics[self.primary_metric]["metric"])
+        if self.config["task"].get("eval_relaxations", False):
+            self.run_relaxations()
+        self._evaluated_step = self.step
+        self.save()
+
+    def _start_best_metric(self) -> None:
+        """Keep the best metric of a resumed run, unless the config now ranks by another one."""
+        primary_metric = self.evaluation_metrics.get("primary_metric", self.evaluator.task_primary_metric[self.name])
+        if self.val_loader is not None and primary_metric is None:
+            raise ConfigError("evaluation_metrics.primary_metric: missing; name the metric that picks the best epoch")
+        if self.val_loader is None and self.scheduler.scheduler_type == "ReduceLROnPlateau":
+            raise ConfigError("optim.scheduler: ReduceLROnPlateau needs a validation set (dataset.val)")
+        if self.primary_metric != primary_metric or self.best_val_metric is None:
+            self.primary_metric = primary_metric
+            self.best_val_metric = float("inf") if "mae" in str(primary_metric) else -1.0
+
+    def save(
+        self, metrics: Any = None, checkpoint_file: str = "checkpoint.pt", training_state: bool = True
+    ) -> str | None:
+        """Write a checkpoint in fairchem's format, atomically.
+
+        Args:
+            metrics: validation metrics to keep with it.
+            checkpoint_file: name inside the run's checkpoint folder.
+            training_state: all that is needed to go on; otherwise (``best_checkpoint.pt``) the averaged weights alone.
+
+        Returns:
+            Its path on rank 0, ``None`` on the others.
+
+        Raises:
+            NonFiniteError: a weight is nan or infinite; the earlier checkpoint stays.
+            DataError: the file system refused; the earlier checkpoint stays.
+        """
+        if self.is_debug or not distutils.is_master():
+            return None
+        check_weights(self._unwrapped_model)
+        path = self.checkpoint_path.with_name(checkpoint_file)
+        state = self._state_for_prediction(metrics)
+        if training_state:
+            _write({**state, **self._state_for_resuming()}, path)
+            return str(path)
+        if self.ema is not None:
+            self.ema.store()
+            self.ema.copy_to()
+        _write(state, path)
+        if self.ema is not None:
+            self.ema.restore()
+        return str(path)
+
+    def _state_for_prediction(self, metrics: Any) -> dict[str, Any]:
+        return {
+            "state_dict": self.model.state_dict(),
+            "normalizers": {name: module.state_dict() for name, module in self.normalizers.items()},
+            "elementrefs": {name: module.state_dict() for name, module in self.elementrefs.items()},
+            "config": self.config,
+            "val_metrics": metrics,
+            "amp": self.scaler.state_dict() if self.scaler else None,
+        }
+
+    def _state_for_resuming(self) -> dict[str, Any]:
+        has_scheduler = self.scheduler.scheduler_type != "Null"
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.scheduler.state_dict() if has_scheduler else None,
+            "ema": self.ema.state_dict() if self.ema else None,
+            "best_val_metric": self.best_val_metric,
+            "primary_metric": self.primary_metric,
+            "evaluated_step": self._evaluated_step,
+            "running_metrics": self.metrics,
+            "conditions": self._conditions(),
+        }
+
+    def _conditions(self) -> dict[str, Any]:
+        """What must be unchanged for a resumed run to repeat the uninterrupted one."""
+        return {
+            "world size": distutils.get_world_size(),
+            "optim.batch_size": self.config["optim"].get("batch_size", 1),
+            "steps per epoch": len(self.train_loader),
+            "seed": self.config["cmd"]["seed"],
+        }
+
+    def load_checkpoint(
+        self, checkpoint_path: str, checkpoint: dict | None = None, inference_only: bool = False
+    ) -> None:
+        """As fairchem; says when the run cannot go on exactly as it would have without the interruption."""
+        checkpoint = checkpoint or read_checkpoint(checkpoint_path, trusted=True)
+        super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
+        if inference_only or "step" not in checkpoint:
+            return
+        self._evaluated_step = checkpoint.get("evaluated_step", self.step)
+        self.metrics = checkpoint.get("running_metrics", {})
+        before, now = checkpoint.get("conditions", {}), self._conditions()
+        changes = [
+            f"{name} {before.get(name, 'unknown')} -> {now[name]}" for name in now if before.get(name) != now[name]
+        ]
+        if changes:
+            logger.warning("The run goes on from step %d, but not exactly: %s.", self.step, "; ".join(changes))
+        else:
+            logger.info("The run goes on from step %d exactly.", self.step)
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    """Put ``state`` at ``path`` in one stroke, and clear away what killed processes left half-written."""
+    try:
+        with complete_or_absent(path) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path}: cannot be written ({error}); an earlier checkpoint of that name is intact") from error
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
