@@ -11,6 +11,10 @@ from fairchem_hdgnn.errors import UserError
 
 COMMANDS = {
     "evaluate": ("evaluate", "score checkpoints on labelled splits: MAE and EwT with intervals, tables, plots"),
+    "predict": ("predict", "predictions for splits with or without labels, as .npz in float32"),
+    "make-submission": ("make_submission", "a verified file for the OC20 leaderboard"),
+    "check-submission": ("check_submission", "what is wrong with a leaderboard file, if anything"),
+    "make-demo-data": ("make_demo_data", "a small OC20-format IS2RE data set, made by relaxations with EMT"),
     "doctor": ("doctor", "versions, how fairchem sees the plugin, and remedies"),
 }
 """Name of each sub-command -> (module in ``fairchem_hdgnn.commands``, one line of help).

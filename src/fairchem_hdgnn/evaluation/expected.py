@@ -1,0 +1,59 @@
+"""Which systems an LMDB holds: what a submission must cover, once and only once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.evaluation.inference import open_split
+from fairchem_hdgnn.evaluation.splits import SUFFIXES, has_split, split_source
+
+
+@dataclass(frozen=True)
+class ExpectedSystems:
+    """The systems of one split.
+
+    Attributes:
+        source: the LMDB file or folder.
+        ids: ``sid`` or ``sid_fid`` as text. [systems]
+        free_atoms: number of atoms that are not fixed. [systems]
+    """
+
+    source: Path
+    ids: NDArray[np.str_]
+    free_atoms: NDArray[np.int64]
+
+
+def expected_systems(root: Path, prefix: str = "test", *, progress: bool = True) -> dict[str, ExpectedSystems]:
+    """The systems of ``PREFIX_id``, ``PREFIX_ood_ads``, ``PREFIX_ood_cat`` and ``PREFIX_ood_both`` under ``root``.
+
+    Raises:
+        DataError: an LMDB is missing or unreadable.
+    """
+    if prefix == "test" and not has_split(root, "test_id") and has_split(root, "val_id"):
+        raise DataError(f"{root}: has validation splits only; --prefix val makes a practice file from them")
+    sources: Mapping[str, Path] = {suffix: split_source(root, f"{prefix}_{suffix}") for suffix in SUFFIXES}
+    return {suffix: _read(source, f"{prefix}_{suffix}", progress) for suffix, source in sources.items()}
+
+
+def _read(source: Path, name: str, progress: bool) -> ExpectedSystems:
+    dataset = open_split({}, source)
+    ids = []
+    free_atoms = np.zeros(len(dataset), dtype=np.int64)
+    for index in tqdm(range(len(dataset)), desc=f"ids of {name}", unit="system", disable=not progress, leave=False):
+        record = dataset[index]
+        frame = getattr(record, "fid", None)
+        ids.append(str(_scalar(record.sid)) if frame is None else f"{_scalar(record.sid)}_{_scalar(frame)}")
+        free_atoms[index] = int((record.fixed == 0).sum())
+    return ExpectedSystems(source, np.array(ids), free_atoms)
+
+
+def _scalar(value: object) -> object:
+    item = getattr(value, "item", None)
+    return item() if callable(item) else value
