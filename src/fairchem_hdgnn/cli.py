@@ -15,6 +15,7 @@ COMMANDS = {
     "make-submission": ("make_submission", "a verified file for the OC20 leaderboard"),
     "check-submission": ("check_submission", "what is wrong with a leaderboard file, if anything"),
     "make-demo-data": ("make_demo_data", "a small OC20-format IS2RE data set, made by relaxations with EMT"),
+    "prepare-qm9": ("prepare_qm9", "QM9 as LMDBs for fairchem's trainer, from qm9pack or the original archive"),
     "doctor": ("doctor", "versions, how fairchem sees the plugin, and remedies"),
 }
 """Name of each sub-command -> (module in ``fairchem_hdgnn.commands``, one line of help).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from ase import Atoms
@@ -59,7 +59,7 @@ def all_slabs() -> list[Slab]:
     ]
 
 
-@lru_cache(maxsize=None)
+@cache
 def build_bulk(metals: tuple[str, ...], formula: str) -> Atoms:
     """The cubic cell of four atoms at EMT's own lattice constant."""
     occupation = (0, 0, 0, 0)
@@ -84,7 +84,8 @@ def build_bulk(metals: tuple[str, ...], formula: str) -> Atoms:
 def build_slab(slab: Slab) -> Atoms:
     """The bulk-terminated slab, as OC20 starts from it.
 
-    Tags are OC20's: 0 for the lower half, which is fixed, and 1 for the upper half, which is free.
+    Tags are OC20's: 0 for the lower planes, which are fixed, and 1 for the upper ones, which are free.
+    A plane in the middle is free.
     """
     atoms = surface(build_bulk(slab.metals, slab.formula), tuple(int(i) for i in slab.facet), slab.layers)
     if slab.facet == "100":
@@ -94,15 +95,15 @@ def build_slab(slab: Slab) -> Atoms:
     atoms.pbc = True
     atoms.wrap()
     heights = atoms.positions[:, 2]
-    upper_half = heights > (heights.min() + heights.max()) / 2
-    atoms.set_tags(upper_half.astype(int))
-    atoms.set_constraint(FixAtoms(mask=~upper_half))
+    free = heights > (heights.min() + heights.max()) / 2 - 0.1
+    atoms.set_tags(free.astype(int))
+    atoms.set_constraint(FixAtoms(mask=~free))
     return atoms
 
 
 @lru_cache(maxsize=256)
 def relaxed_slab(slab: Slab) -> Atoms:
-    """The relaxed clean slab with its energy, cached for the process; treat as read-only."""
+    """The relaxed clean slab (energy in ``info``), cached for the process; treat as read-only."""
     return relax(build_slab(slab))
 
 

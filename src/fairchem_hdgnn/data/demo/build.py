@@ -1,0 +1,96 @@
+"""Relax candidates in parallel, leave out what OC20 leaves out, and write the splits as one finished directory."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from fairchem_hdgnn.data.demo.manifest import MANIFEST_FILE, make_manifest, matching_manifest
+from fairchem_hdgnn.data.demo.splits import candidates, split_sizes
+from fairchem_hdgnn.data.demo.system import System, relax_candidate, to_record
+from fairchem_hdgnn.data.directories import new_directory
+from fairchem_hdgnn.data.lmdb import write_lmdb
+from fairchem_hdgnn.errors import DataError
+
+FIRST_SID = 1_000_000
+
+
+def build_demo_data(out: Path, *, train: int, val: int, test: int, seed: int, workers: int) -> dict:
+    """Make the data set, or find it made, and return its manifest.
+
+    Args:
+        out: Directory that will hold one directory per split, and ``manifest.json``.
+        train: Number of training systems.
+        val: Number of systems in each of the four validation splits.
+        test: Number of systems in each of the four unlabelled test splits; 0 makes none.
+        seed: Decides every system, whatever the number of workers.
+        workers: Number of processes that relax.
+
+    Raises:
+        DataError: if ``out`` holds anything but the data set asked for, or cannot be written.
+    """
+    sizes = split_sizes(train, val, test)
+    if (out / MANIFEST_FILE).is_file():
+        return matching_manifest(out, sizes, seed)
+    with new_directory(out) as partial:
+        splits, left_out = _relax_splits(sizes, seed, workers)
+        sids = iter((FIRST_SID + np.random.default_rng(seed).permutation(sum(sizes.values()))).tolist())
+        for split, systems in splits.items():
+            (partial / split).mkdir()
+            labelled = not split.startswith("test")
+            write_lmdb(partial / split, [to_record(system, next(sids), labelled) for system in systems])
+        manifest = make_manifest(splits, left_out, seed)
+        (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
+    return manifest
+
+
+def _relax_splits(sizes: dict[str, int], seed: int, workers: int) -> tuple[dict[str, list[System]], Counter[str]]:
+    """The systems of each split, and how many relaxations were left out for which reason."""
+    splits, left_out = {}, Counter()
+    progress = tqdm(total=sum(sizes.values()), desc="relaxing", unit="system", dynamic_ncols=True)
+    with _processes(workers) as executor, progress:
+        for split, size in sizes.items():
+            splits[split] = []
+            for outcome in _outcomes(split, sizes, seed, executor, ahead=4 * workers):
+                if isinstance(outcome, str):
+                    left_out[outcome] += 1
+                    continue
+                splits[split].append(outcome)
+                progress.update()
+                if len(splits[split]) == size:
+                    break
+            else:
+                raise DataError(f"{split}: only {len(splits[split])} of {size} systems can be made; ask for fewer")
+    return splits, left_out
+
+
+def _outcomes(split: str, sizes: dict[str, int], seed: int, executor: Executor, ahead: int) -> Iterator[System | str]:
+    """Outcomes in the order of the candidates, with at most ``ahead`` relaxations under way or waiting."""
+    pending = deque()
+    remaining = candidates(split, sizes, seed)
+    try:
+        while True:
+            for candidate in islice(remaining, ahead - len(pending)):
+                pending.append(executor.submit(relax_candidate, candidate))
+            if not pending:
+                return
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _processes(workers: int) -> ProcessPoolExecutor:
+    """Worker processes that leave Ctrl-C to the parent; forked on Linux, which spares each the slow imports."""
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    return ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
