@@ -8,6 +8,7 @@ from typing import Any, Optional, Union
 
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.hdgnn.options import (
+    Activations,
     Antipode,
     Attention,
     GateInputs,
@@ -112,6 +113,7 @@ class HDGNNConfig:
         frames: where the roll of edge frames comes from in training; evaluation is always reproducible.
         frame_seed: seed of random and seeded rolls.
         frame_average: number of seeded draws averaged at evaluation; cost grows in proportion.
+        activations: whether training stores the networks' activations or computes them again.
         implementation: fast, or the plain equations.
     """
 
@@ -155,6 +157,7 @@ class HDGNNConfig:
     frames: FrameMode = choice(FrameMode, FrameMode.RANDOM)
     frame_seed: int = integer(0, minimum=0)
     frame_average: int = integer(1)
+    activations: Activations = choice(Activations, Activations.STORE)
     implementation: Implementation = choice(Implementation, Implementation.FAST)
 
     def __post_init__(self) -> None:

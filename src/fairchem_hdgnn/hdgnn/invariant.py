@@ -58,7 +58,7 @@ class EdgeAttention(nn.Module):
         """The coefficients; sigmoid in (0, 1) or softmax over the terms."""
         parts = [edge_features] * self.sees_edge + [f[source], f[target]] * self.sees_branch
         hidden = torch.relu(self.first(torch.cat(parts, dim=-1)))
-        logits = self.second(hidden).view(source.shape[0], self.num_terms, -1)
+        logits = self.second(hidden).unflatten(-1, (self.num_terms, -1))
         return logits.softmax(dim=1) if self.activation is Attention.SOFTMAX else logits.sigmoid()
 
 

@@ -9,9 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fairchem_hdgnn.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.hdgnn.fast_message import HybridPlan, aggregate_hybrid
 from fairchem_hdgnn.hdgnn.invariant import EdgeAttention, FixedEdgeAttention, InvariantUpdate
 from fairchem_hdgnn.hdgnn.message import MESSAGES, BlockSize
-from fairchem_hdgnn.hdgnn.options import LayerNorm
+from fairchem_hdgnn.hdgnn.options import Activations, Implementation, LayerNorm, Message
 from fairchem_hdgnn.hdgnn.update import UpdateBlock
 from fairchem_hdgnn.nn.degree_linear import DegreeLinear
 from fairchem_hdgnn.nn.edge_embedding import EdgeEmbedding
@@ -69,10 +70,12 @@ def block_sizes(config: HDGNNConfig) -> list[BlockSize]:
 class MessageBlock(nn.Module):
     """Messages of one resolution, summed over the edges into each atom (section 3.2)."""
 
-    def __init__(self, config: HDGNNConfig, size: BlockSize) -> None:
+    def __init__(self, config: HDGNNConfig, size: BlockSize, only_scalars: bool) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.only_scalars = size, only_scalars
+        self.keeps_activations = config.activations is Activations.STORE
         self.message = MESSAGES[config.message](config, size)
+        self.fast = config.implementation is Implementation.FAST and config.message is Message.HYBRID
         num_terms = self.message.num_terms
         if isinstance(config.attention, tuple):
             self.attention = FixedEdgeAttention(config.attention, num_terms)
@@ -95,6 +98,10 @@ class MessageBlock(nn.Module):
         x_source = x_target = x
         if self.extra_linear is not None:
             x_source, x_target = self.extra_linear[0](x), self.extra_linear[1](x)
+        if self.fast:
+            keep = self.keeps_activations and torch.is_grad_enabled()
+            plan = HybridPlan(self, edges, x.shape[0], self.only_scalars, keep)
+            return aggregate_hybrid(plan, x_source, x_target, f, edge_features)
         attention = self.attention(f, edge_features, edges.source, edges.target)
         messages = self.message(
             x_source[edges.source], x_target[edges.target], edge_features, attention, edges.rotation
@@ -108,9 +115,10 @@ class Layer(nn.Module):
     Args:
         config: hyper-parameters.
         updates_branch: whether f^{k+1} is needed; the last layer's is not unless the energy reads it.
+        only_scalars: whether x^k has only l = 0, as in the first layer.
     """
 
-    def __init__(self, config: HDGNNConfig, updates_branch: bool) -> None:
+    def __init__(self, config: HDGNNConfig, updates_branch: bool, only_scalars: bool) -> None:
         super().__init__()
         self.edge_embedding = EdgeEmbedding(config.num_centres, config.edge_channels, config.max_num_elements)
         self.norm = None
@@ -118,7 +126,7 @@ class Layer(nn.Module):
             centred = config.layer_norm is LayerNorm.CENTRED
             self.norm = DegreeLayerNorm(config.lmax, config.sphere_channels, centred)
         self.feature_scale = config.feature_scale
-        self.blocks = nn.ModuleList([MessageBlock(config, size) for size in block_sizes(config)])
+        self.blocks = nn.ModuleList([MessageBlock(config, size, only_scalars) for size in block_sizes(config)])
         self.update = UpdateBlock(config)
         self.branch = None
         if updates_branch:

@@ -126,6 +126,7 @@ class HybridMessage(nn.Module):
     def __init__(self, config: HDGNNConfig, size: BlockSize) -> None:
         super().__init__()
         self.size, self.neural_input = size, config.neural_input
+        self.mlp, self.output_activation = config.mlp, config.output_activation
         self.register_buffer("kept", coefficient_index(size.lmax, size.mmax), persistent=False)
         self.channels = config.sphere_channels
         width = len(self.kept) * self.channels

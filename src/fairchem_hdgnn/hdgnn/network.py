@@ -35,7 +35,7 @@ class Backbone(nn.Module):
         last = config.num_layers - 1
         self.layers = nn.ModuleList(
             [
-                Layer(config, config.invariant_branch and (k < last or config.readout_weight != 0))
+                Layer(config, config.invariant_branch and (k < last or config.readout_weight != 0), only_scalars=k == 0)
                 for k in range(config.num_layers)
             ]
         )
@@ -104,9 +104,7 @@ class EnergyReadout(nn.Module):
 
     def __init__(self, config: HDGNNConfig) -> None:
         super().__init__()
-        self.sphere = EnergyHead(
-            config.lmax, config.sphere_channels, config.num_sphere_samples, config.energy_scale
-        )
+        self.sphere = EnergyHead(config.lmax, config.sphere_channels, config.num_sphere_samples, config.energy_scale)
         self.readout_weight = config.readout_weight
         self.invariant = InvariantReadout(config.invariant_channels) if config.readout_weight else None
 
@@ -138,9 +136,7 @@ class HDGNNNetwork(nn.Module):
         self.energy_head = EnergyReadout(self.config)
         self.force_head = None
         if self.config.regress_forces:
-            self.force_head = ForceHead(
-                self.config.lmax, self.config.sphere_channels, self.config.num_sphere_samples
-            )
+            self.force_head = ForceHead(self.config.lmax, self.config.sphere_channels, self.config.num_sphere_samples)
 
     def forward(
         self,

@@ -88,6 +88,17 @@ class Antipode(str, Enum):
     TOP_DEGREE_UNFLIPPED = "top_degree_unflipped"
 
 
+class Activations(str, Enum):
+    """What the fast message keeps for its backward pass.
+
+    ``store``: the networks' activations, about 70 kB per edge and layer at L = 6, C = 128, H = 512. ``recompute``:
+    nothing; they are computed again chunk by chunk, for about a third more time per training step.
+    """
+
+    STORE = "store"
+    RECOMPUTE = "recompute"
+
+
 class Implementation(str, Enum):
     """``fast``, or ``reference``: the plain equations, slower and with far more memory, for checking."""
 

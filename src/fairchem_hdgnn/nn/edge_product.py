@@ -69,18 +69,19 @@ class EdgeProduct(ConstantsModule):
         return matrices
 
     def forward(
-        self, rotated: Float[Tensor, "edges rows channels_in"]
+        self, rotated: Float[Tensor, "edges rows channels_in"], matrices: list[Tensor] | None = None
     ) -> tuple[Float[Tensor, "edges num_scalars"], Float[Tensor, "edges rows_out channels_out"]]:
         """The product in the edge frame.
 
         Args:
             rotated: D(R) u, rows with ``|m| <= lmax_out`` of degrees up to ``lmax_in``.
+            matrices: :meth:`order_matrices`, if they are at hand.
 
         Returns:
             Degree 0, and degrees 1..lmax_out in the full layout (``(lmax_out + 1)**2 - 1`` rows).
         """
         edges = rotated.shape[0]
-        matrices = self.order_matrices()
+        matrices = self.order_matrices() if matrices is None else matrices
         scalars = rotated.new_zeros(0)
         blocks = []
         for order, rows in zip(range(-self.lmax_out, self.lmax_out + 1), self._rows_of_order):
@@ -111,11 +112,11 @@ class GatedEdgeProduct(nn.Module):
         self.num_rows = num_coefficients(lmax_out)
 
     def forward(
-        self, rotated: Float[Tensor, "edges rows channels_in"]
+        self, rotated: Float[Tensor, "edges rows channels_in"], matrices: list[Tensor] | None = None
     ) -> Float[Tensor, "edges rows_out channels"]:
         """The gated product in the edge frame, full layout up to ``lmax_out``."""
-        scalars, higher = self.product(rotated)
+        scalars, higher = self.product(rotated, matrices)
         scalars = scalars + self.bias
-        gates = normalised_sigmoid(scalars[:, self.channels :]).view(higher.shape[0], -1, self.channels)
+        gates = normalised_sigmoid(scalars[:, self.channels :]).unflatten(-1, (-1, self.channels))
         first = normalised_silu(scalars[:, : self.channels]).unsqueeze(1)
         return torch.cat([first, higher * gates[:, self.gate_of_row]], dim=1)

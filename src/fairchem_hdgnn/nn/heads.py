@@ -33,9 +33,7 @@ class SphereReadout(ConstantsModule):
         self.second = nn.Linear(channels, channels)
         self.third = nn.Linear(channels, 1)
         points = fibonacci_points(num_samples)
-        harmonics = o3.spherical_harmonics(
-            list(range(lmax + 1)), points, normalize=False, normalization="integral"
-        )
+        harmonics = o3.spherical_harmonics(list(range(lmax + 1)), points, normalize=False, normalization="integral")
         self.register_constant("points", points)
         self.register_constant("harmonics", harmonics)
 
@@ -82,8 +80,6 @@ class ForceHead(nn.Module):
         return values @ self.readout.points.to(values.dtype) / values.shape[-1]
 
 
-def sum_over_systems(
-    node_values: Float[Tensor, "nodes"], batch: Tensor, num_systems: int
-) -> Float[Tensor, "systems"]:
+def sum_over_systems(node_values: Float[Tensor, "nodes"], batch: Tensor, num_systems: int) -> Float[Tensor, "systems"]:
     """Sum of node values per system."""
     return node_values.new_zeros(num_systems).index_add_(0, batch, node_values)

@@ -27,7 +27,9 @@ class FrameMode(str, Enum):
     FIXED = "fixed"
 
 
-def edge_frames(edge_vec: Float[Tensor, "edges 3"], roll: Float[Tensor, "edges"] | None = None) -> Float[Tensor, "edges 3 3"]:
+def edge_frames(
+    edge_vec: Float[Tensor, "edges 3"], roll: Float[Tensor, "edges"] | None = None
+) -> Float[Tensor, "edges 3 3"]:
     """Rotation matrices R with ``R r / |r| = (0, 1, 0)``.
 
     With the direction ``(x, y, z) = (sin b sin a, cos b, sin b cos a)``, ``R = Ry(roll) Rx(-b) Ry(-a)``.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -27,11 +29,15 @@ class EdgeRotation:
         """Rows ``|m| <= mmax`` of degrees up to ``lmax``; columns are the full layout up to ``lmax``."""
         mmax = min(lmax, mmax)
         if (lmax, mmax) not in self._selections:
-            full = self._selections[self.lmax, self.mmax]
-            stored = {pair: index for index, pair in enumerate(degrees_and_orders(self.lmax, self.mmax))}
-            kept = torch.tensor([stored[pair] for pair in degrees_and_orders(lmax, mmax)], device=full.device)
-            self._selections[lmax, mmax] = full[:, kept, : num_coefficients(lmax)].contiguous()
+            self._selections[lmax, mmax] = self.selected(lmax, degrees_and_orders(lmax, mmax))
         return self._selections[lmax, mmax]
+
+    def selected(self, lmax: int, rows: Sequence[tuple[int, int]]) -> Float[Tensor, "edges rows coefficients"]:
+        """The rows with these (l, m), in this order; columns are the full layout up to ``lmax``."""
+        full = self._selections[self.lmax, self.mmax]
+        stored = {pair: index for index, pair in enumerate(degrees_and_orders(self.lmax, self.mmax))}
+        kept = torch.tensor([stored[pair] for pair in rows], device=full.device)
+        return full[:, kept, : num_coefficients(lmax)].contiguous()
 
     def subset(self, edges: Int[Tensor, "subset"]) -> EdgeRotation:
         """The same for some of the edges."""
