@@ -16,6 +16,7 @@ COMMANDS = {
     "check-submission": ("check_submission", "what is wrong with a leaderboard file, if anything"),
     "make-demo-data": ("make_demo_data", "a small OC20-format IS2RE data set, made by relaxations with EMT"),
     "prepare-qm9": ("prepare_qm9", "QM9 as LMDBs for fairchem's trainer, from qm9pack or the original archive"),
+    "train": ("train", "train, validate, predict or relax: the flags of `fairchem`, made safer"),
     "doctor": ("doctor", "versions, how fairchem sees the plugin, and remedies"),
 }
 """Name of each sub-command -> (module in ``fairchem_hdgnn.commands``, one line of help).
@@ -28,9 +29,10 @@ returns an exit status or ``None``.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``fairchem-hdgnn``; the exit status is 2 for a ``UserError``, printed as one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
-        prog="fairchem-hdgnn", description="HDGNN and eSCN for fairchem-core 1.10"
-    )
+    if arguments[:1] == ["train"]:
+        # These are for fairchem's parser, overrides such as --model.lmax=4 among them.
+        arguments.insert(1, "--")
+    parser = argparse.ArgumentParser(prog="fairchem-hdgnn", description="HDGNN and eSCN for fairchem-core 1.10")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module_name, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)

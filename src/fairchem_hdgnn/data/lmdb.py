@@ -11,6 +11,7 @@ import lmdb
 import numpy as np
 from torch_geometric.data import Data
 
+from fairchem_hdgnn.data.encoding import encode
 from fairchem_hdgnn.errors import DataError
 
 DATA_FILE = "data.lmdb"
@@ -33,7 +34,7 @@ def write_lmdb(directory: Path, records: Iterable[Data]) -> int:
     try:
         batch: list[tuple[bytes, bytes]] = []
         for index, record in enumerate(records):
-            batch.append((str(index).encode("ascii"), pickle.dumps(record, protocol=-1)))
+            batch.append((str(index).encode("ascii"), encode(record)))
             natoms.append(int(record.natoms))
             if len(batch) == COMMIT_EVERY:
                 _put(environment, batch)

@@ -46,6 +46,7 @@ class Target:
     atom_reference: dict[int, float] | None = None
 
     def __post_init__(self) -> None:
+        """Published in the stored unit unless said otherwise."""
         if not self.published_unit:
             object.__setattr__(self, "published_unit", self.unit)
 
