@@ -14,8 +14,13 @@ import lmdb
 import numpy as np
 import torch
 import yaml
+from fairchem.core.common import distutils
+from fairchem.core.common.flags import flags
+from fairchem.core.common.utils import build_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch_geometric.data import Data
+
+from fairchem_hdgnn.integration.runner import Runner
 
 TINY_HDGNN = {
     "name": "fairchem_hdgnn.HDGNN",
@@ -33,6 +38,7 @@ TINY_HDGNN = {
     "max_neighbors": 8,
     "near_neighbors": 4,
     "frames": "random",
+    "otf_graph": True,
 }
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -128,6 +134,21 @@ def fairchem(config: Path, run_id: str, *extra: str, check: bool = True) -> subp
     if check and done.returncode:
         raise AssertionError(done.stdout[-2000:] + done.stderr[-4000:])
     return done
+
+
+def train(config: Path, run_id: str, *extra: str) -> None:
+    """Run the same training in this process, through the plugin's Runner."""
+    args, overrides = flags.get_parser().parse_known_args(arguments(config, run_id, *extra))
+    distutils.setup_env_local()
+    runner = Runner()
+    try:
+        runner(build_config(args, overrides))
+    finally:
+        distutils.cleanup()
+        if hasattr(runner, "trainer"):
+            # lmdb opens a file once per process only.
+            for subset in (runner.trainer.train_dataset, runner.trainer.val_dataset):
+                subset.dataset.env.close()
 
 
 def losses(folder: Path, run_id: str, tag: str = "train/loss") -> dict[int, float]:
