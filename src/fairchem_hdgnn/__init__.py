@@ -1,23 +1,35 @@
-"""HDGNN and eSCN for fairchem-core 1.10. Importing this package registers its models with fairchem.
+"""HDGNN and eSCN for fairchem-core 1.10. Importing this package registers them with fairchem.
 
-Where fairchem is not installed, the networks on plain tensors (``fairchem_hdgnn.hdgnn``, ``fairchem_hdgnn.escn``)
-still work, and the names below say what is missing.
+Where fairchem is missing or broken the networks in ``fairchem_hdgnn.hdgnn`` and ``fairchem_hdgnn.escn`` still work, for
+they need torch and e3nn only; the names below then raise an ImportError that tells the reason.
 """
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from typing import Any
+import importlib.util
+import warnings
 
-__version__ = "0.1.0"
+__all__ = ["HDGNN", "HDGNNBackbone", "HDGNNEnergyHead", "HDGNNForceHead", "Trainer"]
 
-__all__ = ["HDGNN", "HDGNNBackbone", "HDGNNEnergyHead", "HDGNNForceHead"]
-
-if find_spec("fairchem") is not None and find_spec("fairchem.core") is not None:
+try:
+    from fairchem_hdgnn.integration import excepthook
     from fairchem_hdgnn.integration.models import HDGNN, HDGNNBackbone, HDGNNEnergyHead, HDGNNForceHead
-else:
+    from fairchem_hdgnn.integration.trainer import Trainer
+except Exception as error:
+    _reason = error
+    if importlib.util.find_spec("fairchem") is not None:
+        warnings.warn(
+            f"fairchem_hdgnn could not register with fairchem ({type(error).__name__}: {error}); "
+            "run `fairchem-hdgnn doctor`",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         if name in __all__:
-            raise ImportError(f"fairchem_hdgnn.{name} needs fairchem-core 1.10: pip install 'fairchem-core==1.10.*'")
-        raise AttributeError(f"module 'fairchem_hdgnn' has no attribute '{name}'")
+            raise ImportError(
+                f"fairchem_hdgnn.{name} needs fairchem-core 1.10 in working order; run `fairchem-hdgnn doctor`"
+            ) from _reason
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+else:
+    excepthook.install()

@@ -1,0 +1,55 @@
+"""One line for a user's mistake under any launcher, also fairchem's own command line, in place of a traceback."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from fairchem_hdgnn import errors
+from fairchem_hdgnn.errors import UserError
+
+_RECORDED = re.compile(r"(\w+): (.*)", re.DOTALL)
+
+
+def install() -> None:
+    """Let Python print an uncaught ``UserError`` as one line; every other exception goes to the hook there was."""
+    previous = sys.excepthook
+    if getattr(previous, "prints_user_errors", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        message = user_message(error)
+        if message is None:
+            previous(kind, error, trace)
+        else:
+            print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+
+    hook.prints_user_errors = True  # type: ignore[attr-defined]
+    sys.excepthook = hook
+
+
+def user_message(error: BaseException) -> str | None:
+    """The one line to show for ``error``; ``None`` if it is no user's mistake.
+
+    A mistake can come from another process: a rank that torch's elastic launcher started, which keeps the message as
+    ``ConfigError: ...``, or a worker of a DataLoader, whose traceback is the message and ends in such a line.
+    """
+    if isinstance(error, UserError):
+        message = str(error)
+        return _recorded(message.splitlines()[-1]) or message if "Original Traceback" in message else message
+    if isinstance(error, ChildFailedError):
+        _, failure = error.get_first_failure()
+        message = failure.error_file_data["message"]
+        return _recorded(message["message"] if isinstance(message, dict) else message)
+    return None
+
+
+def _recorded(text: str) -> str | None:
+    match = _RECORDED.fullmatch(text.rsplit("fairchem_hdgnn.errors.", 1)[-1].strip())
+    if match and issubclass(getattr(errors, match[1], object), UserError):
+        return match[2]
+    return None
