@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Int64, Shaped
 from tqdm import tqdm
 
 from fairchem_hdgnn.errors import DataError
@@ -21,13 +21,13 @@ class ExpectedSystems:
 
     Attributes:
         source: the LMDB file or folder.
-        ids: ``sid`` or ``sid_fid`` as text. [systems]
-        free_atoms: number of atoms that are not fixed. [systems]
+        ids: ``sid`` or ``sid_fid`` as text.
+        free_atoms: number of atoms that are not fixed.
     """
 
     source: Path
-    ids: NDArray[np.str_]
-    free_atoms: NDArray[np.int64]
+    ids: Shaped[np.ndarray, "systems"]
+    free_atoms: Int64[np.ndarray, "systems"]
 
 
 def expected_systems(root: Path, prefix: str = "test", *, progress: bool = True) -> dict[str, ExpectedSystems]:

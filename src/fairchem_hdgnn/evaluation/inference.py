@@ -19,7 +19,7 @@ import torch
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.datasets.base_dataset import create_dataset
 from fairchem.core.trainers import OCPTrainer
-from numpy.typing import NDArray
+from jaxtyping import Float32, Shaped
 from torch.utils.data import DataLoader, Dataset, Subset
 from torch_geometric.data import Batch
 from tqdm import tqdm
@@ -177,5 +177,5 @@ def _ids(batch: Batch) -> Sequence[str]:
     return [f"{system}_{frame}" for system, frame in zip(systems, frames)]
 
 
-def _numpy(values: torch.Tensor) -> NDArray[np.float32]:
+def _numpy(values: Shaped[torch.Tensor, "..."]) -> Float32[np.ndarray, "..."]:
     return values.detach().cpu().numpy().astype(np.float32)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from fairchem.core.modules.evaluator import Evaluator
-from numpy.typing import NDArray
+from jaxtyping import Float64
 
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.predictions import Predictions
@@ -128,9 +128,9 @@ def constant_baseline(predictions: Mapping[str, Predictions], constant: float | 
 
 
 def bootstrap_means(
-    statistics: NDArray[np.float64], num_resamples: int, random: np.random.Generator
-) -> NDArray[np.float64]:
-    """Means of each column over systems drawn with replacement. [systems, columns] -> [resamples, columns]."""
+    statistics: Float64[np.ndarray, "systems columns"], num_resamples: int, random: np.random.Generator
+) -> Float64[np.ndarray, "resamples columns"]:
+    """Means of each column over systems drawn with replacement."""
     num_systems = len(statistics)
     means = np.empty((num_resamples, statistics.shape[1]))
     for resample in range(num_resamples):
@@ -139,8 +139,8 @@ def bootstrap_means(
     return means
 
 
-def _per_system(predictions: Predictions) -> NDArray[np.float64]:
-    """Absolute error in meV, and 100 where it is within the threshold. [systems, metrics]."""
+def _per_system(predictions: Predictions) -> Float64[np.ndarray, "systems metrics"]:
+    """Absolute error in meV, and 100 where it is within the threshold."""
     error = np.abs(predictions.errors)
     return np.stack([1000 * error, 100.0 * (error < ENERGY_THRESHOLD)], axis=1)
 
@@ -167,7 +167,10 @@ def _require_same_systems(split: str, models: Sequence[str], predictions: Sequen
 
 
 def _tabulate(
-    values: NDArray[np.float64], samples: NDArray[np.float64], models: Sequence[str], columns: Sequence[str]
+    values: Float64[np.ndarray, "metrics models columns"],
+    samples: Float64[np.ndarray, "resamples metrics models columns"],
+    models: Sequence[str],
+    columns: Sequence[str],
 ) -> dict[str, dict[str, dict[str, Estimate]]]:
     low, high = np.quantile(samples, [0.025, 0.975], axis=0)
     return {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 from ase.formula import Formula
-from numpy.typing import NDArray
+from jaxtyping import Float32, Float64, Int, Int64, Shaped
 
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
@@ -24,34 +24,34 @@ class Predictions:
     """Predictions for the systems of one split. Entry ``i`` of every per-system array is the same system.
 
     Attributes:
-        ids: ``sid``, or ``sid_fid`` for frames of a relaxation (S2EF). [systems]
-        energy: predicted energy in eV, float32. [systems]
-        target: label in eV, or ``None`` for a test split. [systems]
-        natoms: number of atoms. [systems]
-        adsorbate: Hill formula of the atoms with tag 2, empty where there are none. [systems]
-        elements: elements of the slab, hyphenated and sorted, e.g. ``"Cu-Pt"``. [systems]
-        forces: predicted forces on the free atoms of all systems, eV/Å, float32. [free atoms, 3]
-        target_forces: labels of ``forces``. [free atoms, 3]
-        free_atoms: how many rows of ``forces`` belong to each system. [systems]
+        ids: ``sid``, or ``sid_fid`` for frames of a relaxation (S2EF).
+        energy: predicted energy in eV.
+        natoms: number of atoms.
+        adsorbate: Hill formula of the atoms with tag 2, empty where there are none.
+        elements: elements of the slab, sorted and hyphenated, e.g. ``"Cu-Pt"``.
+        target: label in eV, or ``None`` for a test split.
+        forces: predicted forces on the free atoms of all systems, eV/Å.
+        target_forces: labels of ``forces``.
+        free_atoms: how many rows of ``forces`` belong to each system.
     """
 
-    ids: NDArray[np.str_]
-    energy: NDArray[np.float32]
-    natoms: NDArray[np.int64]
-    adsorbate: NDArray[np.str_]
-    elements: NDArray[np.str_]
-    target: NDArray[np.float32] | None = None
-    forces: NDArray[np.float32] | None = None
-    target_forces: NDArray[np.float32] | None = None
-    free_atoms: NDArray[np.int64] | None = None
+    ids: Shaped[np.ndarray, "systems"]
+    energy: Float32[np.ndarray, "systems"]
+    natoms: Int64[np.ndarray, "systems"]
+    adsorbate: Shaped[np.ndarray, "systems"]
+    elements: Shaped[np.ndarray, "systems"]
+    target: Float32[np.ndarray, "systems"] | None = None
+    forces: Float32[np.ndarray, "atoms 3"] | None = None
+    target_forces: Float32[np.ndarray, "atoms 3"] | None = None
+    free_atoms: Int64[np.ndarray, "systems"] | None = None
 
     def __len__(self) -> int:
         """Number of systems."""
         return len(self.ids)
 
     @property
-    def errors(self) -> NDArray[np.float64]:
-        """Prediction minus label in eV. [systems]"""
+    def errors(self) -> Float64[np.ndarray, "systems"]:
+        """Prediction minus label in eV."""
         if self.target is None:
             raise DataError("these predictions have no labels to compare with")
         return self.energy.astype(np.float64) - self.target.astype(np.float64)
@@ -68,7 +68,7 @@ class Predictions:
             }
         )
 
-    def _rows_of_forces(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _rows_of_forces(self, order: Int64[np.ndarray, "systems"]) -> Int64[np.ndarray, "atoms"]:
         if self.free_atoms is None:
             return np.zeros(0, dtype=np.int64)
         ends = np.cumsum(self.free_atoms)
@@ -85,13 +85,13 @@ def merge(parts: Iterable[Predictions]) -> Predictions:
     return Predictions(**joined).sorted_by_id()
 
 
-def hill_formula(atomic_numbers: NDArray[np.integer]) -> str:
+def hill_formula(atomic_numbers: Int[np.ndarray, "atoms"]) -> str:
     """Hill formula, e.g. ``CHO``; empty for no atoms."""
     symbols = "".join(chemical_symbols[number] for number in atomic_numbers)
     return Formula(symbols).format("hill") if symbols else ""
 
 
-def element_set(atomic_numbers: NDArray[np.integer]) -> str:
+def element_set(atomic_numbers: Int[np.ndarray, "atoms"]) -> str:
     """The distinct elements, sorted by symbol and hyphenated, e.g. ``Cu-Pt``."""
     return "-".join(sorted({chemical_symbols[number] for number in atomic_numbers}))
 
@@ -101,20 +101,20 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
     Energies are float32 with one number a system; fairchem's default is float16.
     """
-    arrays: dict[str, NDArray[Any]] = {"ids": predictions.ids, "energy": predictions.energy}
+    arrays: dict[str, np.ndarray] = {"ids": predictions.ids, "energy": predictions.energy}
     if predictions.forces is not None and predictions.free_atoms is not None:
         arrays["forces"] = predictions.forces
         arrays["chunk_idx"] = np.cumsum(predictions.free_atoms)[:-1]
     write_npz(path, arrays)
 
 
-def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a compressed ``.npz``; the file is either complete or absent."""
     with complete_or_absent(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
 
 
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an ``.npz``, without unpickling anything.
 
     Raises:

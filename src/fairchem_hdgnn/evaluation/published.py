@@ -36,4 +36,4 @@ def table_1(metric: str) -> dict[str, dict[str, float]]:
     """
     rows = {"mae": _TABLE_1_MAE, "ewt": _TABLE_1_EWT}[metric]
     means = {model: {MEAN: sum(row) / 4, OOD_MEAN: sum(row[1:]) / 3} for model, row in rows.items()}
-    return {model: {**dict(zip(SUFFIXES, row)), **means[model]} for model, row in rows.items()}
+    return {model: {**dict(zip(SUFFIXES, map(float, row))), **means[model]} for model, row in rows.items()}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
+from jaxtyping import Shaped
 
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.expected import ExpectedSystems
@@ -59,7 +59,7 @@ def make_submission(
         SubmissionError: something is wrong; nothing is written.
         DataError: a file is missing or unreadable.
     """
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, np.ndarray] = {}
     for suffix in SUFFIXES:
         if suffix not in files:
             continue
@@ -98,7 +98,7 @@ def upload_text(task: str) -> str:
     return f"{text}\n{S2EF_TEXT}" if task == "s2ef" else text
 
 
-def _leaderboard_form(key: str, values: NDArray[Any]) -> NDArray[Any]:
+def _leaderboard_form(key: str, values: Shaped[np.ndarray, "systems ..."]) -> Shaped[np.ndarray, "systems ..."]:
     """Text ids and one number for each energy; fairchem's ``predict`` writes energies as ``[systems, 1]``."""
     if key == "ids" and values.dtype.kind in "iu":
         return values.astype(str)

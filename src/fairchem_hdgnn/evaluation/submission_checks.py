@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Shaped
 
 from fairchem_hdgnn.errors import ConfigError, nearest
 from fairchem_hdgnn.evaluation.expected import ExpectedSystems
 from fairchem_hdgnn.evaluation.splits import SUFFIXES
 
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, np.ndarray]
+Ids = Shaped[np.ndarray, "systems"]
 
 KEYS = {"is2re": ("ids", "energy"), "s2ef": ("ids", "energy", "forces", "chunk_idx")}
 
@@ -107,13 +107,13 @@ def _wrong_ids(suffix: str, of_split: Arrays, task: str) -> Iterator[str]:
         return
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) < len(ids):
-        yield f"{suffix}: {_plural((counts > 1).sum(), 'duplicate id')}: {_some(unique[counts > 1])}"
+        yield f"{suffix}: {_plural(int((counts > 1).sum()), 'duplicate id')}: {_some(unique[counts > 1])}"
     if task == "is2re" and np.char.count(ids, "_").any():
         frames = ids[np.char.count(ids, "_") > 0]
         yield f"{suffix}: ids such as {frames[0]} are frames of S2EF (sid_fid), not systems of IS2RE"
 
 
-def _wrong_systems(suffix: str, ids: NDArray[np.str_], expected: Mapping[str, ExpectedSystems]) -> Iterator[str]:
+def _wrong_systems(suffix: str, ids: Ids, expected: Mapping[str, ExpectedSystems]) -> Iterator[str]:
     wanted = expected[suffix].ids
     missing, unknown = np.setdiff1d(wanted, ids), np.setdiff1d(ids, wanted)
     if len(missing) == 0 and len(unknown) == 0:
@@ -133,8 +133,8 @@ def _wrong_count(suffix: str, count: int, task: str) -> Iterator[str]:
     if count == official[suffix]:
         return
     other = next((split for split, number in official.items() if number == count), None)
-    guess = f", which is the count of {other}: swapped splits?" if other else ""
-    yield f"{suffix}: {count:,} systems; OC20's {task.upper()} test set has {official[suffix]:,}{guess} (other data: --counts any)"
+    guess = f", which is the count of {other}: swapped splits?" if other else " (other data: --counts any)"
+    yield f"{suffix}: {count:,} systems; OC20's {task.upper()} test set has {official[suffix]:,}{guess}"
 
 
 def _shared_ids(arrays: Arrays) -> Iterator[str]:
@@ -166,7 +166,7 @@ def _wrong_energies(suffix: str, of_split: Arrays, task: str) -> Iterator[str]:
     beyond = np.abs(energy) > limit
     if beyond.any():
         yield (
-            f"{suffix}: {_plural(beyond.sum(), 'energy', 'energies')} beyond ±{limit:g} eV, up to "
+            f"{suffix}: {_plural(int(beyond.sum()), 'energy', 'energies')} beyond ±{limit:g} eV, up to "
             f"{energy[np.abs(energy).argmax()]:.4g} eV: adsorption energies are wanted, in eV, not total DFT energies"
         )
     if systems > 1 and np.ptp(energy) == 0:
@@ -189,7 +189,7 @@ def _wrong_forces(suffix: str, of_split: Arrays, expected: Mapping[str, Expected
         return
     blocks = np.diff(np.concatenate([[0], ends, [len(forces)]]))
     if (blocks < 0).any():
-        yield f"{suffix}: chunk_idx does not cut {len(forces)} rows of forces into blocks; first at {ids[blocks < 0][0]}"
+        yield f"{suffix}: chunk_idx does not cut {len(forces)} rows into blocks; first at {ids[blocks < 0][0]}"
     elif expected is not None:
         wanted = dict(zip(expected[suffix].ids.tolist(), expected[suffix].free_atoms.tolist()))
         wrong = [name for name, block in zip(ids.tolist(), blocks.tolist()) if wanted.get(name, block) != block]
@@ -197,7 +197,7 @@ def _wrong_forces(suffix: str, of_split: Arrays, expected: Mapping[str, Expected
             yield f"{suffix}: {_plural(len(wrong), 'system')} with forces not on the free atoms: {_some(wrong)}"
 
 
-def _wrong_floats(what: str, values: NDArray[Any], ids: NDArray[np.str_] | None) -> Iterator[str]:
+def _wrong_floats(what: str, values: np.ndarray, ids: Ids | None) -> Iterator[str]:
     if values.dtype == np.float16:
         yield f"{what}: float16 (steps of 2 to 8 meV); predict again with prediction_dtype: float32"
         return
@@ -207,7 +207,7 @@ def _wrong_floats(what: str, values: NDArray[Any], ids: NDArray[np.str_] | None)
     bad = ~np.isfinite(values)
     if bad.any():
         where = f" (first: {ids[bad][0]})" if ids is not None and ids.shape == bad.shape else ""
-        yield f"{what}: {_plural(bad.sum(), 'value')} NaN or infinite{where}"
+        yield f"{what}: {_plural(int(bad.sum()), 'value')} NaN or infinite{where}"
         return
     with np.errstate(over="ignore"):
         rounded = values.astype(np.float16).astype(values.dtype)
@@ -222,6 +222,6 @@ def _plural(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def _some(names: Sequence[str] | NDArray[np.str_], most: int = 3) -> str:
+def _some(names: Sequence[str] | Shaped[np.ndarray, "names"], most: int = 3) -> str:
     shown = ", ".join(str(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown}, ..."

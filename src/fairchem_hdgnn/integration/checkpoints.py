@@ -151,12 +151,11 @@ def _model_name(config: Mapping[str, Any], path: str | Path) -> str:
 @contextlib.contextmanager
 def quiet_fairchem() -> Iterator[None]:
     """Silence fairchem's INFO lines (it prints the whole configuration) and its own use of ``torch.load``."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(max(level, logging.WARNING))
+    disabled = logging.root.manager.disable
+    logging.disable(logging.INFO)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You are using `torch.load`", category=FutureWarning)
             yield
     finally:
-        root.setLevel(level)
+        logging.disable(disabled)

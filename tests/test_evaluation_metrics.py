@@ -1,0 +1,152 @@
+"""Scores, their intervals and their differences."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.evaluation.metrics import bootstrap_means, compare, constant_baseline
+from fairchem_hdgnn.evaluation.predictions import Predictions, hill_formula, merge
+from fairchem_hdgnn.evaluation.published import table_1
+from fairchem_hdgnn.evaluation.report import markdown, write_tables
+
+SPLITS = ("val_id", "val_ood_ads", "val_ood_cat", "val_ood_both")
+
+
+def predictions(errors: np.ndarray, first_id: int = 0) -> Predictions:
+    num = len(errors)
+    target = np.random.default_rng(num).normal(-1.5, 2, num).astype(np.float32)
+    return Predictions(
+        ids=np.sort(np.array([str(first_id + index) for index in range(num)])),
+        energy=(target + errors).astype(np.float32),
+        target=target,
+        natoms=np.full(num, 40),
+        adsorbate=np.full(num, "CO"),
+        elements=np.full(num, "Pt"),
+    )
+
+
+def model(scale: float, seed: int, num: int = 400) -> dict[str, Predictions]:
+    random = np.random.default_rng(seed)
+    return {split: predictions(scale * random.normal(size=num)) for split in SPLITS}
+
+
+def test_scores_are_in_mev_and_percent_and_means_weigh_splits_equally():
+    errors = {
+        "val_id": [0.1, -0.1],
+        "val_ood_ads": [0.01, 0.3, -0.01],
+        "val_ood_cat": [0.5],
+        "val_ood_both": [-0.7, 0.7],
+    }
+    of_splits = {split: predictions(np.array(values)) for split, values in errors.items()}
+    scores = compare({"model": of_splits}, num_resamples=10).scores
+    mae = [100.0, 320 / 3, 500.0, 700.0]
+    assert [scores["mae"]["model"][split].value for split in errors] == pytest.approx(mae, rel=1e-4)
+    assert scores["mae"]["model"]["mean"].value == pytest.approx(np.mean(mae), rel=1e-4)
+    assert scores["mae"]["model"]["ood_mean"].value == pytest.approx(np.mean(mae[1:]), rel=1e-4)
+    assert [scores["ewt"]["model"][split].value for split in errors] == pytest.approx([0, 200 / 3, 0, 0])
+
+
+def test_ewt_counts_errors_below_20_mev_only():
+    scores = compare({"m": {"val_id": predictions(np.array([0.019, -0.019, 0.021, -0.021]))}}, num_resamples=5).scores
+    assert scores["ewt"]["m"]["val_id"].value == 50
+
+
+def test_interval_covers_the_true_mean_as_often_as_it_says():
+    random = np.random.default_rng(3)
+    covered = 0
+    for _ in range(200):
+        sample = random.exponential(1.0, (150, 1))
+        low, high = np.quantile(bootstrap_means(sample, 400, random), [0.025, 0.975])
+        covered += low <= 1.0 <= high
+    assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_paired_interval_is_narrower_than_the_interval_of_either_model():
+    hard = np.random.default_rng(0).exponential(0.5, 400)
+    one = {"val_id": predictions(hard)}
+    other = {"val_id": predictions(hard + 0.01)}
+    comparison = compare({"one": one, "other": other}, num_resamples=300)
+    difference = comparison.differences["mae"]["other"]["val_id"]
+    score = comparison.scores["mae"]["other"]["val_id"]
+    assert difference.value == pytest.approx(10, abs=0.01)
+    assert difference.low > 9.9 and difference.high < 10.1
+    assert score.high - score.low > 50
+
+
+def test_bootstrap_repeats_with_its_seed():
+    models = {"a": model(0.5, 0), "b": model(0.6, 1)}
+    assert compare(models, num_resamples=50, seed=4) == compare(models, num_resamples=50, seed=4)
+    assert compare(models, num_resamples=50, seed=4) != compare(models, num_resamples=50, seed=5)
+
+
+def test_median_of_each_split_is_the_best_constant():
+    of_splits = model(0.5, 0)
+    best = compare({"b": constant_baseline(of_splits, None)}, num_resamples=5).scores["mae"]["b"]
+    for constant in (-3.0, -1.4, 0.0):
+        other = compare({"b": constant_baseline(of_splits, constant)}, num_resamples=5).scores["mae"]["b"]
+        assert all(other[split].value >= best[split].value - 1e-3 for split in of_splits)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"energy": np.full(400, np.nan, dtype=np.float32)}, "b predicts NaN or infinity, first for system"),
+        ({"ids": np.array([f"x{i}" for i in range(400)])}, "b and a were run on different systems"),
+        ({"target": None}, "no labels"),
+    ],
+)
+def test_unusable_predictions_are_refused(broken, message):
+    good, bad = model(0.5, 0), model(0.5, 1)
+    bad["val_ood_cat"] = replace(bad["val_ood_cat"], **broken)
+    with pytest.raises(DataError, match=f"val_ood_cat: .*{message}"):
+        compare({"a": good, "b": bad}, num_resamples=5)
+
+
+def test_merge_restores_one_order_whatever_the_shares():
+    whole = predictions(np.linspace(-1, 1, 11))
+    forces = np.arange(22 * 3, dtype=np.float32).reshape(-1, 3)
+    whole = replace(whole, forces=forces, free_atoms=np.full(11, 2))
+    whole = whole.sorted_by_id()
+
+    def part(rows):
+        atoms = np.concatenate([[2 * row, 2 * row + 1] for row in rows])
+        fields = ("ids", "energy", "natoms", "adsorbate", "elements", "target", "free_atoms")
+        return Predictions(**{name: getattr(whole, name)[rows] for name in fields}, forces=whole.forces[atoms])
+
+    merged = merge([part(np.arange(1, 11, 2)), part(np.arange(0, 11, 2))])
+    for name in ("ids", "energy", "target", "forces", "free_atoms"):
+        np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
+
+
+def test_hill_formula_puts_carbon_first():
+    assert hill_formula(np.array([8, 1, 6, 1])) == "CH2O"
+    assert hill_formula(np.array([], dtype=int)) == ""
+
+
+def test_table_1_means_are_taken_from_its_columns():
+    hdgnn = table_1("mae")["HDGNN"]
+    assert hdgnn["mean"] == 550.25
+    assert hdgnn["ood_mean"] == pytest.approx(563.67, abs=0.01)
+    assert round(table_1("mae")["SCN"]["mean"]) == 573
+    assert round(table_1("mae")["Equiformer"]["mean"]) == 586
+
+
+def test_tables_hold_the_same_numbers_in_every_format(tmp_path):
+    comparison = compare({"a | b": model(0.5, 0), "c": model(0.6, 1)}, num_resamples=20)
+    write_tables(comparison, ["a note"], {"seed": 0}, tmp_path, with_paper=True)
+    report = json.loads((tmp_path / "table.json").read_text())
+    value = report["scores"]["mae"]["c"]["val_ood_ads"]["value"]
+    assert value == comparison.scores["mae"]["c"]["val_ood_ads"].value
+    assert report["units"] == {"mae": "meV", "ewt": "%"} and report["seed"] == 0
+    rows = (tmp_path / "table.csv").read_text().splitlines()
+    assert any(row.startswith(f"c,val_ood_ads,400,mae,meV,{value}") for row in rows)
+    text = (tmp_path / "table.md").read_text()
+    assert f"| {value:.0f} (" in text and "a \\| b" in text and "a note" in text
+    widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| ")}
+    assert len(widths) == 1
+    assert "*HDGNN*" not in markdown(comparison, [], with_paper=False)
