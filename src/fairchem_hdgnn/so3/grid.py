@@ -13,20 +13,41 @@ from fairchem_hdgnn.so3.constants import ConstantsModule
 from fairchem_hdgnn.so3.layout import coefficient_index
 
 
+def grid_points(resolution: tuple[int, int]) -> Float[Tensor, "points 3"]:
+    """e3nn's grid: latitudes ``pi (i + 1/2) / n`` from the y axis, each with evenly spaced longitudes; float64."""
+    latitudes, longitudes = resolution
+    polar = torch.pi * (torch.arange(latitudes, dtype=torch.float64) + 0.5) / latitudes
+    azimuth = 2 * torch.pi * torch.arange(longitudes, dtype=torch.float64) / longitudes
+    polar, azimuth = torch.meshgrid(polar, azimuth, indexing="ij")
+    points = torch.stack([polar.sin() * azimuth.sin(), polar.cos(), polar.sin() * azimuth.cos()], -1)
+    return points.flatten(0, 1)
+
+
+def quadrature_weights(resolution: tuple[int, int]) -> Float[Tensor, "points"]:
+    """Weights for which sums over :func:`grid_points` are integrals over the sphere; float64.
+
+    Exact for functions of degree < latitudes and order < longitudes (Driscoll & Healy, 1994).
+    """
+    latitudes, longitudes = resolution
+    polar = torch.pi * (torch.arange(latitudes, dtype=torch.float64) + 0.5) / latitudes
+    odd = 2 * torch.arange(latitudes // 2, dtype=torch.float64) + 1
+    ring = 4 / latitudes * polar.sin() * ((polar.unsqueeze(-1) * odd).sin() / odd).sum(-1)
+    return (2 * torch.pi / longitudes * ring).repeat_interleave(longitudes)
+
+
 @lru_cache(maxsize=None)
 def grid_matrices(
     lmax: int, resolution: tuple[int, int]
 ) -> tuple[Float[Tensor, "points coefficients"], Float[Tensor, "coefficients points"]]:
     """To-grid and from-grid matrices, e3nn's 'integral' normalisation, float64.
 
-    ``resolution`` is (latitudes, longitudes). From-grid is a quadrature, exact for band limit ``lmax`` when
-    latitudes >= 2 (lmax + 1) and longitudes >= 2 lmax + 1, so from-grid after to-grid is the identity.
+    ``resolution`` is (latitudes, longitudes), the first even. From-grid is a quadrature, exact for band limit
+    ``lmax`` when latitudes >= 2 (lmax + 1) and longitudes >= 2 lmax + 1, so from-grid after to-grid is the identity.
     """
-    to_grid = o3.ToS2Grid(lmax, resolution, normalization="integral", dtype=torch.float64)
-    from_grid = o3.FromS2Grid(resolution, lmax, normalization="integral", dtype=torch.float64)
-    forward = torch.einsum("mbi,am->bai", to_grid.shb, to_grid.sha).flatten(0, 1)
-    backward = torch.einsum("am,mbi->iba", from_grid.sha, from_grid.shb).flatten(1, 2)
-    return forward.contiguous(), backward.contiguous()
+    # e3nn's own ToS2Grid and FromS2Grid round their weights to the default dtype whatever dtype is asked for.
+    points = grid_points(resolution)
+    values = o3.spherical_harmonics(list(range(lmax + 1)), points, normalize=False, normalization="integral")
+    return values, (values * quadrature_weights(resolution).unsqueeze(-1)).T.contiguous()
 
 
 class S2Grid(ConstantsModule):
