@@ -1,0 +1,171 @@
+"""Edge frames: exact for every direction, uniform in roll, and reproducible where they should be."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import kstest
+from small_networks import clusters
+
+from fairchem_hdgnn.so3.frame_source import FrameSource
+from fairchem_hdgnn.so3.frames import FrameMode, edge_frames, random_roll, seeded_roll
+
+AXES = torch.cat([torch.eye(3), -torch.eye(3)]).double()
+TILTED = (AXES[:, None] + 1e-5 * AXES[None]).flatten(0, 1)
+Y = torch.tensor([0.0, 1.0, 0.0])
+ROUNDING = {torch.float32: 4e-7, torch.float64: 1e-15}
+
+
+def check_frames(vectors: torch.Tensor, frames: torch.Tensor) -> None:
+    """Proper rotations that take each vector to +y, to the last digit or two of the dtype."""
+    atol = ROUNDING[frames.dtype]
+    direction = vectors.double() / vectors.double().abs().amax(-1, keepdim=True)
+    frames, direction = frames.double(), direction / direction.norm(dim=-1, keepdim=True)
+    turned = torch.einsum("eij,ej->ei", frames, direction)
+    torch.testing.assert_close(turned, Y.double().expand_as(turned), rtol=0, atol=atol)
+    eye = torch.eye(3, dtype=torch.float64).expand_as(frames)
+    torch.testing.assert_close(frames @ frames.mT, eye, rtol=0, atol=2 * atol)
+    assert (torch.linalg.det(frames) > 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("length", [1e-12, 1.0, 2.6179, 1e12])
+def test_frames_along_and_near_the_axes(dtype, length):
+    vectors = (length * torch.cat([AXES, TILTED])).to(dtype)
+    check_frames(vectors, edge_frames(vectors))
+    check_frames(vectors, edge_frames(vectors, torch.linspace(0, 6, len(vectors), dtype=dtype)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(*[st.floats(-10, 10)] * 3), min_size=1, max_size=20), st.floats(0, 2 * math.pi))
+def test_frames_of_any_vector(vectors, roll):
+    vectors = torch.tensor(vectors, dtype=torch.float64)
+    vectors = vectors[vectors.abs().amax(-1) > 1e-300]
+    check_frames(vectors, edge_frames(vectors, torch.full((len(vectors),), roll, dtype=torch.float64)))
+
+
+def roll_of(frames: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """The angle about y, in [0, 2 pi), by which frames differ from the fixed ones."""
+    turn = frames @ edge_frames(vectors).mT
+    return torch.atan2(turn[:, 0, 2], turn[:, 0, 0]) % (2 * math.pi)
+
+
+def vectors_of_a_slab(count: int = 20_000) -> torch.Tensor:
+    """Vectors such as a crystal has them: many repeated lengths and directions, all slightly different."""
+    generator = torch.Generator().manual_seed(0)
+    sites = torch.randint(-3, 4, (count, 3), generator=generator).double()
+    sites[(sites == 0).all(-1)] = 1.0
+    return 2.77 * sites + 0.01 * torch.randn(count, 3, generator=generator)
+
+
+@pytest.mark.parametrize("mode", ["random", "seeded"])
+def test_roll_is_uniform(mode):
+    vectors = vectors_of_a_slab()
+    if mode == "random":
+        roll = random_roll(len(vectors), torch.Generator().manual_seed(5), vectors)
+    else:
+        roll = seeded_roll(vectors, torch.full((len(vectors), 2), 78), seed=5)
+    measured = roll_of(edge_frames(vectors, roll), vectors)
+    torch.testing.assert_close(measured, roll % (2 * math.pi), rtol=0, atol=1e-9)
+    assert kstest(measured.numpy() / (2 * math.pi), "uniform").pvalue > 1e-3
+    # Neighbouring edges and seeds are as good as independent: their differences are uniform too.
+    assert kstest(((measured[1:] - measured[:-1]) % (2 * math.pi)).numpy() / (2 * math.pi), "uniform").pvalue > 1e-3
+    if mode == "seeded":
+        other = seeded_roll(vectors, torch.full((len(vectors), 2), 78), seed=6)
+        assert kstest(((other - roll) % (2 * math.pi)).numpy() / (2 * math.pi), "uniform").pvalue > 1e-3
+
+
+def test_seeded_roll_belongs_to_the_edge():
+    vectors, species = vectors_of_a_slab(500), torch.tensor([[8, 78]]).expand(500, 2)
+    roll = seeded_roll(vectors, species, seed=3)
+    order = torch.randperm(500)
+    assert torch.equal(seeded_roll(vectors[order], species[order], seed=3), roll[order])
+    assert torch.equal(seeded_roll(vectors[7:8], species[7:8], seed=3), roll[7:8])
+    for vectors_, species_ in ((-vectors, species), (vectors, species.flip(1)), (vectors + 0.01, species)):
+        assert (seeded_roll(vectors_, species_, seed=3) != roll).all()
+
+
+def test_seeded_roll_ignores_noise_and_signed_zeros():
+    vectors, species = vectors_of_a_slab(2000).float(), torch.full((2000, 2), 78)
+    noisy = vectors + 2e-6 * torch.randn(vectors.shape, generator=torch.Generator().manual_seed(1))
+    same = seeded_roll(vectors, species, 0) == seeded_roll(noisy, species, 0)
+    assert same.float().mean() > 0.98
+    zeros = torch.tensor([[0.0, 2.0, 0.0], [-0.0, 2.0, -0.0]])
+    first, second = seeded_roll(zeros, species[:2], 0)
+    assert first == second
+
+
+def source(mode: FrameMode = FrameMode.RANDOM, seed: int = 0, average: int = 1) -> FrameSource:
+    return FrameSource(mode, seed, average)
+
+
+def edges() -> tuple[torch.Tensor, torch.Tensor]:
+    graph = clusters()
+    return graph.edge_vec, graph.numbers[graph.edge_index.T]
+
+
+def test_random_frames_change_at_every_training_step_and_follow_the_seed():
+    first, again, other = source(), source(), source(seed=1)
+    draws = [first(*edges(), training=True)[0] for _ in range(3)]
+    for frames in draws:
+        check_frames(edges()[0], frames)
+    assert not torch.allclose(draws[0], draws[1]) and not torch.allclose(draws[1], draws[2])
+    for frames in draws:
+        assert torch.equal(again(*edges(), training=True)[0], frames)
+    assert not torch.allclose(other(*edges(), training=True)[0], draws[0])
+
+
+def test_resumed_training_continues_the_sequence_of_frames():
+    whole = source()
+    sequence = [whole(*edges(), training=True)[0] for _ in range(4)]
+    begun = source()
+    for _ in range(2):
+        begun(*edges(), training=True)
+    resumed = source()
+    resumed.load_state_dict(begun.state_dict())
+    for frames in sequence[2:]:
+        assert torch.equal(resumed(*edges(), training=True)[0], frames)
+
+
+def test_ranks_draw_different_frames(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    frames = []
+    for rank in range(2):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        frames.append(source()(*edges(), training=True)[0])
+    assert not torch.allclose(*frames)
+
+
+def test_evaluation_is_reproducible_and_does_not_disturb_training():
+    frames = source()
+    before = frames(*edges(), training=False)[0]
+    assert int(frames.draws) == 0
+    frames(*edges(), training=True)
+    assert torch.equal(frames(*edges(), training=False)[0], before)
+    seeded = source(FrameMode.SEEDED)
+    assert torch.equal(seeded(*edges(), training=False)[0], before)
+    assert torch.equal(seeded(*edges(), training=True)[0], before)
+
+
+def test_the_global_generator_is_left_alone():
+    state = torch.random.get_rng_state()
+    source()(*edges(), training=True)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_averaging_draws_distinct_frames_at_evaluation_only():
+    frames = source(average=3)
+    draws = frames(*edges(), training=False)
+    assert len(draws) == 3
+    assert not torch.allclose(draws[0], draws[1])
+    assert len(frames(*edges(), training=True)) == 1
+    assert len(source(FrameMode.FIXED, average=3)(*edges(), training=False)) == 1
+
+
+def test_fixed_frames_have_no_roll():
+    frames = source(FrameMode.FIXED)(*edges(), training=True)[0]
+    assert torch.equal(frames, edge_frames(edges()[0]))
