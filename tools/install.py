@@ -30,7 +30,7 @@ def main() -> None:
     os.chdir(ROOT)
     make_environment()
     step("torch", "the largest download, about 2.5 GB with its CUDA libraries on Linux")
-    pip("pip", "setuptools", "wheel", "hatchling", "numpy", "torch")
+    pip("pip", "setuptools", "wheel", "hatchling", "editables", "numpy", "torch")
     step(" and ".join(COMPILED), "as wheels where they can be had, else compiled: about 10 minutes on 2 cores")
     install_compiled()
     step("fairchem-hdgnn", "editable, with fairchem-core and what the tests need")

@@ -1,0 +1,161 @@
+"""What this installation is made of, and whether fairchem sees the plugin in it. Imports nothing that can be broken."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+DISTRIBUTION = "fairchem-hdgnn"
+MODULES = {"pyyaml": "yaml", "fairchem-core": "fairchem.core"}
+"""Import names of the requirements whose import name is not their own with underscores."""
+
+COMPILED = {"torch-scatter", "torch-sparse"}
+SHIM_FOLDER = "hdgnn"
+
+PROBE = """
+import json
+from fairchem.core.common.registry import registry
+from fairchem.core.common.utils import setup_imports
+setup_imports()
+short = "hdgnn" in registry.mapping["model_name_mapping"]
+registry.get_model_class("fairchem_hdgnn.HDGNN")
+print(json.dumps({"short": short}))
+"""
+"""Run in a fresh process: what fairchem finds when nobody has imported the plugin for it."""
+
+
+class State(Enum):
+    """How a finding is to be taken."""
+
+    OK = "ok"
+    NOTE = "note"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; ``remedy`` says what to do where something is to be done."""
+
+    subject: str
+    state: State
+    detail: str
+    remedy: str = ""
+
+
+def findings() -> Iterator[Finding]:
+    """Look at everything, in the order in which problems should be solved."""
+    yield _python()
+    requirements = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
+    packages = [_package(requirement) for requirement in requirements if requirement.marker is None]
+    yield from packages
+    if all(package.state is State.OK for package in packages):
+        yield from _plugin()
+    yield _gpu()
+    yield _slurm()
+
+
+def _python() -> Finding:
+    allowed = Requirement(f"python{metadata.metadata(DISTRIBUTION)['Requires-Python']}").specifier
+    version = platform.python_version()
+    if version in allowed:
+        return Finding("Python", State.OK, f"{version}, {sys.executable}")
+    return Finding("Python", State.BROKEN, f"{version}, needed: {allowed}", "make PYTHON=python3.11")
+
+
+def _package(requirement: Requirement) -> Finding:
+    """Whether a requirement is installed, in a version that fits, and can be imported."""
+    name = requirement.name
+    remedy = f'pip install "{requirement}"'
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name, State.BROKEN, "not installed", _compiled_remedy() if name in COMPILED else remedy)
+    if not requirement.specifier.contains(version, prereleases=True):
+        return Finding(name, State.BROKEN, f"{version}, needed: {requirement.specifier}", remedy)
+    try:
+        importlib.import_module(MODULES.get(name, name.replace("-", "_")))
+    except Exception as error:  # an extension built for another torch raises OSError, numpy 2 AttributeError, ...
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        remedy = _compiled_remedy() if name in COMPILED else f"{remedy} --force-reinstall"
+        return Finding(name, State.BROKEN, f"{version}, but import fails: {reason}", remedy)
+    return Finding(name, State.OK, version)
+
+
+def _compiled_remedy() -> str:
+    try:
+        release, _, variant = metadata.version("torch").partition("+")
+    except metadata.PackageNotFoundError:
+        return "install torch first"
+    minor = ".".join(release.split(".")[:2])
+    wheels = f"https://data.pyg.org/whl/torch-{minor}.0+{variant or 'cu121'}.html"
+    return f"pip install --force-reinstall --no-deps --no-build-isolation {' '.join(sorted(COMPILED))} -f {wheels}"
+
+
+def _plugin() -> Iterator[Finding]:
+    probe = subprocess.run([sys.executable, "-W", "ignore", "-c", PROBE], capture_output=True, text=True, check=False)
+    dotted = "name: fairchem_hdgnn.HDGNN"
+    if probe.returncode:
+        lines = probe.stderr.strip().splitlines()
+        yield Finding(dotted, State.BROKEN, f"fairchem cannot import it: {lines[-1]}", f"pip install {DISTRIBUTION}")
+        return
+    yield Finding(dotted, State.OK, f"found, {Path(__file__).parents[1]}")
+    short = "name: hdgnn"
+    include = _fairchem_folder() / "experimental" / ".include"
+    if json.loads(probe.stdout.splitlines()[-1])["short"]:
+        yield Finding(short, State.OK, f"found through {include}")
+    else:
+        yield Finding(short, State.NOTE, *_why_no_short_name(include))
+
+
+def _fairchem_folder() -> Path:
+    spec = importlib.util.find_spec("fairchem.core")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).resolve().parents[1]
+
+
+def _why_no_short_name(include: Path) -> tuple[str, str]:
+    other_ways = "or write the dotted name, or import fairchem_hdgnn first"
+    reinstall = f"pip install --force-reinstall --no-deps {DISTRIBUTION}, {other_ways}"
+    if not include.exists():
+        return f"no {include}: fairchem is installed elsewhere than this plugin", reinstall
+    if SHIM_FOLDER not in include.read_text().split():
+        return f"{include} belongs to another plugin", f"add a line '{SHIM_FOLDER}' to it, {other_ways}"
+    return (
+        f"{include} names '{SHIM_FOLDER}', but importing it failed",
+        f"python -c 'import fairchem_hdgnn', {other_ways}",
+    )
+
+
+def _gpu() -> Finding:
+    try:
+        import torch  # noqa: PLC0415  may be missing or broken
+    except Exception as error:
+        return Finding("GPU", State.NOTE, f"unknown: torch cannot be imported ({type(error).__name__})")
+    if torch.cuda.is_available():
+        devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        names = ", ".join(f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in devices)
+        return Finding("GPU", State.OK, f"{names}, CUDA {torch.version.cuda}")
+    if shutil.which("nvidia-smi") is None:
+        return Finding("GPU", State.NOTE, "none: training runs with --cpu only")
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU only"
+    return Finding(
+        "GPU", State.NOTE, f"torch was built for {build} and sees none", "compare with the driver's: nvidia-smi"
+    )
+
+
+def _slurm() -> Finding:
+    sbatch = shutil.which("sbatch")
+    return Finding("Slurm", State.OK, sbatch) if sbatch else Finding("Slurm", State.NOTE, "no sbatch: no --submit here")
