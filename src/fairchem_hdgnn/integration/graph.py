@@ -80,7 +80,7 @@ class PlainGraphMixin(GraphModelMixin):
         """Edges of non-periodic systems: the record's own, or all pairs within the cutoff, nearest first."""
         stored = getattr(data, "edge_index", None)
         if not self.otf_graph and stored is not None:
-            return stored
+            return self._within_cutoff(data, stored)
         parts, offset = [], 0
         for count in data.natoms.tolist():
             distance = torch.cdist(data.pos[offset : offset + count], data.pos[offset : offset + count])
@@ -91,6 +91,17 @@ class PlainGraphMixin(GraphModelMixin):
             parts.append(torch.stack([source[kept], target[kept]]) + offset)
             offset += count
         return torch.cat(parts, dim=1)
+
+    def _within_cutoff(self, data: Any, edge_index: Int[Tensor, "2 edges"]) -> Int[Tensor, "2 kept"]:
+        """The stored edges that are no longer than the cutoff."""
+        stored_cutoff = getattr(data, "edge_cutoff", None)
+        if stored_cutoff is not None and float(stored_cutoff.min()) < self.cutoff:
+            raise DataError(
+                f"the records hold edges up to {float(stored_cutoff.min()):g} Å, the model's cutoff is "
+                f"{self.cutoff:g} Å: lower 'cutoff', set 'otf_graph: true', or prepare the records again"
+            )
+        distance = (data.pos[edge_index[0]] - data.pos[edge_index[1]]).norm(dim=-1)
+        return edge_index[:, distance <= self.cutoff]
 
     def _check_atoms(self, data: Any, atomic_numbers: Int[Tensor, "nodes"]) -> None:
         outside = (atomic_numbers < 1) | (atomic_numbers >= self.max_num_elements)
