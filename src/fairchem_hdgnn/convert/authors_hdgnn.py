@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.nn.edge_product import EdgeProduct
 from fairchem_hdgnn.so3.clebsch_gordan import Path, natural_parity_paths
 
@@ -56,7 +55,16 @@ _DEFAULTS: dict[str, Any] = {
     "regress_forces": False,
 }
 
-_IGNORED = {"lmid", "num_taps", "num_bands", "show_timing_info", "direct_forces", "name", "scale_file", "distance_resolution"}
+_IGNORED = {
+    "lmid",
+    "num_taps",
+    "num_bands",
+    "show_timing_info",
+    "direct_forces",
+    "name",
+    "scale_file",
+    "distance_resolution",
+}
 """Keys that the authors' forward does not use, or whose only working value is ours."""
 
 _LAYER_NAMES = {
@@ -177,7 +185,9 @@ def split_product_weights(product: EdgeProduct, flat: Tensor) -> list[Tensor]:
                     weight[paths.index(Path(l1, l2, l3)), 0] = flat[start : start + width]
                     start += width
     if start != flat.numel():
-        raise ConfigError(f"authors' HDGNN: a tensor product has {flat.numel()} weights; the configuration makes {start}")
+        raise ConfigError(
+            f"authors' HDGNN: a tensor product has {flat.numel()} weights; the configuration makes {start}"
+        )
     return weights
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any
 
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.hdgnn.options import (
@@ -119,10 +119,10 @@ class HDGNNConfig:
 
     preset: Preset = choice(Preset, Preset.AUTHORS)
     lmax: int = integer(6, minimum=0, maximum=10)
-    lmax_metp: Optional[int] = integer(None, minimum=0)
+    lmax_metp: int | None = integer(None, minimum=0)
     num_layers: int = integer(16)
     sphere_channels: int = integer(128)
-    mmax: Optional[int] = integer(None, minimum=0)
+    mmax: int | None = integer(None, minimum=0)
     hidden_channels: int = integer(512)
     edge_channels: int = integer(128)
     invariant_channels: int = integer(256)
@@ -130,26 +130,26 @@ class HDGNNConfig:
     distance_resolution: float = real(0.02, above=0.0)
     basis_width: float = real(2.0, above=0.0)
     max_num_elements: int = integer(90, minimum=2)
-    num_resolutions: Optional[int] = integer(None, maximum=2)
+    num_resolutions: int | None = integer(None, maximum=2)
     near_neighbors: int = integer(12)
-    lmax_far: Optional[int] = integer(None, minimum=0)
-    hidden_channels_far: Optional[int] = integer(None)
+    lmax_far: int | None = integer(None, minimum=0)
+    hidden_channels_far: int | None = integer(None)
     message: Message = choice(Message, Message.HYBRID)
     tensor_product: TensorProduct = choice(TensorProduct, TensorProduct.METP)
-    attention: Union[Attention, FixedAttention] = checked(Attention.SIGMOID, _attention)
-    gate_inputs: Optional[GateInputs] = choice(GateInputs, None)
-    full_degree_product: Optional[bool] = switch(None)
-    output_activation: Optional[bool] = switch(None)
+    attention: Attention | FixedAttention = checked(Attention.SIGMOID, _attention)
+    gate_inputs: GateInputs | None = choice(GateInputs, None)
+    full_degree_product: bool | None = switch(None)
+    output_activation: bool | None = switch(None)
     mlp: Mlp = choice(Mlp, Mlp.SHARED)
     neural_input: NeuralInput = choice(NeuralInput, NeuralInput.SPLIT)
     extra_linear: bool = switch(False)
-    layer_norm: Optional[LayerNorm] = choice(LayerNorm, None)
-    feature_scale: Optional[float] = real(None, above=0.0)
+    layer_norm: LayerNorm | None = choice(LayerNorm, None)
+    feature_scale: float | None = real(None, above=0.0)
     invariant_branch: bool = switch(True)
-    branch_scale: Optional[float] = real(None, above=0.0)
+    branch_scale: float | None = real(None, above=0.0)
     antipodal: Antipode = choice(Antipode, Antipode.EXACT)
     shortcut: bool = switch(True)
-    squeeze_excitation: Optional[bool] = switch(None)
+    squeeze_excitation: bool | None = switch(None)
     readout_weight: float = real(0.0)
     num_sphere_samples: int = integer(128)
     energy_scale: float = real(1.0)

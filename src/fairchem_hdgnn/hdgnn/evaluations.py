@@ -87,9 +87,8 @@ def plan_evaluations(mlp: Mlp, neural_input: NeuralInput, output_activation: boo
         for index, (rotated, plain) in enumerate(inputs):
             shared = 1 if role is Role.PAIR else 0
             network = shared if mlp is Mlp.SHARED else term * len(inputs) + index
-            if only_scalars:
-                rotated, plain = 0, rotated + plain
-            wanted.append((Evaluation(network, role, rotated, plain), term))
+            factors = (0, rotated + plain) if only_scalars else (rotated, plain)
+            wanted.append((Evaluation(network, role, *factors), term))
 
     hidden: list[Evaluation] = []
     placed: list[tuple[int, int]] = []

@@ -240,7 +240,7 @@ class _Aggregate(torch.autograd.Function):
             sums = [grad_u_source, grad_u_target, grad_f, grad_features[start:end], *grad_matrices, *grad_parameters]
             for total, part in zip(sums, found):
                 if part is not None:
-                    total += part
+                    total.add_(part)
         return (None, None, None, *totals)
 
 

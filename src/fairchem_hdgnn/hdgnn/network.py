@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -145,7 +145,7 @@ class HDGNNNetwork(nn.Module):
         edge_vec: Float[Tensor, "edges 3"],
         batch: Int[Tensor, "nodes"],
         num_systems: int,
-        edge_frames: Optional[Float[Tensor, "edges 3 3"]] = None,
+        edge_frames: Float[Tensor, "edges 3 3"] | None = None,
     ) -> dict[str, Tensor]:
         """Predict.
 

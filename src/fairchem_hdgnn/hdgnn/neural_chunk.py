@@ -153,10 +153,7 @@ class NeuralChunk:
         """Add gradients of features, projections and weights in place; return those of a_1..a_3 and both c."""
         plan = self.plan
         rotated = self._rotated(*x)
-        if self.activations is None:
-            before = self._before_silu(rotated)
-        else:
-            before = self.activations.before_silu
+        before = self._before_silu(rotated) if self.activations is None else self.activations.before_silu
         activated = [silu(value) for value in before]
         hidden = [value * self._c(e) for value, e in zip(activated, plan.evaluations.hidden)]
         results = self._results(hidden) if self.activations is None else self.activations.results

@@ -7,7 +7,7 @@ With natural parity (even ``l1 + l2 + l3``) it couples m with m alone.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -24,7 +24,7 @@ class Path(NamedTuple):
     l3: int
 
 
-@lru_cache(maxsize=None)
+@cache
 def natural_parity_paths(lmax_in: int, lmax_edge: int, l3: int) -> tuple[Path, ...]:
     """Paths into degree ``l3`` allowed for irreps of parity ``(-1)**l``, ordered by ``l1``, then ``l2``."""
     return tuple(
@@ -35,7 +35,7 @@ def natural_parity_paths(lmax_in: int, lmax_edge: int, l3: int) -> tuple[Path, .
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def polar_coupling(path: Path) -> Float[Tensor, "orders"]:
     """Coupling of order m of the input with order m of the output, m = 0..min(l1, l3); float64.
 

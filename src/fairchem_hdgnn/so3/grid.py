@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from e3nn import o3
@@ -35,7 +35,7 @@ def quadrature_weights(resolution: tuple[int, int]) -> Float[Tensor, "points"]:
     return (2 * torch.pi / longitudes * ring).repeat_interleave(longitudes)
 
 
-@lru_cache(maxsize=None)
+@cache
 def grid_matrices(
     lmax: int, resolution: tuple[int, int]
 ) -> tuple[Float[Tensor, "points coefficients"], Float[Tensor, "coefficients points"]]:

@@ -6,7 +6,7 @@ for degree ``l`` and order ``-l <= m <= l``. The polar axis is y, so ``m = 0`` i
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from jaxtyping import Int
@@ -18,7 +18,7 @@ def num_coefficients(lmax: int) -> int:
     return (lmax + 1) ** 2
 
 
-@lru_cache(maxsize=None)
+@cache
 def degrees_and_orders(lmax: int, mmax: int | None = None) -> tuple[tuple[int, int], ...]:
     """All ``(l, m)`` with ``l <= lmax`` and ``|m| <= mmax``, in storage order."""
     mmax = lmax if mmax is None else mmax

@@ -42,7 +42,7 @@ class Segments:
         return (self.ends[nodes[0] - 1] if nodes[0] else 0), self.ends[nodes[1] - 1]
 
     def _runs(self, nodes: tuple[int, int]) -> list[tuple[int, int, int]]:
-        """(atom, first edge, last-plus-one edge), edges counted from the range's first, atoms without edges left out."""
+        """(atom, first edge, end) with edges counted from the range's first; atoms without edges are left out."""
         base = self.edge_range(nodes)[0]
         runs, start = [], base
         for node in range(*nodes):

@@ -6,7 +6,7 @@ entries are trigonometric polynomials in b, so one product with a constant table
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from e3nn import o3
@@ -16,7 +16,7 @@ from torch import Tensor
 from fairchem_hdgnn.so3.layout import degrees_and_orders, num_coefficients
 
 
-@lru_cache(maxsize=None)
+@cache
 def axis_exchange(degree: int) -> Float[Tensor, "orders orders"]:
     """``D^l`` of the half turn about (x + y)/sqrt 2, which exchanges the x and y axes; float64, symmetric.
 
@@ -41,7 +41,7 @@ def _turn_about_y(degree: int, cos: Tensor, sin: Tensor) -> Tensor:
     return matrix
 
 
-@lru_cache(maxsize=None)
+@cache
 def _x_turn_table(lmax: int, mmax: int) -> tuple[Tensor, Tensor]:
     """Constants of a turn by b about x: table and the flat positions of its entries in [rows, columns].
 
@@ -67,7 +67,7 @@ def _x_turn_table(lmax: int, mmax: int) -> tuple[Tensor, Tensor]:
     return torch.cat(entries, 1), torch.cat(columns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _entry_orders(lmax: int, mmax: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For each entry of the table: |m| and the entry with -m, for its row and for its column."""
     pairs = [(l, m, n) for l, m in degrees_and_orders(lmax, mmax) for n in range(-l, l + 1)]
