@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.encoding import encode
+from fairchem_hdgnn.data.safe_pickle import RefusedError, load_plain, load_record
 from fairchem_hdgnn.errors import DataError
 
 DATA_FILE = "data.lmdb"
@@ -63,24 +65,89 @@ def _put(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> Non
             environment.set_mapsize(2 * environment.info()["map_size"])
 
 
+_OPEN: weakref.WeakValueDictionary[tuple[int, int], lmdb.Environment] = weakref.WeakValueDictionary()
+"""The environments that this process reads, by device and inode: LMDB forbids to open a file twice."""
+
+
 def open_lmdb(path: str | os.PathLike[str]) -> lmdb.Environment:
-    """Open one LMDB file for reading, without a lock file.
+    """Open one LMDB file for reading, without a lock file; readers of the same file share the environment.
 
     Raises:
-        DataError: if it is missing, a directory, unreadable or not an LMDB.
+        DataError: if it is missing, unreadable, truncated or no LMDB.
     """
     path = Path(path)
     if not path.exists():
-        raise DataError(
-            f"LMDB {path} does not exist: check `src` in the config, or make it with make-lmdb or make-demo-data"
-        )
+        raise DataError(f"LMDB {path} does not exist: check `src` in the config")
     if not path.is_file():
-        raise DataError(f"{path} is not a file: name the .lmdb file itself")
-    if path.stat().st_size == 0:
-        raise DataError(f"LMDB {path} is empty (0 bytes): copy or make it again")
+        raise DataError(f"{path} is a directory: name the .lmdb file in it")
+    status = path.stat()
+    identity = (status.st_dev, status.st_ino)
+    environment = _OPEN.get(identity)
+    if environment is None:
+        environment = _open(path)
+        # LMDB maps the file: reading beyond its end would end the process.
+        expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        if status.st_size < expected:
+            raise DataError(f"LMDB {path} is truncated ({status.st_size} of {expected} bytes): copy or make it again")
+        _OPEN[identity] = environment
+    return environment
+
+
+def _open(path: Path) -> lmdb.Environment:
     try:
-        return lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False, meminit=False)
+        return lmdb.open(
+            str(path), subdir=False, readonly=True, lock=False, readahead=True, meminit=False, max_readers=1
+        )
+    except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
+        raise DataError(f"{path} is empty, damaged or no LMDB ({error}): copy or make it again") from error
     except lmdb.Error as error:
+        if "already open" in str(error):
+            raise DataError(
+                f"LMDB {path} is in use by another reader of this process: use format: safe_lmdb"
+            ) from error
+        raise DataError(f"LMDB {path} cannot be opened: {error}") from error
+
+
+def read_length(environment: lmdb.Environment) -> int:
+    """Number of records: what ``length`` says, else the number of entries.
+
+    Raises:
+        DataError: if ``length`` is no number, or more than there are.
+    """
+    with environment.begin() as transaction:
+        content = transaction.get(b"length")
+    entries = environment.stat()["entries"]
+    if content is None:
+        return entries
+    try:
+        length = load_plain(content)
+    except RefusedError as error:
         raise DataError(
-            f"LMDB {path} cannot be opened ({error}): it is damaged or no LMDB; copy or make it again"
+            f"`length` of {environment.path()} holds {error}, not a number: do not use this file"
+        ) from error
+    if type(length) is not int or not 0 <= length < entries:
+        raise DataError(
+            f"`length` of {environment.path()} is {length!r}, not the {entries - 1} records there are: make it again"
+        )
+    return length
+
+
+def read_record(environment: lmdb.Environment, index: int) -> Data:
+    """The record ``index``, unpickled without running anything.
+
+    Raises:
+        DataError: if it is missing, damaged, or holds what a record has no use for.
+    """
+    try:
+        with environment.begin() as transaction:
+            content = transaction.get(str(index).encode("ascii"))
+    except lmdb.Error as error:
+        raise DataError(f"record {index} of {environment.path()}: {error}; copy or make it again") from error
+    if content is None:
+        raise DataError(f"record {index} of {environment.path()} is missing: copy or make it again")
+    try:
+        return load_record(content)
+    except RefusedError as error:
+        raise DataError(
+            f"record {index} of {environment.path()} holds {error}; only tensors, arrays and plain values are admitted"
         ) from error

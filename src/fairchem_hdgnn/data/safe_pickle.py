@@ -1,0 +1,296 @@
+"""Unpickle graph records without trusting them: tensors, numpy arrays and plain values, nothing else.
+
+Unpickling normally calls whatever the pickle names. Here it happens in two steps. The pickle
+machine may only build :class:`Parts`, which remember arguments and state and do nothing.
+Then this module, not the pickle, builds the graph from those parts and checks each of them.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import re
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+MAX_DEPTH = 10
+MAX_TUPLES = 10_000
+"""Tuples nested deeper than the C stack allows would end the process when hashed."""
+MAX_BROADCAST = 1_000_000
+"""Elements that a tensor may have beyond its storage's by zero strides."""
+
+
+class RefusedError(ValueError):
+    """A pickle that is damaged, or holds what a record has no use for."""
+
+
+class Parts:
+    """Arguments and state of an object that the pickle describes; subclasses say of what."""
+
+    __slots__ = ("arguments", "state")
+
+    def __new__(cls, *arguments: Any) -> Parts:
+        """Remember the arguments."""
+        parts = super().__new__(cls)
+        parts.arguments, parts.state = arguments, None
+        return parts
+
+    def __setstate__(self, state: Any) -> None:
+        """Remember the state."""
+        self.state = state
+
+
+class Graph(Parts):
+    """A ``Data``; its state is its ``__dict__``, in which PyG 2 keeps a ``GlobalStorage``, PyG 1 the attributes."""
+
+    __slots__ = ()
+
+
+class Store(Parts):
+    """PyG 2's ``GlobalStorage``; the attributes are in its ``_mapping``."""
+
+    __slots__ = ()
+
+
+class Ignored(Parts):
+    """A class that PyG or numpy mentions and that this module need not build."""
+
+    __slots__ = ()
+
+
+class Tensor(Parts):
+    """A ``torch.Tensor``: storage, offset, size, stride, requires_grad, hooks."""
+
+    __slots__ = ()
+
+    def build(self) -> torch.Tensor:
+        """The tensor, within the bounds of its storage."""
+        storage, offset, size, stride, requires_grad, hooks = self.arguments[:6]
+        elements = storage.build()
+        if hooks or not all(type(number) is int and number >= 0 for number in (offset, *size, *stride)):
+            raise RefusedError("a tensor with hooks or impossible strides")
+        if torch.Size(size).numel() > max(elements.numel(), MAX_BROADCAST):
+            raise RefusedError("a tensor larger than its storage")
+        return elements.as_strided(size, stride, offset).requires_grad_(requires_grad)
+
+
+class Storage(Parts):
+    """A tensor's storage, which ``torch.storage._load_from_bytes`` would hand to ``torch.load``."""
+
+    __slots__ = ()
+
+    def build(self) -> torch.Tensor:
+        """The elements as a one-dimensional tensor."""
+        content = _bytes(self.arguments[0])
+        header = LEGACY_STORAGE.match(content)
+        if header is None:
+            storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return torch.tensor([], dtype=storage.dtype).set_(storage)
+        dtype = STORAGE_DTYPES[header["type"]]
+        elements = content[header.end() :]
+        if len(elements) != int.from_bytes(header["count"], "little") * dtype.itemsize:
+            raise RefusedError("a truncated tensor")
+        return torch.frombuffer(bytearray(elements), dtype=dtype) if elements else torch.empty(0, dtype=dtype)
+
+
+class Dtype(Parts):
+    """A ``numpy.dtype`` of numbers or text."""
+
+    __slots__ = ()
+
+    def build(self) -> np.dtype:
+        """The dtype with its byte order."""
+        code = self.arguments[0]
+        if not re.fullmatch(r"[?biufcSU]\d*", code):
+            raise RefusedError(f"a numpy array of type {code}")
+        byte_order = self.state[1] if self.state else "="
+        return np.dtype(code).newbyteorder("=" if byte_order == "|" else byte_order)
+
+
+class Array(Parts):
+    """A ``numpy.ndarray``; its state is (version, shape, dtype, Fortran order, bytes)."""
+
+    __slots__ = ()
+
+    def build(self) -> np.ndarray:
+        """The array."""
+        _, shape, dtype, fortran, content = self.state
+        return _array(content, dtype, shape, "F" if fortran else "C")
+
+
+class ArrayBuffer(Parts):
+    """A ``numpy.ndarray`` of pickle protocol 5: bytes, dtype, shape, order."""
+
+    __slots__ = ()
+
+    def build(self) -> np.ndarray:
+        """The array."""
+        return _array(*self.arguments)
+
+
+class Scalar(Parts):
+    """A numpy scalar: dtype, bytes."""
+
+    __slots__ = ()
+
+    def build(self) -> np.generic:
+        """The scalar."""
+        dtype, content = self.arguments
+        return _array(content, dtype, (1,), "C")[0]
+
+
+class Bytes(Parts):
+    """Bytes as pickle protocol 2 has them: ``_codecs.encode(text, "latin1")``."""
+
+    __slots__ = ()
+
+    def build(self) -> bytes:
+        """The bytes."""
+        return self.arguments[0].encode("latin1")
+
+
+def _bytes(content: Any) -> bytes:
+    return content.build() if isinstance(content, Bytes) else content
+
+
+def _array(content: Any, dtype: Any, shape: tuple[int, ...], order: str) -> np.ndarray:
+    return np.frombuffer(_bytes(content), dtype=dtype.build()).reshape(shape, order=order).copy(order=order)
+
+
+ADMITTED = {
+    "torch_geometric.data.data.Data": Graph,
+    "torch_geometric.data.storage.GlobalStorage": Store,
+    "torch_geometric.data.data.DataEdgeAttr": Ignored,
+    "torch_geometric.data.data.DataTensorAttr": Ignored,
+    "torch._utils._rebuild_tensor_v2": Tensor,
+    "torch.storage._load_from_bytes": Storage,
+    "numpy.ndarray": Ignored,
+    "numpy.dtype": Dtype,
+    "numpy.core.multiarray._reconstruct": Array,
+    "numpy._core.multiarray._reconstruct": Array,
+    "numpy.core.numeric._frombuffer": ArrayBuffer,
+    "numpy._core.numeric._frombuffer": ArrayBuffer,
+    "numpy.core.multiarray.scalar": Scalar,
+    "numpy._core.multiarray.scalar": Scalar,
+    "_codecs.encode": Bytes,
+    "collections.OrderedDict": OrderedDict,
+}
+"""What a pickle may name, and what it gets instead."""
+
+OPCODES = frozenset(
+    {"PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK"}
+    | {"MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}
+    | {"NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}
+    | {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+    | {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
+    | {"EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"}
+    | {"GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD"}
+)
+"""The instructions that a pickled graph needs (binary protocols 2 to 5)."""
+
+STORAGE_DTYPES = {
+    b"Float": torch.float32,
+    b"Double": torch.float64,
+    b"Half": torch.float16,
+    b"BFloat16": torch.bfloat16,
+    b"Long": torch.int64,
+    b"Int": torch.int32,
+    b"Short": torch.int16,
+    b"Char": torch.int8,
+    b"Byte": torch.uint8,
+    b"Bool": torch.bool,
+}
+
+LEGACY_STORAGE = re.compile(
+    rb"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.\x80\x02M\xe9\x03\.\x80\x02}.{,200}?u\."
+    rb"\x80\x02\(X\x07\0{3}storageq\0ctorch\n(?P<type>" + b"|".join(STORAGE_DTYPES) + rb")Storage\nq\x01"
+    rb"X.\0{3}\d+q\x02X\x03\0{3}cpuq\x03(?:K.|M..|J.{4}|\x8a.{1,9}?)Ntq\x04Q\.\x80\x02]q\0X.\0{3}\d+q\x01a\.(?P<count>.{8})",
+    re.DOTALL,
+)
+"""A CPU storage as ``torch.save`` has pickled it into tensors since torch 1.0, up to where its elements begin."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> type:
+        try:
+            return ADMITTED[f"{module}.{name}"]
+        except KeyError:
+            raise RefusedError(f"{module}.{name}") from None
+
+
+def load_plain(content: bytes) -> Any:
+    """Unpickle plain values, arrays and tensors.
+
+    Raises:
+        RefusedError: if ``content`` is damaged or holds anything else.
+    """
+    try:
+        _check_opcodes(content)
+        return _build(_Unpickler(io.BytesIO(content)).load(), MAX_DEPTH)
+    except RefusedError:
+        raise
+    except Exception as error:
+        raise RefusedError(
+            f"a damaged pickle ({type(error).__name__}: {' '.join(str(error).split())[:100]})"
+        ) from error
+
+
+def load_record(content: bytes) -> Data:
+    """Unpickle one graph, of PyG 1 or 2, as PyG's present ``Data``.
+
+    Raises:
+        RefusedError: if ``content`` is damaged or holds anything but a graph of plain values, arrays and tensors.
+    """
+    record = load_plain(content)
+    if not isinstance(record, Data):
+        raise RefusedError(f"no graph but a {type(record).__name__}")
+    return record
+
+
+def _check_opcodes(content: bytes) -> None:
+    """Refuse what could exhaust memory or stack before any of it is built."""
+    tuples = 0
+    for opcode, argument, _ in pickletools.genops(content):
+        name = opcode.name
+        if name not in OPCODES:
+            raise RefusedError(f"the pickle instruction {name}")
+        if name == "LONG_BINPUT" and argument > len(content):
+            raise RefusedError("a damaged pickle (memo index)")
+        tuples += name.startswith("TUPLE")
+    if tuples > MAX_TUPLES:
+        raise RefusedError(f"more than {MAX_TUPLES} tuples")
+
+
+def _build(value: Any, depth: int) -> Any:
+    """The real value of plain containers and :class:`Parts`."""
+    if value is None or type(value) in (bool, int, float, str, bytes, bytearray):
+        return value
+    if depth == 0:
+        raise RefusedError(f"values nested more than {MAX_DEPTH} deep")
+    if isinstance(value, (list, tuple)):
+        return type(value)(_build(item, depth - 1) for item in value)
+    if isinstance(value, dict):
+        return type(value)((_build(key, 0), _build(item, depth - 1)) for key, item in value.items())
+    if isinstance(value, Graph):
+        return _build_graph(value, depth)
+    if isinstance(value, (Tensor, Array, ArrayBuffer, Scalar, Bytes)):
+        return value.build()
+    raise RefusedError(f"a bare {getattr(value, '__name__', type(value).__name__)}")
+
+
+def _build_graph(graph: Graph, depth: int) -> Data:
+    attributes = graph.state
+    if "_store" in attributes:
+        attributes = attributes["_store"].state["_mapping"]
+    record = Data()
+    for name, value in attributes.items():
+        if not isinstance(name, str) or name.startswith("_"):
+            raise RefusedError(f"an attribute named {name!r}")
+        if value is not None:
+            record[name] = _build(value, depth - 1)
+    return record
