@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from fairchem_hdgnn.hdgnn.evaluations import Evaluations, Role, plan_evaluations
-from fairchem_hdgnn.hdgnn.neural_chunk import NeuralChunk, NeuralWeights
+from fairchem_hdgnn.hdgnn.neural_chunk import NeuralChunk, NeuralWeights, Workspace
 from fairchem_hdgnn.so3.layout import degrees_and_orders
 from fairchem_hdgnn.so3.segments import Segments
 
@@ -79,7 +79,8 @@ class HybridPlan:
         neural_rows = degrees_and_orders(size.lmax, size.mmax)
         low_rows = degrees_and_orders(size.lmax_metp)
         rows = [*neural_rows, *(row for row in low_rows if row not in neural_rows)]
-        self.num_neural_rows = len(neural_rows)
+        self.num_neural_rows, self.num_outputs = len(neural_rows), len(neural_rows) * message.channels
+        self.workspace = Workspace()
         self.low_positions = torch.tensor([rows.index(row) for row in low_rows], device=edges.source.device)
         rotation = edges.rotation
         self.neural_matrices = rotation.rows(size.lmax, size.mmax)
@@ -190,12 +191,12 @@ class _Aggregate(torch.autograd.Function):
             gates = plan.gates(u_source, u_target, f, edge_features[start:end], matrices, start, end)
             chunk = NeuralChunk(plan, nodes, projections, weights, gates)
             rows = gates.low.new_zeros(end - start, plan.output_matrices.shape[1], gates.low.shape[2])
-            rows[:, : plan.num_neural_rows] = chunk.forward(x_source, x_target, plan.keep_activations)
-            rows[:, plan.low_positions] += gates.low
+            rows[:, plan.low_positions] = gates.low
+            chunk.forward(x_source, x_target, plan.keep_activations, out=rows[:, : plan.num_neural_rows])
             plan.segments.collect(plan.output_matrices[start:end], rows, nodes, out)
             if gates.full is not None and gates.full_attention is not None:
                 plan.segments.collect(gates.full.mT, gates.full_attention.unsqueeze(1), nodes, out)
-            kept.append(chunk.activations)
+            kept.append(chunk.kept)
         ctx.plan, ctx.counts, ctx.kept = plan, (num_projections, num_matrices), kept
         ctx.save_for_backward(x_source, x_target, u_source, u_target, f, edge_features, *tensors)
         return out
@@ -210,14 +211,14 @@ class _Aggregate(torch.autograd.Function):
         totals = [torch.zeros_like(t) for t in ctx.saved_tensors]
         grad_x_source, grad_x_target, grad_u_source, grad_u_target, grad_f, grad_features, *grad_tensors = totals
         grad_projections, grad_matrices, grad_weights, grad_parameters = _split(plan, *ctx.counts, grad_tensors)
-        for nodes, activations in zip(plan.segments.chunks(EDGES_PER_CHUNK), ctx.kept):
+        for nodes, kept in zip(plan.segments.chunks(EDGES_PER_CHUNK), ctx.kept):
             start, end = plan.segments.edge_range(nodes)
             with torch.enable_grad():
                 leaves = (u_source, u_target, f, edge_features[start:end], *matrices)
                 inputs = [t.detach().requires_grad_() for t in leaves]
                 gates = plan.gates(*inputs[:4], inputs[4:], start, end)
             values = gates.tensors()
-            chunk = NeuralChunk(plan, nodes, projections, weights, gates, activations)
+            chunk = NeuralChunk(plan, nodes, projections, weights, gates, kept)
             grad_rows = plan.segments.spread(plan.output_matrices[start:end], grad_out, nodes)
             gradients = chunk.backward(
                 grad_rows[:, : plan.num_neural_rows], (x_source, x_target), (grad_x_source, grad_x_target),

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import silu
 
-from fairchem_hdgnn.hdgnn.evaluations import Evaluation, Role
+from fairchem_hdgnn.hdgnn.evaluations import Evaluation, Group, Role
 
 if TYPE_CHECKING:
     from fairchem_hdgnn.hdgnn.fast_message import Gates, HybridPlan
@@ -24,15 +24,26 @@ class NeuralWeights(NamedTuple):
     second_bias: Float[Tensor, "outputs"]
 
 
-class Activations(NamedTuple):
-    """What a chunk may keep for its backward pass."""
+class Kept(NamedTuple):
+    """Activations that a chunk stores for its backward pass."""
 
     before_silu: list[Tensor]
     results: list[Tensor]
 
 
-def _silu_backward(gradient: Tensor, before: Tensor) -> Tensor:
-    return torch.ops.aten.silu_backward(gradient, before)
+class Workspace:
+    """Named buffers that chunks use in turn, so that large temporaries stay in the cache and are never reallocated."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, like: Tensor, rows: int, columns: int) -> Float[Tensor, "rows columns"]:
+        """An uninitialised matrix; the next call with the same name may overwrite it."""
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < rows * columns or buffer.dtype != like.dtype:
+            buffer = like.new_empty(rows * columns)
+            self._buffers[name] = buffer
+        return buffer[: rows * columns].view(rows, columns)
 
 
 class NeuralChunk:
@@ -44,7 +55,7 @@ class NeuralChunk:
         projections: ``W x`` per atom: for network k at 2 k for sources, at 2 k + 1 for targets.
         weights: of each network.
         gates: attention and invariant features.
-        activations: kept from the forward pass; computed again if absent.
+        kept: activations stored by the forward pass; computed again if absent.
     """
 
     def __init__(
@@ -54,18 +65,21 @@ class NeuralChunk:
         projections: list[Tensor],
         weights: list[NeuralWeights],
         gates: Gates,
-        activations: Activations | None = None,
+        kept: Kept | None = None,
     ) -> None:
-        self.plan, self.nodes, self.projections, self.weights = plan, nodes, projections, weights
-        self.activations = activations
+        self.plan, self.nodes, self.projections, self.weights, self.kept = plan, nodes, projections, weights, kept
         self.start, self.end = plan.segments.edge_range(nodes)
         self.source = plan.edges.source[self.start : self.end]
         self.target = plan.edges.target[self.start : self.end]
-        self.attention = gates.attention.detach()
+        attention = gates.attention.detach()
+        self.factors = [attention[:, list(group.terms)].sum(dim=1, keepdim=True) for group in plan.evaluations.groups]
         self.c_single, self.c_pair = gates.c_single.detach(), gates.c_pair.detach()
 
     def _c(self, evaluation: Evaluation) -> Tensor:
         return self.c_pair if evaluation.uses_pair_features else self.c_single
+
+    def _rows(self, flat: Float[Tensor, "edges outputs"]) -> Float[Tensor, "edges rows channels"]:
+        return flat.unflatten(-1, (self.plan.num_neural_rows, -1))
 
     def _rotated(self, x_source: Tensor, x_target: Tensor) -> dict[Role, Tensor]:
         """``D x`` of both atoms and of the pair, rows flattened; empty where nothing needs rotating."""
@@ -73,7 +87,7 @@ class NeuralChunk:
         if not plan.evaluations.rotates:
             return {}
         matrices = plan.neural_matrices[self.start : self.end]
-        source = torch.bmm(matrices, x_source[self.source]).flatten(1)
+        source = torch.bmm(matrices, x_source.index_select(0, self.source)).flatten(1)
         target = plan.segments.spread(matrices, x_target, self.nodes).flatten(1)
         return {Role.SOURCE: source, Role.TARGET: target, Role.PAIR: source + target}
 
@@ -85,7 +99,7 @@ class NeuralChunk:
             weights = self.weights[evaluation.network]
             value = weights.first_bias.expand(len(self.source), -1)
             if evaluation.plain:
-                value = value + evaluation.plain * self._plain(evaluation)
+                value = torch.add(value, self._plain(evaluation), alpha=evaluation.plain)
             if evaluation.rotated:
                 key = (evaluation.network, evaluation.role)
                 if key not in products:
@@ -98,49 +112,35 @@ class NeuralChunk:
         """``W x`` gathered to edges."""
         of_source, of_target = self.projections[2 * evaluation.network : 2 * evaluation.network + 2]
         if evaluation.role is Role.SOURCE:
-            return of_source[self.source]
+            return of_source.index_select(0, self.source)
         if evaluation.role is Role.TARGET:
-            return of_target[self.target]
-        return of_source[self.source] + of_target[self.target]
+            return of_target.index_select(0, self.target)
+        return of_source.index_select(0, self.source) + of_target.index_select(0, self.target)
 
-    def _results(self, hidden: list[Tensor]) -> list[Tensor]:
-        """Second layer of each group, before the optional activation."""
-        results = []
-        for group in self.plan.evaluations.groups:
-            weights = self.weights[group.network]
-            summed = hidden[group.evaluations[0]]
-            for k in group.evaluations[1:]:
-                summed = summed + hidden[k]
-            bias = weights.second_bias
-            results.append(torch.addmm(bias * len(group.evaluations), summed, weights.second.T))
-        return results
+    def _result(self, group: Group, hidden: list[Tensor], out: Tensor | None = None) -> Tensor:
+        """Second layer of a group, before the optional activation."""
+        weights = self.weights[group.network]
+        bias = weights.second_bias * len(group.evaluations)
+        return torch.addmm(bias, _summed(hidden, group), weights.second.T, out=out)
 
-    def forward(self, x_source: Tensor, x_target: Tensor, keep: bool) -> Float[Tensor, "edges rows channels"]:
-        """``a_1 (...) + a_2 (...) + a_3 (...)`` in the edge frame."""
+    def forward(
+        self, x_source: Tensor, x_target: Tensor, keep: bool, out: Float[Tensor, "edges rows channels"]
+    ) -> None:
+        """Add ``a_1 (...) + a_2 (...) + a_3 (...)`` in the edge frame to ``out``."""
+        plan = self.plan
         before = self._before_silu(self._rotated(x_source, x_target))
-        hidden = [silu(value) * self._c(e) for value, e in zip(before, self.plan.evaluations.hidden)]
-        results = self._results(hidden)
+        hidden = [silu(value).mul_(self._c(e)) for value, e in zip(before, plan.evaluations.hidden)]
+        results = []
+        for group, factor in zip(plan.evaluations.groups, self.factors):
+            buffer = plan.workspace.take("result", hidden[0], len(self.source), plan.num_outputs)
+            result = self._result(group, hidden, out=None if keep else buffer)
+            value = result
+            if plan.message.output_activation:
+                value = torch.ops.aten.silu.out(result, out=buffer)
+            out.addcmul_(self._rows(value), factor)
+            results.append(result)
         if keep:
-            self.activations = Activations(before, results)
-        return self._gated(results)
-
-    def _gated(self, results: list[Tensor]) -> Tensor:
-        activation = self.plan.message.output_activation
-        sums: list[Tensor | None] = [None] * 3
-        for group, result in zip(self.plan.evaluations.groups, results):
-            value = silu(result) if activation else result
-            for term in group.terms:
-                present = sums[term]
-                sums[term] = value if present is None else present + value
-        total: Tensor | None = None
-        for term, value in enumerate(sums):
-            if value is not None:
-                factor = self.attention[:, term : term + 1]
-                value = value.unflatten(-1, (self.plan.num_neural_rows, -1))
-                total = value * factor if total is None else torch.addcmul(total, value, factor)
-        if total is None:
-            raise AssertionError("eq. 11 has at least one learned term")
-        return total
+            self.kept = Kept(before, results)
 
     def backward(
         self,
@@ -153,60 +153,51 @@ class NeuralChunk:
         """Add gradients of features, projections and weights in place; return those of a_1..a_3 and both c."""
         plan = self.plan
         rotated = self._rotated(*x)
-        before = self._before_silu(rotated) if self.activations is None else self.activations.before_silu
+        before = self._before_silu(rotated) if self.kept is None else self.kept.before_silu
         activated = [silu(value) for value in before]
         hidden = [value * self._c(e) for value, e in zip(activated, plan.evaluations.hidden)]
-        results = self._results(hidden) if self.activations is None else self.activations.results
 
-        grad_attention = torch.empty_like(self.attention)
-        grad_values = [grad_rows * self.attention[:, term : term + 1] for term in range(3)]
-        grad_hidden: list[Tensor | None] = [None] * len(hidden)
-        term_sums: list[Tensor | None] = [None] * 3
-        for group, result in zip(plan.evaluations.groups, results):
-            grad_result = sum((grad_values[term] for term in group.terms[1:]), grad_values[group.terms[0]])
-            grad_result = grad_result.flatten(1)
+        grad_attention = grad_rows.new_zeros(grad_rows.shape[0], 3, grad_rows.shape[2])
+        grad_hidden: dict[int, Tensor] = {}
+        size = (len(self.source), plan.num_outputs)
+        for index, (group, factor) in enumerate(zip(plan.evaluations.groups, self.factors)):
+            buffer = plan.workspace.take("result", hidden[0], *size)
+            result = self._result(group, hidden, out=buffer) if self.kept is None else self.kept.results[index]
+            grad_result = plan.workspace.take("gradient", hidden[0], *size)
+            torch.mul(grad_rows, factor, out=self._rows(grad_result))
             value = result
             if plan.message.output_activation:
-                value, grad_result = silu(result), _silu_backward(grad_result, result)
+                value = plan.workspace.take("activated", hidden[0], *size)
+                torch.ops.aten.silu.out(result, out=value)
+                torch.ops.aten.silu_backward.grad_input(grad_result, result, grad_input=grad_result)
+            grad_factor = torch.einsum("erc,erc->ec", grad_rows, self._rows(value))
             for term in group.terms:
-                present = term_sums[term]
-                term_sums[term] = value if present is None else present + value
-            self._backward_second(group.network, group.evaluations, grad_result, hidden, grad_hidden, grad_weights)
-        for term, value in enumerate(term_sums):
-            if value is not None:
-                product = grad_rows * value.unflatten(-1, (plan.num_neural_rows, -1))
-                torch.sum(product, dim=1, out=grad_attention[:, term])
+                grad_attention[:, term] += grad_factor
+            self._backward_second(group, grad_result, hidden, grad_hidden, grad_weights[group.network])
 
         grad_c = {False: torch.zeros_like(self.c_single), True: torch.zeros_like(self.c_pair)}
         grad_rotated: dict[Role, Tensor] = {}
-        for evaluation, grad, pre, act in zip(plan.evaluations.hidden, grad_hidden, before, activated):
-            if grad is None:
-                raise AssertionError("every hidden layer feeds a group")
-            grad_c[evaluation.uses_pair_features] += grad * act
-            grad_before = _silu_backward(grad * self._c(evaluation), pre)
+        for index, evaluation in enumerate(plan.evaluations.hidden):
+            grad = grad_hidden[index]
+            grad_c[evaluation.uses_pair_features].addcmul_(grad, activated[index])
+            grad_before = torch.ops.aten.silu_backward(grad * self._c(evaluation), before[index])
             self._backward_first(evaluation, grad_before, rotated, grad_rotated, grad_projections, grad_weights)
         self._backward_rotation(grad_rotated, grad_x)
         return [grad_attention, grad_c[False], grad_c[True]]
 
     def _backward_second(
         self,
-        network: int,
-        evaluations: tuple[int, ...],
+        group: Group,
         grad_result: Tensor,
         hidden: list[Tensor],
-        grad_hidden: list[Tensor | None],
-        grad_weights: list[NeuralWeights],
+        grad_hidden: dict[int, Tensor],
+        total: NeuralWeights,
     ) -> None:
-        weights, total = self.weights[network], grad_weights[network]
-        summed = hidden[evaluations[0]]
-        for k in evaluations[1:]:
-            summed = summed + hidden[k]
-        total.second.addmm_(grad_result.T, summed)
-        total.second_bias.add_(grad_result.sum(0), alpha=len(evaluations))
-        grad_sum = grad_result @ weights.second
-        for k in evaluations:
-            present = grad_hidden[k]
-            grad_hidden[k] = grad_sum if present is None else present + grad_sum
+        total.second.addmm_(grad_result.T, _summed(hidden, group))
+        total.second_bias.add_(grad_result.sum(0), alpha=len(group.evaluations))
+        grad_sum = grad_result @ self.weights[group.network].second
+        for k in group.evaluations:
+            grad_hidden[k] = grad_hidden[k] + grad_sum if k in grad_hidden else grad_sum
 
     def _backward_first(
         self,
@@ -235,10 +226,17 @@ class NeuralChunk:
         """Gradients of x through ``D x``."""
         if not grad_rotated:
             return
-        plan, rows = self.plan, self.plan.num_neural_rows
-        pair = grad_rotated[Role.PAIR]
+        plan, pair = self.plan, grad_rotated[Role.PAIR]
         matrices = plan.neural_matrices[self.start : self.end]
-        source = (grad_rotated[Role.SOURCE] + pair).unflatten(-1, (rows, -1))
-        target = (grad_rotated[Role.TARGET] + pair).unflatten(-1, (rows, -1))
+        source = self._rows(grad_rotated[Role.SOURCE].add_(pair))
+        target = self._rows(grad_rotated[Role.TARGET].add_(pair))
         grad_x[0].index_add_(0, self.source, torch.bmm(matrices.mT, source))
         plan.segments.collect(matrices, target, self.nodes, grad_x[1])
+
+
+def _summed(hidden: list[Tensor], group: Group) -> Tensor:
+    """Sum of the hidden layers that share a second layer."""
+    total = hidden[group.evaluations[0]]
+    for k in group.evaluations[1:]:
+        total = total + hidden[k]
+    return total

@@ -57,7 +57,7 @@ class Segments:
         """``matrices[e] @ x[target(e)]`` for the edges of a range of atoms."""
         if not self.per_node:
             start, end = self.edge_range(nodes)
-            return torch.bmm(matrices, x[self.target[start:end]])
+            return torch.bmm(matrices, x.index_select(0, self.target[start:end]))
         result = x.new_empty(matrices.shape[0], matrices.shape[1], x.shape[2])
         for node, start, end in self._runs(nodes):
             torch.mm(matrices[start:end].flatten(0, 1), x[node], out=result[start:end].view(-1, x.shape[2]))
