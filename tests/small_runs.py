@@ -78,7 +78,12 @@ def _system(rng: np.random.Generator, size: int, sid: int) -> Data:
     )
 
 
-def write_config(folder: Path, model: Mapping[str, Any] = TINY_HDGNN, trainer: str = "fairchem_hdgnn.integration.trainer.Trainer", **optim: Any) -> Path:
+def write_config(
+    folder: Path,
+    model: Mapping[str, Any] = TINY_HDGNN,
+    trainer: str = "fairchem_hdgnn.Trainer",
+    **optim: Any,
+) -> Path:
     """Data sets of 24 and 6 systems and a config that trains on them for 3 epochs; ``optim`` overrides its section."""
     train = write_lmdb(folder / "train" / "data.lmdb", 24)
     val = write_lmdb(folder / "val" / "data.lmdb", 6, seed=1)
@@ -89,7 +94,11 @@ def write_config(folder: Path, model: Mapping[str, Any] = TINY_HDGNN, trainer: s
         "task": {},
         "model": dict(model),
         "dataset": {
-            "train": {**source, "src": str(train), "transforms": {"normalizer": {"energy": {"mean": 0.5, "stdev": 2.0}}}},
+            "train": {
+                **source,
+                "src": str(train),
+                "transforms": {"normalizer": {"energy": {"mean": 0.5, "stdev": 2.0}}},
+            },
             "val": {**source, "src": str(val)},
         },
         "outputs": {"energy": {"level": "system"}},

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_runs import ENVIRONMENT, TINY_HDGNN, arguments, load, losses, train, write_config
+from small_runs import load, losses, train, write_config
 
 from fairchem_hdgnn.integration.preemption import PREEMPTED_EXIT_STATUS
 from fairchem_hdgnn.integration.trainer import Trainer

@@ -21,6 +21,10 @@ class DataError(UserError):
     """A file, record or structure that cannot be used."""
 
 
+class TrainingError(UserError):
+    """Training cannot go on: a number is not finite, or a batch does not fit into memory."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the valid name closest to ``name``, else the list of valid names."""
     names = sorted(valid)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import secrets
+import socket
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+
+from fairchem_hdgnn.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -49,3 +55,28 @@ def warn_if_resuming(config: dict) -> None:
             checkpoint,
             config["timestamp_id"],
         )
+
+
+@contextlib.contextmanager
+def exclusive_use(checkpoint_dir: Path) -> Iterator[None]:
+    """Hold a run directory for this process alone; the operating system lets go when the process ends, however.
+
+    Raises:
+        ConfigError: another running training holds it.
+    """
+    checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    with (checkpoint_dir / ".in-use").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ConfigError(
+                f"{checkpoint_dir}: another training writes here now ({file.read().strip()}); "
+                "end that one first, or choose another --timestamp-id"
+            ) from error
+        except OSError:
+            logger.warning("%s: this file system has no locks; see that no other training uses it.", checkpoint_dir)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield

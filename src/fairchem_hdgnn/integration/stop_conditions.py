@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from fairchem_hdgnn.errors import DataError, UserError
+from fairchem_hdgnn.errors import DataError, TrainingError
 
-
-class NonFiniteError(UserError):
-    """A prediction, target, gradient or weight became nan or infinite."""
-
-
-class OutOfMemoryError(UserError):
-    """A batch does not fit into the memory of the device."""
+REMEDIES = "look at these structures, lower optim.lr_initial, or set optim.clip_grad_norm"
 
 
 def system_ids(batch: Batch) -> list[str]:
@@ -25,33 +19,43 @@ def system_ids(batch: Batch) -> list[str]:
     return [str(sid) for sid in sids]
 
 
-def check_targets_and_predictions(predictions: Mapping[str, Tensor], batch: Batch) -> None:
-    """Stop at the first nan or infinity that the loss would see.
-
-    fairchem's loss turns such predictions into zeros and goes on.
+def check_predictions(predictions: Mapping[str, Tensor], batch: Batch) -> None:
+    """Stop at a prediction that is nan or infinite; fairchem's loss would turn it into a zero and go on.
 
     Args:
         predictions: target name -> [num_systems, ...] or [num_atoms, ...], as the model gave them.
-        batch: holds the targets under the same names.
+        batch: the structures.
+
+    Raises:
+        TrainingError: names the structures.
+    """
+    for name, prediction in predictions.items():
+        if culprits := _systems_with_non_finite(prediction, batch):
+            raise TrainingError(f"prediction of '{name}' is not finite for sid {_enumerate(culprits)}; {REMEDIES}")
+
+
+def check_loss(loss: Tensor, targets: Iterable[str], batch: Batch) -> None:
+    """Stop at a loss that is nan or infinite although the predictions are finite.
 
     Raises:
         DataError: a target is not finite; names the structures.
-        NonFiniteError: a prediction is not finite; names the structures.
+        TrainingError: the loss itself overflowed.
     """
-    for name, prediction in predictions.items():
+    if torch.isfinite(loss):
+        return
+    for name in targets:
         if culprits := _systems_with_non_finite(batch[name], batch):
             raise DataError(
                 f"target '{name}' is not finite for sid {_enumerate(culprits)}; remove them from the data set"
             )
-        if culprits := _systems_with_non_finite(prediction, batch):
-            raise NonFiniteError(f"prediction of '{name}' is not finite for sid {_enumerate(culprits)}")
+    raise TrainingError(f"loss is {loss.item()} for the batch with sid {_enumerate(system_ids(batch))}; {REMEDIES}")
 
 
 def check_gradients(model: nn.Module, batch: Batch) -> None:
     """Stop before the optimizer takes a gradient that is not finite.
 
     Raises:
-        NonFiniteError: names the parameter and the structures of this rank's batch.
+        TrainingError: names the parameter and the structures of this rank's batch.
     """
     # A bound of infinity clips nothing; this is torch's fused norm over all gradients.
     if torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), max_norm=float("inf"))):
@@ -60,27 +64,26 @@ def check_gradients(model: nn.Module, batch: Batch) -> None:
         (name for name, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()),
         "all parameters together",
     )
-    raise NonFiniteError(
-        f"gradient of {culprit} is not finite after the batch with sid {_enumerate(system_ids(batch))}"
-    )
+    sids = _enumerate(system_ids(batch))
+    raise TrainingError(f"gradient of {culprit} is not finite after the batch with sid {sids}; {REMEDIES}")
 
 
 def check_weights(model: nn.Module) -> None:
     """Refuse weights that are not finite, before they replace a good checkpoint.
 
     Raises:
-        NonFiniteError: names the parameter.
+        TrainingError: names the parameter.
     """
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
-            raise NonFiniteError(f"weight '{name}' is not finite")
+            raise TrainingError(f"weight '{name}' is not finite; {REMEDIES}")
 
 
-def out_of_memory(batch: Batch, max_neighbors: int | None) -> OutOfMemoryError:
+def out_of_memory(batch: Batch, max_neighbors: int | None) -> TrainingError:
     """The error to raise when ``batch`` did not fit."""
     num_atoms = int(batch.natoms.sum())
     edges = f", at most {num_atoms * max_neighbors} edges" if max_neighbors else ""
-    return OutOfMemoryError(
+    return TrainingError(
         f"out of memory on a batch of {len(batch.natoms)} structures with {num_atoms} atoms{edges} "
         f"(largest: sid {system_ids(batch)[int(batch.natoms.argmax())]}, {int(batch.natoms.max())} atoms). "
         "What helps, cheapest first: optim.batch_size, optim.precision: bfloat16, model.max_neighbors, "

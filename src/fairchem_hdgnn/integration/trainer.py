@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ from fairchem.core.trainers import OCPTrainer
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.integration.checkpoints import read_checkpoint
 from fairchem_hdgnn.integration.precision import Precision
 from fairchem_hdgnn.integration.preemption import PreemptedError, PreemptionWatch
-from fairchem_hdgnn.integration.run_ids import new_run_id
+from fairchem_hdgnn.integration.run_ids import exclusive_use, new_run_id
 from fairchem_hdgnn.integration.stop_conditions import (
-    NonFiniteError,
     check_gradients,
-    check_targets_and_predictions,
+    check_loss,
+    check_predictions,
     check_weights,
     out_of_memory,
 )
@@ -52,6 +53,7 @@ class Trainer(OCPTrainer):
         """As ``OCPTrainer``."""
         self._watch: PreemptionWatch | None = None
         self._evaluated_step = 0
+        self._saved_step: int | None = None
         self.metrics: dict[str, Any] = {}
         super().__init__(*args, **kwargs)
 
@@ -83,24 +85,28 @@ class Trainer(OCPTrainer):
         """Train until ``optim.max_epochs``, from wherever a loaded checkpoint left off.
 
         Raises:
-            NonFiniteError: a prediction, gradient or weight is nan or infinite.
-            OutOfMemoryError: a batch does not fit.
+            TrainingError: a prediction, gradient or weight is nan or infinite, or a batch does not fit into memory.
+            ConfigError: another process trains in this run directory.
             SystemExit: the scheduler preempted the run (status ``PREEMPTED_EXIT_STATUS``).
         """
         ensure_fitted(self._unwrapped_model, warn=True)
         self._disable_eval_tqdm = disable_eval_tqdm
         self._start_best_metric()
-        with PreemptionWatch() as self._watch:
+        writes = distutils.is_master() and not self.is_debug
+        lock = exclusive_use(self.checkpoint_path.parent) if writes else nullcontext()
+        with lock, PreemptionWatch() as self._watch:
             try:
                 self._run_epochs()
             except PreemptedError:
                 self._watch.give_way(f"{self.checkpoint_path} (step {self.step})")
-            except NonFiniteError as error:
-                raise NonFiniteError(
-                    f"step {self.step}: {error}. Last good checkpoint: {self.checkpoint_path}. "
-                    "What helps: optim.clip_grad_norm, a lower optim.lr_initial, a look at these structures"
-                ) from error
+            except TrainingError as error:
+                raise TrainingError(f"step {self.step}: {error}. {self._last_checkpoint()}") from error
         self._watch = None
+
+    def _last_checkpoint(self) -> str:
+        if self._saved_step is None:
+            return "No checkpoint was written yet"
+        return f"Last good checkpoint: {self.checkpoint_path} (step {self._saved_step})"
 
     def _run_epochs(self) -> None:
         steps_per_epoch = len(self.train_loader)
@@ -125,7 +131,8 @@ class Trainer(OCPTrainer):
             with torch.autocast("cuda", enabled=self.scaler is not None):
                 predictions = self._forward(batch)
                 loss = self._compute_loss(predictions, batch)
-            check_targets_and_predictions(predictions, batch)
+            check_predictions(predictions, batch)
+            check_loss(loss, predictions, batch)
             self.metrics = self._compute_metrics(predictions, batch, self.evaluator, self.metrics)
             self.metrics = self.evaluator.update("loss", loss.item(), self.metrics)
             self._backward(self.scaler.scale(loss) if self.scaler else loss)
@@ -212,12 +219,16 @@ class Trainer(OCPTrainer):
             Its path on rank 0, ``None`` on the others.
 
         Raises:
-            NonFiniteError: a weight is nan or infinite; the earlier checkpoint stays.
+            TrainingError: a weight is nan or infinite; the earlier checkpoint stays.
             DataError: the file system refused; the earlier checkpoint stays.
         """
-        if self.is_debug or not distutils.is_master():
+        if self.is_debug:
             return None
         check_weights(self._unwrapped_model)
+        if training_state:
+            self._saved_step = self.step
+        if not distutils.is_master():
+            return None
         path = self.checkpoint_path.with_name(checkpoint_file)
         state = self._state_for_prediction(metrics)
         if training_state:
@@ -273,6 +284,7 @@ class Trainer(OCPTrainer):
         super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
         if inference_only or "step" not in checkpoint:
             return
+        self._saved_step = self.step
         self._evaluated_step = checkpoint.get("evaluated_step", self.step)
         self.metrics = checkpoint.get("running_metrics", {})
         before, now = checkpoint.get("conditions", {}), self._conditions()

@@ -1,0 +1,202 @@
+"""What ends a run, and what it leaves behind: whole checkpoints and messages that name the culprit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import ENVIRONMENT, arguments, load, losses, train, write_config
+from torch_geometric.data import Batch
+
+from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
+from fairchem_hdgnn.integration.run_ids import exclusive_use, new_run_id
+from fairchem_hdgnn.integration.trainer import Trainer
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, name: str, step: int, change: Any) -> None:
+    """Let ``Trainer.<name>`` do ``change(trainer, *arguments)`` first, once the run has reached ``step``."""
+    original = getattr(Trainer, name)
+
+    def spoiled(self: Trainer, *args: Any, **kwargs: Any) -> Any:
+        if self.step == step:
+            change(self, *args)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, name, spoiled)
+
+
+def write_nan(trainer: Trainer, *args: Any) -> None:
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("nan"))
+
+
+def test_nan_prediction_stops_and_names_structures_and_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path)
+    spoil(monkeypatch, "_forward", 9, write_nan)
+    with pytest.raises(TrainingError, match=r"step 9: prediction of 'energy' is not finite for sid 10\d\d, ") as stop:
+        train(config, "nan")
+    assert str(tmp_path / "checkpoints" / "nan" / "checkpoint.pt (step 8)") in str(stop.value)
+    assert load(tmp_path, "nan")["step"] == 8
+
+
+def test_nan_gradient_stops_before_it_reaches_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_config(tmp_path)
+
+    def poison(trainer: Trainer, loss: torch.Tensor) -> None:
+        next(trainer.model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+
+    spoil(monkeypatch, "_backward", 5, poison)
+    with pytest.raises(TrainingError, match=r"step 5: gradient of network\.\S+ is not finite after the batch with sid"):
+        train(config, "gradient")
+    assert load(tmp_path, "gradient")["step"] == 4
+
+
+def test_weights_that_are_not_finite_never_replace_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path)
+    spoil(monkeypatch, "_after_step", 3, write_nan)
+    with pytest.raises(TrainingError, match=r"step 3: weight '.*' is not finite"):
+        train(config, "weights")
+    checkpoint = load(tmp_path, "weights")
+    assert checkpoint["step"] == 2
+    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+
+
+def test_nan_target_names_its_structure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_config(tmp_path)
+    sids = []
+
+    def break_target(trainer: Trainer, predictions: dict, batch: Batch) -> None:
+        batch.energy[2] = float("nan")
+        sids.append(batch.sid[2].item())
+
+    spoil(monkeypatch, "_compute_loss", 2, break_target)
+    with pytest.raises(DataError) as stop:
+        train(config, "target")
+    assert f"target 'energy' is not finite for sid {sids[0]};" in str(stop.value)
+
+
+def test_out_of_memory_names_the_batch_and_the_switches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_config(tmp_path)
+
+    def exhaust(*args: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    spoil(monkeypatch, "_compute_loss", 1, exhaust)
+    with pytest.raises(
+        TrainingError, match=r"4 structures with \d+ atoms, at most \d+ edges .*largest: sid 10\d\d"
+    ) as stop:
+        train(config, "memory")
+    assert "optim.batch_size" in str(stop.value)
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys, torch
+save = torch.save
+def half_saved(state, path, *args, **kwargs):
+    save(state, path, *args, **kwargs)
+    if state.get("step") == 7:
+        with open(path, "r+b") as file:
+            file.truncate(os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+torch.save = half_saved
+import fairchem.core._cli as cli
+cli.main()
+"""
+
+
+def test_kill_9_while_writing_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, *arguments(config, "killed")]
+    killed = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    folder = tmp_path / "checkpoints" / "killed"
+    assert len(list(folder.glob(".checkpoint.pt.*.tmp"))) == 1
+    assert load(tmp_path, "killed")["step"] == 6
+
+    train(config, "whole")
+    train(config, "killed")
+    assert losses(tmp_path, "killed") == losses(tmp_path, "whole")
+    assert not list(folder.glob(".checkpoint.pt.*.tmp"))
+
+
+def test_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_config(tmp_path)
+    save = torch.save
+
+    def full(state: dict, path: Path) -> None:
+        if state.get("step") == 4:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(DataError, match=r"checkpoint\.pt: cannot be written \(.*No space left on device\)"):
+        train(config, "full")
+    assert load(tmp_path, "full")["step"] == 3
+
+
+def test_truncated_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+    config = write_config(tmp_path, max_epochs=1)
+    train(config, "short")
+    path = tmp_path / "checkpoints" / "short" / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match=str(path)):
+        train(config, "short")
+
+
+def test_other_conditions_are_told_when_resuming(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(write_config(tmp_path, max_epochs=1), "changed")
+    other = write_config(tmp_path / "other", batch_size=6, max_epochs=2)
+    with caplog.at_level(logging.WARNING):
+        train(other, "changed", f"--run-dir={tmp_path}")
+    assert "RESUMING from" in caplog.text
+    assert "not exactly: optim.batch_size 4 -> 6; steps per epoch 6 -> 4" in caplog.text
+
+
+def test_run_ids_are_unique_within_a_second() -> None:
+    assert len({new_run_id("x") for _ in range(200)}) == 200
+
+
+def test_trainer_gives_each_run_a_directory_of_its_own(tmp_path: Path) -> None:
+    """fairchem's own time stamps have a resolution of 128 s: a second run would resume the first."""
+    assert len({Trainer._get_timestamp(torch.device("cpu"), "same") for _ in range(20)}) == 20
+
+
+def test_two_trainings_cannot_share_a_run_directory(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    with (
+        exclusive_use(tmp_path / "checkpoints" / "shared"),
+        pytest.raises(ConfigError, match=rf"another training writes here now \(process {os.getpid()} on "),
+    ):
+        train(config, "shared")
+    train(config, "shared", "--optim.max_epochs=1")
+
+
+def test_stock_trainer_goes_on_from_our_checkpoint_and_says_ocp(tmp_path: Path) -> None:
+    train(write_config(tmp_path, max_epochs=1), "both")
+    assert load(tmp_path, "both")["config"]["trainer"] == "ocp"
+    train(write_config(tmp_path / "stock", trainer="ocp", max_epochs=2), "both", f"--run-dir={tmp_path}")
+    assert sorted(losses(tmp_path, "both")) == list(range(1, 13))
+
+
+@pytest.mark.parametrize(
+    ("precision", "flags", "message"),
+    [
+        ("bf16", [], r"optim\.precision: 'bf16' is unknown; did you mean 'bfloat16'"),
+        ("bfloat16", ["--amp"], "exclude each other"),
+    ],
+)
+def test_precisions_that_cannot_be(tmp_path: Path, precision: str, flags: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(write_config(tmp_path, precision=precision), "precision", *flags)
