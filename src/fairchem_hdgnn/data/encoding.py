@@ -7,10 +7,11 @@ import pickle
 from typing import Any
 
 import torch
+from torch._utils import _rebuild_device_tensor_from_numpy
 
 
 class _Pickler(pickle.Pickler):
-    """Reduces CPU tensors to ``torch.from_numpy(array)``.
+    """Writes CPU tensors as arrays, the way torch itself pickles tensors of devices that have no storage.
 
     By default each tensor carries a nested ``torch.save`` archive, and opening it dominates loading a small graph.
     """
@@ -18,7 +19,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if type(value) is torch.Tensor and value.device.type == "cpu" and not value.requires_grad:
             try:
-                return torch.from_numpy, (value.numpy(),)
+                return _rebuild_device_tensor_from_numpy, (value.numpy(), None, "cpu", False)
             except TypeError:  # a type that NumPy lacks, such as bfloat16
                 return NotImplemented
         return NotImplemented

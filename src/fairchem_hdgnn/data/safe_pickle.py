@@ -133,6 +133,16 @@ class ArrayBuffer(Parts):
         return _array(*self.arguments)
 
 
+class TensorOfArray(Parts):
+    """A ``torch.Tensor`` as ``fairchem_hdgnn.data.encoding`` writes it: array, dtype (none), device, requires_grad."""
+
+    __slots__ = ()
+
+    def build(self) -> torch.Tensor:
+        """The tensor, on the CPU whatever the device."""
+        return torch.from_numpy(self.arguments[0].build())
+
+
 class Scalar(Parts):
     """A numpy scalar: dtype, bytes."""
 
@@ -169,6 +179,7 @@ ADMITTED = {
     "torch_geometric.data.data.DataTensorAttr": Ignored,
     "torch._utils._rebuild_tensor_v2": Tensor,
     "torch.storage._load_from_bytes": Storage,
+    "torch._utils._rebuild_device_tensor_from_numpy": TensorOfArray,
     "numpy.ndarray": Ignored,
     "numpy.dtype": Dtype,
     "numpy.core.multiarray._reconstruct": Array,
@@ -278,7 +289,7 @@ def _build(value: Any, depth: int) -> Any:
         return type(value)((_build(key, 0), _build(item, depth - 1)) for key, item in value.items())
     if isinstance(value, Graph):
         return _build_graph(value, depth)
-    if isinstance(value, (Tensor, Array, ArrayBuffer, Scalar, Bytes)):
+    if isinstance(value, (Tensor, TensorOfArray, Array, ArrayBuffer, Scalar, Bytes)):
         return value.build()
     raise RefusedError(f"a bare {getattr(value, '__name__', type(value).__name__)}")
 
