@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import gc
+import warnings
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 import yaml
 from ase.build import add_adsorbate, fcc111
+from fairchem.core._cli import runner_wrapper
+from fairchem.core.common.distutils import setup_env_local
+from fairchem.core.common.flags import flags
+from fairchem.core.common.utils import build_config
 
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.records import atoms_to_record
@@ -111,10 +114,14 @@ def schnet_config(root: Path, *, forces: bool = False) -> dict:
 
 
 def fairchem(*arguments: str, folder: Path) -> None:
-    """Run stock ``fairchem`` on the CPU."""
-    command = [sys.executable, "-m", "fairchem.core._cli", "--cpu", "--run-dir", str(folder), *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    """What stock ``fairchem`` does on one CPU, in this process."""
+    parser = flags.get_parser()
+    args, overrides = parser.parse_known_args(["--cpu", "--run-dir", str(folder), *arguments])
+    setup_env_local()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        runner_wrapper(build_config(args, overrides))
+    gc.collect()
 
 
 def train(folder: Path, config: dict, identifier: str) -> Path:
@@ -138,14 +145,3 @@ def submission_arrays(sizes: dict[str, int] | None = None, *, forces: bool = Fal
             arrays[f"{suffix}_forces"] = random.normal(0, 1, (3 * num, 3)).astype(np.float32)
             arrays[f"{suffix}_chunk_idx"] = np.cumsum(np.full(num, 3))[:-1]
     return arrays
-
-
-@pytest.fixture(scope="session")
-def labelled_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_splits(tmp_path_factory.mktemp("labelled"))
-
-
-@pytest.fixture(scope="session")
-def run_folder(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -> Path:
-    """Checkpoints of a SchNet trained by stock fairchem for a few steps."""
-    return train(tmp_path_factory.mktemp("run"), schnet_config(labelled_root), "schnet")

@@ -38,7 +38,9 @@ def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any
     if not path.is_file():
         raise DataError(f"{path}: no such checkpoint{_neighbours(path)}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error):
             culprit = str(error).split("GLOBAL", 1)[1].split()[0]
@@ -46,9 +48,9 @@ def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any
                 f"{path}: holds a pickled {culprit}, which can run code when it is read; "
                 "if you know where the file comes from, pass --trust-checkpoint (Python: trusted=True)"
             ) from error
-        raise DataError(f"{path}: not a PyTorch checkpoint ({error})") from error
+        raise DataError(f"{path}: not a PyTorch checkpoint") from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise DataError(f"{path}: not a PyTorch checkpoint, or cut short: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{path}: not a PyTorch checkpoint, or cut short") from error
     if not isinstance(checkpoint, dict):
         raise DataError(f"{path}: not a fairchem checkpoint: it holds a {type(checkpoint).__name__}, not a dictionary")
     missing = [key for key in REQUIRED_KEYS if key not in checkpoint]

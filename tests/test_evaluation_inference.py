@@ -1,0 +1,335 @@
+"""Checkpoints of stock fairchem through evaluate, predict, make-submission and the calculator."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from ase import Atoms
+from ase.data import chemical_symbols
+from evaluation_data import SIZES, fairchem, make_records, schnet_config, train, write_splits
+from fairchem.core.datasets import LmdbDataset
+
+from fairchem_hdgnn.cli import main
+from fairchem_hdgnn.data.lmdb import write_lmdb
+from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate
+from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
+from fairchem_hdgnn.evaluation.predictions import read_npz
+from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS, split_source
+from fairchem_hdgnn.integration.calculator import calculator
+from fairchem_hdgnn.integration.checkpoints import inference_trainer, read_checkpoint
+
+QUIET = InferenceOptions(cpu=True, progress=False)
+
+
+@pytest.fixture(scope="module")
+def labelled_root(tmp_path_factory) -> Path:
+    return write_splits(tmp_path_factory.mktemp("labelled"))
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory, labelled_root) -> Path:
+    """A SchNet trained by stock fairchem for a few steps."""
+    return train(tmp_path_factory.mktemp("run"), schnet_config(labelled_root), "schnet")
+
+
+@pytest.fixture(scope="module")
+def evaluation(run_folder, labelled_root):
+    checkpoints = {"last": run_folder / "checkpoint.pt", "best": run_folder / "best_checkpoint.pt"}
+    return evaluate(checkpoints, labelled_root, VALIDATION_SPLITS, QUIET, num_resamples=50)
+
+
+def test_mae_is_the_one_that_fairchem_logged(evaluation, run_folder):
+    best = torch.load(run_folder / "best_checkpoint.pt", weights_only=True)
+    logged = best["val_metrics"]["energy_mae"]["metric"]
+    assert evaluation.comparison.scores["mae"]["best"]["val_id"].value == pytest.approx(1000 * logged, rel=1e-5)
+
+
+def test_averaged_weights_are_used(evaluation, run_folder, labelled_root, tmp_path):
+    raw = torch.load(run_folder / "checkpoint.pt", weights_only=True)
+    raw["ema"] = None
+    torch.save(raw, tmp_path / "raw.pt")
+    sources = {"val_id": split_source(labelled_root, "val_id")}
+    without = predict_splits(tmp_path / "raw.pt", sources, QUIET)["val_id"]
+    assert np.abs(without.energy - evaluation.predictions["last"]["val_id"].energy).max() > 1e-3
+
+
+def test_two_processes_count_every_system_once(evaluation, run_folder, labelled_root, tmp_path):
+    sources = {split: split_source(labelled_root, split) for split in ("val_id", "val_ood_both")}
+    write_lmdb(tmp_path, make_records(1, 7, 0))
+    options = InferenceOptions(cpu=True, progress=False, num_ranks=2)
+    shared = predict_splits(run_folder / "best_checkpoint.pt", {**sources, "one": tmp_path / "data.lmdb"}, options)
+    assert shared["one"].ids.tolist() == ["7"]
+    for split in sources:
+        alone = evaluation.predictions["best"][split]
+        assert len(shared[split]) == SIZES[split[4:]]
+        np.testing.assert_array_equal(shared[split].ids, alone.ids)
+        np.testing.assert_allclose(shared[split].energy, alone.energy, atol=1e-5)
+
+
+def test_facts_of_the_systems(evaluation, labelled_root):
+    of_split = evaluation.predictions["best"]["val_id"]
+    for record in LmdbDataset({"src": str(labelled_root / "val_id/data.lmdb")}):
+        row = of_split.ids.tolist().index(str(record.sid))
+        assert of_split.natoms[row] == record.natoms
+        assert of_split.target[row] == pytest.approx(record.y_relaxed)
+        assert sorted(of_split.adsorbate[row]) == sorted(chemical_symbols[int(z)] for z in record.atomic_numbers[8:])
+        assert of_split.elements[row] == chemical_symbols[int(record.atomic_numbers[0])]
+
+
+def test_median_baseline_is_that_of_the_training_set(evaluation, labelled_root):
+    labels = [record.y_relaxed for record in LmdbDataset({"src": str(labelled_root / "train/data.lmdb")})]
+    median = np.median(labels)
+    target = evaluation.predictions["best"]["val_ood_cat"].target
+    expected = 1000 * np.abs(target - median).mean()
+    assert evaluation.comparison.scores["mae"]["median baseline"]["val_ood_cat"].value == pytest.approx(
+        expected, rel=1e-4
+    )
+    assert f"always {median:.3f} eV" in evaluation.notes[1] and f"({SIZES['train']} systems)" in evaluation.notes[1]
+
+
+def test_evaluate_command_prints_and_writes(run_folder, labelled_root, tmp_path, capsys):
+    arguments = ["--data", str(labelled_root), "--cpu", "--bootstrap", "20", "--paper", "--out", str(tmp_path / "out")]
+    assert main(["evaluate", "--checkpoint", str(run_folder / "best_checkpoint.pt"), *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "Energy MAE, meV" in printed and "median" in printed and "GemNet-OC" in printed and "n=9" in printed
+    report = json.loads((tmp_path / "out/table.json").read_text())
+    assert report["systems"] == {f"val_{suffix}": SIZES[suffix] for suffix in SUFFIXES}
+    with (tmp_path / "out/systems.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == sum(SIZES[suffix] for suffix in SUFFIXES)
+    mean = np.mean([abs(float(row["error_eV"])) for row in rows if row["split"] == "val_id"])
+    model = f"schnet ({run_folder.name})"
+    assert report["scores"]["mae"][model]["val_id"]["value"] == pytest.approx(1000 * mean, rel=1e-4)
+    assert len(list((tmp_path / "out/predictions").rglob("*.npz"))) == 4
+
+
+def test_test_splits_go_to_a_checked_submission(run_folder, labelled_root, tmp_path, capsys):
+    data = write_splits(tmp_path / "data", prefix="test", labels=False)
+    checkpoint = str(run_folder / "best_checkpoint.pt")
+    predict = ["predict", "--checkpoint", checkpoint, "--data", str(data), "--out", str(tmp_path / "p"), "--cpu"]
+    assert main(predict) == 0
+    advice = re.search(r"Next: fairchem-hdgnn (.*)", capsys.readouterr().out).group(1)
+    out = tmp_path / "submission.npz"
+    command = advice.replace("submission.npz", str(out)).split()
+    assert main(command) == 2
+    assert "OC20's IS2RE test set has 24,948" in capsys.readouterr().err and not out.exists()
+    assert main([*command, "--counts", "any"]) == 0
+    assert "huggingface.co/spaces/facebook/fairchem_leaderboard" in capsys.readouterr().out
+    assert main(["check-submission", str(out), "--data", str(data), "--counts", "any"]) == 0
+
+    written = read_npz(out)
+    assert {key: values.dtype.kind for key, values in written.items()} == {
+        f"{suffix}_{key}": kind for suffix in SUFFIXES for key, kind in (("ids", "U"), ("energy", "f"))
+    }
+    assert written["ood_ads_energy"].dtype == np.float32
+    with pytest.raises(DataError, match="no labels to score against"):
+        evaluate({"schnet": Path(checkpoint)}, data, ["test_id"], QUIET)
+
+
+def test_predictions_are_those_of_fairchems_predict_mode(run_folder, evaluation, labelled_root, tmp_path):
+    config = schnet_config(labelled_root)
+    shutil.copytree(labelled_root / "val_ood_ads", tmp_path / "test")
+    config["dataset"]["test"] = {"src": str(tmp_path / "test/data.lmdb")}
+    (tmp_path / "predict.yml").write_text(yaml.safe_dump(config))
+    arguments = ["--mode", "predict", "--config-yml", str(tmp_path / "predict.yml"), "--timestamp-id", "p"]
+    fairchem(*arguments, "--checkpoint", str(run_folder / "best_checkpoint.pt"), folder=tmp_path)
+    theirs = read_npz(tmp_path / "results/p/ocp_predictions.npz")
+    ours = evaluation.predictions["best"]["val_ood_ads"]
+    np.testing.assert_array_equal(theirs["ids"], ours.ids)
+    np.testing.assert_allclose(theirs["energy"][:, 0], ours.energy, atol=1e-5)
+
+
+def test_calculator_agrees_with_evaluation(evaluation, run_folder, labelled_root):
+    calc = calculator(run_folder / "checkpoint.pt", cpu=True)
+    of_split = evaluation.predictions["last"]["val_ood_both"]
+    for record in LmdbDataset({"src": str(labelled_root / "val_ood_both/data.lmdb")}):
+        atoms = Atoms(
+            record.atomic_numbers.int().numpy(),
+            positions=record.pos.numpy(),
+            cell=record.cell[0].numpy(),
+            pbc=True,
+            tags=record.tags.numpy(),
+        )
+        atoms.calc = calc
+        expected = of_split.energy[of_split.ids.tolist().index(str(record.sid))]
+        assert atoms.get_potential_energy() == pytest.approx(expected, abs=1e-4)
+
+
+def test_calculator_in_a_fresh_process(run_folder):
+    code = (
+        "import sys; from ase.build import fcc111; import fairchem_hdgnn; "
+        "atoms = fcc111('Pt', (2, 2, 2), vacuum=5.0); atoms.calc = fairchem_hdgnn.calculator(sys.argv[1], cpu=True); "
+        "print('energy', atoms.get_potential_energy())"
+    )
+    command = [sys.executable, "-c", code, str(run_folder / "best_checkpoint.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "energy" in done.stdout
+
+
+# === faults ======================================================================================
+
+
+class Exploit:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('ran code of the checkpoint')",))
+
+
+def test_checkpoint_with_code_is_refused_by_name(run_folder, tmp_path):
+    evil = torch.load(run_folder / "best_checkpoint.pt", weights_only=True)
+    evil["val_metrics"] = Exploit()
+    torch.save(evil, tmp_path / "evil.pt")
+    with pytest.raises(DataError, match=r"holds a pickled .*exec, .*--trust-checkpoint"):
+        read_checkpoint(tmp_path / "evil.pt")
+
+
+def test_harmless_object_needs_trust(run_folder, tmp_path):
+    checkpoint = torch.load(run_folder / "best_checkpoint.pt", weights_only=True)
+    checkpoint["config"]["slurm"] = {"folder": Path("jobs")}
+    torch.save(checkpoint, tmp_path / "path.pt")
+    with pytest.raises(DataError, match=r"pathlib.*Path"):
+        inference_trainer(tmp_path / "path.pt", cpu=True)
+    inference_trainer(tmp_path / "path.pt", cpu=True, trusted=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a PyTorch checkpoint, or cut short"),
+        (b"PK\x03\x04 half a file", "not a PyTorch checkpoint"),
+        (pickle.dumps({"a": 1}), "not a PyTorch checkpoint"),
+    ],
+)
+def test_damaged_checkpoint(content, message, tmp_path):
+    (tmp_path / "bad.pt").write_bytes(content)
+    with pytest.raises(DataError, match=rf"bad\.pt: {message}"):
+        read_checkpoint(tmp_path / "bad.pt")
+
+
+def test_file_that_is_no_fairchem_checkpoint(tmp_path):
+    torch.save({"model": torch.zeros(2)}, tmp_path / "weights.pt")
+    with pytest.raises(DataError, match=r"not a fairchem checkpoint: no 'config' in it"):
+        read_checkpoint(tmp_path / "weights.pt")
+    with pytest.raises(DataError, match=r"no such checkpoint; in .* there are: weights.pt"):
+        read_checkpoint(tmp_path / "checkpoint.pt")
+
+
+def test_unknown_model_is_named(run_folder, tmp_path):
+    checkpoint = torch.load(run_folder / "best_checkpoint.pt", weights_only=True)
+    checkpoint["config"]["model"]["name"] = "nobody.knows.Model"
+    torch.save(checkpoint, tmp_path / "unknown.pt")
+    with pytest.raises(ConfigError, match=r"its model 'nobody\.knows\.Model' is not known"):
+        inference_trainer(tmp_path / "unknown.pt", cpu=True)
+
+
+def test_weights_that_do_not_fit(run_folder, tmp_path):
+    checkpoint = torch.load(run_folder / "best_checkpoint.pt", weights_only=True)
+    checkpoint["config"]["model"]["hidden_channels"] = 8
+    torch.save(checkpoint, tmp_path / "other.pt")
+    with pytest.raises(DataError, match=r"its weights do not fit its model: .*size mismatch"):
+        inference_trainer(tmp_path / "other.pt", cpu=True)
+
+
+def test_missing_split_lists_those_that_exist(labelled_root, tmp_path):
+    with pytest.raises(DataError, match=r"no LMDB there for split 'val_odd' \(it has train, val_id"):
+        split_source(labelled_root, "val_odd")
+    with pytest.raises(DataError, match="no such folder"):
+        split_source(tmp_path / "nowhere", "val_id")
+
+
+def test_names_must_be_distinct(run_folder):
+    path = run_folder / "checkpoint.pt"
+    assert list(checkpoint_names([path, run_folder / "best_checkpoint.pt"], None)) == [
+        f"schnet ({run_folder.name})",
+        f"schnet ({run_folder.name}/best_checkpoint)",
+    ]
+    with pytest.raises(ConfigError, match="is given twice"):
+        checkpoint_names([path, path, path], None)
+    with pytest.raises(ConfigError, match="--names takes 1 different names"):
+        checkpoint_names([path], ["a", "b"])
+
+
+# === forces ======================================================================================
+
+
+@pytest.fixture(scope="module")
+def forces_run(tmp_path_factory) -> tuple[Path, Path]:
+    root = write_splits(tmp_path_factory.mktemp("frames"), frames=True)
+    return root, train(tmp_path_factory.mktemp("forces_run"), schnet_config(root, forces=True), "forces")
+
+
+def test_s2ef_goes_to_a_checked_submission(forces_run, tmp_path):
+    root, run = forces_run
+    checkpoint = str(run / "best_checkpoint.pt")
+    splits = list(VALIDATION_SPLITS)
+    out = tmp_path / "p"
+    assert (
+        main(
+            [
+                "predict",
+                "--checkpoint",
+                checkpoint,
+                "--data",
+                str(root),
+                "--out",
+                str(out),
+                "--cpu",
+                "--splits",
+                *splits,
+            ]
+        )
+        == 0
+    )
+    files = [item for suffix in SUFFIXES for item in (f"--{suffix.replace('_', '-')}", str(out / f"val_{suffix}.npz"))]
+    submission = tmp_path / "s2ef.npz"
+    common = ["--data", str(root), "--prefix", "val"]
+    assert main(["make-submission", *files, "--out", str(submission), "--task", "s2ef", *common]) == 0
+    assert main(["check-submission", str(submission), "--task", "s2ef", *common]) == 0
+    assert main(["check-submission", str(submission), "--task", "is2re", *common]) == 2
+    written = read_npz(submission)
+    records = {f"{r.sid}_{r.fid}": r for r in LmdbDataset({"src": str(root / "val_ood_cat/data.lmdb")})}
+    blocks = np.split(written["ood_cat_forces"], written["ood_cat_chunk_idx"])
+    assert len(blocks) == len(records) == SIZES["ood_cat"]
+    for name, block in zip(written["ood_cat_ids"], blocks):
+        assert len(block) == int((records[name].fixed == 0).sum())
+
+
+def test_forces_are_those_of_fairchems_predict_mode(forces_run, tmp_path):
+    root, run = forces_run
+    config = schnet_config(root, forces=True)
+    config["outputs"]["forces"]["prediction_dtype"] = "float32"
+    shutil.copytree(root / "val_ood_ads", tmp_path / "test")
+    config["dataset"]["test"] = {"src": str(tmp_path / "test/data.lmdb")}
+    (tmp_path / "predict.yml").write_text(yaml.safe_dump(config))
+    arguments = ["--mode", "predict", "--config-yml", str(tmp_path / "predict.yml"), "--timestamp-id", "p"]
+    fairchem(*arguments, "--checkpoint", str(run / "best_checkpoint.pt"), folder=tmp_path)
+    theirs = read_npz(tmp_path / "results/p/ocp_predictions.npz")
+    ours = predict_splits(run / "best_checkpoint.pt", {"val_ood_ads": root / "val_ood_ads/data.lmdb"}, QUIET)[
+        "val_ood_ads"
+    ]
+    np.testing.assert_array_equal(theirs["ids"], ours.ids)
+    np.testing.assert_allclose(theirs["forces"], ours.forces, atol=1e-5)
+    np.testing.assert_array_equal(theirs["chunk_idx"], np.cumsum(ours.free_atoms)[:-1])
+
+
+def test_calculator_gives_forces(forces_run):
+    _, run = forces_run
+    record = make_records(1, 0, 0, frames=True)[0]
+    atoms = Atoms(
+        record.atomic_numbers.int().numpy(), positions=record.pos.numpy(), cell=record.cell[0].numpy(), pbc=True
+    )
+    atoms.calc = calculator(run / "best_checkpoint.pt", cpu=True)
+    assert atoms.get_forces().shape == (len(atoms), 3)
+    assert np.isfinite(atoms.get_forces()).all()
