@@ -24,8 +24,8 @@ from fairchem_hdgnn.so3.segments import Segments
 if TYPE_CHECKING:
     from fairchem_hdgnn.hdgnn.layer import EdgeSet, MessageBlock
 
-EDGES_PER_CHUNK = 256
-"""Enough rows for an efficient matrix product, few enough that a chunk's activations stay in the cache."""
+ACTIVATIONS_PER_CHUNK = 640_000
+"""Numbers in the largest temporary of a chunk: enough for an efficient matrix product, few enough for the cache."""
 
 
 @dataclass
@@ -81,6 +81,7 @@ class HybridPlan:
         rows = [*neural_rows, *(row for row in low_rows if row not in neural_rows)]
         self.num_neural_rows, self.num_outputs = len(neural_rows), len(neural_rows) * message.channels
         self.workspace = Workspace()
+        self.chunks = self.segments.chunks(max(1, ACTIVATIONS_PER_CHUNK // self.num_outputs))
         self.low_positions = torch.tensor([rows.index(row) for row in low_rows], device=edges.source.device)
         rotation = edges.rotation
         self.neural_matrices = rotation.rows(size.lmax, size.mmax)
@@ -186,7 +187,7 @@ class _Aggregate(torch.autograd.Function):
         out = torch.zeros_like(x_target)
         projections, matrices, weights, _ = _split(plan, num_projections, num_matrices, tensors)
         kept = []
-        for nodes in plan.segments.chunks(EDGES_PER_CHUNK):
+        for nodes in plan.chunks:
             start, end = plan.segments.edge_range(nodes)
             gates = plan.gates(u_source, u_target, f, edge_features[start:end], matrices, start, end)
             chunk = NeuralChunk(plan, nodes, projections, weights, gates)
@@ -211,7 +212,7 @@ class _Aggregate(torch.autograd.Function):
         totals = [torch.zeros_like(t) for t in ctx.saved_tensors]
         grad_x_source, grad_x_target, grad_u_source, grad_u_target, grad_f, grad_features, *grad_tensors = totals
         grad_projections, grad_matrices, grad_weights, grad_parameters = _split(plan, *ctx.counts, grad_tensors)
-        for nodes, kept in zip(plan.segments.chunks(EDGES_PER_CHUNK), ctx.kept):
+        for nodes, kept in zip(plan.chunks, ctx.kept):
             start, end = plan.segments.edge_range(nodes)
             with torch.enable_grad():
                 leaves = (u_source, u_target, f, edge_features[start:end], *matrices)

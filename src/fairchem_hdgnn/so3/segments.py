@@ -12,6 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+_PER_NODE_WORK = 500_000
+"""Multiply-adds per atom from which the overhead of a call per atom no longer shows."""
+
+
 class Segments:
     """Runs of edges with the same target, edges sorted by target.
 
@@ -24,7 +28,8 @@ class Segments:
         self.target, self.num_nodes = target, num_nodes
         counts = torch.bincount(target, minlength=num_nodes)
         self.ends = counts.cumsum(0).tolist()
-        self.per_node = target.device.type == "cpu"
+        self.on_cpu = target.device.type == "cpu"
+        self.edges_per_node = target.shape[0] / max(1, num_nodes)
 
     def chunks(self, edges_per_chunk: int) -> list[tuple[int, int]]:
         """Ranges of atoms with at most about ``edges_per_chunk`` edges, at least one atom each; all atoms once."""
@@ -41,6 +46,11 @@ class Segments:
         """First and last-plus-one edge of a range of atoms."""
         return (self.ends[nodes[0] - 1] if nodes[0] else 0), self.ends[nodes[1] - 1]
 
+    def _per_node(self, matrices: Tensor, channels: int) -> bool:
+        """Whether one product per atom beats batched products: on a CPU, where each is large."""
+        work = self.edges_per_node * matrices.shape[1] * matrices.shape[2] * channels
+        return self.on_cpu and work > _PER_NODE_WORK
+
     def _runs(self, nodes: tuple[int, int]) -> list[tuple[int, int, int]]:
         """(atom, first edge, end) with edges counted from the range's first; atoms without edges are left out."""
         base = self.edge_range(nodes)[0]
@@ -55,7 +65,7 @@ class Segments:
         self, matrices: Float[Tensor, "edges rows columns"], x: Float[Tensor, "nodes columns c"], nodes: tuple[int, int]
     ) -> Float[Tensor, "edges rows c"]:
         """``matrices[e] @ x[target(e)]`` for the edges of a range of atoms."""
-        if not self.per_node:
+        if not self._per_node(matrices, x.shape[2]):
             start, end = self.edge_range(nodes)
             return torch.bmm(matrices, x.index_select(0, self.target[start:end]))
         result = x.new_empty(matrices.shape[0], matrices.shape[1], x.shape[2])
@@ -71,7 +81,7 @@ class Segments:
         out: Float[Tensor, "nodes columns c"],
     ) -> None:
         """Add ``sum_e matrices[e]^T @ y[e]`` over the edges into each atom to ``out``, in place."""
-        if not self.per_node:
+        if not self._per_node(matrices, y.shape[2]):
             start, end = self.edge_range(nodes)
             out.index_add_(0, self.target[start:end], torch.bmm(matrices.mT, y))
             return
