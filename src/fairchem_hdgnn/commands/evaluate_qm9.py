@@ -1,0 +1,21 @@
+"""``fairchem-hdgnn evaluate-qm9``: a row of the published table from fairchem's prediction files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fairchem_hdgnn.data.qm9_scores import score, table
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument(
+        "predictions", type=Path, nargs="+", help="*_predictions.npz from the results folders of QM9 runs"
+    )
+    parser.add_argument("--data", type=Path, default=Path("data/qm9"), help="folder that prepare-qm9 wrote")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the table; the published columns are test errors after training on 110,000 molecules."""
+    print(table([entry for path in args.predictions for entry in score(path, args.data)]))

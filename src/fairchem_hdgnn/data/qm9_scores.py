@@ -1,0 +1,113 @@
+"""Score predictions on QM9 in the units of the literature, beside a mean predictor and published results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fairchem_hdgnn.data.qm9 import MOLECULES_FILE
+from fairchem_hdgnn.data.qm9_molecules import Molecules
+from fairchem_hdgnn.data.qm9_records import SPLIT_SIZES
+from fairchem_hdgnn.data.qm9_targets import PUBLISHED_MAE, TARGETS, Target
+from fairchem_hdgnn.errors import DataError
+
+
+@dataclass(frozen=True)
+class Score:
+    """Errors of one target on molecules of one split, in ``target.published_unit``.
+
+    Attributes:
+        target: Which property.
+        split: Which split the molecules belong to.
+        num_molecules: How many.
+        mae: Mean absolute error.
+        standard_error: Of ``mae``, over molecules.
+        mean_predictor_mae: Error of the training set's mean on the same molecules.
+    """
+
+    target: Target
+    split: str
+    num_molecules: int
+    mae: float
+    standard_error: float
+    mean_predictor_mae: float
+
+
+def score(predictions: Path, data: Path) -> list[Score]:
+    """Score a prediction file of fairchem (``*_predictions.npz``: ``ids`` and one array a target).
+
+    Args:
+        predictions: The file.
+        data: Folder that ``prepare-qm9`` wrote.
+
+    Raises:
+        DataError: a file cannot be read, an id is unknown, or the molecules are not all of one split.
+    """
+    arrays = _load(predictions)
+    path = data / MOLECULES_FILE
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; run fairchem-hdgnn prepare-qm9 {data}, or name the folder with --data")
+    molecules = Molecules.load(path)
+    with np.load(path) as file:
+        splits = {name: file[name] for name in SPLIT_SIZES}
+    rows = _rows(predictions, arrays["ids"], molecules)
+    split = next((name for name, members in splits.items() if np.isin(rows, members).all()), None)
+    if split is None:
+        raise DataError(f"{predictions}: its molecules are not all of one split of {data}")
+    targets = molecules.targets()
+    scores = []
+    for column, target in enumerate(TARGETS.values()):
+        if target.name not in arrays:
+            continue
+        truth = targets[rows, column]
+        errors = target.published_factor * np.abs(arrays[target.name].reshape(-1).astype(np.float64) - truth)
+        baseline = target.published_factor * np.abs(targets[splits["train"], column].mean() - truth)
+        standard_error = errors.std() / np.sqrt(len(errors))
+        scores.append(
+            Score(target, split, len(rows), float(errors.mean()), float(standard_error), float(baseline.mean()))
+        )
+    if not scores:
+        raise DataError(f"{predictions}: holds none of the targets {', '.join(TARGETS)}")
+    return scores
+
+
+def _load(predictions: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(predictions) as file:
+            arrays = dict(file)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{predictions}: cannot be read as predictions ({error})") from None
+    if "ids" not in arrays:
+        raise DataError(f"{predictions}: has no 'ids'; give the *_predictions.npz in the run's results folder")
+    if any(values.dtype == np.float16 for values in arrays.values()):
+        raise DataError(
+            f"{predictions}: float16 predictions round by more than the errors; set prediction_dtype: float32"
+        )
+    return arrays
+
+
+def _rows(predictions: Path, ids: np.ndarray, molecules: Molecules) -> np.ndarray:
+    wanted = ids.astype(np.int64)
+    rows = np.searchsorted(molecules.index, wanted).clip(max=len(molecules) - 1)
+    unknown = wanted[molecules.index[rows] != wanted]
+    if len(unknown):
+        raise DataError(f"{predictions}: molecule {unknown[0]} is not in the prepared data set")
+    return rows
+
+
+def table(scores: Sequence[Score]) -> str:
+    """A Markdown table, one row a target."""
+    lines = [
+        f"| target | unit | molecules | MAE | mean predictor | {' | '.join(PUBLISHED_MAE)} |",
+        "| --- " * (5 + len(PUBLISHED_MAE)) + "|",
+    ]
+    for entry in scores:
+        published = " | ".join(f"{row[entry.target.name]:g}" for row in PUBLISHED_MAE.values())
+        lines.append(
+            f"| {entry.target.symbol} | {entry.target.published_unit} | {entry.num_molecules:,} {entry.split} | "
+            f"{entry.mae:.4g} ± {entry.standard_error:.2g} | {entry.mean_predictor_mae:.4g} | {published} |"
+        )
+    return "\n".join(lines)
