@@ -164,12 +164,13 @@ class Bytes(Parts):
         return self.arguments[0].encode("latin1")
 
 
-def _bytes(content: Any) -> bytes:
+def _bytes(content: Any) -> Any:
     return content.build() if isinstance(content, Bytes) else content
 
 
 def _array(content: Any, dtype: Any, shape: tuple[int, ...], order: str) -> np.ndarray:
-    return np.frombuffer(_bytes(content), dtype=dtype.build()).reshape(shape, order=order).copy(order=order)
+    real_dtype = dtype.build()
+    return np.frombuffer(_bytes(content), dtype=real_dtype).reshape(shape, order=order).copy(order=order)
 
 
 ADMITTED = {
@@ -200,9 +201,10 @@ OPCODES = frozenset(
     | {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
     | {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
     | {"EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"}
-    | {"GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD"}
+    | {"EMPTY_SET", "ADDITEMS", "FROZENSET"}
+    | {"GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "BUILD"}
 )
-"""The instructions that a pickled graph needs (binary protocols 2 to 5)."""
+"""The instructions of the binary protocols, 2 to 5, without those that reach outside the pickle."""
 
 STORAGE_DTYPES = {
     b"Float": torch.float32,
