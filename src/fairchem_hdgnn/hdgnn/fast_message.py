@@ -18,6 +18,7 @@ from torch.nn.functional import linear
 
 from fairchem_hdgnn.hdgnn.evaluations import Evaluations, Role, plan_evaluations
 from fairchem_hdgnn.hdgnn.neural_chunk import NeuralChunk, NeuralWeights, Workspace
+from fairchem_hdgnn.nn.precision import full_precision
 from fairchem_hdgnn.so3.layout import degrees_and_orders
 from fairchem_hdgnn.so3.segments import Segments
 
@@ -63,14 +64,21 @@ class HybridPlan:
         num_nodes: number of atoms.
         only_scalars: whether x has only l = 0.
         keep_activations: store the networks' activations for the backward pass instead of computing them again.
+        compute_dtype: of the networks' matrix products.
     """
 
     def __init__(
-        self, block: MessageBlock, edges: EdgeSet, num_nodes: int, only_scalars: bool, keep_activations: bool
+        self,
+        block: MessageBlock,
+        edges: EdgeSet,
+        num_nodes: int,
+        only_scalars: bool,
+        keep_activations: bool,
+        compute_dtype: torch.dtype,
     ) -> None:
         message: Any = block.message
         self.block, self.message, self.edges = block, message, edges
-        self.keep_activations = keep_activations
+        self.keep_activations, self.compute_dtype = keep_activations, compute_dtype
         self.segments = Segments(edges.target, num_nodes)
         self.evaluations: Evaluations = plan_evaluations(
             message.mlp, message.neural_input, message.output_activation, only_scalars
@@ -186,6 +194,7 @@ class _Aggregate(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         out = torch.zeros_like(x_target)
         projections, matrices, weights, _ = _split(plan, num_projections, num_matrices, tensors)
+        weights = _cast_weights(weights, plan.compute_dtype)
         kept = []
         for nodes in plan.chunks:
             start, end = plan.segments.edge_range(nodes)
@@ -205,45 +214,51 @@ class _Aggregate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        plan = ctx.plan
-        x_source, x_target, u_source, u_target, f, edge_features, *tensors = ctx.saved_tensors
-        projections, matrices, weights, _ = _split(plan, *ctx.counts, tensors)
-        grad_out = grad_out.contiguous()
-        totals = [torch.zeros_like(t) for t in ctx.saved_tensors]
-        grad_x_source, grad_x_target, grad_u_source, grad_u_target, grad_f, grad_features, *grad_tensors = totals
-        grad_projections, grad_matrices, grad_weights, grad_parameters = _split(plan, *ctx.counts, grad_tensors)
-        for nodes, kept in zip(plan.chunks, ctx.kept):
-            start, end = plan.segments.edge_range(nodes)
-            with torch.enable_grad():
-                leaves = (u_source, u_target, f, edge_features[start:end], *matrices)
-                inputs = [t.detach().requires_grad_() for t in leaves]
-                gates = plan.gates(*inputs[:4], inputs[4:], start, end)
-            values = gates.tensors()
-            chunk = NeuralChunk(plan, nodes, projections, weights, gates, kept)
-            grad_rows = plan.segments.spread(plan.output_matrices[start:end], grad_out, nodes)
-            gradients = chunk.backward(
-                grad_rows[:, : plan.num_neural_rows], (x_source, x_target), (grad_x_source, grad_x_target),
-                grad_projections, grad_weights,
-            )  # fmt: skip
-            gradients.append(grad_rows[:, plan.low_positions])
-            if gates.full is not None and gates.full_attention is not None:
-                target = plan.segments.spread(gates.full.detach().mT, grad_out, nodes).squeeze(1)
-                edge_grad = grad_out[plan.edges.target[start:end]]
-                gradients.append(torch.bmm(edge_grad, gates.full_attention.detach().unsqueeze(-1)))
-                gradients.append(target)
-            # Fixed attention coefficients and the like depend on nothing.
-            live = [k for k, value in enumerate(values) if value.requires_grad]
-            found = torch.autograd.grad(
-                [values[k] for k in live],
-                [*inputs, *plan.gate_parameters()],
-                [gradients[k] for k in live],
-                allow_unused=True,
-            )
-            sums = [grad_u_source, grad_u_target, grad_f, grad_features[start:end], *grad_matrices, *grad_parameters]
-            for total, part in zip(sums, found):
-                if part is not None:
-                    total.add_(part)
-        return (None, None, None, *totals)
+        # A caller may still be inside autocast; the chunk code chooses its own dtypes.
+        with full_precision(grad_out):
+            return _backward(ctx, grad_out.contiguous())
+
+
+def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+    plan = ctx.plan
+    x_source, x_target, u_source, u_target, f, edge_features, *tensors = ctx.saved_tensors
+    projections, matrices, weights, _ = _split(plan, *ctx.counts, tensors)
+    weights = _cast_weights(weights, plan.compute_dtype)
+    totals = [torch.zeros_like(t) for t in ctx.saved_tensors]
+    grad_x_source, grad_x_target, grad_u_source, grad_u_target, grad_f, grad_features, *grad_tensors = totals
+    grad_projections, grad_matrices, grad_weights, grad_parameters = _split(plan, *ctx.counts, grad_tensors)
+    for nodes, kept in zip(plan.chunks, ctx.kept):
+        start, end = plan.segments.edge_range(nodes)
+        with torch.enable_grad():
+            leaves = (u_source, u_target, f, edge_features[start:end], *matrices)
+            inputs = [t.detach().requires_grad_() for t in leaves]
+            gates = plan.gates(*inputs[:4], inputs[4:], start, end)
+        values = gates.tensors()
+        chunk = NeuralChunk(plan, nodes, projections, weights, gates, kept)
+        grad_rows = plan.segments.spread(plan.output_matrices[start:end], grad_out, nodes)
+        gradients = chunk.backward(
+            grad_rows[:, : plan.num_neural_rows], (x_source, x_target), (grad_x_source, grad_x_target),
+            grad_projections, grad_weights,
+        )  # fmt: skip
+        gradients.append(grad_rows[:, plan.low_positions])
+        if gates.full is not None and gates.full_attention is not None:
+            target = plan.segments.spread(gates.full.detach().mT, grad_out, nodes).squeeze(1)
+            edge_grad = grad_out[plan.edges.target[start:end]]
+            gradients.append(torch.bmm(edge_grad, gates.full_attention.detach().unsqueeze(-1)))
+            gradients.append(target)
+        # Fixed attention coefficients and the like depend on nothing.
+        live = [k for k, value in enumerate(values) if value.requires_grad]
+        found = torch.autograd.grad(
+            [values[k] for k in live],
+            [*inputs, *plan.gate_parameters()],
+            [gradients[k] for k in live],
+            allow_unused=True,
+        )
+        sums = [grad_u_source, grad_u_target, grad_f, grad_features[start:end], *grad_matrices, *grad_parameters]
+        for total, part in zip(sums, found):
+            if part is not None:
+                total.add_(part)
+    return (None, None, None, *totals)
 
 
 def _split(
@@ -257,3 +272,10 @@ def _split(
     count = len(plan.message.networks)
     weights = [NeuralWeights(*rest[4 * k : 4 * k + 4]) for k in range(count)]
     return projections, matrices, weights, rest[4 * count :]
+
+
+def _cast_weights(weights: list[NeuralWeights], dtype: torch.dtype) -> list[NeuralWeights]:
+    """Matrices of the large products in ``dtype``; the first bias is added in full precision."""
+    return [
+        NeuralWeights(w.first.to(dtype), w.first_bias, w.second.to(dtype), w.second_bias.to(dtype)) for w in weights
+    ]

@@ -51,7 +51,7 @@ class EdgeAttention(nn.Module):
     def forward(
         self,
         f: Float[Tensor, "nodes invariant"],
-        edge_features: Float[Tensor, "edges channels"],
+        edge_features: Float[Tensor, "edges edge_channels"],
         source: Int[Tensor, "edges"],
         target: Int[Tensor, "edges"],
     ) -> Float[Tensor, "edges terms channels"]:
@@ -75,7 +75,7 @@ class FixedEdgeAttention(nn.Module):
     def forward(
         self,
         f: Float[Tensor, "nodes invariant"],
-        edge_features: Float[Tensor, "edges channels"],
+        edge_features: Float[Tensor, "edges edge_channels"],
         source: Int[Tensor, "edges"],
         target: Int[Tensor, "edges"],
     ) -> Float[Tensor, "edges terms one"]:

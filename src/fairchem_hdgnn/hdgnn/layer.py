@@ -45,6 +45,7 @@ class Graph:
         source: atom j of each edge.
         target: atom i of each edge, ascending.
         basis: distance basis of each edge.
+        compute_dtype: of large matrix products.
         members: for each resolution, which edges it has.
         edge_sets: for each resolution, its edges.
     """
@@ -53,6 +54,7 @@ class Graph:
     source: Int[Tensor, "edges"]
     target: Int[Tensor, "edges"]
     basis: Float[Tensor, "edges centres"]
+    compute_dtype: torch.dtype
     members: list[Tensor]
     edge_sets: list[EdgeSet]
 
@@ -92,6 +94,7 @@ class MessageBlock(nn.Module):
         f: Float[Tensor, "nodes invariant"],
         edge_features: Float[Tensor, "edges edge_channels"],
         edges: EdgeSet,
+        compute_dtype: torch.dtype,
     ) -> Float[Tensor, "nodes block_coefficients channels"]:
         """Sum of the messages into each atom, up to the block's degree."""
         x = x[:, : num_coefficients(self.size.lmax)]
@@ -100,7 +103,7 @@ class MessageBlock(nn.Module):
             x_source, x_target = self.extra_linear[0](x), self.extra_linear[1](x)
         if self.fast:
             keep = self.keeps_activations and torch.is_grad_enabled()
-            plan = HybridPlan(self, edges, x.shape[0], self.only_scalars, keep)
+            plan = HybridPlan(self, edges, x.shape[0], self.only_scalars, keep, compute_dtype)
             return aggregate_hybrid(plan, x_source, x_target, f, edge_features)
         attention = self.attention(f, edge_features, edges.source, edges.target)
         messages = self.message(
@@ -141,10 +144,10 @@ class Layer(nn.Module):
         normalised = (x if self.norm is None else self.norm(x)) * self.feature_scale
         message = torch.zeros_like(x)
         for block, members, edges in zip(self.blocks, graph.members, graph.edge_sets):
-            summed = block(normalised, f, features[members], edges)
+            summed = block(normalised, f, features[members], edges, graph.compute_dtype)
             message[:, : summed.shape[1]] += summed
         if self.branch is not None:
             # Only the nearest neighbours feed the branch where there are two resolutions, as in the authors' code.
             near = graph.edge_sets[0]
             f = self.branch(f, features[graph.members[0]], near.target)
-        return self.update(x, message), f
+        return self.update(x, message, graph.compute_dtype), f

@@ -13,6 +13,7 @@ from torch.nn.functional import silu
 from fairchem_hdgnn.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.hdgnn.layer import EdgeSet, Graph, Layer
 from fairchem_hdgnn.nn.heads import EnergyHead, ForceHead, sum_over_systems
+from fairchem_hdgnn.nn.precision import compute_dtype, full_precision
 from fairchem_hdgnn.nn.radial import GaussianBasis
 from fairchem_hdgnn.so3.frame_source import FrameSource
 from fairchem_hdgnn.so3.layout import num_coefficients
@@ -49,14 +50,16 @@ class Backbone(nn.Module):
         edge_frames: Float[Tensor, "edges 3 3"],
     ) -> tuple[Float[Tensor, "nodes coefficients channels"], Float[Tensor, "nodes invariant"]]:
         """Node embedding x^K (coefficients up to lmax) and invariant features f^K."""
-        graph = self.graph(atomic_numbers, edge_index, edge_vec, edge_frames)
-        f = self.element_embedding(atomic_numbers)
-        scalars = silu(self.scalar_embedding(f))
-        x = scalars.new_zeros(scalars.shape[0], num_coefficients(self.config.lmax), scalars.shape[1])
-        x[:, 0] = scalars
-        for layer in self.layers:
-            x, f = layer(x, f, graph)
-        return x, f
+        dtype = compute_dtype(edge_vec)
+        with full_precision(edge_vec):
+            graph = self.graph(atomic_numbers, edge_index, edge_vec, edge_frames, dtype)
+            f = self.element_embedding(atomic_numbers)
+            scalars = silu(self.scalar_embedding(f))
+            x = scalars.new_zeros(scalars.shape[0], num_coefficients(self.config.lmax), scalars.shape[1])
+            x[:, 0] = scalars
+            for layer in self.layers:
+                x, f = layer(x, f, graph)
+            return x, f
 
     def graph(
         self,
@@ -64,6 +67,7 @@ class Backbone(nn.Module):
         edge_index: Int[Tensor, "2 edges"],
         edge_vec: Float[Tensor, "edges 3"],
         edge_frames: Float[Tensor, "edges 3 3"],
+        dtype: torch.dtype,
     ) -> Graph:
         """Sort edges by target and distance, split them by resolution, build the Wigner-D matrices."""
         distance = edge_vec.norm(dim=-1)
@@ -83,7 +87,7 @@ class Backbone(nn.Module):
             members = [near.nonzero().squeeze(-1), (~near).nonzero().squeeze(-1)]
             edge_sets = [EdgeSet(source[m], target[m], rotation.subset(m)) for m in members]
         basis = self.basis(distance[order])
-        return Graph(atomic_numbers, source, target, basis, members, edge_sets)
+        return Graph(atomic_numbers, source, target, basis, dtype, members, edge_sets)
 
 
 class InvariantReadout(nn.Module):
@@ -116,10 +120,11 @@ class EnergyReadout(nn.Module):
         num_systems: int,
     ) -> Float[Tensor, "systems"]:
         """Sum over the atoms of each system."""
-        energy = self.sphere(x, batch, num_systems)
-        if self.invariant is not None:
-            energy = energy + self.readout_weight * sum_over_systems(self.invariant(f), batch, num_systems)
-        return energy
+        with full_precision(x):
+            energy = self.sphere(x, batch, num_systems)
+            if self.invariant is not None:
+                energy = energy + self.readout_weight * sum_over_systems(self.invariant(f), batch, num_systems)
+            return energy
 
 
 class HDGNNNetwork(nn.Module):

@@ -78,6 +78,10 @@ class NeuralChunk:
     def _c(self, evaluation: Evaluation) -> Tensor:
         return self.c_pair if evaluation.uses_pair_features else self.c_single
 
+    def _cast(self, value: Tensor) -> Tensor:
+        """In the dtype of large matrix products."""
+        return value.to(self.plan.compute_dtype)
+
     def _rows(self, flat: Float[Tensor, "edges outputs"]) -> Float[Tensor, "edges rows channels"]:
         return flat.unflatten(-1, (self.plan.num_neural_rows, -1))
 
@@ -103,7 +107,7 @@ class NeuralChunk:
             if evaluation.rotated:
                 key = (evaluation.network, evaluation.role)
                 if key not in products:
-                    products[key] = rotated[evaluation.role] @ weights.first.T
+                    products[key] = self._cast(rotated[evaluation.role]) @ weights.first.T
                 value = value + products[key]
             result.append(value)
         return result
@@ -121,7 +125,7 @@ class NeuralChunk:
         """Second layer of a group, before the optional activation."""
         weights = self.weights[group.network]
         bias = weights.second_bias * len(group.evaluations)
-        return torch.addmm(bias, _summed(hidden, group), weights.second.T, out=out)
+        return torch.addmm(bias, self._cast(_summed(hidden, group)), weights.second.T, out=out)
 
     def forward(
         self, x_source: Tensor, x_target: Tensor, keep: bool, out: Float[Tensor, "edges rows channels"]
@@ -132,7 +136,7 @@ class NeuralChunk:
         hidden = [silu(value).mul_(self._c(e)) for value, e in zip(before, plan.evaluations.hidden)]
         results = []
         for group, factor in zip(plan.evaluations.groups, self.factors):
-            buffer = plan.workspace.take("result", hidden[0], len(self.source), plan.num_outputs)
+            buffer = plan.workspace.take("result", self._cast(hidden[0][:0]), len(self.source), plan.num_outputs)
             result = self._result(group, hidden, out=None if keep else buffer)
             value = result
             if plan.message.output_activation:
@@ -159,18 +163,18 @@ class NeuralChunk:
 
         grad_attention = grad_rows.new_zeros(grad_rows.shape[0], 3, grad_rows.shape[2])
         grad_hidden: dict[int, Tensor] = {}
-        size = (len(self.source), plan.num_outputs)
+        like, size = self._cast(hidden[0][:0]), (len(self.source), plan.num_outputs)
         for index, (group, factor) in enumerate(zip(plan.evaluations.groups, self.factors)):
-            buffer = plan.workspace.take("result", hidden[0], *size)
-            result = self._result(group, hidden, out=buffer) if self.kept is None else self.kept.results[index]
-            grad_result = plan.workspace.take("gradient", hidden[0], *size)
+            buffer = plan.workspace.take("result", like, *size)
+            result = self.kept.results[index] if self.kept else self._result(group, hidden, out=buffer)
+            grad_result = plan.workspace.take("gradient", like, *size)
             torch.mul(grad_rows, factor, out=self._rows(grad_result))
             value = result
             if plan.message.output_activation:
-                value = plan.workspace.take("activated", hidden[0], *size)
+                value = plan.workspace.take("activated", like, *size)
                 torch.ops.aten.silu.out(result, out=value)
                 torch.ops.aten.silu_backward.grad_input(grad_result, result, grad_input=grad_result)
-            grad_factor = torch.einsum("erc,erc->ec", grad_rows, self._rows(value))
+            grad_factor = (grad_rows * self._rows(value)).sum(1)
             for term in group.terms:
                 grad_attention[:, term] += grad_factor
             self._backward_second(group, grad_result, hidden, grad_hidden, grad_weights[group.network])
@@ -193,9 +197,9 @@ class NeuralChunk:
         grad_hidden: dict[int, Tensor],
         total: NeuralWeights,
     ) -> None:
-        total.second.addmm_(grad_result.T, _summed(hidden, group))
+        _add_product(total.second, grad_result.T, self._cast(_summed(hidden, group)))
         total.second_bias.add_(grad_result.sum(0), alpha=len(group.evaluations))
-        grad_sum = grad_result @ self.weights[group.network].second
+        grad_sum = (grad_result @ self.weights[group.network].second).to(hidden[0].dtype)
         for k in group.evaluations:
             grad_hidden[k] = grad_hidden[k] + grad_sum if k in grad_hidden else grad_sum
 
@@ -217,8 +221,9 @@ class NeuralChunk:
             if evaluation.role in (Role.TARGET, Role.PAIR):
                 of_target.index_add_(0, self.target, grad_before, alpha=evaluation.plain)
         if evaluation.rotated:
-            total.first.addmm_(grad_before.T, rotated[evaluation.role])
-            back = grad_before @ weights.first
+            grad_product = self._cast(grad_before)
+            _add_product(total.first, grad_product.T, self._cast(rotated[evaluation.role]))
+            back = (grad_product @ weights.first).to(grad_before.dtype)
             present = grad_rotated.get(evaluation.role)
             grad_rotated[evaluation.role] = back if present is None else present.add_(back)
 
@@ -232,6 +237,14 @@ class NeuralChunk:
         target = self._rows(grad_rotated[Role.TARGET].add_(pair))
         grad_x[0].index_add_(0, self.source, torch.bmm(matrices.mT, source))
         plan.segments.collect(matrices, target, self.nodes, grad_x[1])
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """``total += a @ b``, summed over chunks in the dtype of ``total``."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total.add_(a @ b)
 
 
 def _summed(hidden: list[Tensor], group: Group) -> Tensor:

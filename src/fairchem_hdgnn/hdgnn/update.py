@@ -53,15 +53,18 @@ class UpdateBlock(ConstantsModule):
         self.excitation = SqueezeExcitation(2 * channels) if config.squeeze_excitation else None
 
     def forward(
-        self, x: Float[Tensor, "nodes coefficients channels"], message: Float[Tensor, "nodes coefficients channels"]
+        self,
+        x: Float[Tensor, "nodes coefficients channels"],
+        message: Float[Tensor, "nodes coefficients channels"],
+        compute_dtype: torch.dtype,
     ) -> Float[Tensor, "nodes coefficients channels"]:
-        """The next x from the current one and the summed messages."""
+        """The next x from the current one and the summed messages; ``compute_dtype`` is that of the widest layer."""
         functions = [x, message] if self.shortcut else [message]
         if self.antipodal:
             functions = [part for f in functions for part in (f, self.sign * f)]
         if self.implementation is Implementation.REFERENCE:
             return self._on_grid(functions)
-        return self._on_coefficients(functions)
+        return self._on_coefficients(functions, compute_dtype)
 
     def _on_grid(self, functions: list[Tensor]) -> Tensor:
         """The plain equations: every layer at every grid point."""
@@ -71,7 +74,7 @@ class UpdateBlock(ConstantsModule):
             hidden = hidden * self.excitation(hidden.mean(dim=1)).unsqueeze(1)
         return self.grid.coefficients(self.third(hidden))
 
-    def _on_coefficients(self, functions: list[Tensor]) -> Tensor:
+    def _on_coefficients(self, functions: list[Tensor], compute_dtype: torch.dtype) -> Tensor:
         """The same with the outer linear layers applied to coefficients, of which there are four times fewer.
 
         They act on channels and so commute with the transforms; the last bias is a constant function, which has only
@@ -79,7 +82,10 @@ class UpdateBlock(ConstantsModule):
         """
         mixed = linear(torch.cat(functions, dim=-1), self.first.weight)
         hidden = silu(self.grid.values(mixed) + self.first.bias)
-        hidden = silu(self.second(hidden))
+        second = linear(
+            hidden.to(compute_dtype), self.second.weight.to(compute_dtype), self.second.bias.to(compute_dtype)
+        )
+        hidden = silu(second).to(hidden.dtype)
         if self.excitation is not None:
             scale = self.excitation(hidden.mean(dim=1)).unsqueeze(1)
             result = linear(self.grid.coefficients(hidden) * scale, self.third.weight)

@@ -13,7 +13,8 @@ from fairchem_hdgnn.so3.layout import degree_index, num_coefficients
 class DegreeLayerNorm(ConstantsModule):
     """Each degree divided by its root mean square over orders and channels, then scaled per channel.
 
-    Degree 0 first loses its mean over channels if ``centred``, and gets a bias. Equivariant: a rotation changes neither statistic.
+    Degree 0 first loses its mean over channels if ``centred``, and gets a bias. A rotation changes
+    neither statistic, so the layer is equivariant.
 
     Args:
         lmax: largest degree.

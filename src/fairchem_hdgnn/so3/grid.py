@@ -83,12 +83,13 @@ def fibonacci_points(count: int) -> Float[Tensor, "points 3"]:
     """SCN's sample of the sphere: a Fibonacci lattice, each point's length scaled by its local sparsity.
 
     The scale is the inverse of a Gaussian density estimate of width 0.15 (mean 1), as in SCN (Zitnick et al.,
-    2022), where it acts through ``|r|**l`` of harmonics that are not normalised; float64.
+    2022), where it acts through ``|r|**l`` of harmonics that are not normalised. Formed in float32, as models have
+    been trained with it: azimuths of hundreds of radians are rounded by 1e-5, which forces show. Returned as float64.
     """
-    index = torch.arange(count, dtype=torch.float64)
+    index = torch.arange(count, dtype=torch.float32)
     azimuth = 2 * torch.pi * index / ((1 + 5**0.5) / 2)
     polar = torch.arccos(1 - 2 * (index + 0.5) / count)
-    points = torch.stack([azimuth.cos() * polar.sin(), azimuth.sin() * polar.sin(), polar.cos()], -1)
+    points = torch.stack([azimuth.cos() * polar.sin(), azimuth.sin() * polar.sin(), polar.cos()], -1).double()
     density = torch.exp(-torch.cdist(points, points).square() / 0.15).sum(-1)
     sparsity = 1 / density
     return points * (sparsity / sparsity.mean()).unsqueeze(-1)

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-
 _PER_NODE_WORK = 500_000
 """Multiply-adds per atom from which the overhead of a call per atom no longer shows."""
 
