@@ -67,13 +67,13 @@ def _attention(value: Any) -> Attention | FixedAttention:
 
 @dataclass(frozen=True)
 class HDGNNConfig:
-    """Hyper-parameters of the network. ``None`` stands for "as the preset has it".
+    """Hyper-parameters of the network. Keys left out (``None``) are filled by the preset or from other keys.
 
     The four that matter most, with the paper's names: ``lmax`` (L), ``lmax_metp`` (L'), ``num_layers`` (K),
     ``sphere_channels`` (C).
 
     Attributes:
-        preset: ``authors`` or ``paper``; fills the options below that are left out.
+        preset: ``paper`` or ``authors``; fills the options below that are left out.
         lmax: largest degree L of the node embedding. Cost of the networks grows as L (``mmax: 1``) or L**2.
         lmax_metp: largest degree L' of the tensor product's result, at most ``lmax``; 2 if absent.
         num_layers: message-passing rounds K.
@@ -117,12 +117,12 @@ class HDGNNConfig:
         implementation: fast, or the plain equations.
     """
 
-    preset: Preset = choice(Preset, Preset.AUTHORS)
+    preset: Preset = choice(Preset, Preset.PAPER)
     lmax: int = integer(6, minimum=0, maximum=10)
-    lmax_metp: int | None = integer(None, minimum=0)
+    lmax_metp: int = integer(None, minimum=0)
     num_layers: int = integer(16)
     sphere_channels: int = integer(128)
-    mmax: int | None = integer(None, minimum=0)
+    mmax: int = integer(None, minimum=0)
     hidden_channels: int = integer(512)
     edge_channels: int = integer(128)
     invariant_channels: int = integer(256)
@@ -130,26 +130,26 @@ class HDGNNConfig:
     distance_resolution: float = real(0.02, above=0.0)
     basis_width: float = real(2.0, above=0.0)
     max_num_elements: int = integer(90, minimum=2)
-    num_resolutions: int | None = integer(None, maximum=2)
+    num_resolutions: int = integer(None, maximum=2)
     near_neighbors: int = integer(12)
-    lmax_far: int | None = integer(None, minimum=0)
-    hidden_channels_far: int | None = integer(None)
+    lmax_far: int = integer(None, minimum=0)
+    hidden_channels_far: int = integer(None)
     message: Message = choice(Message, Message.HYBRID)
     tensor_product: TensorProduct = choice(TensorProduct, TensorProduct.METP)
     attention: Attention | FixedAttention = checked(Attention.SIGMOID, _attention)
-    gate_inputs: GateInputs | None = choice(GateInputs, None)
-    full_degree_product: bool | None = switch(None)
-    output_activation: bool | None = switch(None)
+    gate_inputs: GateInputs = choice(GateInputs, None)
+    full_degree_product: bool = switch(None)
+    output_activation: bool = switch(None)
     mlp: Mlp = choice(Mlp, Mlp.SHARED)
     neural_input: NeuralInput = choice(NeuralInput, NeuralInput.SPLIT)
     extra_linear: bool = switch(False)
-    layer_norm: LayerNorm | None = choice(LayerNorm, None)
-    feature_scale: float | None = real(None, above=0.0)
+    layer_norm: LayerNorm = choice(LayerNorm, None)
+    feature_scale: float = real(None, above=0.0)
     invariant_branch: bool = switch(True)
-    branch_scale: float | None = real(None, above=0.0)
+    branch_scale: float = real(None, above=0.0)
     antipodal: Antipode = choice(Antipode, Antipode.EXACT)
     shortcut: bool = switch(True)
-    squeeze_excitation: bool | None = switch(None)
+    squeeze_excitation: bool = switch(None)
     readout_weight: float = real(0.0)
     num_sphere_samples: int = integer(128)
     energy_scale: float = real(1.0)

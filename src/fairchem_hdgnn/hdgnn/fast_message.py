@@ -7,6 +7,7 @@ value and gradient. What differs is the order of the work (:mod:`~fairchem_hdgnn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -166,7 +167,7 @@ def _projections(plan: HybridPlan, x_source: Tensor, x_target: Tensor) -> list[T
     """``W x`` of each network, per atom: for sources and for targets. Empty tensors where none is needed."""
     message = plan.message
     inputs = {Role.SOURCE: x_source, Role.TARGET: x_target}
-    projections = []
+    projections: list[Tensor] = []
     for index, network in enumerate(message.networks):
         for role, x in inputs.items():
             used = any(
@@ -222,11 +223,14 @@ class _Aggregate(torch.autograd.Function):
 def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     plan = ctx.plan
     x_source, x_target, u_source, u_target, f, edge_features, *tensors = ctx.saved_tensors
-    projections, matrices, weights, _ = _split(plan, *ctx.counts, tensors)
+    num_projections, num_matrices = ctx.counts
+    projections, matrices, weights, _ = _split(plan, num_projections, num_matrices, tensors)
     weights = _cast_weights(weights, plan.compute_dtype)
     totals = [torch.zeros_like(t) for t in ctx.saved_tensors]
     grad_x_source, grad_x_target, grad_u_source, grad_u_target, grad_f, grad_features, *grad_tensors = totals
-    grad_projections, grad_matrices, grad_weights, grad_parameters = _split(plan, *ctx.counts, grad_tensors)
+    grad_projections, grad_matrices, grad_weights, grad_parameters = _split(
+        plan, num_projections, num_matrices, grad_tensors
+    )
     for nodes, kept in zip(plan.chunks, ctx.kept):
         start, end = plan.segments.edge_range(nodes)
         with torch.enable_grad():
@@ -262,13 +266,12 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _split(
-    plan: HybridPlan, num_projections: int, num_matrices: int, tensors: Any
+    plan: HybridPlan, num_projections: int, num_matrices: int, tensors: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor], list[NeuralWeights], list[Tensor]]:
     """Separate the flat arguments of ``_Aggregate``: projections, product matrices, networks, gate parameters."""
-    tensors = list(tensors)
-    projections = tensors[:num_projections]
-    matrices = tensors[num_projections : num_projections + num_matrices]
-    rest = tensors[num_projections + num_matrices :]
+    projections = list(tensors[:num_projections])
+    matrices = list(tensors[num_projections : num_projections + num_matrices])
+    rest = list(tensors)[num_projections + num_matrices :]
     count = len(plan.message.networks)
     weights = [NeuralWeights(*rest[4 * k : 4 * k + 4]) for k in range(count)]
     return projections, matrices, weights, rest[4 * count :]

@@ -79,6 +79,7 @@ class MessageBlock(nn.Module):
         self.message = MESSAGES[config.message](config, size)
         self.fast = config.implementation is Implementation.FAST and config.message is Message.HYBRID
         num_terms = self.message.num_terms
+        self.attention: FixedEdgeAttention | EdgeAttention
         if isinstance(config.attention, tuple):
             self.attention = FixedEdgeAttention(config.attention, num_terms)
         else:
