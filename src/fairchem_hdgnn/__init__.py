@@ -9,12 +9,25 @@ from __future__ import annotations
 import importlib.util
 import warnings
 
-__all__ = ["HDGNN", "HDGNNBackbone", "HDGNNEnergyHead", "HDGNNForceHead", "SafeLmdbDataset", "Trainer", "calculator"]
+__all__ = [
+    "ESCN",
+    "HDGNN",
+    "ESCNBackbone",
+    "ESCNEnergyHead",
+    "ESCNForceHead",
+    "HDGNNBackbone",
+    "HDGNNEnergyHead",
+    "HDGNNForceHead",
+    "SafeLmdbDataset",
+    "Trainer",
+    "calculator",
+]
 
 try:
     from fairchem_hdgnn.data.safe_lmdb import SafeLmdbDataset
     from fairchem_hdgnn.integration import excepthook
     from fairchem_hdgnn.integration.calculator import calculator
+    from fairchem_hdgnn.integration.escn_models import ESCN, ESCNBackbone, ESCNEnergyHead, ESCNForceHead
     from fairchem_hdgnn.integration.models import HDGNN, HDGNNBackbone, HDGNNEnergyHead, HDGNNForceHead
     from fairchem_hdgnn.integration.trainer import Trainer
 except Exception as error:

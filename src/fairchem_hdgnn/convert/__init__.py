@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from fairchem_hdgnn.convert.authors_hdgnn import from_authors_hdgnn
+from fairchem_hdgnn.convert.fairchem_escn import from_fairchem_escn
 
-__all__ = ["from_authors_hdgnn"]
+__all__ = ["from_authors_hdgnn", "from_fairchem_escn"]

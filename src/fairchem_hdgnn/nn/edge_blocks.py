@@ -68,15 +68,17 @@ def group_edges(node: Int[Tensor, "edges"], num_nodes: int, edges_per_block: int
 
 
 def _cuts(degrees: list[int], edges_per_block: int) -> list[tuple[int, int]]:
-    """Ranges of atoms, degrees ascending: equal shares of about ``edges_per_block`` slots, atoms without edges left out."""
+    """Ranges of atoms, degrees ascending: equal shares of about ``edges_per_block`` slots.
+
+    Atoms without edges are left out. A range also ends where the padding of its first atom would exceed a quarter.
+    """
     first = next((k for k, degree in enumerate(degrees) if degree > 0), len(degrees))
     total = sum(degrees)
     share = total / max(1, round(total / edges_per_block))
-    ranges, slots = [], 0.0
-    for last in range(first + 1, len(degrees) + 1):
-        slots = degrees[last - 1] * (last - first)
-        following = slots + degrees[last] if last < len(degrees) else 0
-        if last == len(degrees) or following > share + 0.5 * degrees[last] or degrees[last] > 1.25 * degrees[first] + 1:
+    ranges = []
+    for last in range(first + 1, len(degrees)):
+        widest = degrees[last]
+        if (last - first + 0.5) * widest > share or widest > 1.25 * degrees[first] + 1:
             ranges.append((first, last))
             first = last
-    return ranges
+    return [*ranges, (first, len(degrees))] if first < len(degrees) else ranges

@@ -22,19 +22,28 @@ class SphereReadout(ConstantsModule):
         lmax: largest degree.
         channels: channels of x.
         num_samples: number of points.
+        output_bias: whether the last layer has a bias; eSCN's has none.
     """
 
     points: Tensor
+    points_mean: Tensor
     harmonics: Tensor
 
-    def __init__(self, lmax: int, channels: int, num_samples: int) -> None:
+    def __init__(self, lmax: int, channels: int, num_samples: int, output_bias: bool = True) -> None:
         super().__init__()
         self.first = nn.Linear(channels, channels)
         self.second = nn.Linear(channels, channels)
-        self.third = nn.Linear(channels, 1)
-        points = fibonacci_points(num_samples)
-        harmonics = o3.spherical_harmonics(list(range(lmax + 1)), points, normalize=False, normalization="integral")
-        self.register_constant("points", points)
+        self.third = nn.Linear(channels, 1, bias=output_bias)
+        self.lmax = lmax
+        self.use_points(fibonacci_points(num_samples))
+
+    def use_points(self, points: Float[Tensor, "points 3"]) -> None:
+        """Sample at these points; their lengths weigh the degrees."""
+        harmonics = o3.spherical_harmonics(
+            list(range(self.lmax + 1)), points.double(), normalize=False, normalization="integral"
+        )
+        self.register_constant("points", points.double())
+        self.register_constant("points_mean", points.double().mean(0))
         self.register_constant("harmonics", harmonics)
 
     def forward(self, x: Float[Tensor, "nodes coefficients channels"]) -> Float[Tensor, "nodes points"]:
@@ -52,11 +61,14 @@ class EnergyHead(nn.Module):
         channels: channels of x.
         num_samples: points of the sphere.
         scale: constant factor; fairchem's eSCN has 0.001.
+        output_bias: whether the readout ends with a bias.
     """
 
-    def __init__(self, lmax: int, channels: int, num_samples: int, scale: float = 1.0) -> None:
+    def __init__(
+        self, lmax: int, channels: int, num_samples: int, scale: float = 1.0, output_bias: bool = True
+    ) -> None:
         super().__init__()
-        self.readout = SphereReadout(lmax, channels, num_samples)
+        self.readout = SphereReadout(lmax, channels, num_samples, output_bias)
         self.scale = scale
 
     def forward(
@@ -70,14 +82,17 @@ class EnergyHead(nn.Module):
 class ForceHead(nn.Module):
     """Force on each atom, eV/Å: ``mean_r g(r) r`` over sample points r."""
 
-    def __init__(self, lmax: int, channels: int, num_samples: int) -> None:
+    def __init__(self, lmax: int, channels: int, num_samples: int, output_bias: bool = True) -> None:
         super().__init__()
-        self.readout = SphereReadout(lmax, channels, num_samples)
+        self.readout = SphereReadout(lmax, channels, num_samples, output_bias)
 
     def forward(self, x: Float[Tensor, "nodes coefficients channels"]) -> Float[Tensor, "nodes 3"]:
         """Direct forces (not the gradient of the energy)."""
         values = self.readout(x)
-        return values @ self.readout.points.to(values.dtype) / values.shape[-1]
+        # Forces come from small differences between points; removing the mean first keeps their digits.
+        mean = values.mean(-1, keepdim=True)
+        points = self.readout.points.to(values.dtype)
+        return (values - mean) @ points / values.shape[-1] + mean * self.readout.points_mean.to(values.dtype)
 
 
 def sum_over_systems(node_values: Float[Tensor, "nodes"], batch: Tensor, num_systems: int) -> Float[Tensor, "systems"]:

@@ -1,0 +1,165 @@
+"""The summed messages of one layer, one block of edges at a time: the fast path.
+
+The same function as :meth:`fairchem_hdgnn.escn.message.MessageBlock.reference`, arranged so that
+
+- the inner weights V act on unrotated features, once per atom instead of once per edge: ``V (D x) = D (V x)`` degree
+  by degree, and the sum over degrees is one product of an edge's turned row of D with the atom's ``V x``;
+- the outer product of an order is one matrix product for both inputs and both terms;
+- rotating back and summing into an atom is one matrix product per atom over all its edges;
+- where x has only l = 0, as in the first layer, only m = 0 and the latitudes of the grid are left;
+- the backward pass recomputes a block instead of keeping it. Only the hidden values of source atoms are held for all
+  edges of a layer at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad, silu
+
+from fairchem_hdgnn.escn.block_products import Activation, BlockProducts, Weights
+from fairchem_hdgnn.escn.geometry import Geometry, Rotations
+from fairchem_hdgnn.nn.edge_blocks import Block
+from fairchem_hdgnn.nn.so2 import SO2Convolution
+from fairchem_hdgnn.so3.layout import num_coefficients
+
+SOURCE, TARGET = 0, 1
+
+
+def blockwise_message(
+    convolution: SO2Convolution,
+    activation: Activation,
+    geometry: Geometry,
+    rotations: Rotations,
+    x: Float[Tensor, "nodes coefficients channels"],
+    edge_features: Float[Tensor, "edges edge_channels"],
+) -> Float[Tensor, "nodes all_coefficients channels"]:
+    """Messages summed over the edges into each atom, differentiable in x, edge features and weights.
+
+    Args:
+        convolution: the SO(2) convolution of source and target features.
+        activation: the point-wise SiLU, for the rows of ``rotations``.
+        geometry: the graph.
+        rotations: ``geometry.rotations``, or ``geometry.zonal`` where x has only l = 0.
+        x: node embedding, all coefficients or l = 0 alone.
+        edge_features: features of each edge.
+    """
+    dtype = rotations.rows.dtype
+    parameters = Weights(
+        convolution.scale.weight, convolution.scale.bias, tuple(convolution.inner), tuple(convolution.outer)
+    )
+    weights = (parameter.to(dtype) for parameter in parameters.flat())
+    with torch.autocast(x.device.type, enabled=False):
+        summed = _BlockwiseMessage.apply(
+            convolution, activation, geometry, rotations, x.to(dtype), edge_features.to(dtype), *weights
+        )
+    return summed.to(x.dtype)
+
+
+class _BlockwiseMessage(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        convolution: SO2Convolution,
+        activation: Activation,
+        geometry: Geometry,
+        rotations: Rotations,
+        x: Tensor,
+        edge_features: Tensor,
+        *flat_weights: Tensor,
+    ) -> Tensor:
+        weights = Weights.from_flat(convolution.lmax, flat_weights)
+        products = BlockProducts(weights, rotations, activation, convolution.hidden_channels)
+        ctx.products, ctx.geometry = products, geometry
+        ctx.save_for_backward(x, edge_features)
+        features = _with_none(edge_features)
+        source_hidden = _source_hidden(products, geometry, x)
+        result = x.new_zeros(x.shape[0], num_coefficients(convolution.lmax), x.shape[2])
+        for block in geometry.target.blocks:
+            hidden = _hidden(products, geometry, x, source_hidden, block)
+            scales = silu(products.unscaled(features[geometry.target.edges[block.slots]]))
+            y = products.outer(products.gate(hidden, scales), x.shape[2])
+            products.activate(y)
+            rows = _rows_of_atoms(rotations, block)
+            result[block.nodes] = torch.bmm(rows.mT, y.view(*rows.shape[:2], -1))
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        products, geometry = ctx.products, ctx.geometry
+        x, edge_features = ctx.saved_tensors
+        total = products.weights.zeros()
+        features = _with_none(edge_features)
+        features_gradient, x_gradient = torch.zeros_like(features), torch.zeros_like(x)
+        source_hidden = _source_hidden(products, geometry, x)
+        for block in geometry.target.blocks:
+            edges = geometry.target.edges[block.slots]
+            hidden = _hidden(products, geometry, x, source_hidden, block)
+            unscaled = products.unscaled(features[edges])
+            scales = silu(unscaled)
+            gated = products.gate(hidden, scales)
+            y = products.outer(gated, x.shape[2])
+
+            upstream = torch.bmm(_rows_of_atoms(products.rotations, block), gradient[block.nodes])
+            products.activate_backward(y, upstream.view(y.shape))
+            products.outer_backward(gated, y, total)
+            scales_gradient = products.gate_backward(hidden, scales, gated)
+            unscaled_gradient = torch.ops.aten.silu_backward(scales_gradient, unscaled)
+            features_gradient[edges] = products.unscaled_backward(features[edges], unscaled_gradient, total)
+            # Each slot's hidden values are needed once, so their gradient takes their place.
+            for values, block_values in zip(source_hidden, hidden[SOURCE]):
+                values.index_copy_(0, geometry.source_slot[block.slots], block_values)
+            x_gradient[block.nodes] += products.inner_backward(
+                _block_features(x, block), TARGET, products.rotations.turned_target, block, hidden[TARGET], total
+            )
+        for block in geometry.source.blocks:
+            hidden_gradient = [values[block.slots] for values in source_hidden]
+            x_gradient[block.nodes] += products.inner_backward(
+                _block_features(x, block), SOURCE, products.rotations.turned_source, block, hidden_gradient, total
+            )
+        weights = products.weights.flat()
+        weight_gradients = (sum_.to(weight.dtype) for sum_, weight in zip(total.flat(), weights))
+        return None, None, None, None, x_gradient, features_gradient[:-1], *weight_gradients
+
+
+def _with_none(edge_features: Tensor) -> Float[Tensor, "edges_and_none edge_channels"]:
+    """Edge features and a row of zeros for empty slots."""
+    return pad(edge_features, (0, 0, 0, 1))
+
+
+def _rows_of_atoms(rotations: Rotations, block: Block) -> Float[Tensor, "nodes slot_rows coefficients"]:
+    """D of a block, the rows of all edges of an atom one below another."""
+    rows = rotations.rows[block.slots]
+    return rows.view(block.nodes.shape[0], -1, rows.shape[-1])
+
+
+def _block_features(x: Tensor, block: Block) -> Float[Tensor, "coefficients nodes channels"]:
+    return x[block.nodes].transpose(0, 1).contiguous()
+
+
+def _source_hidden(
+    products: BlockProducts, geometry: Geometry, x: Tensor
+) -> list[Float[Tensor, "slots_and_none signs hidden"]]:
+    """Hidden values of the source atoms per term, in slots of ``geometry.source``; the last slot is for "none"."""
+    slots, turned = geometry.source.edges.shape[0], products.rotations.turned_source
+    hidden = [x.new_empty(slots + 1, matrix.shape[1], products.hidden_channels) for matrix in turned]
+    for block in geometry.source.blocks:
+        for values, block_values in zip(hidden, products.inner(_block_features(x, block), SOURCE, turned, block)):
+            values[block.slots] = block_values
+    for values in hidden:
+        values[slots] = 0.0
+    return hidden
+
+
+def _hidden(
+    products: BlockProducts, geometry: Geometry, x: Tensor, source_hidden: list[Tensor], block: Block
+) -> list[list[Float[Tensor, "slots signs hidden"]]]:
+    """Hidden values of both inputs for the edges of a block of target atoms, per input and term."""
+    slots = geometry.source_slot[block.slots]
+    target = products.inner(_block_features(x, block), TARGET, products.rotations.turned_target, block)
+    return [[values.index_select(0, slots) for values in source_hidden], target]

@@ -1,0 +1,71 @@
+"""eSCN as fairchem models: plain, and as hydra backbone with heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fairchem.core.common.registry import registry
+from fairchem.core.models.base import BackboneInterface, HeadInterface
+from torch import Tensor, nn
+
+from fairchem_hdgnn.escn.config import ESCNConfig
+from fairchem_hdgnn.escn.network import Backbone, EnergyReadout, ESCNNetwork, make_force_head
+from fairchem_hdgnn.integration.graph import PlainGraphMixin
+from fairchem_hdgnn.integration.models import PlainModel, graph_key_names, split_keys
+
+
+@registry.register_model("escn_so2")
+class ESCN(PlainModel):
+    """eSCN (Passaro & Zitnick, ICML 2023). Keys: :class:`ESCNConfig` and ``GraphSettings``."""
+
+    def __init__(self, **keys: Any) -> None:
+        settings, network_keys = split_keys(keys, "eSCN")
+        super().__init__(settings, ESCNNetwork(ESCNConfig.from_keys(network_keys, graph_key_names())))
+
+
+@registry.register_model("escn_so2_backbone")
+class ESCNBackbone(nn.Module, PlainGraphMixin, BackboneInterface):
+    """eSCN's layers as a hydra backbone. Keys as for :class:`ESCN`."""
+
+    def __init__(self, **keys: Any) -> None:
+        super().__init__()
+        settings, network_keys = split_keys(keys, "eSCN")
+        self.config = ESCNConfig.from_keys(network_keys, graph_key_names())
+        self.adopt(settings, self.config.cutoff, self.config.max_num_elements, self.config.regress_forces)
+        self.backbone = Backbone(self.config)
+
+    def forward(self, data: Any) -> dict[str, Any]:
+        """``draws``: node embedding for each set of edge frames."""
+        numbers, edge_index, edge_vec, batch, num_systems = self.plain_graph(data)
+        frame_draws = self.backbone.frames(edge_vec, numbers[edge_index.T], self.training)
+        draws = [self.backbone(numbers, edge_index, edge_vec, frames) for frames in frame_draws]
+        return {"draws": draws, "batch": batch, "num_systems": num_systems}
+
+
+@registry.register_model("escn_so2_energy_head")
+class ESCNEnergyHead(nn.Module, HeadInterface):
+    """Energy of each system from an :class:`ESCNBackbone`."""
+
+    def __init__(self, backbone: ESCNBackbone) -> None:
+        super().__init__()
+        self.readout = EnergyReadout(backbone.config)
+        self.output_name = backbone.output_name
+
+    def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
+        """``{"energy": [num_systems]}``."""
+        energies = [self.readout(x, emb["batch"], emb["num_systems"]) for x in emb["draws"]]
+        return {self.output_name: torch.stack(energies).mean(0)}
+
+
+@registry.register_model("escn_so2_force_head")
+class ESCNForceHead(nn.Module, HeadInterface):
+    """Direct forces, eV/Å, from an :class:`ESCNBackbone`."""
+
+    def __init__(self, backbone: ESCNBackbone) -> None:
+        super().__init__()
+        self.readout = make_force_head(backbone.config)
+
+    def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
+        """``{"forces": [nodes, 3]}``."""
+        return {"forces": torch.stack([self.readout(x) for x in emb["draws"]]).mean(0)}
