@@ -13,7 +13,6 @@ import argparse
 from pathlib import Path
 
 import torch
-
 from qm9_loop import Run, Session
 
 
@@ -55,8 +54,8 @@ def main() -> None:
         return
     published = ", ".join(f"{model} {mae:g}" for model, mae in result["published_mae"].items())
     print(
-        f"test MAE of {result['target']}: {result['test_mae']:.3f} {result['unit']} after {result['epochs']:.1f} epochs "
-        f"of {args.train_size:,} molecules in {args.minutes:g} min\n"
+        f"test MAE of {result['target']}: {result['test_mae']:.3f} {result['unit']} after {args.minutes:g} min, "
+        f"{result['epochs']:.1f} epochs of {args.train_size:,} molecules\n"
         f"mean predictor {result['mean_predictor_test_mae']:.1f}; published (about 300 epochs): {published}"
     )
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
+from qm9_loop import read_config
 
 from fairchem_hdgnn import HDGNN, SafeLmdbDataset
-from qm9_loop import read_config
 
 
 def milliseconds(work: Callable[[], object], repeats: int) -> float:

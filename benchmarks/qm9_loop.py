@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -96,7 +95,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 class Molecules:
-    """All molecules on one device, padded to the largest, so that a batch and its edges are a few indexing operations."""
+    """All molecules on one device, padded to the largest: a batch and its edges are a few indexing operations."""
 
     def __init__(self, path: Path, target: str, device: str) -> None:
         arrays = np.load(path / "molecules.npz")
@@ -250,7 +249,7 @@ class Session:
             "progress": asdict(self.progress),
         }
         torch.save(state, temporary)
-        os.replace(temporary, self.state_file)
+        temporary.replace(self.state_file)
 
     def _load(self) -> None:
         state = torch.load(self.state_file, map_location=self.run.device, weights_only=True)

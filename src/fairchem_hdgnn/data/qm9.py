@@ -125,7 +125,7 @@ def _molecules(out: Path, preparation: Preparation) -> Molecules:
     source = out / "raw" if preparation.source == "raw" else preparation.source
     kind, stream = read_source(source, preparation.uncharacterised)
     bar = tqdm(stream, f"read {kind}", NUM_CHARACTERISED, unit=" molecules", disable=not preparation.progress)
-    molecules = collect(bar)
+    molecules = collect(iter(bar))
     _check_complete(molecules, preparation.partial)
     splits = split_rows(len(molecules))
     with complete_or_absent(out / MOLECULES_FILE) as temporary:
