@@ -31,6 +31,16 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="unpickle whatever the checkpoint holds; only for files whose origin you know",
     )
+    add_data_format_argument(group)
+
+
+def add_data_format_argument(parser: argparse._ActionsContainer) -> None:
+    """Add ``--data-format``."""
+    parser.add_argument(
+        "--data-format",
+        metavar="FORMAT",
+        help="fairchem's name of the data format (default: safe_lmdb for LMDBs; lmdb unpickles whatever they hold)",
+    )
 
 
 def inference_options(args: argparse.Namespace) -> InferenceOptions:
@@ -46,6 +56,7 @@ def inference_options(args: argparse.Namespace) -> InferenceOptions:
         seed=args.seed,
         model_overrides=_key_values(args.set),
         trusted=args.trust_checkpoint,
+        data_format=args.data_format,
     )
 
 

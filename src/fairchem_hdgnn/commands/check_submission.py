@@ -18,7 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Verify and report."""
-    expected = None if args.data is None else expected_systems(args.data, args.prefix)
+    data_format = args.data_format
+    expected = None if args.data is None else expected_systems(args.data, args.prefix, data_format=data_format)
     arrays = check_submission(args.file, task=args.task, expected=expected, official_counts=official_counts(args))
     print(f"{args.file}: no fault found\n{summary(arrays)}")
     if expected is None:

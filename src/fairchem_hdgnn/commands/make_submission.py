@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fairchem_hdgnn.commands._inference import add_data_format_argument
 from fairchem_hdgnn.evaluation.expected import expected_systems
 from fairchem_hdgnn.evaluation.splits import SUFFIXES
 from fairchem_hdgnn.evaluation.submission import Arrays, make_submission, upload_text
@@ -34,6 +35,7 @@ def add_check_arguments(parser: argparse.ArgumentParser, *, data_required: bool)
         choices=("official", "any"),
         help="whether the number of systems must be OC20's (default: official for test, any for val)",
     )
+    add_data_format_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     arrays = make_submission(
         {suffix: getattr(args, suffix) for suffix in SUFFIXES},
         args.out,
-        expected_systems(args.data, args.prefix),
+        expected_systems(args.data, args.prefix, data_format=args.data_format),
         task=args.task,
         official_counts=official_counts(args),
     )

@@ -30,3 +30,8 @@ def encode(record: Any) -> bytes:
     buffer = io.BytesIO()
     _Pickler(buffer, protocol=5).dump(record)
     return buffer.getvalue()
+
+
+def oc20_pickle(record: Any) -> bytes:
+    """The pickle of a record as OC20's own LMDBs hold it, for any version of torch."""
+    return pickle.dumps(record, protocol=-1)

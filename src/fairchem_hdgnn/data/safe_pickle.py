@@ -9,40 +9,51 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 import re
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch_geometric.data import Data
 
+from fairchem_hdgnn.data.pickle_scan import RefusedError, scan
+
 MAX_DEPTH = 10
-MAX_TUPLES = 10_000
-"""Tuples nested deeper than the C stack allows would end the process when hashed."""
 MAX_BROADCAST = 1_000_000
 """Elements that a tensor may have beyond its storage's by zero strides."""
 
 
-class RefusedError(ValueError):
-    """A pickle that is damaged, or holds what a record has no use for."""
-
-
 class Parts:
-    """Arguments and state of an object that the pickle describes; subclasses say of what."""
+    """Arguments and state of an object that the pickle describes; subclasses say of what and may build it."""
 
     __slots__ = ("arguments", "state")
 
-    def __new__(cls, *arguments: Any) -> Parts:
+    def __init__(self, *arguments: Any) -> None:
         """Remember the arguments."""
-        parts = super().__new__(cls)
-        parts.arguments, parts.state = arguments, None
-        return parts
+        self.arguments, self.state = arguments, None
 
     def __setstate__(self, state: Any) -> None:
-        """Remember the state."""
+        """Remember the state. As long as this is a method, no pickle can set attributes of the class."""
         self.state = state
+
+    def build(self) -> Any:
+        """The object; classes that mean nothing by themselves are refused."""
+        raise RefusedError(f"a bare {type(self).__name__}")
+
+
+class Ignored(Parts):
+    """A class that PyG or numpy mentions and that need not be built."""
+
+    __slots__ = ()
+
+
+class Store(Parts):
+    """PyG 2's ``GlobalStorage``, with the graph's attributes in ``_mapping``."""
+
+    __slots__ = ()
 
 
 class Graph(Parts):
@@ -50,17 +61,19 @@ class Graph(Parts):
 
     __slots__ = ()
 
-
-class Store(Parts):
-    """PyG 2's ``GlobalStorage``; the attributes are in its ``_mapping``."""
-
-    __slots__ = ()
-
-
-class Ignored(Parts):
-    """A class that PyG or numpy mentions and that this module need not build."""
-
-    __slots__ = ()
+    def record(self) -> Data:
+        """The graph as the present PyG has it."""
+        attributes = self.state
+        if "_store" in attributes:
+            attributes = attributes["_store"].state["_mapping"]
+        record = Data()
+        built = record._store._mapping
+        for name, value in attributes.items():
+            if type(name) is not str or name.startswith("_"):
+                raise RefusedError(f"an attribute named {name!r}")
+            if value is not None:
+                built[name] = value if type(value) in _PLAIN else _build(value, MAX_DEPTH)
+        return record
 
 
 class Tensor(Parts):
@@ -76,7 +89,8 @@ class Tensor(Parts):
             raise RefusedError("a tensor with hooks or impossible strides")
         if torch.Size(size).numel() > max(elements.numel(), MAX_BROADCAST):
             raise RefusedError("a tensor larger than its storage")
-        return elements.as_strided(size, stride, offset).requires_grad_(requires_grad)
+        tensor = elements.as_strided(size, stride, offset)
+        return tensor.requires_grad_() if requires_grad else tensor
 
 
 class Storage(Parts):
@@ -92,24 +106,24 @@ class Storage(Parts):
             storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             return torch.tensor([], dtype=storage.dtype).set_(storage)
         dtype = STORAGE_DTYPES[header["type"]]
-        elements = content[header.end() :]
+        elements = bytearray(memoryview(content)[header.end() :])
         if len(elements) != int.from_bytes(header["count"], "little") * dtype.itemsize:
             raise RefusedError("a truncated tensor")
-        return torch.frombuffer(bytearray(elements), dtype=dtype) if elements else torch.empty(0, dtype=dtype)
+        return torch.frombuffer(elements, dtype=dtype) if elements else torch.empty(0, dtype=dtype)
 
 
 class Dtype(Parts):
-    """A ``numpy.dtype`` of numbers or text."""
+    """A ``numpy.dtype`` of numbers or text; its state's second item is the byte order."""
 
     __slots__ = ()
 
-    def build(self) -> np.dtype:
-        """The dtype with its byte order."""
-        code = self.arguments[0]
-        if not re.fullmatch(r"[?biufcSU]\d*", code):
-            raise RefusedError(f"a numpy array of type {code}")
-        byte_order = self.state[1] if self.state else "="
-        return np.dtype(code).newbyteorder("=" if byte_order == "|" else byte_order)
+    def build(self) -> Any:
+        """Refused: an array's type is no value by itself."""
+        raise RefusedError("a bare numpy.dtype")
+
+    def dtype(self) -> np.dtype:
+        """The dtype."""
+        return _numpy_dtype(self.arguments[0], self.state[1] if self.state else "=")
 
 
 class Array(Parts):
@@ -120,7 +134,7 @@ class Array(Parts):
     def build(self) -> np.ndarray:
         """The array."""
         _, shape, dtype, fortran, content = self.state
-        return _array(content, dtype, shape, "F" if fortran else "C")
+        return _array(content, dtype.dtype(), shape, "F" if fortran else "C")
 
 
 class ArrayBuffer(Parts):
@@ -130,7 +144,8 @@ class ArrayBuffer(Parts):
 
     def build(self) -> np.ndarray:
         """The array."""
-        return _array(*self.arguments)
+        content, dtype, shape, order = self.arguments
+        return _array(content, dtype.dtype(), shape, order)
 
 
 class TensorOfArray(Parts):
@@ -151,7 +166,7 @@ class Scalar(Parts):
     def build(self) -> np.generic:
         """The scalar."""
         dtype, content = self.arguments
-        return _array(content, dtype, (1,), "C")[0]
+        return _array(content, dtype.dtype(), (1,), "C")[0]
 
 
 class Bytes(Parts):
@@ -162,15 +177,6 @@ class Bytes(Parts):
     def build(self) -> bytes:
         """The bytes."""
         return self.arguments[0].encode("latin1")
-
-
-def _bytes(content: Any) -> Any:
-    return content.build() if isinstance(content, Bytes) else content
-
-
-def _array(content: Any, dtype: Any, shape: tuple[int, ...], order: str) -> np.ndarray:
-    real_dtype = dtype.build()
-    return np.frombuffer(_bytes(content), dtype=real_dtype).reshape(shape, order=order).copy(order=order)
 
 
 ADMITTED = {
@@ -193,18 +199,6 @@ ADMITTED = {
     "collections.OrderedDict": OrderedDict,
 }
 """What a pickle may name, and what it gets instead."""
-
-OPCODES = frozenset(
-    {"PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK"}
-    | {"MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}
-    | {"NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}
-    | {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
-    | {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
-    | {"EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"}
-    | {"EMPTY_SET", "ADDITEMS", "FROZENSET"}
-    | {"GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "BUILD"}
-)
-"""The instructions of the binary protocols, 2 to 5, without those that reach outside the pickle."""
 
 STORAGE_DTYPES = {
     b"Float": torch.float32,
@@ -236,15 +230,34 @@ class _Unpickler(pickle.Unpickler):
             raise RefusedError(f"{module}.{name}") from None
 
 
+def load_record(content: bytes) -> Data:
+    """Unpickle one graph, of PyG 1 or 2, as the present PyG has it.
+
+    Raises:
+        RefusedError: if ``content`` is damaged or holds anything but a graph of plain values, arrays and tensors.
+    """
+
+    def build(value: Any) -> Data:
+        if type(value) is not Graph:
+            raise RefusedError(f"no graph but a {type(value).__name__}")
+        return value.record()
+
+    return _load(content, build)
+
+
 def load_plain(content: bytes) -> Any:
     """Unpickle plain values, arrays and tensors.
 
     Raises:
         RefusedError: if ``content`` is damaged or holds anything else.
     """
+    return _load(content, lambda value: _build(value, MAX_DEPTH))
+
+
+def _load(content: bytes, build: Callable[[Any], Any]) -> Any:
     try:
-        _check_opcodes(content)
-        return _build(_Unpickler(io.BytesIO(content)).load(), MAX_DEPTH)
+        scan(content)
+        return build(_Unpickler(io.BytesIO(content)).load())
     except RefusedError:
         raise
     except Exception as error:
@@ -253,57 +266,39 @@ def load_plain(content: bytes) -> Any:
         ) from error
 
 
-def load_record(content: bytes) -> Data:
-    """Unpickle one graph, of PyG 1 or 2, as PyG's present ``Data``.
-
-    Raises:
-        RefusedError: if ``content`` is damaged or holds anything but a graph of plain values, arrays and tensors.
-    """
-    record = load_plain(content)
-    if not isinstance(record, Data):
-        raise RefusedError(f"no graph but a {type(record).__name__}")
-    return record
-
-
-def _check_opcodes(content: bytes) -> None:
-    """Refuse what could exhaust memory or stack before any of it is built."""
-    tuples = 0
-    for opcode, argument, _ in pickletools.genops(content):
-        name = opcode.name
-        if name not in OPCODES:
-            raise RefusedError(f"the pickle instruction {name}")
-        if name == "LONG_BINPUT" and argument > len(content):
-            raise RefusedError("a damaged pickle (memo index)")
-        tuples += name.startswith("TUPLE")
-    if tuples > MAX_TUPLES:
-        raise RefusedError(f"more than {MAX_TUPLES} tuples")
+_PLAIN = frozenset((bool, int, float, str, bytes, bytearray, type(None)))
 
 
 def _build(value: Any, depth: int) -> Any:
     """The real value of plain containers and :class:`Parts`."""
-    if value is None or type(value) in (bool, int, float, str, bytes, bytearray):
+    if type(value) in _PLAIN:
         return value
     if depth == 0:
         raise RefusedError(f"values nested more than {MAX_DEPTH} deep")
+    if isinstance(value, Parts):
+        return value.build()
     if isinstance(value, (list, tuple)):
         return type(value)(_build(item, depth - 1) for item in value)
     if isinstance(value, dict):
         return type(value)((_build(key, 0), _build(item, depth - 1)) for key, item in value.items())
-    if isinstance(value, Graph):
-        return _build_graph(value, depth)
-    if isinstance(value, (Tensor, TensorOfArray, Array, ArrayBuffer, Scalar, Bytes)):
-        return value.build()
     raise RefusedError(f"a bare {getattr(value, '__name__', type(value).__name__)}")
 
 
-def _build_graph(graph: Graph, depth: int) -> Data:
-    attributes = graph.state
-    if "_store" in attributes:
-        attributes = attributes["_store"].state["_mapping"]
-    record = Data()
-    for name, value in attributes.items():
-        if not isinstance(name, str) or name.startswith("_"):
-            raise RefusedError(f"an attribute named {name!r}")
-        if value is not None:
-            record[name] = _build(value, depth - 1)
-    return record
+def _array(content: Any, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    if type(content) is not bytearray:
+        content = bytearray(_bytes(content))
+    array = np.ndarray(shape, dtype, content, order=order)
+    if array.nbytes != len(content):
+        raise RefusedError("a numpy array of another size than its shape")
+    return array
+
+
+def _bytes(content: Any) -> Any:
+    return content.build() if isinstance(content, Bytes) else content
+
+
+@cache
+def _numpy_dtype(code: str, byte_order: str) -> np.dtype:
+    if not re.fullmatch(r"[?biufcSU]\d{1,9}|\?", code):
+        raise RefusedError(f"a numpy array of type {code}")
+    return np.dtype(code).newbyteorder("=" if byte_order == "|" else byte_order)

@@ -30,8 +30,16 @@ class ExpectedSystems:
     free_atoms: Int64[np.ndarray, "systems"]
 
 
-def expected_systems(root: Path, prefix: str = "test", *, progress: bool = True) -> dict[str, ExpectedSystems]:
+def expected_systems(
+    root: Path, prefix: str = "test", *, data_format: str | None = None, progress: bool = True
+) -> dict[str, ExpectedSystems]:
     """The systems of ``PREFIX_id``, ``PREFIX_ood_ads``, ``PREFIX_ood_cat`` and ``PREFIX_ood_both`` under ``root``.
+
+    Args:
+        root: folder with the four splits.
+        prefix: ``test``, or ``val`` for a practice file.
+        data_format: as in ``InferenceOptions``.
+        progress: show progress bars.
 
     Raises:
         DataError: an LMDB is missing or unreadable.
@@ -39,11 +47,11 @@ def expected_systems(root: Path, prefix: str = "test", *, progress: bool = True)
     if prefix == "test" and not has_split(root, "test_id") and has_split(root, "val_id"):
         raise DataError(f"{root}: has validation splits only; --prefix val makes a practice file from them")
     sources: Mapping[str, Path] = {suffix: split_source(root, f"{prefix}_{suffix}") for suffix in SUFFIXES}
-    return {suffix: _read(source, f"{prefix}_{suffix}", progress) for suffix, source in sources.items()}
+    return {suffix: _read(source, f"{prefix}_{suffix}", data_format, progress) for suffix, source in sources.items()}
 
 
-def _read(source: Path, name: str, progress: bool) -> ExpectedSystems:
-    dataset = open_split({}, source)
+def _read(source: Path, name: str, data_format: str | None, progress: bool) -> ExpectedSystems:
+    dataset = open_split({}, source, data_format)
     ids = []
     free_atoms = np.zeros(len(dataset), dtype=np.int64)
     for index in tqdm(range(len(dataset)), desc=f"ids of {name}", unit="system", disable=not progress, leave=False):

@@ -29,6 +29,7 @@ from fairchem_hdgnn.evaluation.predictions import Predictions, element_set, hill
 from fairchem_hdgnn.integration.checkpoints import inference_trainer
 
 ADSORBATE_TAG = 2
+LMDB_FORMATS = ("lmdb", "single_point_lmdb", "trajectory_lmdb")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class InferenceOptions:
         seed: for models that draw random numbers in prediction.
         model_overrides: keys that replace those of the checkpoint's ``model:``.
         trusted: unpickle whatever the checkpoint holds.
+        data_format: fairchem's name of the data format; ``None`` takes the checkpoint's, with ``safe_lmdb``, which
+            runs nothing that is in a file, in place of ``lmdb``.
         progress: show progress bars.
     """
 
@@ -53,6 +56,7 @@ class InferenceOptions:
     seed: int = 0
     model_overrides: Mapping[str, Any] = field(default_factory=dict)
     trusted: bool = False
+    data_format: str | None = None
     progress: bool = True
 
 
@@ -97,21 +101,30 @@ def _predict_share(
     share = {}
     for split, source in sources.items():
         trainer.set_seed(options.seed + rank)
-        dataset = open_split(trainer.config["dataset"], source)
+        dataset = open_split(trainer.config["dataset"], source, options.data_format)
         indices = range(rank, len(dataset), options.num_ranks)
         if len(indices) > 0:
             share[split] = _predict(trainer, Subset(dataset, indices), split, options, rank)
     return share
 
 
-def open_split(dataset_config: Mapping[str, Any], source: Path) -> Dataset:
+def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str | None = None) -> Dataset:
     """fairchem's data set over ``source``, read as the checkpoint's training data were, in the order of the file.
 
-    Transforms are left out: evaluation sees clean inputs.
+    Transforms are left out: evaluation sees clean inputs. ``data_format`` is as in ``InferenceOptions``.
+
+    Raises:
+        DataError: the files are missing, damaged or empty, or hold objects that ``safe_lmdb`` refuses.
     """
-    config = {key: dataset_config[key] for key in ("format", "key_mapping") if key in dataset_config}
+    stored = dataset_config.get("format", "lmdb")
+    config = {
+        "format": data_format or ("safe_lmdb" if stored in LMDB_FORMATS else stored),
+        "key_mapping": dataset_config.get("key_mapping"),
+        "src": str(source),
+        "no_shuffle": True,
+    }
     try:
-        dataset = create_dataset({**config, "src": str(source), "no_shuffle": True}, "val")
+        dataset = create_dataset(config, "val")
     except (lmdb.Error, AssertionError, EOFError) as error:
         raise DataError(f"{source}: cannot be read as an LMDB of structures ({error})") from error
     if len(dataset) == 0:

@@ -18,6 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from fairchem_hdgnn.errors import ConfigError, UserError, nearest
 from fairchem_hdgnn.integration.excepthook import user_message
 from fairchem_hdgnn.integration.names import with_dotted_names
+from fairchem_hdgnn.integration.preflight import check_data_sets
 from fairchem_hdgnn.integration.run_ids import new_run_id
 from fairchem_hdgnn.integration.runner import Runner, runner_wrapper
 
@@ -115,4 +116,6 @@ def _build_config(args: argparse.Namespace, overrides: list[str]) -> dict[str, A
     for section in ("model", "dataset", "optim"):
         if not config.get(section):
             raise ConfigError(f"{args.config_yml}: no section '{section}'")
+    if isinstance(config["dataset"], dict):
+        check_data_sets(config["dataset"])
     return with_dotted_names(config)

@@ -21,6 +21,7 @@ from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.integration.checkpoints import read_checkpoint
 from fairchem_hdgnn.integration.precision import Precision
 from fairchem_hdgnn.integration.preemption import PreemptedError, PreemptionWatch
+from fairchem_hdgnn.integration.preflight import check_data_sets
 from fairchem_hdgnn.integration.run_ids import exclusive_use, new_run_id
 from fairchem_hdgnn.integration.stop_conditions import (
     check_gradients,
@@ -31,6 +32,9 @@ from fairchem_hdgnn.integration.stop_conditions import (
 )
 
 logger = logging.getLogger(__name__)
+
+DATA_SETS = {"train": "dataset", "val": "val_dataset", "test": "test_dataset"}
+"""Split -> where fairchem's trainer keeps its settings."""
 
 
 @registry.register_trainer("hdgnn")
@@ -62,6 +66,11 @@ class Trainer(OCPTrainer):
         run_id = [new_run_id(suffix or "")]
         distutils.broadcast_object_list(run_id, src=0, device=device)
         return run_id[0]
+
+    def load_datasets(self) -> None:
+        """As fairchem, once it is sure that there is something to load."""
+        check_data_sets({split: self.config[key] for split, key in DATA_SETS.items()})
+        super().load_datasets()
 
     def load_task(self) -> None:
         """As fairchem, and the precision."""

@@ -19,6 +19,7 @@ from fairchem_hdgnn.data.demo.manifest import MANIFEST_FILE, make_manifest, matc
 from fairchem_hdgnn.data.demo.splits import candidates, split_sizes
 from fairchem_hdgnn.data.demo.system import System, relax_candidate, to_record
 from fairchem_hdgnn.data.directories import new_directory
+from fairchem_hdgnn.data.encoding import oc20_pickle
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.errors import DataError
 
@@ -48,7 +49,7 @@ def build_demo_data(out: Path, *, train: int, val: int, test: int, seed: int, wo
         for split, systems in splits.items():
             (partial / split).mkdir()
             labelled = not split.startswith("test")
-            write_lmdb(partial / split, [to_record(system, next(sids), labelled) for system in systems])
+            write_lmdb(partial / split, (to_record(system, next(sids), labelled) for system in systems), oc20_pickle)
         manifest = make_manifest(splits, left_out, seed)
         (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest

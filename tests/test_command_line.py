@@ -1,0 +1,225 @@
+"""`fairchem-hdgnn train` and `main.py`: what reaches fairchem, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import lmdb
+import pytest
+from fairchem.core import _cli
+from fairchem.core.common.registry import registry
+from small_runs import write_lmdb
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+import fairchem_hdgnn
+from fairchem_hdgnn import cli
+from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.integration import command_line, excepthook
+from fairchem_hdgnn.integration.excepthook import user_message
+from fairchem_hdgnn.integration.names import with_dotted_names
+from fairchem_hdgnn.integration.preflight import check_data_sets
+from fairchem_hdgnn.integration.runner import Runner
+
+CONFIG = "model: {name: hdgnn}\ndataset: {train: {format: ase_db}}\noptim: {max_epochs: 1}\n"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Namespace, dict]]:
+    """What fairchem's ``main`` would have run."""
+    calls: list[tuple[Namespace, dict]] = []
+
+    def main(args: Namespace, overrides: list[str]) -> None:
+        assert _cli.Runner is Runner
+        calls.append((args, _cli.build_config(args, overrides)))
+
+    monkeypatch.setattr(_cli, "main", main)
+    return calls
+
+
+def refusal(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    assert cli.main(["train", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("fairchem-hdgnn train: error: ")
+    assert message.count("\n") == 1
+    return message
+
+
+def test_overrides_and_names_reach_fairchem(config: Path, launched: list) -> None:
+    stock_runner = _cli.Runner
+    assert cli.main(["train", "--mode=train", f"--config-yml={config}", "--cpu", "--model.lmax=4"]) == 0
+    [(args, merged)] = launched
+    assert args.cpu
+    assert merged["model"] == {"name": "fairchem_hdgnn.HDGNN", "lmax": 4}
+    assert _cli.Runner is stock_runner
+
+
+def test_runs_started_together_do_not_share_a_directory(config: Path, launched: list) -> None:
+    for _ in range(2):
+        cli.main(["train", "--mode=train", f"--config-yml={config}", "--identifier=pair"])
+    first, second = (args.timestamp_id for args, _ in launched)
+    assert first != second
+    assert first.endswith("-pair")
+
+
+def test_a_named_run_keeps_its_name(config: Path, launched: list) -> None:
+    cli.main(["train", "--mode=train", f"--config-yml={config}", "--timestamp-id=again"])
+    assert launched[0][0].timestamp_id == "again"
+
+
+def test_shipped_config_from_anywhere(launched: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command_line, "check_data_sets", lambda data_sets: None)
+    assert cli.main(["train", "--mode=train", "--config-yml", "hdgnn:oc20/is2re/10k/hdgnn.yml"]) == 0
+    assert launched[0][1]["model"]["name"] == "fairchem_hdgnn.HDGNN"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--mode=train", "--config-yml=absent.yml"], "no file 'absent.yml'"),
+        (["--mode=train", "--config-yml=hdgnn:oc20/is2re/10k/hdgn.yml"], "'hdgnn:oc20/is2re/10k/hdgnn.yml'?"),
+        (["--config-yml={config}"], "--mode: missing"),
+        (["--mode=train", "--config-yml={config}", "--model.lmax", "4"], "'--model.lmax': neither a flag nor"),
+        (["--mode=train", "--config-yml={config}", "--a.b=c=d"], "'--a.b=c=d': neither a flag nor"),
+        (["--mode=train", "--config-yml={config}", "--optim="], "no section 'optim'"),
+    ],
+)
+def test_refusals(
+    arguments: list[str], message: str, config: Path, launched: list, capsys: pytest.CaptureFixture
+) -> None:
+    assert message in refusal(capsys, *[argument.format(config=config) for argument in arguments])
+    assert not launched
+
+
+def test_broken_yaml(tmp_path: Path, launched: list, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "broken.yml"
+    path.write_text("model: {name: hdgnn\noptim: [")
+    assert str(path) in refusal(capsys, "--mode=train", f"--config-yml={path}")
+
+
+def test_submit_without_slurm(
+    config: Path, launched: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "no sbatch" in refusal(capsys, "--mode=train", f"--config-yml={config}", "--submit")
+    assert not launched
+
+
+@pytest.mark.parametrize(
+    "contents, message",
+    [
+        (None, "does not exist"),
+        ({}, "holds no record"),
+        ({b"length": pickle.dumps(0)}, "holds no record"),
+        (b"", "empty, damaged or no LMDB"),
+        (b"no LMDB" * 1000, "empty, damaged or no LMDB"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_data_set_that_cannot_be_used(split: str, contents: dict | bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "data.lmdb"
+    if isinstance(contents, dict):
+        with lmdb.open(str(path), subdir=False) as environment, environment.begin(write=True) as transaction:
+            for key, value in contents.items():
+                transaction.put(key, value)
+    elif contents is not None:
+        path.write_bytes(contents)
+    with pytest.raises(DataError) as error:
+        check_data_sets({split: {"src": str(path), "format": "lmdb"}})
+    assert message in str(error.value)
+    assert str(error.value).startswith(f"dataset.{split}: ")
+    assert str(path) in str(error.value)
+
+
+def test_folder_without_data(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"dataset\.train: there is no \.lmdb file in the folder"):
+        check_data_sets({"train": {"src": str(tmp_path)}})
+
+
+def test_usable_data_sets(tmp_path: Path) -> None:
+    path = write_lmdb(tmp_path / "data.lmdb", 2)
+    check_data_sets({"train": {"src": str(path)}, "val": {"src": str(tmp_path)}, "test": {"format": "ase_db"}})
+
+
+# Names.
+
+
+def test_dotted_names_are_those_of_the_registry() -> None:
+    ours = {
+        name: model
+        for name, model in registry.mapping["model_name_mapping"].items()
+        if model.__module__.startswith("fairchem_hdgnn.")
+    }
+    assert {"hdgnn", "hdgnn_backbone", "hdgnn_energy_head", "hdgnn_force_head"} <= set(ours)
+    for name, model in ours.items():
+        dotted = with_dotted_names({"model": {"name": name}})["model"]["name"]
+        assert dotted == f"fairchem_hdgnn.{model.__name__}"
+        assert registry.get_model_class(dotted) is model
+
+
+def test_other_names_stay() -> None:
+    config = {"model": {"name": "schnet"}, "optim": {"name": "hdgnn"}}
+    assert with_dotted_names(config) == config
+
+
+# One line for a user's mistake.
+
+
+def child_failure(message: object) -> ChildFailedError:
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file="")
+    failure.error_file_data = {"message": message, "errorCode": 1, "timestamp": 0}
+    return ChildFailedError("train", {0: failure})
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (ConfigError("no such key"), "no such key"),
+        (child_failure({"message": "DataError: a.lmdb: record 3: has no energy"}), "a.lmdb: record 3: has no energy"),
+        (child_failure({"message": "RuntimeError: CUDA"}), None),
+        (child_failure("none recorded"), None),
+        (RuntimeError("other"), None),
+        (
+            DataError(
+                "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                '  File "dataset.py", line 1\nfairchem_hdgnn.errors.DataError: a.lmdb: record 3: has no energy\n'
+            ),
+            "a.lmdb: record 3: has no energy",
+        ),
+    ],
+)
+def test_user_message(error: Exception, message: str | None) -> None:
+    assert user_message(error) == message
+
+
+def test_excepthook_leaves_other_errors_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    seen = []
+    monkeypatch.setattr(sys, "excepthook", lambda *details: seen.append(details))
+    monkeypatch.setattr(sys, "argv", ["/bin/fairchem"])
+    excepthook.install()
+    hook = sys.excepthook
+    excepthook.install()
+    assert sys.excepthook is hook
+    error = RuntimeError("a bug")
+    hook(RuntimeError, error, None)
+    assert seen == [(RuntimeError, error, None)]
+    hook(ConfigError, ConfigError("no such key"), None)
+    assert capsys.readouterr().err == "fairchem: error: no such key\n"
+    assert len(seen) == 1
+
+
+def test_public_names() -> None:
+    for name in fairchem_hdgnn.__all__:
+        assert getattr(fairchem_hdgnn, name).__name__ == name
+    assert command_line.shipped_configs().is_dir()
