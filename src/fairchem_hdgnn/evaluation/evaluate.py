@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from fairchem_hdgnn.errors import ConfigError, DataError
@@ -107,7 +107,7 @@ def training_median(root: Path, checkpoint: Path, options: InferenceOptions) -> 
     return median, note
 
 
-def _labels(dataset: Dataset, *, progress: bool) -> list[float]:
+def _labels(dataset: Subset, *, progress: bool) -> list[float]:
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), MAX_BASELINE_LABELS)).astype(int))
     labels = []
     for index in tqdm(indices.tolist(), desc="training labels", unit="system", disable=not progress, leave=False):
@@ -148,7 +148,7 @@ def write_systems(evaluation: Evaluation, folder: Path) -> list[Path]:
         writer.writerow(SYSTEM_COLUMNS)
         for model, of_model in evaluation.predictions.items():
             for split, each in of_model.items():
-                facts = (each.ids, each.adsorbate, each.elements, each.natoms, each.energy, each.target, each.errors)
+                facts = (each.ids, each.adsorbate, each.elements, each.natoms, each.energy, each.labels, each.errors)
                 writer.writerows([model, split, *row] for row in zip(*facts))
     for model, of_model in evaluation.predictions.items():
         for split, each in of_model.items():

@@ -20,7 +20,7 @@ from fairchem.core.datasets import data_list_collater
 from fairchem.core.datasets.base_dataset import create_dataset
 from fairchem.core.trainers import OCPTrainer
 from jaxtyping import Float32, Shaped
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
@@ -108,7 +108,7 @@ def _predict_share(
     return share
 
 
-def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str | None = None) -> Dataset:
+def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str | None = None) -> Subset:
     """fairchem's data set over ``source``, read as the checkpoint's training data were, in the order of the file.
 
     Transforms are left out: evaluation sees clean inputs. ``data_format`` is as in ``InferenceOptions``.
@@ -132,7 +132,7 @@ def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str
     return dataset
 
 
-def _predict(trainer: OCPTrainer, dataset: Dataset, split: str, options: InferenceOptions, rank: int) -> Predictions:
+def _predict(trainer: OCPTrainer, dataset: Subset, split: str, options: InferenceOptions, rank: int) -> Predictions:
     settings = trainer.config["optim"]
     loader = DataLoader(
         dataset,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -93,7 +94,7 @@ def learning_curve_figure(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, curve: Curve, scale: float, position: int, label: str, **style: object) -> None:
+def _draw(axes: Axes, curve: Curve, scale: float, position: int, label: str, **style: Any) -> None:
     axes.plot(
         curve.steps, scale * curve.values, color=colour(position), linewidth=1.4, markersize=3, label=label, **style
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, Literal
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 GREY = "#777777"
 GRID = "#DDDDDD"
 
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -38,7 +39,7 @@ def colour(position: int) -> str:
     return COLOURS[position % len(COLOURS)]
 
 
-def light_grid(axes: Axes, axis: str = "both") -> None:
+def light_grid(axes: Axes, axis: Literal["both", "x", "y"] = "both") -> None:
     """Thin lines behind the data."""
     axes.grid(visible=True, axis=axis, color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)

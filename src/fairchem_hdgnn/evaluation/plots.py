@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.learning_curve import learning_curve_figure, read_curves
 from fairchem_hdgnn.evaluation.metrics import ENERGY_THRESHOLD
 from fairchem_hdgnn.evaluation.plot_style import GREY, colour, light_grid, save, style
@@ -56,23 +55,20 @@ def parity_figure(name: str, splits: Mapping[str, Predictions]) -> Figure:
     """Predicted against reference energies, and below them the residuals, for every split."""
     figure = Figure(figsize=(2.7 * len(splits) + 0.8, 5.0), layout="constrained")
     axes = figure.subplots(2, len(splits), sharex=True, sharey="row", squeeze=False, height_ratios=[2, 1])
-    labels = np.concatenate([each.target for each in splits.values() if each.target is not None])
-    if len(labels) == 0:
-        raise DataError("a parity plot needs labels")
-    energies = np.concatenate([labels, *(each.energy for each in splits.values())])
+    energies = np.concatenate([values for each in splits.values() for values in (each.labels, each.energy)])
     limits = _padded(energies)
     largest = max(np.quantile(np.abs(each.errors), 0.995) for each in splits.values()) * 1.1
     for column, (split, each) in enumerate(splits.items()):
         parity, residuals = axes[:, column]
         error = np.abs(each.errors)
         parity.axline((0, 0), slope=1, color=GREY, linewidth=0.8)
-        _points(parity, each.target, each.energy, (*limits, *limits), column)
+        _points(parity, each.labels, each.energy, (*limits, *limits), column)
         parity.set(xlim=limits, ylim=limits)
         parity.set_title(f"{title_of(split)} (n = {len(each):,})")
         facts = f"MAE {1000 * error.mean():.0f} meV\nEwT {100 * (error < ENERGY_THRESHOLD).mean():.1f} %"
         parity.text(0.04, 0.96, facts, transform=parity.transAxes, va="top")
         residuals.axhline(0, color=GREY, linewidth=0.8)
-        _points(residuals, each.target, each.errors, (*limits, -largest, largest), column)
+        _points(residuals, each.labels, each.errors, (*limits, -largest, largest), column)
         residuals.set(ylim=(-largest, largest))
         for each_axes in (parity, residuals):
             light_grid(each_axes)
@@ -136,8 +132,8 @@ def group_figure(models: Models) -> Figure:
 # === parts =======================================================================================
 
 
-def _points(axes: Axes, x: np.ndarray | None, y: np.ndarray, extent: tuple[float, ...], position: int) -> None:
-    if x is not None and len(x) > MOST_POINTS:
+def _points(axes: Axes, x: np.ndarray, y: np.ndarray, extent: tuple[float, float, float, float], position: int) -> None:
+    if len(x) > MOST_POINTS:
         axes.hexbin(x, y, gridsize=60, extent=extent, bins="log", mincnt=1, cmap="viridis", linewidths=0)
     else:
         axes.scatter(x, y, s=9, color=colour(position), alpha=0.6, linewidths=0)

@@ -50,23 +50,26 @@ class Predictions:
         return len(self.ids)
 
     @property
-    def errors(self) -> Float64[np.ndarray, "systems"]:
-        """Prediction minus label in eV."""
+    def labels(self) -> Float32[np.ndarray, "systems"]:
+        """``target``, where there has to be one."""
         if self.target is None:
             raise DataError("these predictions have no labels to compare with")
-        return self.energy.astype(np.float64) - self.target.astype(np.float64)
+        return self.target
+
+    @property
+    def errors(self) -> Float64[np.ndarray, "systems"]:
+        """Prediction minus label in eV."""
+        return self.energy.astype(np.float64) - self.labels.astype(np.float64)
 
     def sorted_by_id(self) -> Predictions:
         """The same predictions in the order of fairchem's files: ids as strings, ascending."""
         order = np.argsort(self.ids, kind="stable")
         atoms = self._rows_of_forces(order)
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Predictions(
-            **{
-                name: None if values is None else values[atoms if name in PER_ATOM else order]
-                for name, values in arrays.items()
-            }
-        )
+        arrays: dict[str, Any] = {}
+        for field in fields(self):
+            values = getattr(self, field.name)
+            arrays[field.name] = None if values is None else values[atoms if field.name in PER_ATOM else order]
+        return Predictions(**arrays)
 
     def _rows_of_forces(self, order: Int64[np.ndarray, "systems"]) -> Int64[np.ndarray, "atoms"]:
         if self.free_atoms is None:

@@ -34,6 +34,7 @@ def table_1(metric: str) -> dict[str, dict[str, float]]:
     Args:
         metric: ``mae`` (meV) or ``ewt`` (%; known here for HDGNN only).
     """
-    rows = {"mae": _TABLE_1_MAE, "ewt": _TABLE_1_EWT}[metric]
+    tables: dict[str, dict[str, tuple[float, ...]]] = {"mae": {**_TABLE_1_MAE}, "ewt": {**_TABLE_1_EWT}}
+    rows = tables[metric]
     means = {model: {MEAN: sum(row) / 4, OOD_MEAN: sum(row[1:]) / 3} for model, row in rows.items()}
     return {model: {**dict(zip(SUFFIXES, map(float, row))), **means[model]} for model, row in rows.items()}

@@ -67,8 +67,8 @@ def markdown(comparison: Comparison, notes: list[str], *, with_paper: bool) -> s
         for model in comparison.models:
             row = comparison.scores[metric][model]
             lines.append(_markdown_row(model, [_plain(row[column], metric) for column in comparison.columns]))
-        for model, row in table_1(metric).items() if with_paper else ():
-            cells = [f"*{_number(row[key], metric)}*" if (key := _key(c)) in row else "" for c in comparison.columns]
+        for model, published in table_1(metric).items() if with_paper else ():
+            cells = [f"*{cell}*" if cell else "" for cell in _published_cells(published, comparison, metric)]
             lines.append(_markdown_row(f"*{model}* \\*", cells))
         lines.append("")
     if len(comparison.models) > 1:
@@ -93,9 +93,8 @@ def _score_table(comparison: Comparison, metric: str, with_paper: bool) -> Table
         table.add_row(escape(model), *(_stacked(row[column], metric) for column in comparison.columns))
     if with_paper:
         table.add_section()
-        for model, row in table_1(metric).items():
-            cells = [_number(row[key], metric) if (key := _key(c)) in row else "" for c in comparison.columns]
-            table.add_row(f"{model} *", *cells, style="italic")
+        for model, published in table_1(metric).items():
+            table.add_row(f"{model} *", *_published_cells(published, comparison, metric), style="italic")
     return table
 
 
@@ -152,6 +151,10 @@ def _number(value: float, metric: str, *, signed: bool = False, digits: int | No
     return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
 
 
+def _published_cells(published: Mapping[str, float], comparison: Comparison, metric: str) -> list[str]:
+    return [_number(published[key], metric) if (key := _key(c)) in published else "" for c in comparison.columns]
+
+
 def _key(column: str) -> str:
     return column if column in (MEAN, OOD_MEAN) else suffix_of(column)
 
@@ -168,8 +171,8 @@ def _csv(comparison: Comparison, with_paper: bool) -> str:
                     systems = comparison.num_systems.get(column, "")
                     writer.writerow([name, column, systems, metric, METRICS[metric], *asdict(estimate).values(), kind])
     for metric in METRICS if with_paper else ():
-        for model, row in table_1(metric).items():
-            for column, value in row.items():
+        for model, published in table_1(metric).items():
+            for column, value in published.items():
                 writer.writerow([model, column, "", metric, METRICS[metric], value, "", "", "Table 1, test sets"])
     return text.getvalue()
 

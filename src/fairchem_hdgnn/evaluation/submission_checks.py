@@ -142,7 +142,7 @@ def _shared_ids(arrays: Arrays) -> Iterator[str]:
         for second in SUFFIXES[position + 1 :]:
             keys = (f"{first}_ids", f"{second}_ids")
             if all(key in arrays and arrays[key].dtype.kind == "U" for key in keys):
-                shared = np.intersect1d(*(arrays[key] for key in keys))
+                shared = np.intersect1d(arrays[keys[0]], arrays[keys[1]])
                 if len(shared):
                     yield f"{first} and {second} share {_plural(len(shared), 'id')}: {_some(shared)}"
 

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -57,7 +57,8 @@ def build_demo_data(out: Path, *, train: int, val: int, test: int, seed: int, wo
 
 def _relax_splits(sizes: dict[str, int], seed: int, workers: int) -> tuple[dict[str, list[System]], Counter[str]]:
     """The systems of each split, and how many relaxations were left out for which reason."""
-    splits, left_out = {}, Counter()
+    splits: dict[str, list[System]] = {}
+    left_out: Counter[str] = Counter()
     progress = tqdm(total=sum(sizes.values()), desc="relaxing", unit="system", dynamic_ncols=True)
     with _processes(workers) as executor, progress:
         for split, size in sizes.items():
@@ -77,7 +78,7 @@ def _relax_splits(sizes: dict[str, int], seed: int, workers: int) -> tuple[dict[
 
 def _outcomes(split: str, sizes: dict[str, int], seed: int, executor: Executor, ahead: int) -> Iterator[System | str]:
     """Outcomes in the order of the candidates, with at most ``ahead`` relaxations under way or waiting."""
-    pending = deque()
+    pending: deque[Future[System | str]] = deque()
     remaining = candidates(split, sizes, seed)
     try:
         while True:

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.build import bulk, make_supercell, surface
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
-from ase.data import atomic_numbers, reference_states
+from ase.data import atomic_numbers
 from scipy.optimize import minimize_scalar
 
 from fairchem_hdgnn.data.demo.relaxation import relax
@@ -48,7 +48,7 @@ class Slab:
 
 def all_slabs() -> list[Slab]:
     """Every slab that the data set draws from: pure metals and binary alloys, three facets, three sizes each."""
-    bulks = [((metal,), metal) for metal in METALS]
+    bulks: list[tuple[tuple[str, ...], str]] = [((metal,), metal) for metal in METALS]
     for pair in itertools.combinations(METALS, 2):
         bulks += [(pair, ordering.format(*pair)) for ordering in ORDERINGS]
     return [
@@ -75,7 +75,7 @@ def build_bulk(metals: tuple[str, ...], formula: str) -> Atoms:
         scaled.calc = EMT()
         return scaled.get_potential_energy()
 
-    experimental = [reference_states[atomic_numbers[metal]]["a"] for metal in metals]
+    experimental = [bulk(metal, cubic=True).cell.lengths()[0] for metal in metals]
     best = minimize_scalar(energy, bounds=(0.9 * min(experimental), 1.1 * max(experimental)), method="bounded")
     cube.set_cell([best.x] * 3, scale_atoms=True)
     return cube

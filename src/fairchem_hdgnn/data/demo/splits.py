@@ -65,4 +65,5 @@ def candidates(split: str, sizes: dict[str, int], seed: int) -> Iterator[Candida
     own = order[bounds[position] : bounds[position + 1]]
     for round_number in range(MAX_ROUNDS):
         for pair in own:
-            yield Candidate(*pairs[pair], seed=(seed, index, int(pair), round_number))
+            slab, adsorbate = pairs[pair]
+            yield Candidate(slab, adsorbate, seed=(seed, index, int(pair), round_number))
