@@ -57,9 +57,10 @@ class MessageBlock(ConstantsModule):
         numbers = graph.atomic_numbers
         source, target = graph.edge_index
         features = self.edge_embedding(graph.basis, numbers[source], numbers[target])
-        if graph.geometry is None:
-            return self.reference(x, features, graph)
-        return self.blockwise(x, features, graph.geometry)
+        if graph.geometry is not None:
+            return self.blockwise(x, features, graph.geometry)
+        assert graph.rows is not None
+        return self.reference(x, features, graph.edge_index, graph.rows)
 
     def blockwise(self, x: Tensor, edge_features: Tensor, geometry: Geometry) -> Tensor:
         """The fast path."""
@@ -71,10 +72,12 @@ class MessageBlock(ConstantsModule):
         activation = Activation(to_grid.to(dtype), from_grid.to(dtype))
         return blockwise_message(self.convolution, activation, geometry, rotations, x, edge_features)
 
-    def reference(self, x: Tensor, edge_features: Tensor, graph: Graph) -> Tensor:
+    def reference(
+        self, x: Tensor, edge_features: Tensor, edge_index: Tensor, rows: Float[Tensor, "edges rows coefficients"]
+    ) -> Tensor:
         """The plain equations."""
         full = pad(x, (0, 0, 0, num_coefficients(self.lmax) - x.shape[1]))
-        rotated = [torch.bmm(graph.rows, full[nodes]) for nodes in graph.edge_index]
+        rotated = [torch.bmm(rows, full[nodes]) for nodes in edge_index]
         values = silu(self.to_grid @ self.convolution(rotated, edge_features))
-        messages = torch.bmm(graph.rows.mT, self.from_grid @ values)
-        return torch.zeros_like(full).index_add_(0, graph.edge_index[1], messages.to(full.dtype))
+        messages = torch.bmm(rows.mT, self.from_grid @ values)
+        return torch.zeros_like(full).index_add_(0, edge_index[1], messages.to(full.dtype))

@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from fairchem.core.common.registry import registry
-from fairchem.core.models.base import BackboneInterface, HeadInterface
+from fairchem.core.models.base import HeadInterface
 from torch import Tensor, nn
 
 from fairchem_hdgnn.escn.config import ESCNConfig
 from fairchem_hdgnn.escn.network import Backbone, EnergyReadout, ESCNNetwork, make_force_head
-from fairchem_hdgnn.integration.graph import PlainGraphMixin
-from fairchem_hdgnn.integration.models import PlainModel, graph_key_names, split_keys
+from fairchem_hdgnn.integration.models import BackboneModel, PlainModel, graph_key_names, split_keys
 
 
 @registry.register_model("escn_so2")
@@ -25,22 +24,12 @@ class ESCN(PlainModel):
 
 
 @registry.register_model("escn_so2_backbone")
-class ESCNBackbone(nn.Module, PlainGraphMixin, BackboneInterface):
+class ESCNBackbone(BackboneModel):
     """eSCN's layers as a hydra backbone. Keys as for :class:`ESCN`."""
 
     def __init__(self, **keys: Any) -> None:
-        super().__init__()
         settings, network_keys = split_keys(keys, "eSCN")
-        self.config = ESCNConfig.from_keys(network_keys, graph_key_names())
-        self.adopt(settings, self.config.cutoff, self.config.max_num_elements, self.config.regress_forces)
-        self.backbone = Backbone(self.config)
-
-    def forward(self, data: Any) -> dict[str, Any]:
-        """``draws``: node embedding for each set of edge frames."""
-        numbers, edge_index, edge_vec, batch, num_systems = self.plain_graph(data)
-        frame_draws = self.backbone.frames(edge_vec, numbers[edge_index.T], self.training)
-        draws = [self.backbone(numbers, edge_index, edge_vec, frames) for frames in frame_draws]
-        return {"draws": draws, "batch": batch, "num_systems": num_systems}
+        super().__init__(settings, Backbone(ESCNConfig.from_keys(network_keys, graph_key_names())))
 
 
 @registry.register_model("escn_so2_energy_head")

@@ -52,6 +52,28 @@ class PlainModel(nn.Module, PlainGraphMixin):
         return output
 
 
+class BackboneModel(nn.Module, PlainGraphMixin, BackboneInterface):
+    """The layers of a network as a hydra backbone.
+
+    Args:
+        settings: graph keys.
+        backbone: the layers on plain tensors, with their ``config`` and the source of edge ``frames``.
+    """
+
+    def __init__(self, settings: GraphSettings, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.config: Any = backbone.config
+        self.adopt(settings, self.config.cutoff, self.config.max_num_elements, self.config.regress_forces)
+
+    def forward(self, data: Any) -> dict[str, Any]:
+        """``draws``: what the layers return, for each set of edge frames."""
+        numbers, edge_index, edge_vec, batch, num_systems = self.plain_graph(data)
+        frame_draws = self.backbone.frames(edge_vec, numbers[edge_index.T], self.training)
+        draws = [self.backbone(numbers, edge_index, edge_vec, frames) for frames in frame_draws]
+        return {"draws": draws, "batch": batch, "num_systems": num_systems}
+
+
 @registry.register_model("hdgnn")
 class HDGNN(PlainModel):
     """HDGNN (An et al., ICLR 2024). Keys: :class:`HDGNNConfig` and :class:`GraphSettings`."""
@@ -62,22 +84,12 @@ class HDGNN(PlainModel):
 
 
 @registry.register_model("hdgnn_backbone")
-class HDGNNBackbone(nn.Module, PlainGraphMixin, BackboneInterface):
+class HDGNNBackbone(BackboneModel):
     """HDGNN's layers as a hydra backbone. Keys as for :class:`HDGNN`."""
 
     def __init__(self, **keys: Any) -> None:
-        super().__init__()
         settings, network_keys = split_keys(keys, "HDGNN")
-        self.config = HDGNNConfig.from_keys(network_keys, graph_key_names())
-        self.adopt(settings, self.config.cutoff, self.config.max_num_elements, self.config.regress_forces)
-        self.backbone = Backbone(self.config)
-
-    def forward(self, data: Any) -> dict[str, Any]:
-        """``draws``: node embedding and invariant features for each set of edge frames."""
-        numbers, edge_index, edge_vec, batch, num_systems = self.plain_graph(data)
-        frame_draws = self.backbone.frames(edge_vec, numbers[edge_index.T], self.training)
-        draws = [self.backbone(numbers, edge_index, edge_vec, frames) for frames in frame_draws]
-        return {"draws": draws, "batch": batch, "num_systems": num_systems}
+        super().__init__(settings, Backbone(HDGNNConfig.from_keys(network_keys, graph_key_names())))
 
 
 @registry.register_model("hdgnn_energy_head")
