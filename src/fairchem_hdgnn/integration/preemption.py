@@ -46,7 +46,7 @@ class PreemptionWatch:
     def __enter__(self) -> PreemptionWatch:
         """Take over the signals; without effect outside the main thread, where Python allows no handlers."""
         if threading.current_thread() is threading.main_thread():
-            watched = {signal.SIGUSR1, signal.SIGTERM}
+            watched: set[int] = {signal.SIGUSR1, signal.SIGTERM}
             if "SUBMITIT_EXECUTOR" in os.environ:
                 watched.add(_submitit_signal())
             for signum in watched:

@@ -53,6 +53,10 @@ class Trainer(OCPTrainer):
     - Run directories are unique, to the second and beyond.
     """
 
+    step: int
+    primary_metric: str | None
+    best_val_metric: float | None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As ``OCPTrainer``."""
         self._watch: PreemptionWatch | None = None
@@ -103,11 +107,12 @@ class Trainer(OCPTrainer):
         self._start_best_metric()
         writes = distutils.is_master() and not self.is_debug
         lock = exclusive_use(self.checkpoint_path.parent) if writes else nullcontext()
-        with lock, PreemptionWatch() as self._watch:
+        with lock, PreemptionWatch() as watch:
+            self._watch = watch
             try:
-                self._run_epochs()
+                self._run_epochs(watch)
             except PreemptedError:
-                self._watch.give_way(f"{self.checkpoint_path} (step {self.step})")
+                watch.give_way(f"{self.checkpoint_path} (step {self.step})")
             except TrainingError as error:
                 raise TrainingError(f"step {self.step}: {error}. {self._last_checkpoint()}") from error
         self._watch = None
@@ -117,14 +122,14 @@ class Trainer(OCPTrainer):
             return "No checkpoint was written yet"
         return f"Last good checkpoint: {self.checkpoint_path} (step {self._saved_step})"
 
-    def _run_epochs(self) -> None:
+    def _run_epochs(self, watch: PreemptionWatch) -> None:
         steps_per_epoch = len(self.train_loader)
         if self._evaluation_is_due() and self._evaluated_step < self.step:
             self._evaluate()
         for epoch in range(self.step // steps_per_epoch, self.config["optim"]["max_epochs"]):
             self.train_sampler.set_epoch_and_start_iteration(epoch, self.step % steps_per_epoch)
             for batch in self.train_loader:
-                if self._watch.agreed():
+                if watch.agreed():
                     self.save()
                     raise PreemptedError
                 self.step += 1
