@@ -73,7 +73,8 @@ def scan(content: bytes) -> None:
     position = payload = 0
     try:
         while True:
-            position = _RUN.match(content, position).end()
+            # A run may be empty, so there is a match at every position.
+            position = _RUN.match(content, position).end()  # type: ignore[union-attr]
             code = content[position]
             if code in _LENGTH_BYTES:
                 start = position + 1 + _LENGTH_BYTES[code]
@@ -95,8 +96,8 @@ def scan(content: bytes) -> None:
 
 
 def _name(code: int) -> str:
-    opcode = pickletools.code2op.get(chr(code))
-    return opcode.name if opcode else f"{code:#04x}"
+    names = {opcode.code: opcode.name for opcode in pickletools.opcodes}
+    return names.get(chr(code), f"{code:#04x}")
 
 
 def _count_tuples(content: bytes) -> int:

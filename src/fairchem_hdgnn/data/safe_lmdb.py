@@ -47,14 +47,14 @@ class SafeLmdbDataset(LmdbDataset):
             raise DataError(f"LMDB {src} holds no records: make it again")
         self._check_metadata()
 
-    def connect_db(self, lmdb_path: Path | None = None) -> lmdb.Environment:
+    def connect_db(self, lmdb_path: Path) -> lmdb.Environment:
         """Open a file, shared with every other data set of this process that reads it."""
-        environment = open_lmdb(lmdb_path)
+        environment = open_lmdb(self.path if lmdb_path is None else lmdb_path)
         # The constructor unpickles this entry next, so it is checked first.
         read_length(environment)
         return environment
 
-    def __getitem__(self, idx: int) -> Data:
+    def __getitem__(self, idx: int | np.integer) -> Data:
         """The record ``idx``.
 
         Raises:

@@ -13,7 +13,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ class Parts:
     """Arguments and state of an object that the pickle describes; subclasses say of what and may build it."""
 
     __slots__ = ("arguments", "state")
+
+    arguments: tuple[Any, ...]
+    state: Any
 
     def __init__(self, *arguments: Any) -> None:
         """Remember the arguments."""
@@ -94,7 +97,10 @@ class Tensor(Parts):
 
 
 class Storage(Parts):
-    """A tensor's storage, which ``torch.storage._load_from_bytes`` would hand to ``torch.load``."""
+    """A tensor's storage, which ``torch.storage._load_from_bytes`` would hand to ``torch.load``.
+
+    ``torch.load`` is not asked: up to torch 2.5 even ``weights_only=True`` opens TorchScript archives, which run code.
+    """
 
     __slots__ = ()
 
@@ -103,8 +109,7 @@ class Storage(Parts):
         content = _bytes(self.arguments[0])
         header = LEGACY_STORAGE.match(content)
         if header is None:
-            storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            return torch.tensor([], dtype=storage.dtype).set_(storage)
+            raise RefusedError("a storage that is not of numbers on the CPU, as torch.save writes it")
         dtype = STORAGE_DTYPES[header["type"]]
         elements = bytearray(memoryview(content)[header.end() :])
         if len(elements) != int.from_bytes(header["count"], "little") * dtype.itemsize:
@@ -211,6 +216,8 @@ STORAGE_DTYPES = {
     b"Char": torch.int8,
     b"Byte": torch.uint8,
     b"Bool": torch.bool,
+    b"ComplexFloat": torch.complex64,
+    b"ComplexDouble": torch.complex128,
 }
 
 LEGACY_STORAGE = re.compile(
@@ -284,21 +291,30 @@ def _build(value: Any, depth: int) -> Any:
     raise RefusedError(f"a bare {getattr(value, '__name__', type(value).__name__)}")
 
 
-def _array(content: Any, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+def _array(content: Any, dtype: np.dtype, shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:
     if type(content) is not bytearray:
         content = bytearray(_bytes(content))
-    array = np.ndarray(shape, dtype, content, order=order)
+    array: np.ndarray = np.ndarray(shape, dtype, content, order=order)
     if array.nbytes != len(content):
         raise RefusedError("a numpy array of another size than its shape")
     return array
 
 
-def _bytes(content: Any) -> Any:
-    return content.build() if isinstance(content, Bytes) else content
+def _bytes(content: Any) -> bytes:
+    if isinstance(content, Bytes):
+        return content.build()
+    if type(content) is not bytes:
+        raise RefusedError(f"a {type(content).__name__} in place of bytes")
+    return content
+
+
+_BYTE_ORDERS: dict[str, Literal["=", "<", ">"]] = {"=": "=", "|": "=", "<": "<", ">": ">"}
 
 
 @cache
 def _numpy_dtype(code: str, byte_order: str) -> np.dtype:
     if not re.fullmatch(r"[?biufcSU]\d{1,9}|\?", code):
         raise RefusedError(f"a numpy array of type {code}")
-    return np.dtype(code).newbyteorder("=" if byte_order == "|" else byte_order)
+    if byte_order not in _BYTE_ORDERS:
+        raise RefusedError(f"a numpy array of byte order {byte_order!r}")
+    return np.dtype(code).newbyteorder(_BYTE_ORDERS[byte_order])

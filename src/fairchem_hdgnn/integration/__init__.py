@@ -1,0 +1,1 @@
+"""What fairchem touches: models, trainer, runner, checkpoints, checks."""
