@@ -47,7 +47,7 @@ class SafeLmdbDataset(LmdbDataset):
             raise DataError(f"LMDB {src} holds no records: make it again")
         self._check_metadata()
 
-    def connect_db(self, lmdb_path: Path) -> lmdb.Environment:
+    def connect_db(self, lmdb_path: Path | None = None) -> lmdb.Environment:
         """Open a file, shared with every other data set of this process that reads it."""
         environment = open_lmdb(self.path if lmdb_path is None else lmdb_path)
         # The constructor unpickles this entry next, so it is checked first.
