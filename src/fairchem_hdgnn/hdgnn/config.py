@@ -192,6 +192,11 @@ class HDGNNConfig:
         """Size of the distance basis."""
         return int(self.cutoff / self.distance_resolution)
 
+    def reads_branch(self, after_layer: int) -> bool:
+        """Whether anything after layer ``after_layer`` (from 0) reads f: a later layer's attention, or the energy."""
+        attention_reads = not isinstance(self.attention, tuple) and after_layer < self.num_layers - 1
+        return self.invariant_branch and (attention_reads or self.readout_weight != 0)
+
     @classmethod
     def from_keys(cls, keys: Mapping[str, Any], other_keys: Iterable[str] = ()) -> HDGNNConfig:
         """The configuration with these YAML keys; one-line ``ConfigError`` for an unknown key or a wrong value."""

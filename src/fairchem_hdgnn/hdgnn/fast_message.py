@@ -250,16 +250,14 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
             edge_grad = grad_out[plan.edges.target[start:end]]
             gradients.append(torch.bmm(edge_grad, gates.full_attention.detach().unsqueeze(-1)))
             gradients.append(target)
-        # Fixed attention coefficients and the like depend on nothing.
-        live = [k for k, value in enumerate(values) if value.requires_grad]
-        found = torch.autograd.grad(
-            [values[k] for k in live],
-            [*inputs, *plan.gate_parameters()],
-            [gradients[k] for k in live],
-            allow_unused=True,
-        )
         sums = [grad_u_source, grad_u_target, grad_f, grad_features[start:end], *grad_matrices, *grad_parameters]
-        for total, part in zip(sums, found):
+        # Fixed attention coefficients depend on nothing, and frozen parameters need no gradient.
+        live = [k for k, value in enumerate(values) if value.requires_grad]
+        wanted = [(total, t) for total, t in zip(sums, [*inputs, *plan.gate_parameters()]) if t.requires_grad]
+        found = torch.autograd.grad(
+            [values[k] for k in live], [t for _, t in wanted], [gradients[k] for k in live], allow_unused=True
+        )
+        for (total, _), part in zip(wanted, found):
             if part is not None:
                 total.add_(part)
     return (None, None, None, *totals)

@@ -33,12 +33,8 @@ class Backbone(nn.Module):
         self.basis = GaussianBasis(config.cutoff, config.num_centres, config.basis_width)
         self.element_embedding = nn.Embedding(config.max_num_elements, config.invariant_channels)
         self.scalar_embedding = nn.Linear(config.invariant_channels, config.sphere_channels)
-        last = config.num_layers - 1
         self.layers = nn.ModuleList(
-            [
-                Layer(config, config.invariant_branch and (k < last or config.readout_weight != 0), only_scalars=k == 0)
-                for k in range(config.num_layers)
-            ]
+            [Layer(config, config.reads_branch(after_layer=k), only_scalars=k == 0) for k in range(config.num_layers)]
         )
         self.frames = FrameSource(config.frames, config.frame_seed, config.frame_average)
 
