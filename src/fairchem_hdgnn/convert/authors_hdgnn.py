@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.integration.models import HDGNN
 from fairchem_hdgnn.nn.edge_product import EdgeProduct
 from fairchem_hdgnn.so3.clebsch_gordan import Path, natural_parity_paths
-
-if TYPE_CHECKING:
-    from fairchem_hdgnn.integration.models import HDGNN
 
 _SAME_NAME = {
     "cutoff": "cutoff",
@@ -27,7 +25,7 @@ _SAME_NAME = {
     "max_num_elements": "max_num_elements",
     "use_pbc": "use_pbc",
     "otf_graph": "otf_graph",
-    "regress_forces": "regress_forces",
+    "distance_resolution": "distance_resolution",
     "num_interactions": "num_layers",
     "sphere_channels_l0": "invariant_channels",
     "num_basis_functions": "edge_channels",
@@ -46,13 +44,13 @@ _DEFAULTS: dict[str, Any] = {
     "num_sphere_samples": 128,
     "num_basis_functions": 128,
     "basis_width_scalar": 2.0,
+    "distance_resolution": 0.02,
     "cutoff": 8.0,
     "max_num_neighbors": 40,
     "num_resolutions": 2,
     "max_num_elements": 90,
     "use_pbc": True,
     "otf_graph": True,
-    "regress_forces": False,
 }
 
 _IGNORED = {
@@ -60,12 +58,16 @@ _IGNORED = {
     "num_taps",
     "num_bands",
     "show_timing_info",
+    "regress_forces",
     "direct_forces",
     "name",
     "scale_file",
-    "distance_resolution",
+    "num_atoms",
+    "bond_feat_dim",
+    "num_targets",
 }
-"""Keys that the authors' forward does not use, or whose only working value is ours."""
+"""Keys that the authors' forward does not use, or whose only working value is ours. Whether there are forces is seen
+from the weights."""
 
 _LAYER_NAMES = {
     "edge_embedding.distance": "dist_block.fc1_dist",
@@ -123,7 +125,6 @@ def authors_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **keys,
         "preset": "authors",
-        "distance_resolution": 0.02,
         "lmax_metp": min(2, values["lmax"]),
         # Their flip leaves degree lmax unflipped, which shows where lmax is odd.
         "antipodal": "top_degree_unflipped" if values["lmax"] % 2 else "exact",
@@ -137,36 +138,49 @@ def from_authors_hdgnn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
         config: arguments under the authors' names; what is left out has their default.
         state_dict: their weights, with or without ``module.`` prefixes.
 
+    Returns:
+        A model in the dtype of the weights.
+
     Raises:
         ConfigError: an argument that cannot be converted, or weights that do not fit the arguments.
     """
-    from fairchem_hdgnn.integration.models import HDGNN
-
-    model = HDGNN(**authors_config(config))
     theirs = {re.sub(r"^(module\.)+", "", name): tensor for name, tensor in state_dict.items()}
-    network = model.network
-    converted = {name: tensor for name, tensor in network.state_dict().items() if name.endswith("frames.draws")}
+    model = HDGNN(**authors_config(config), regress_forces="force_fc1.weight" in theirs)
+    network = model.network.to(_take(theirs, "sphere_embedding.weight").dtype)
+    converted = {}
     for name, current in network.state_dict().items():
-        if name in converted or ".product.product." in name:
-            continue
-        source = _their_name(name)
-        if source not in theirs:
-            raise ConfigError(f"authors' HDGNN: the weights lack '{source}'; do they belong to this configuration?")
-        if theirs[source].numel() != current.numel():
-            raise ConfigError(
-                f"authors' HDGNN: '{source}' has shape {tuple(theirs[source].shape)}, but the configuration makes it "
-                f"{tuple(current.shape)}"
-            )
-        converted[name] = theirs[source].reshape(current.shape)
+        if name.endswith("frames.draws"):
+            converted[name] = current
+        elif ".product.product." not in name:
+            converted[name] = _fitted(theirs, _their_name(name), current)
     for layer_index, layer in enumerate(network.backbone.layers):
         for block_index, block in enumerate(layer.blocks):
             for ours, their in _PRODUCTS.items():
-                product = block.get_submodule(ours)
-                name = f"edge_blocks.{layer_index}.message_blocks.{block_index}.{their}.tp.weight"
-                for l3, weight in enumerate(split_product_weights(product, theirs[name])):
+                flat = _take(theirs, f"edge_blocks.{layer_index}.message_blocks.{block_index}.{their}.tp.weight")
+                for l3, weight in enumerate(split_product_weights(block.get_submodule(ours), flat)):
                     converted[f"backbone.layers.{layer_index}.blocks.{block_index}.{ours}.weight.{l3}"] = weight
     network.load_state_dict(converted)
     return model
+
+
+def _take(theirs: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in theirs:
+        raise ConfigError(f"authors' HDGNN: the weights lack '{name}'; do they belong to this configuration?")
+    return theirs[name]
+
+
+def _fitted(theirs: Mapping[str, Tensor], name: str, current: Tensor) -> Tensor:
+    """A weight of theirs in the shape of ours."""
+    weight = _take(theirs, name)
+    if weight.numel() == 0:
+        # A hidden layer that integer division made empty; ours has at least one channel, which zeros disconnect.
+        return torch.zeros_like(current)
+    if weight.numel() != current.numel() or weight.shape[:1] != current.shape[:1]:
+        raise ConfigError(
+            f"authors' HDGNN: '{name}' has shape {tuple(weight.shape)}, but the configuration makes it "
+            f"{tuple(current.shape)}"
+        )
+    return weight.reshape(current.shape)
 
 
 def split_product_weights(product: EdgeProduct, flat: Tensor) -> list[Tensor]:
@@ -174,6 +188,11 @@ def split_product_weights(product: EdgeProduct, flat: Tensor) -> list[Tensor]:
 
     e3nn runs over l1, then l2, then l3, each path holding one weight per output channel.
     """
+    expected = sum(weight.numel() for weight in product.weight)
+    if flat.numel() != expected:
+        raise ConfigError(
+            f"authors' HDGNN: a tensor product has {flat.numel()} weights; the configuration makes {expected}"
+        )
     weights = [torch.empty_like(weight, dtype=flat.dtype) for weight in product.weight]
     lmax, start = product.lmax_in, 0
     for l1 in range(lmax + 1):
@@ -184,10 +203,6 @@ def split_product_weights(product: EdgeProduct, flat: Tensor) -> list[Tensor]:
                     width = weight.shape[-1]
                     weight[paths.index(Path(l1, l2, l3)), 0] = flat[start : start + width]
                     start += width
-    if start != flat.numel():
-        raise ConfigError(
-            f"authors' HDGNN: a tensor product has {flat.numel()} weights; the configuration makes {start}"
-        )
     return weights
 
 
