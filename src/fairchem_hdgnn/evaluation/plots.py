@@ -91,9 +91,10 @@ def ewt_figure(models: Models) -> Figure:
             panel.step(np.maximum(error, 1), share, where="post", color=colour(position), label=name)
         panel.axvline(1000 * ENERGY_THRESHOLD, color=GREY, linewidth=0.8, linestyle="--")
         panel.set(xscale="log", xlim=(1, None), ylim=(0, 100), title=title_of(split))
+        panel.xaxis.set_major_formatter("{x:g}")
         light_grid(panel)
     panels[0].annotate(
-        "EwT",
+        f"EwT\n{1000 * ENERGY_THRESHOLD:.0f} meV",
         (1000 * ENERGY_THRESHOLD, 97),
         xytext=(-4, 0),
         textcoords="offset points",
