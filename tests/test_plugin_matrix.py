@@ -104,8 +104,8 @@ def test_stock_two_ranks(config: Path, name: str) -> None:
 
 
 def test_stock_hydra(hydra_config: Path) -> None:
-    checkpoint = train(STOCK, hydra_config, "hydra")
-    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"backbone", "output_heads"}
+    names = train(STOCK, hydra_config, "hydra")["state_dict"]
+    assert {name.removeprefix("module.").split(".")[0] for name in names} == {"backbone", "output_heads"}
 
 
 # The plugin's command line.

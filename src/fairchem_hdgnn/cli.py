@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fairchem_hdgnn.errors import UserError
 
 COMMANDS = {
+    "demo": ("demo", "the whole way in some minutes: data, training, table, plots, leaderboard file"),
     "evaluate": ("evaluate", "score checkpoints on labelled splits: MAE and EwT with intervals, tables, plots"),
     "predict": ("predict", "predictions for splits with or without labels, as .npz in float32"),
     "make-submission": ("make_submission", "a verified file for the OC20 leaderboard"),
@@ -17,6 +18,7 @@ COMMANDS = {
     "make-demo-data": ("make_demo_data", "a small OC20-format IS2RE data set, made by relaxations with EMT"),
     "prepare-qm9": ("prepare_qm9", "QM9 as LMDBs for fairchem's trainer, from qm9pack or the original archive"),
     "train": ("train", "train, validate, predict or relax: the flags of `fairchem`, made safer"),
+    "submit": ("submit", "the same as a Slurm job on one or several nodes, requeued when interrupted"),
     "evaluate-qm9": ("evaluate_qm9", "test errors on QM9 in the literature's units, beside published ones"),
     "doctor": ("doctor", "versions, how fairchem sees the plugin, and remedies"),
 }
@@ -30,7 +32,7 @@ returns an exit status or ``None``.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``fairchem-hdgnn``; the exit status is 2 for a ``UserError``, printed as one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["train"]:
+    if arguments[:1] in (["train"], ["submit"]):
         # These are for fairchem's parser, overrides such as --model.lmax=4 among them.
         arguments.insert(1, "--")
     parser = argparse.ArgumentParser(prog="fairchem-hdgnn", description="HDGNN and eSCN for fairchem-core 1.10")

@@ -195,7 +195,9 @@ class Trainer(OCPTrainer):
         return self.config["optim"].get("eval_every", len(self.train_loader))
 
     def _evaluation_is_due(self) -> bool:
-        return self.step > 0 and self.step % self._eval_every == 0
+        # At the end too, unlike fairchem: what was trained since the last evaluation would be lost.
+        last_step = self.config["optim"]["max_epochs"] * len(self.train_loader)
+        return self.step > 0 and (self.step % self._eval_every == 0 or self.step == last_step)
 
     def _evaluate(self) -> None:
         if self.val_loader is not None:

@@ -1,0 +1,95 @@
+"""Every shipped config: fairchem can read it, its model can be built, and its header says what is true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from fairchem.core.common.registry import registry
+from fairchem.core.common.utils import load_config
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SHIPPED = sorted(path for path in CONFIGS.rglob("*.yml") if path.parent.name != "_base")
+OC20 = [path for path in SHIPPED if CONFIGS / "oc20" in path.parents]
+HDGNN_OC20 = [path for path in OC20 if "hdgnn" in path.stem or path.parent.name == "ablations"]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(CONFIGS).as_posix()
+
+
+def read(path: Path) -> dict[str, Any]:
+    config, _, duplicates = load_config(path)
+    assert not duplicates
+    return config
+
+
+def header(path: Path) -> str:
+    """The comment at the top, as one paragraph."""
+    lines = path.read_text().splitlines()
+    end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    return "\n".join(line.lstrip("# ") for line in lines[:end])
+
+
+def num_parameters(config: dict[str, Any]) -> int:
+    keys = dict(config["model"])
+    model = registry.get_model_class(keys.pop("name"))(**keys)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=name_of)
+def test_reads_and_builds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = read(path)
+    assert config["trainer"] == "fairchem_hdgnn.Trainer"
+    assert config["logger"] == "tensorboard"
+    assert config["model"]["name"].startswith("fairchem_hdgnn.")
+    for split in ("train", "val"):
+        assert config["dataset"][split]["format"] == "safe_lmdb"
+    assert config["task"]["prediction_dtype"] == "float32"
+    assert all(output["prediction_dtype"] == "float32" for output in config["outputs"].values() if output)
+    # Weights of a hundred million parameters need not be random here.
+    for initialiser in ("uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_"):
+        monkeypatch.setattr(torch.nn.init, initialiser, lambda tensor, *_, **__: tensor)
+    stated = re.search(r"^Parameters\s+([\d,]+)", header(path), re.MULTILINE)
+    count = num_parameters(config)
+    if stated or path in OC20:
+        assert stated, f"{name_of(path)}: no line 'Parameters' in the header; there are {count:,}"
+        assert int(stated[1].replace(",", "")) == count
+
+
+@pytest.mark.parametrize("path", OC20, ids=name_of)
+def test_header_states_what_a_run_needs(path: Path) -> None:
+    assert read(path)["optim"]["load_balancing"] == "atoms"
+    lines = header(path)
+    for topic in ("Effective batch", "Parameters", "Target", "Expected"):
+        assert re.search(rf"^{topic}\s", lines, re.MULTILINE), f"{name_of(path)}: nothing on '{topic}'"
+
+
+@pytest.mark.parametrize("path", [path for path in HDGNN_OC20 if path.parent.name != "ablations"], ids=name_of)
+def test_main_sizes_are_one_line_each(path: Path) -> None:
+    model = yaml.safe_load(path.read_text())["model"]
+    text = path.read_text()
+    for key, symbol in {"lmax": "L", "lmax_metp": "L'", "num_layers": "K", "sphere_channels": "C"}.items():
+        assert re.search(rf"^  {key}: {model[key]}\s+# {symbol}$", text, re.MULTILINE)
+
+
+def test_paper_sizes() -> None:
+    """Appendix D of the HDGNN paper: L = 6, L' = 2, K = 16, C = 128; the ablations K = 8, C = 64."""
+    full = read(CONFIGS / "oc20/is2re/all/hdgnn.yml")["model"]
+    baseline = read(CONFIGS / "oc20/is2re/all/hdgnn_ablation_baseline.yml")["model"]
+    sizes = ("lmax", "lmax_metp", "num_layers", "sphere_channels")
+    assert [full[size] for size in sizes] == [6, 2, 16, 128]
+    assert [baseline[size] for size in ("lmax", "num_layers", "sphere_channels")] == [6, 8, 64]
+
+
+def test_demo_statistics_are_those_of_the_data_maker() -> None:
+    """The demonstration's normalizer is stated in its header too."""
+    path = CONFIGS / "oc20/is2re/demo/hdgnn.yml"
+    normalizer = read(path)["dataset"]["train"]["transforms"]["normalizer"]["energy"]
+    stated = re.search(r"mean (\S+), standard deviation (\S+) over", header(path))
+    assert stated is not None
+    assert [float(number) for number in stated.groups()] == [normalizer["mean"], normalizer["stdev"]]
