@@ -77,7 +77,7 @@ class BlockProducts:
 
     def inner(
         self, x: Float[Tensor, "coefficients nodes channels"], index: int, turned: list[Tensor], block: Block
-    ) -> list[Float[Tensor, "slots signs hidden"]]:
+    ) -> list[Float[Tensor, "slots _signs hidden"]]:
         """Hidden values of input ``index`` for a block's edges: V acts on the atoms' unrotated features."""
         nodes = x.shape[1]
         mixed = x.new_empty(x.shape[0], nodes, self.num_terms * self.hidden_channels)
@@ -98,7 +98,7 @@ class BlockProducts:
         index: int,
         turned: list[Tensor],
         block: Block,
-        hidden_gradient: list[Float[Tensor, "slots signs hidden"]],
+        hidden_gradient: list[Float[Tensor, "slots _signs hidden"]],
         total: Weights,
     ) -> Float[Tensor, "nodes coefficients channels"]:
         """Gradient of x; adds V's to ``total``."""
@@ -138,7 +138,7 @@ class BlockProducts:
 
     def gate(
         self, hidden: list[list[Tensor]], scales: Float[Tensor, "slots terms inputs hidden"]
-    ) -> list[Float[Tensor, "slots signs term_input_hidden"]]:
+    ) -> list[Float[Tensor, "slots _signs _term_input_hidden"]]:
         """Gated values of all inputs side by side, per order."""
         gated = []
         for order in range(self.rotations.mmax + 1):

@@ -144,7 +144,7 @@ def _block_features(x: Tensor, block: Block) -> Float[Tensor, "coefficients node
 
 def _source_hidden(
     products: BlockProducts, geometry: Geometry, x: Tensor
-) -> list[Float[Tensor, "slots_and_none signs hidden"]]:
+) -> list[Float[Tensor, "slots_and_none _signs hidden"]]:
     """Hidden values of the source atoms per term, in slots of ``geometry.source``; the last slot is for "none"."""
     slots, turned = geometry.source.edges.shape[0], products.rotations.turned_source
     hidden = [x.new_empty(slots + 1, matrix.shape[1], products.hidden_channels) for matrix in turned]
@@ -158,7 +158,7 @@ def _source_hidden(
 
 def _hidden(
     products: BlockProducts, geometry: Geometry, x: Tensor, source_hidden: list[Tensor], block: Block
-) -> list[list[Float[Tensor, "slots signs hidden"]]]:
+) -> list[list[Float[Tensor, "slots _signs hidden"]]]:
     """Hidden values of both inputs for the edges of a block of target atoms, per input and term."""
     slots = geometry.source_slot[block.slots]
     target = products.inner(_block_features(x, block), TARGET, products.rotations.turned_target, block)

@@ -36,8 +36,8 @@ class Rotations:
     """
 
     mmax: int
-    turned_source: list[Float[Tensor, "slots signs columns"]]
-    turned_target: list[Float[Tensor, "slots signs columns"]]
+    turned_source: list[Float[Tensor, "_slots _signs _columns"]]
+    turned_target: list[Float[Tensor, "slots _signs _columns"]]
     rows: Float[Tensor, "slots rows coefficients"]
 
     def zonal(self, lmax: int) -> Rotations:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -68,13 +69,25 @@ class PlainGraphMixin(GraphModelMixin):
         atomic_numbers = data.atomic_numbers.long()
         self._check_atoms(data, atomic_numbers)
         if self.use_pbc:
-            graph = self.generate_graph(data)
-            edge_index, edge_vec = graph.edge_index, graph.edge_distance_vec
+            edge_index, edge_vec = self._periodic_edges(data)
         else:
             edge_index = self._molecular_edges(data)
             edge_vec = data.pos[edge_index[0]] - data.pos[edge_index[1]]
         self._check_edges(data, edge_index, edge_vec)
-        return PlainGraph(atomic_numbers, edge_index, edge_vec.to(data.pos.dtype), data.batch, len(data.natoms))
+        return PlainGraph(atomic_numbers, edge_index, edge_vec, data.batch, len(data.natoms))
+
+    def _periodic_edges(self, data: Any) -> tuple[Int[Tensor, "2 edges"], Float[Tensor, "edges 3"]]:
+        """fairchem's edges across periodic boundaries; it finds them in float32 only."""
+        if data.pos.dtype is torch.float32:
+            graph = self.generate_graph(data)
+            return graph.edge_index, graph.edge_distance_vec
+        rounded = copy.copy(data)
+        rounded.pos, rounded.cell = data.pos.float(), data.cell.float()
+        graph = self.generate_graph(rounded)
+        source, target = graph.edge_index
+        cell = data.cell[data.batch[target]].to(data.pos.dtype)
+        images = (graph.offset_distances.to(cell).unsqueeze(1) @ torch.linalg.inv(cell)).round()
+        return graph.edge_index, data.pos[source] - data.pos[target] + (images @ cell).squeeze(1)
 
     def _molecular_edges(self, data: Any) -> Int[Tensor, "2 edges"]:
         """Edges of non-periodic systems: the record's own, or all pairs within the cutoff, nearest first."""
