@@ -25,7 +25,7 @@ SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=${SLURMCTLD_PORT:-6917}
 SlurmdPort=${SLURMD_PORT:-6918}
 AuthType=auth/munge
-AuthInfo=socket=$dir/munge/socket
+AuthInfo=socket=$dir/munge/socket,cred_expire=3
 CredType=cred/munge
 SlurmUser=root
 SlurmdUser=root

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 
 import torch
@@ -13,11 +12,9 @@ from fairchem_hdgnn.errors import ConfigError
 FIRST_PORT, NUM_PORTS = 20000, 12000
 
 
-def free_port() -> int:
-    """A TCP port that no process of this machine listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
+def is_task_of_many() -> bool:
+    """Whether ``srun`` (or submitit with it) started this process as one of several tasks."""
+    return "RANK" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def set_rank_environment() -> None:
@@ -28,7 +25,7 @@ def set_rank_environment() -> None:
     exports them (our recipes do: it runs on the first node and can pick a free port there); otherwise they are the
     first host of the step and a port derived from the job id.
     """
-    if "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
+    if not is_task_of_many():
         return
     local_rank = int(os.environ["SLURM_LOCALID"])
     # With --gpus-per-task=1 each task sees one device only, as cuda:0.
