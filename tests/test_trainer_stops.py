@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import ENVIRONMENT, arguments, load, losses, train, write_config
+from small_runs import ENVIRONMENT, arguments, fairchem, load, losses, train, write_config
 from torch_geometric.data import Batch
 
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
@@ -183,11 +183,15 @@ def test_two_trainings_cannot_share_a_run_directory(tmp_path: Path) -> None:
     train(config, "shared", "--optim.max_epochs=1")
 
 
-def test_stock_trainer_goes_on_from_our_checkpoint_and_says_ocp(tmp_path: Path) -> None:
+def test_stock_fairchem_goes_on_from_our_checkpoint_and_says_so(tmp_path: Path) -> None:
     train(write_config(tmp_path, max_epochs=1), "both")
     assert load(tmp_path, "both")["config"]["trainer"] == "ocp"
-    train(write_config(tmp_path / "stock", trainer="ocp", max_epochs=2), "both", f"--run-dir={tmp_path}")
+    stock = write_config(tmp_path / "stock", trainer="ocp", max_epochs=2)
+    done = fairchem(stock, "both", f"--run-dir={tmp_path}")
     assert sorted(losses(tmp_path, "both")) == list(range(1, 13))
+    [warning] = [line for line in done.stderr.splitlines() if "RESUMING from" in line]
+    assert "(WARNING)" in warning
+    assert "the run id 'both' is already in use" in warning
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ try:
     from fairchem_hdgnn.integration.calculator import calculator
     from fairchem_hdgnn.integration.escn_models import ESCN, ESCNBackbone, ESCNEnergyHead, ESCNForceHead
     from fairchem_hdgnn.integration.models import HDGNN, HDGNNBackbone, HDGNNEnergyHead, HDGNNForceHead
+    from fairchem_hdgnn.integration.run_ids import warn_when_resuming
     from fairchem_hdgnn.integration.trainer import Trainer
 except Exception as error:
     _reason = error
@@ -48,3 +49,4 @@ except Exception as error:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 else:
     excepthook.install()
+    warn_when_resuming()

@@ -42,7 +42,12 @@ def user_message(error: BaseException) -> str | None:
         message = str(error)
         return _recorded(message.splitlines()[-1]) or message if "Original Traceback" in message else message
     if isinstance(error, ChildFailedError):
-        _, failure = error.get_first_failure()
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            return (
+                f"rank {rank} was killed by {failure.signal_name()} (as the system does when memory runs out); "
+                "the last checkpoint is whole: start again with the same --timestamp-id"
+            )
         message = failure.error_file_data["message"]
         return _recorded(message["message"] if isinstance(message, dict) else message)
     return None

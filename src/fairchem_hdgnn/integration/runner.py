@@ -12,7 +12,6 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 import fairchem_hdgnn  # noqa: F401  registers the models in every process that unpickles a Runner
 from fairchem_hdgnn.integration.ranks import set_rank_environment
-from fairchem_hdgnn.integration.run_ids import warn_if_resuming
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +28,6 @@ class Runner(_cli.Runner):
         """Train, validate, predict or relax as the fairchem config says."""
         self.config = config
         set_rank_environment()
-        warn_if_resuming(config)
         super().__call__(_as_launched(config))
 
     def checkpoint(self, *args, **kwargs) -> DelayedSubmission:
