@@ -1,0 +1,281 @@
+"""Which symmetries HDGNN has exactly, which it has not, and by how much."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from fairchem.core.datasets import data_list_collater
+from small_networks import SMALL, Clusters, clusters, network, random_rotations, randomise, relative_error
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from fairchem_hdgnn import HDGNN
+from fairchem_hdgnn.data.records import atoms_to_record
+from fairchem_hdgnn.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.hdgnn.layer import block_sizes
+from fairchem_hdgnn.hdgnn.message import MESSAGES
+from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.so3.frames import edge_frames
+from fairchem_hdgnn.so3.layout import num_coefficients
+from fairchem_hdgnn.so3.rotation import EdgeRotation
+from fairchem_hdgnn.so3.wigner import wigner_d
+
+EDGES = 12
+ONLY_PRODUCT = [0.0, 0.0, 0.0, 1.0]
+"""Attention that leaves the strictly equivariant term of eq. 11."""
+
+STRICT: list[dict[str, Any]] = [
+    {"attention": ONLY_PRODUCT},
+    {"attention": ONLY_PRODUCT, "lmax_metp": 3},
+    {"attention": ONLY_PRODUCT, "tensor_product": "fully_connected"},
+    {"attention": ONLY_PRODUCT, "full_degree_product": True},
+    {"message": "fully_tp"},  # eq. 6 with weights and a gate
+    {"message": "linear"},
+    {"message": "linear", "tensor_product": "fully_connected"},
+]
+LEARNED: list[dict[str, Any]] = [
+    {},
+    {"preset": "authors"},
+    {"mmax": 0},
+    {"neural_input": "rotated"},
+    {"mlp": "separate"},
+    {"message": "unrestricted"},
+]
+
+
+class Edges:
+    """One message function and random features on random edges."""
+
+    def __init__(self, keys: dict[str, Any]) -> None:
+        config = HDGNNConfig.from_keys({**SMALL, **keys})
+        self.lmax, channels = config.lmax, config.sphere_channels
+        self.message: nn.Module = MESSAGES[config.message](config, block_sizes(config)[0]).double()
+        randomise(self.message)
+        self.x = torch.randn(2, EDGES, num_coefficients(self.lmax), channels, dtype=torch.float64)
+        self.vectors = torch.randn(EDGES, 3, dtype=torch.float64)
+        self.features = torch.randn(EDGES, config.edge_channels, dtype=torch.float64)
+        self.attention = torch.rand(EDGES, self.message.num_terms, channels, dtype=torch.float64)
+        if isinstance(config.attention, tuple):
+            self.attention[:, :4] *= torch.tensor(config.attention, dtype=torch.float64).unsqueeze(-1)
+
+    def frames(self) -> Tensor:
+        """Frames with random rolls, others at each call."""
+        return edge_frames(self.vectors, 6.3 * torch.rand(EDGES, dtype=torch.float64))
+
+    def messages(self, frames: Tensor, turn: Tensor | None = None) -> Tensor:
+        """Messages in the global frame; of features and edges turned by ``turn``, whose edges have these frames."""
+        x = self.x if turn is None else wigner_d(turn[None], self.lmax)[0] @ self.x
+        rotation = EdgeRotation(frames, self.lmax, self.message.mmax)
+        with torch.no_grad():
+            return self.message(x[0], x[1], self.features, self.attention, rotation)
+
+    def rotation_error(self, same_roll: bool) -> float:
+        """Mean over rotations of ``|m(D x, R r) - D m(x, r)| / |m(x, r)|``; with the roll turned along, or redrawn."""
+        frames = self.frames()
+        expected = self.messages(frames)
+        errors = []
+        for turn in random_rotations(5):
+            turned = frames @ turn.T if same_roll else edge_frames(self.vectors @ turn.T, torch.rand(EDGES).double())
+            wanted = wigner_d(turn[None], self.lmax)[0] @ expected
+            errors.append(relative_error(self.messages(turned, turn), wanted))
+        return sum(errors) / len(errors)
+
+    def frame_error(self) -> float:
+        """``|m - m'| / |m|`` of the same edges with two draws of frames."""
+        return relative_error(self.messages(self.frames()), self.messages(self.frames()))
+
+
+@pytest.mark.parametrize("keys", STRICT, ids=str)
+def test_strict_messages_are_equivariant_and_blind_to_frames(keys):
+    edges = Edges(keys)
+    assert edges.rotation_error(same_roll=False) < 1e-10
+    assert edges.frame_error() < 1e-10
+    assert edges.messages(edges.frames()).abs().mean() > 1e-2
+
+
+@pytest.mark.parametrize("keys", LEARNED, ids=str)
+def test_learned_messages_are_not_equivariant(keys):
+    """By a good part of their size. Only NN(x') would be, if the frames turned with the edges (they do not).
+
+    Networks on m = 0 alone see nothing of the roll, and yet the orientation, through x'' and x.
+    """
+    edges = Edges(keys)
+    assert 0.05 < edges.rotation_error(same_roll=False) < 2
+    if keys.get("neural_input") == "rotated":
+        assert edges.rotation_error(same_roll=True) < 1e-10
+    else:
+        assert edges.rotation_error(same_roll=True) > 0.05
+    if keys.get("message") == "unrestricted" or keys.get("mmax") == 0:
+        assert edges.frame_error() < 1e-10
+    else:
+        assert 0.05 < edges.frame_error() < 2
+
+
+def energies(model: HDGNNNetwork, graph: Clusters, frames: Tensor | None = None) -> Tensor:
+    with torch.no_grad():
+        return model(*graph.arguments(), frames)["energy"]
+
+
+def energy_errors(keys: dict[str, Any]) -> tuple[float, float]:
+    """Mean change of the energy under rotations, and under other frames, in units of its spread over clusters."""
+    model, graph = network(num_sphere_samples=128, **keys), clusters([6] * 8)
+    expected = energies(model, graph)
+    turned = torch.stack([energies(model, graph.rotated(turn)) for turn in random_rotations(4)])
+    rolls = torch.rand(4, graph.edge_vec.shape[0], dtype=torch.float64) * 6.3
+    redrawn = torch.stack([energies(model, graph, edge_frames(graph.edge_vec, roll)) for roll in rolls])
+    spread = expected.std()
+    return float((turned - expected).abs().mean() / spread), float((redrawn - expected).abs().mean() / spread)
+
+
+def test_energy_of_strict_networks_is_invariant_up_to_the_grid():
+    """A nonlinear function on a finite grid, in update and readout, is what remains; frames have no effect at all."""
+    for keys in STRICT[:1] + STRICT[4:6]:
+        rotation, frame = energy_errors(keys)
+        assert rotation < 0.06
+        assert frame < 1e-10
+
+
+def test_energy_of_the_hybrid_depends_on_orientation_and_frames():
+    rotation, frame = energy_errors({})
+    assert 0.3 < rotation < 4
+    assert 0.3 < frame < 4
+
+
+def test_metp_sees_scalars_at_initialisation_in_the_paper_preset_only():
+    """A norm that removes the channel mean leaves METP, which sees nothing else, no scalars (and x has only those)."""
+    graph = clusters([6])
+    moved = replace(graph, pos=graph.pos + 0.2 * torch.randn(graph.pos.shape, dtype=torch.float64))
+    for preset, sees in (("paper", True), ("authors", False)):
+        torch.manual_seed(0)
+        model = HDGNNNetwork({**SMALL, "preset": preset, "attention": ONLY_PRODUCT}).double().eval()
+        change = float((energies(model, moved) - energies(model, graph)).abs())
+        assert (change > 1e-4) if sees else (change < 1e-12)
+
+
+@pytest.mark.parametrize("preset", ["paper", "authors"])
+def test_order_of_atoms_and_edges_does_not_matter(preset):
+    model, graph = network(preset=preset, regress_forces=True), clusters()
+    with torch.no_grad():
+        expected = model(*graph.arguments())
+        atoms, edges = torch.randperm(len(graph.numbers)), torch.randperm(graph.edge_index.shape[1])
+        position = torch.argsort(atoms)
+        shuffled = Clusters(
+            graph.numbers[atoms], graph.pos[atoms], position[graph.edge_index][:, edges], graph.batch[atoms], 2
+        )
+        actual = model(*shuffled.arguments())
+    torch.testing.assert_close(actual["energy"], expected["energy"], rtol=0, atol=1e-10)
+    torch.testing.assert_close(actual["forces"], expected["forces"][atoms], rtol=0, atol=1e-10)
+
+
+def test_average_over_frames_is_the_mean_of_its_draws():
+    graph = clusters()
+    single = [energies(network(frame_seed=seed), graph) for seed in (5, 6, 7)]
+    averaged = energies(network(frame_seed=5, frame_average=3), graph)
+    torch.testing.assert_close(averaged, torch.stack(single).mean(0))
+    assert not torch.allclose(single[0], single[1])
+
+
+def test_modes_of_frames():
+    graph = clusters()
+    for mode, changes in (("random", True), ("seeded", False), ("fixed", False)):
+        model = network(frames=mode)
+        assert torch.equal(energies(model, graph), energies(model, graph))
+        model.train()
+        assert torch.equal(energies(model, graph), energies(model, graph)) != changes
+    fixed = energies(network(frames="fixed"), graph)
+    assert torch.equal(fixed, energies(network(), graph, edge_frames(graph.edge_vec)))
+
+
+def model(**keys: Any) -> HDGNN:
+    torch.manual_seed(0)
+    built = HDGNN(**{**SMALL, "cutoff": 5.0, "max_neighbors": 200, **keys}).double().eval()
+    randomise(built)
+    return built
+
+
+def predict(hdgnn: HDGNN, *systems: Atoms) -> Tensor:
+    """Energies of a fairchem batch in float64."""
+    records: list[Data] = []
+    for index, atoms in enumerate(systems):
+        record = atoms_to_record(atoms, index)
+        record.pos, record.cell = torch.tensor(atoms.positions), torch.tensor(atoms.cell.array)[None]
+        records.append(record)
+    with torch.no_grad():
+        return hdgnn(data_list_collater(records, otf_graph=True))["energy"]
+
+
+def crystals() -> list[Atoms]:
+    systems = [bulk("Cu", cubic=True), bulk("NaCl", "rocksalt", a=5.6)]
+    for atoms in systems:
+        atoms.rattle(0.1, seed=1)
+    return systems
+
+
+@pytest.mark.parametrize("preset", ["paper", "authors"])
+def test_batch_is_its_systems(preset):
+    hdgnn, systems = model(preset=preset), crystals()
+    together = predict(hdgnn, *systems)
+    alone = torch.cat([predict(hdgnn, atoms) for atoms in systems])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
+    torch.testing.assert_close(predict(hdgnn, *systems[::-1]), alone.flip(0), rtol=0, atol=1e-10)
+
+
+def test_translation_and_periodic_images():
+    hdgnn, systems = model(), crystals()
+    expected = predict(hdgnn, *systems)
+    for atoms in systems:
+        atoms.positions += [0.5, -1.25, 3.0]
+    torch.testing.assert_close(predict(hdgnn, *systems), expected, rtol=0, atol=1e-8)
+    outside = [atoms.positions.copy() for atoms in systems]
+    for atoms in systems:
+        atoms.wrap()
+    assert all((abs(atoms.positions - before) > 1).any() for atoms, before in zip(systems, outside))
+    torch.testing.assert_close(predict(hdgnn, *systems), expected, rtol=0, atol=1e-8)
+
+
+def test_supercell_has_the_energy_of_its_cells():
+    hdgnn, systems = model(), crystals()
+    torch.testing.assert_close(
+        predict(hdgnn, *[atoms * (2, 1, 1) for atoms in systems]), 2 * predict(hdgnn, *systems), rtol=0, atol=1e-8
+    )
+
+
+@pytest.mark.parametrize("lmax", range(11))
+def test_every_lmax_with_one_channel(lmax):
+    """Value and gradient are finite, and float32 agrees with float64."""
+    keys = {"lmax": lmax, "lmax_metp": min(2, lmax), "lmax_far": lmax, "sphere_channels": 1}
+    keys |= {"preset": "authors" if lmax < 8 else "paper"}
+    model = network(**keys)
+    graph = clusters((4,))
+    energy = model(*graph.arguments())["energy"]
+    energy.sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    frames = edge_frames(graph.edge_vec)
+    single = clusters((4,), dtype=torch.float32)
+    in_float32 = energies(network(torch.float32, **keys), single, frames.float())
+    torch.testing.assert_close(in_float32.double(), energies(model, graph, frames), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["paper", "authors"])
+def test_atoms_without_neighbours(preset):
+    """One atom; a batch in which only one system has edges; no edges in training."""
+    lone, pair = Atoms("Cu"), molecule("CO")
+    for use_pbc in (False, True):
+        for atoms in (lone, pair):
+            if use_pbc:
+                atoms.set_cell([20.0] * 3)
+        hdgnn = model(preset=preset, use_pbc=use_pbc)
+        together = predict(hdgnn, lone, pair)
+        alone = torch.cat([predict(hdgnn, lone), predict(hdgnn, pair)])
+        assert together.isfinite().all()
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
+    graph = clusters((1,))
+    trained = network(preset=preset).train()
+    trained(*graph.arguments())["energy"].sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in trained.parameters())
