@@ -7,13 +7,15 @@ from unittest import mock
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import SMALL, Clusters, clusters, network
 from torch import Tensor
 
+from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.hdgnn import fast_message
-from fairchem_hdgnn.hdgnn.config import PRESETS
+from fairchem_hdgnn.hdgnn.config import PRESETS, HDGNNConfig
 from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
 from fairchem_hdgnn.hdgnn.options import Activations, Antipode, Attention, GateInputs, LayerNorm, Message, Preset
 from fairchem_hdgnn.so3 import segments
@@ -182,3 +184,11 @@ def test_options_above_are_all_options():
     frames = {"frames", "frame_seed", "frame_average"}
     covered = {key for keys in OPTIONS for key in keys} | {"implementation"}
     assert {*HDGNNNetwork(SMALL).config.__dataclass_fields__} == sizes | frames | covered
+
+
+def test_off_needs_no_quotes_in_yaml():
+    """A bare off is false to YAML."""
+    config = HDGNNConfig.from_keys(yaml.safe_load("{layer_norm: off, antipodal: off}"))
+    assert config.layer_norm is LayerNorm.OFF and config.antipodal is Antipode.OFF
+    with pytest.raises(ConfigError, match="'mlp' is False, not one of shared, separate"):
+        HDGNNConfig.from_keys({"mlp": False})

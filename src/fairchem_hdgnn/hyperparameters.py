@@ -71,6 +71,8 @@ def choice(kind: type[Enum], default: Enum | None) -> Any:
     def check(value: Any) -> Enum | None:
         if value is None and default is None:
             return None
+        if value is False and "off" in [member.value for member in kind]:
+            value = "off"  # YAML reads a bare off as false
         try:
             return kind(value)
         except ValueError:
