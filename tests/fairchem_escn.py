@@ -47,7 +47,7 @@ def fairchem_model(config: Mapping[str, Any]) -> nn.Module:
     hydra = "backbone" in config
     model = HydraModel(**config, pass_through_head_outputs=True) if hydra else eSCN(**config)
     backbone = model.backbone if hydra else model
-    backbone._init_edge_rot_mat = _seeded_frames
+    backbone._init_edge_rot_mat = seeded_frames
     build_graph = backbone.generate_graph
     backbone.generate_graph = lambda data: _graph_in_dtype(build_graph, _with_edges(data, backbone))
     if not backbone.use_pbc:
@@ -65,7 +65,7 @@ def _with_edges(data: Any, backbone: nn.Module) -> Any:
     return data
 
 
-def _seeded_frames(data: Any, edge_index: Tensor, edge_vec: Tensor) -> Tensor:
+def seeded_frames(data: Any, edge_index: Tensor, edge_vec: Tensor) -> Tensor:
     return edge_frames(edge_vec, seeded_roll(edge_vec, data.atomic_numbers[edge_index.T].long(), seed=0))
 
 

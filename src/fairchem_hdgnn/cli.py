@@ -19,6 +19,7 @@ COMMANDS = {
     "prepare-qm9": ("prepare_qm9", "QM9 as LMDBs for fairchem's trainer, from qm9pack or the original archive"),
     "train": ("train", "train, validate, predict or relax: the flags of `fairchem`, made safer"),
     "submit": ("submit", "the same as a Slurm job on one or several nodes, requeued when interrupted"),
+    "convert": ("convert", "checkpoints of fairchem's eSCN or of HDGNN's authors as checkpoints of this package"),
     "evaluate-qm9": ("evaluate_qm9", "test errors on QM9 in the literature's units, beside published ones"),
     "doctor": ("doctor", "versions, how fairchem sees the plugin, and remedies"),
 }

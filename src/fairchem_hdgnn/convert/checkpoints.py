@@ -1,0 +1,167 @@
+"""Whole checkpoint files of other implementations -> files that fairchem and this package open."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairchem_hdgnn.convert.authors_hdgnn import authors_config, from_authors_hdgnn
+from fairchem_hdgnn.convert.fairchem_escn import escn_config, from_fairchem_escn
+from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.files import complete_or_absent
+from fairchem_hdgnn.integration.checkpoints import checkpoint_config, read_checkpoint
+from fairchem_hdgnn.so3.grid import fibonacci_points
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where checkpoints come from.
+
+    Attributes:
+        description: for help texts.
+        model_name: dotted name of our model.
+        keys: from their constructor arguments to ours.
+        build: from their constructor arguments and weights to our model.
+        constants: matches names in their state dict that are not trained.
+    """
+
+    description: str
+    model_name: str
+    keys: Callable[[Mapping[str, Any]], dict[str, Any]]
+    build: Callable[[Mapping[str, Any], Mapping[str, Tensor]], nn.Module]
+    constants: str
+
+
+SOURCES = {
+    "fairchem-escn": Source(
+        "fairchem's own eSCN, plain or hydra",
+        "fairchem_hdgnn.ESCN",
+        escn_config,
+        from_fairchem_escn,
+        r"sphere_points$|sphharm_weights\.|distance_expansion\.offset$",
+    ),
+    "authors-hdgnn": Source(
+        "the code of HDGNN's authors",
+        "fairchem_hdgnn.HDGNN",
+        authors_config,
+        from_authors_hdgnn,
+        r"sphere_points$|sphharm_weights\.|distance_expansion\.offset$|output_mask$|\._w3j_|\.gate\.mul\.weight$",
+    ),
+}
+"""Names for ``--from``."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What :func:`convert_checkpoint` wrote.
+
+    Attributes:
+        path: the file.
+        model_name: dotted name of the model in it.
+        num_parameters: its number of parameters.
+        averaged: whether the weights are the moving averages (EMA).
+    """
+
+    path: Path
+    model_name: str
+    num_parameters: int
+    averaged: bool
+
+
+def convert_checkpoint(
+    source: str, path: str | Path, out: str | Path, *, raw_weights: bool = False, trusted: bool = False
+) -> Converted:
+    """Write a checkpoint of this package with the weights, normalisers and configuration of another one.
+
+    The averaged weights (EMA) are taken where the file has them, for they are what evaluation uses. The optimiser's
+    state is left behind: training from the new file starts at step 0.
+
+    Args:
+        source: a key of :data:`SOURCES`.
+        path: the checkpoint to convert.
+        out: the file to write; it must not exist.
+        raw_weights: take the raw weights although there are averaged ones.
+        trusted: see :func:`~fairchem_hdgnn.integration.checkpoints.read_checkpoint`.
+
+    Raises:
+        DataError: the file cannot be read, or ``out`` exists.
+        ConfigError: the model is another one, or has options that cannot be converted.
+    """
+    kind, out = SOURCES[source], Path(out)
+    if out.exists():
+        raise DataError(f"{out}: exists already; remove it or choose another name")
+    checkpoint = read_checkpoint(path, trusted=trusted)
+    theirs = model_arguments(checkpoint["config"])
+    averaged = bool(checkpoint.get("ema")) and not raw_weights
+    try:
+        weights = averaged_weights(checkpoint, kind.constants) if averaged else checkpoint["state_dict"]
+        model = kind.build(theirs, weights)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    _check_points(path, weights)
+
+    config = checkpoint_config(checkpoint)
+    config.pop("model_attributes", None)
+    network_config: Any = model.network.config
+    keys = {**kind.keys(theirs), "regress_forces": network_config.regress_forces}
+    config["model"] = {"name": kind.model_name, **keys}
+    contents = {
+        "config": config,
+        "state_dict": model.state_dict(),
+        "normalizers": checkpoint["normalizers"],
+        "elementrefs": checkpoint.get("elementrefs", {}),
+        "val_metrics": checkpoint.get("val_metrics"),
+        "ema": None,
+        "amp": None,
+    }
+    with complete_or_absent(out) as temporary:
+        torch.save(contents, temporary)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Converted(out, kind.model_name, num_parameters, averaged)
+
+
+def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments of the model in a checkpoint's configuration, without its name; old form or new."""
+    model = config["model"]
+    if isinstance(model, str):
+        return dict(config.get("model_attributes", {}))
+    return {key: value for key, value in model.items() if key != "name"}
+
+
+def averaged_weights(checkpoint: Mapping[str, Any], constants: str) -> dict[str, Tensor]:
+    """The state dict with its trained weights replaced by their moving averages.
+
+    fairchem stores the averages as a list in the order of the trainable parameters, without names. A state dict has
+    the same order, with constants and repeated tensors between.
+
+    Raises:
+        ConfigError: the list does not fit the state dict.
+    """
+    weights = dict(checkpoint["state_dict"])
+    seen: set[int] = set()
+    names = []
+    for name, tensor in weights.items():
+        if tensor.data_ptr() not in seen and not re.search(constants, name):
+            names.append(name)
+        seen.add(tensor.data_ptr())
+    averages = checkpoint["ema"]["shadow_params"]
+    if [weights[name].shape for name in names] != [average.shape for average in averages]:
+        raise ConfigError(
+            "its averaged weights (EMA) have no names and do not fit the order of its weights; "
+            "take the raw weights (--raw-weights)"
+        )
+    by_pointer: dict[int, Tensor] = {weights[name].data_ptr(): average for name, average in zip(names, averages)}
+    return {name: by_pointer.get(tensor.data_ptr(), tensor) for name, tensor in weights.items()}
+
+
+def _check_points(path: str | Path, weights: Mapping[str, Tensor]) -> None:
+    """A checkpoint of ours does not keep the sample points of the output heads."""
+    for name, points in weights.items():
+        if name.endswith("sphere_points") and (points.double() - fibonacci_points(len(points))).abs().max() > 1e-5:
+            raise ConfigError(f"{path}: its '{name}' are not the points that this package samples")
