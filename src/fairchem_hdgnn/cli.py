@@ -15,12 +15,16 @@ COMMANDS = {
     "predict": ("predict", "predictions for splits with or without labels, as .npz in float32"),
     "make-submission": ("make_submission", "a verified file for the OC20 leaderboard"),
     "check-submission": ("check_submission", "what is wrong with a leaderboard file, if anything"),
+    "make-lmdb": ("make_lmdb", "OC20-format LMDBs from whatever ASE reads"),
+    "inspect": ("inspect_lmdb", "what an LMDB holds: statistics, or one record"),
+    "target-stats": ("target_stats", "mean and standard deviation of the labels, beside a config's"),
     "make-demo-data": ("make_demo_data", "a small OC20-format IS2RE data set, made by relaxations with EMT"),
     "prepare-qm9": ("prepare_qm9", "QM9 as LMDBs for fairchem's trainer, from qm9pack or the original archive"),
     "train": ("train", "train, validate, predict or relax: the flags of `fairchem`, made safer"),
     "submit": ("submit", "the same as a Slurm job on one or several nodes, requeued when interrupted"),
     "convert": ("convert", "checkpoints of fairchem's eSCN or of HDGNN's authors as checkpoints of this package"),
     "evaluate-qm9": ("evaluate_qm9", "test errors on QM9 in the literature's units, beside published ones"),
+    "check": ("check", "what would fail or go wrong in a training, found in seconds from its config"),
     "doctor": ("doctor", "versions, how fairchem sees the plugin, and remedies"),
 }
 """Name of each sub-command -> (module in ``fairchem_hdgnn.commands``, one line of help).

@@ -1,0 +1,35 @@
+"""``fairchem-hdgnn target-stats``: mean and standard deviation of a data set's labels, beside a configuration's."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fairchem_hdgnn.data.targets import read_normaliser, target_spread
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("lmdb", type=Path, metavar="LMDB", help="the training set: an .lmdb file, or a folder of them")
+    parser.add_argument("--config", type=Path, metavar="YML", help="compare with this configuration's normalizer")
+    parser.add_argument("--key", metavar="KEY", help="attribute with the label (default: the config's, or y_relaxed)")
+    parser.add_argument("--target", default="energy", help="the config's name of it (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the numbers; status 1 if the configuration's differ."""
+    normaliser = read_normaliser(args.config, args.target) if args.config else None
+    key, spread = target_spread(args.lmdb, args.key or (normaliser.key if normaliser else None))
+    print(f"{args.lmdb}: {key} of {spread.count:,} records, eV")
+    print(f"  mean {spread.mean:.6f}, std {spread.std:.6f}")
+    print(f"  median {spread.median:.4f}, from {spread.low:.4f} to {spread.high:.4f}")
+    if normaliser is None:
+        print(f"For the config, dataset.train.transforms:\n  normalizer:\n    {args.target}:")
+        print(f"      mean: {spread.mean:.6f}\n      stdev: {spread.std:.6f}")
+        return 0
+    deviations = normaliser.deviations(spread)
+    if deviations:
+        print(f"{args.config} normalises with other numbers:", *deviations, sep="\n  ")
+        return 1
+    print(f"{args.config} normalises with mean {normaliser.mean:.6f}, stdev {normaliser.stdev:.6f}: these data's")
+    return 0

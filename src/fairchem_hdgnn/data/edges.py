@@ -1,0 +1,48 @@
+"""Edges computed once and stored in the records, for models with ``otf_graph: false``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from fairchem.core.common.utils import radius_graph_pbc
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+
+@dataclass(frozen=True)
+class StoredEdges:
+    """Which edges records get.
+
+    Attributes:
+        cutoff: Å; has to be the model's ``cutoff``.
+        max_neighbors: nearest neighbours of each atom that are kept; has to be the model's ``max_neighbors``.
+    """
+
+    cutoff: float
+    max_neighbors: int
+
+    def add_to(self, record: Data) -> None:
+        """Set ``edge_index`` [2, edges], ``cell_offsets`` [edges, 3], ``edge_cutoff`` (Å) as fairchem 1.10 reads them.
+
+        They are those that the models build in the forward pass. A record without a cell is a molecule and gets no
+        ``cell_offsets``.
+        """
+        record.edge_cutoff = float(self.cutoff)
+        if not record.cell.any():
+            record.edge_index = self._of_molecule(record.pos)
+            return
+        batch = Batch.from_data_list([record])
+        edge_index, cell_offsets, _ = radius_graph_pbc(
+            batch, self.cutoff, self.max_neighbors, enforce_max_neighbors_strictly=True
+        )
+        record.edge_index = edge_index.long()
+        record.cell_offsets = cell_offsets.long()
+
+    def _of_molecule(self, pos: Float[Tensor, "atoms 3"]) -> Int[Tensor, "2 edges"]:
+        distance = torch.cdist(pos, pos).fill_diagonal_(torch.inf)
+        nearest, source = distance.topk(min(self.max_neighbors, len(pos)), dim=0, largest=False)
+        target = torch.arange(len(pos)).expand_as(source)
+        kept = nearest <= self.cutoff
+        return torch.stack([source[kept], target[kept]])

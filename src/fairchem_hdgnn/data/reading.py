@@ -1,0 +1,49 @@
+"""All records of an LMDB file, or of the LMDB files of a folder, read without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch_geometric.data import Data
+
+from fairchem_hdgnn.data.lmdb import METADATA_FILE, open_lmdb, read_length, read_record
+from fairchem_hdgnn.errors import DataError
+
+
+class Records:
+    """The records of ``path``: an ``.lmdb`` file, or a folder of them in the order of their names.
+
+    Raises:
+        DataError: there is no LMDB, or it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files = sorted(path.glob("*.lmdb")) if path.is_dir() else [path]
+        if not self.files:
+            raise DataError(f"{path}: no .lmdb file there; name a split's folder or its data.lmdb")
+        self._environments = [open_lmdb(file) for file in self.files]
+        self._lengths = [read_length(environment) for environment in self._environments]
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return sum(self._lengths)
+
+    def __getitem__(self, index: int) -> Data:
+        """The record ``index``."""
+        position = index
+        for environment, length in zip(self._environments, self._lengths):
+            if 0 <= position < length:
+                return read_record(environment, position)
+            position -= length
+        raise DataError(f"{self.path}: no record {index}; there are {len(self)}, from 0 to {len(self) - 1}")
+
+    def __iter__(self) -> Iterator[Data]:
+        """All records in order."""
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether ``metadata.npz`` lies beside the file."""
+        return (self.files[0].parent / METADATA_FILE).is_file()

@@ -1,0 +1,304 @@
+"""From structures that ASE reads to records: what is kept, what is derived, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from ase import Atoms
+from ase.build import add_adsorbate, fcc111, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+from ase.db import connect
+from ase.io import write
+from ase.io.trajectory import Trajectory
+from ase.optimize import BFGS
+from fairchem.core.datasets import data_list_collater
+from fairchem.core.datasets.lmdb_dataset import LmdbDataset
+
+from fairchem_hdgnn import HDGNN, SafeLmdbDataset
+from fairchem_hdgnn.cli import main
+from fairchem_hdgnn.data.conversion import Conversion, make_lmdb
+from fairchem_hdgnn.data.edges import StoredEdges
+from fairchem_hdgnn.data.reading import Records
+from fairchem_hdgnn.data.tagging import oc20_fixed, oc20_tags
+from fairchem_hdgnn.errors import DataError
+
+IS2RE = Conversion("is2re")
+
+
+def slab(metal: str = "Cu", *, layers: int = 3) -> Atoms:
+    """A slab with O, tagged by layers as ``ase.build`` does, atoms off their lattice sites."""
+    atoms = fcc111(metal, (2, 2, layers), vacuum=8.0)
+    add_adsorbate(atoms, "O", 1.3, "fcc")
+    atoms.info.clear()
+    atoms.pbc = True
+    atoms.rattle(0.05, seed=layers)
+    return atoms
+
+
+def labelled(atoms: Atoms, energy: float = -1.25) -> Atoms:
+    forces = np.random.default_rng(0).normal(size=(len(atoms), 3))
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    return atoms
+
+
+def first_record(source: Path, out: Path, conversion: Conversion = IS2RE):
+    make_lmdb(source, out, conversion, progress=False)
+    return Records(out)[0]
+
+
+# === formats =====================================================================================
+
+
+@pytest.mark.parametrize("name", ["a.extxyz", "a.traj", "a.db"])
+def test_each_format_gives_the_same_records(tmp_path, name):
+    structures = [labelled(slab("Cu"), -1.5), labelled(slab("Pt", layers=2), 0.25)]
+    if name == "a.db":
+        with connect(str(tmp_path / name)) as database:
+            for atoms in structures:
+                database.write(atoms)
+    else:
+        write(tmp_path / name, structures)
+    report = make_lmdb(tmp_path / name, tmp_path / "out", IS2RE, progress=False)
+    assert report.statistics.num_records == 2 and report.files == 1
+
+    path = str(tmp_path / "out/data.lmdb")
+    safe = SafeLmdbDataset({"src": path})
+    stored = [[safe[0], safe[1]]]
+    del safe
+    stock = LmdbDataset({"src": path})
+    stored.append([stock[0], stock[1]])
+    for records in stored:
+        for record, atoms, energy in zip(records, structures, (-1.5, 0.25)):
+            assert record.atomic_numbers.int().tolist() == atoms.numbers.tolist()
+            np.testing.assert_allclose(record.pos, atoms.positions, atol=1e-6)
+            np.testing.assert_allclose(record.cell[0], atoms.cell.array, atol=1e-6)
+            assert record.y_relaxed == pytest.approx(energy) and record.natoms == len(atoms)
+    assert np.load(tmp_path / "out/metadata.npz")["natoms"].tolist() == [len(atoms) for atoms in structures]
+    batch = data_list_collater(stored[0], otf_graph=True)
+    assert batch.batch.tolist() == [0] * len(structures[0]) + [1] * len(structures[1])
+
+
+def test_directory_of_relaxations_gives_first_and_last_structures(tmp_path):
+    (tmp_path / "runs/b").mkdir(parents=True)
+    starts, ends = [], []
+    for name in ("runs/a.traj", "runs/b/c.traj"):
+        atoms = slab()
+        atoms.set_constraint(FixAtoms(mask=atoms.get_tags() == 3))
+        atoms.calc = EMT()
+        starts.append(atoms.copy())
+        with Trajectory(str(tmp_path / name), "w", atoms) as trajectory, BFGS(atoms, logfile=None) as optimizer:
+            optimizer.attach(trajectory)
+            optimizer.run(fmax=0.5, steps=3)
+        ends.append((atoms.copy(), atoms.get_potential_energy()))
+    (tmp_path / "runs/notes.txt").write_text("not a structure")
+    report = make_lmdb(tmp_path / "runs", tmp_path / "out", Conversion("is2re", relaxations=True), progress=False)
+    assert report.files == 2 and len(report.unread) == 1 and "notes.txt" in report.unread[0]
+    for record, start, (end, energy) in zip(Records(tmp_path / "out"), starts, ends):
+        np.testing.assert_allclose(record.pos, start.positions, atol=1e-5)
+        np.testing.assert_allclose(record.pos_relaxed, end.positions, atol=1e-5)
+        assert record.y_relaxed == pytest.approx(energy) and record.y_init > record.y_relaxed
+        assert record.fixed.bool().tolist() == [tag == 3 for tag in start.get_tags()]
+
+
+def test_frames_become_s2ef_records(tmp_path):
+    frames = [labelled(slab(), energy) for energy in (-1.0, -2.0)]
+    frames[0].set_constraint(FixAtoms([0]))
+    write(tmp_path / "frames.traj", frames)
+    records = list(frames_of(tmp_path / "frames.traj", tmp_path / "out"))
+    assert [(r.sid, r.fid, r.energy) for r in records] == [(0, 0, -1.0), (0, 1, -2.0)]
+    expected = frames[0].calc.results["forces"]
+    np.testing.assert_allclose(records[0].forces, expected, atol=1e-6, err_msg="forces on fixed atoms are kept")
+    assert records[0].fixed.tolist() == [1.0] + [0.0] * (len(frames[0]) - 1)
+
+
+def frames_of(source: Path, out: Path) -> Records:
+    make_lmdb(source, out, Conversion("s2ef"), progress=False)
+    return Records(out)
+
+
+def test_relaxed_positions_do_not_jump_over_the_boundary(tmp_path):
+    start = labelled(slab())
+    end = start.copy()
+    end.positions[-1] += [0.2, 0.1, 0.0]
+    end.positions[-1] -= end.cell[0] + end.cell[1]
+    write(tmp_path / "a.traj", [start, labelled(end)])
+    record = first_record(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", relaxations=True))
+    np.testing.assert_allclose((record.pos_relaxed - record.pos)[-1], [0.2, 0.1, 0.0], atol=1e-4)
+
+
+def test_keys_of_info_and_ids(tmp_path):
+    structures = [slab(), slab()]
+    for index, atoms in enumerate(structures):
+        atoms.info.update(sid=f"system{index}", e_ads=-0.5 - index)
+        atoms.arrays["pos_relaxed"] = atoms.positions + 0.1
+    write(tmp_path / "a.extxyz", structures)
+    make_lmdb(tmp_path / "a.extxyz", tmp_path / "out", Conversion("is2re", energy_key="e_ads"), progress=False)
+    records = list(Records(tmp_path / "out"))
+    assert [(r.sid, r.y_relaxed) for r in records] == [("system0", -0.5), ("system1", -1.5)]
+    np.testing.assert_allclose(records[0].pos_relaxed - records[0].pos, 0.1, atol=1e-5)
+
+
+# === tags ========================================================================================
+
+
+def test_tags_of_oc20_are_kept_and_layers_of_ase_translated():
+    atoms = slab()
+    layers = atoms.get_tags()
+    expected = [2 if tag == 0 else 1 if tag == 1 else 0 for tag in layers]
+    tags, origin = oc20_tags(atoms)
+    assert tags.tolist() == expected and "layer" in origin
+    atoms.set_tags(expected)
+    assert oc20_tags(atoms) == (pytest.approx(np.array(expected)), "kept")
+
+
+def test_two_layers_of_ase_are_not_taken_for_tags_of_oc20():
+    atoms = slab(layers=2)
+    assert set(atoms.get_tags()) == {0, 1, 2}
+    tags, _ = oc20_tags(atoms)
+    assert tags[-1] == 2 and (tags[-1:] == 2).all() and not (tags[:-1] == 2).any()
+
+
+def test_tags_are_derived_from_elements_and_fixed_atoms_or_heights():
+    atoms = slab()
+    layers = atoms.get_tags()
+    atoms.set_tags(0)
+    lower = oc20_tags(atoms)[0]
+    assert lower[layers == 3].tolist() == [0] * 4 and lower[layers < 3].tolist() == [1] * 8 + [2]
+    atoms.set_constraint(FixAtoms(mask=layers >= 2))
+    tags, origin = oc20_tags(atoms)
+    assert tags[layers >= 2].tolist() == [0] * 8 and tags[layers == 1].tolist() == [1] * 4 and "fixed" in origin
+    assert oc20_fixed(atoms, tags)[0].tolist() == (layers >= 2).tolist()
+    atoms.set_constraint()
+    assert oc20_fixed(atoms, tags)[0].tolist() == (tags == 0).tolist()
+
+
+def test_molecules_are_all_adsorbate_and_free():
+    tags, _ = oc20_tags(molecule("H2O"))
+    assert tags.tolist() == [2, 2, 2] and not oc20_fixed(molecule("H2O"), tags)[0].any()
+
+
+# === edges =======================================================================================
+
+
+def test_stored_edges_give_the_energies_of_edges_made_on_the_fly(tmp_path):
+    structures = [labelled(slab("Cu")), labelled(slab("Pt", layers=2))]
+    write(tmp_path / "a.traj", structures)
+    make_lmdb(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", edges=StoredEdges(5.0, 12)), progress=False)
+    keys = {"lmax": 2, "num_layers": 2, "sphere_channels": 4, "hidden_channels": 8, "cutoff": 5.0, "max_neighbors": 12}
+    torch.manual_seed(0)
+    model = HDGNN(**keys, regress_forces=False, frames="fixed", otf_graph=True).eval()
+    records = list(Records(tmp_path / "out"))
+    on_the_fly = model(data_list_collater(records, otf_graph=True))["energy"]
+    model.otf_graph = False
+    batch = data_list_collater(records, otf_graph=False)
+    stored = model(batch)["energy"]
+    torch.testing.assert_close(stored, on_the_fly, atol=1e-5, rtol=1e-5)
+    batch.edge_index, batch.cell_offsets = batch.edge_index[:, 1:], batch.cell_offsets[1:]
+    batch.neighbors[0] -= 1
+    assert not torch.allclose(model(batch)["energy"], on_the_fly, atol=1e-5), "the stored edges are not looked at"
+
+
+# === commands ====================================================================================
+
+
+def test_commands_say_what_they_found(tmp_path, capsys):
+    write(tmp_path / "a.extxyz", [labelled(slab(), -1.0), labelled(slab("Pt"), -2.0)])
+    out = tmp_path / "out"
+    assert main(["make-lmdb", str(tmp_path / "a.extxyz"), str(out), "--task", "is2re"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 IS2RE records" in printed and "from ASE's layer numbers (2 systems)" in printed
+    assert "mean -1.5000, std 0.5000, median -1.5000, min -2.0000, max -1.0000 eV" in printed
+
+    assert main(["inspect", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 records" in printed and "0 subsurface 16, 1 surface 8, 2 adsorbate 2" in printed
+    assert main(["inspect", str(out / "data.lmdb"), "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "y_relaxed" in printed and "-2.0 (float) eV" in printed and "Pt12O" in printed
+    assert main(["inspect", str(out), "2"]) == 2
+    assert "no record 2; there are 2, from 0 to 1" in capsys.readouterr().err
+
+
+def test_target_stats_compares_with_the_config(tmp_path, capsys):
+    write(tmp_path / "a.extxyz", [labelled(slab(), -1.0), labelled(slab("Pt"), -2.0)])
+    make_lmdb(tmp_path / "a.extxyz", tmp_path / "out", IS2RE, progress=False)
+    config = tmp_path / "config.yml"
+    for mean, status in ((-1.5, 0), (-1.0, 1)):
+        transforms = {"normalizer": {"energy": {"mean": mean, "stdev": 0.5}}}
+        train = {"key_mapping": {"y_relaxed": "energy"}, "transforms": transforms}
+        config.write_text(yaml.safe_dump({"dataset": {"train": train}}))
+        assert main(["target-stats", str(tmp_path / "out"), "--config", str(config)]) == status
+        printed = capsys.readouterr().out
+        assert "mean -1.500000, std 0.500000" in printed
+        assert ("mean: -1.0000 in the config, -1.5000 in the data" in printed) == bool(status)
+
+
+# === faults ======================================================================================
+
+
+def with_tags(tags: int) -> Atoms:
+    atoms = labelled(slab())
+    atoms.set_tags(tags)
+    return atoms
+
+
+def with_id(atoms: Atoms) -> Atoms:
+    atoms.info["sid"] = 7
+    return atoms
+
+
+def with_nan() -> Atoms:
+    atoms = labelled(slab())
+    atoms.positions[0, 0] = np.nan
+    return atoms
+
+
+def flat() -> Atoms:
+    atoms = labelled(slab())
+    atoms.cell[2] = 0
+    return atoms
+
+
+@pytest.mark.parametrize(
+    ("structures", "conversion", "message"),
+    [
+        ([slab()], IS2RE, r"a\.traj, structure 0: no 'energy' \(its info has .*--energy-key, or use --unlabelled"),
+        ([labelled(slab(), np.nan)], IS2RE, "structure 0: its energy is nan"),
+        ([with_nan()], IS2RE, "structure 0: positions or cell are not finite"),
+        ([flat()], IS2RE, r"structure 0: its cell has 2 vectors; give it vacuum"),
+        ([with_tags(5)], IS2RE, r"structure 0: its tags \[5\] are neither OC20's"),
+        ([with_id(labelled(slab())), with_id(labelled(slab()))], IS2RE, "a second structure with the id 7"),
+        ([labelled(slab())], Conversion("is2re", relaxations=True), "holds one structure, not a relaxation"),
+        ([labelled(slab()), labelled(slab("Pt"))], Conversion("is2re", relaxations=True), "have different atoms"),
+    ],
+)
+def test_faults_are_named_and_nothing_is_left(tmp_path, structures, conversion, message):
+    write(tmp_path / "a.traj", structures)
+    with pytest.raises(DataError, match=message):
+        make_lmdb(tmp_path / "a.traj", tmp_path / "out", conversion, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.traj"]
+
+
+def test_existing_directory_is_not_touched(tmp_path):
+    write(tmp_path / "a.traj", labelled(slab()))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/data.lmdb").write_text("mine")
+    with pytest.raises(DataError, match="exists already"):
+        make_lmdb(tmp_path / "a.traj", tmp_path / "out", IS2RE, progress=False)
+    assert (tmp_path / "out/data.lmdb").read_text() == "mine"
+
+
+def test_sources_without_structures_are_named(tmp_path):
+    with pytest.raises(DataError, match="no such file or directory"):
+        make_lmdb(tmp_path / "nowhere", tmp_path / "out", IS2RE)
+    (tmp_path / "notes.md").write_text("nothing")
+    with pytest.raises(DataError, match=r"no file there holds structures; the first: .*notes\.md: ASE "):
+        make_lmdb(tmp_path, tmp_path / "out", IS2RE, progress=False)
+    with pytest.raises(DataError, match=r"no file there matches '\*\.traj'"):
+        make_lmdb(tmp_path, tmp_path / "out", Conversion("is2re", pattern="*.traj"), progress=False)
