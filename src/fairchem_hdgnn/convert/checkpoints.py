@@ -156,8 +156,10 @@ def averaged_weights(checkpoint: Mapping[str, Any], constants: str) -> dict[str,
             "its averaged weights (EMA) have no names and do not fit the order of its weights; "
             "take the raw weights (--raw-weights)"
         )
-    by_pointer: dict[int, Tensor] = {weights[name].data_ptr(): average for name, average in zip(names, averages)}
-    return {name: by_pointer.get(tensor.data_ptr(), tensor) for name, tensor in weights.items()}
+    for name, average in zip(names, averages):
+        shared = weights[name].data_ptr()
+        weights.update({other: average for other, tensor in weights.items() if tensor.data_ptr() == shared})
+    return weights
 
 
 def _check_points(path: str | Path, weights: Mapping[str, Tensor]) -> None:
