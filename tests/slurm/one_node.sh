@@ -4,14 +4,15 @@
 #   tests/slurm/one_node.sh start DIR     then: export SLURM_CONF=DIR/slurm.conf
 #   tests/slurm/one_node.sh stop DIR
 #
-# Needs root. Installs Debian's slurm-wlm and munge where they are missing. Nothing in /etc is read or written, so a
-# machine that belongs to a real cluster stays in it. The node offers 2 CPUs and no GPU.
+# Needs root. Installs Debian's slurm-wlm and munge where they are missing and can be had quickly. Nothing in /etc is
+# read or written, so a machine that belongs to a real cluster stays in it. The node offers 4 CPUs, however many there
+# are, and no GPU. Slurm starts a requeued job after two minutes; `scontrol update JobId=N StartTime=now` hastens it.
 set -euo pipefail
 
 start() {
   local dir=$1 host
   host=$(hostname)
-  command -v slurmctld munged >/dev/null || install_packages
+  (command -v slurmctld && command -v slurmd && command -v munged) >/dev/null || install_packages
   mkdir -p "$dir"/{state,spool,munge}
   chmod 700 "$dir"/munge
   # munged refuses a socket below a folder that others may write to, unless forced.
@@ -25,7 +26,7 @@ SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=${SLURMCTLD_PORT:-6917}
 SlurmdPort=${SLURMD_PORT:-6918}
 AuthType=auth/munge
-AuthInfo=socket=$dir/munge/socket,cred_expire=3
+AuthInfo=socket=$dir/munge/socket
 CredType=cred/munge
 SlurmUser=root
 SlurmdUser=root
@@ -45,7 +46,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 JobRequeue=1
 KillWait=10
-NodeName=$host NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
   export SLURM_CONF="$dir/slurm.conf"
@@ -72,12 +73,12 @@ stop() {
 
 install_packages() {
   export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq >&2
-  apt-get install -y -qq --no-install-recommends slurm-wlm munge >&2
+  timeout 30 apt-get update -qq >&2
+  timeout 120 apt-get install -y -qq --no-install-recommends slurm-wlm munge >&2
 }
 
 case "${1:-} ${2:-}" in
   "start "?*) start "$(mkdir -p "$2" && cd "$2" && pwd)" ;;
   "stop "?*) stop "$2" ;;
-  *) sed -n '2,8p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,9p' "$0" >&2; exit 2 ;;
 esac

@@ -26,7 +26,7 @@ def submit_jobs(args: argparse.Namespace, configs: list[dict[str, Any]], extra: 
         extra: further ``#SBATCH`` options by name.
 
     Raises:
-        UserError: sbatch refused; with its words.
+        UserError: sbatch refused.
     """
     executor = _executor(args, configs[0], extra)
     for config in configs:
@@ -34,7 +34,7 @@ def submit_jobs(args: argparse.Namespace, configs: list[dict[str, Any]], extra: 
     try:
         jobs = executor.map_array(Runner(), configs)
     except FailedJobError as error:
-        raise UserError(f"sbatch refused the job: {' '.join(str(error.__cause__ or error).split())}") from error
+        raise UserError("sbatch refused the job, for the reason that it has just printed") from error
     for job, config in zip(jobs, configs):
         print(f"Submitted job {job.job_id}, run id {config['timestamp_id']}")
         print(f"  log: {job.paths.stderr} and {job.paths.stdout}")
