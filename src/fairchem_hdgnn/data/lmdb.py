@@ -82,6 +82,8 @@ def open_lmdb(path: str | os.PathLike[str]) -> lmdb.Environment:
     if not path.is_file():
         raise DataError(f"{path} is a directory: name the .lmdb file in it")
     status = path.stat()
+    if status.st_size == 0:
+        raise DataError(f"{path} is empty, damaged or no LMDB (0 bytes): copy or make it again")
     identity = (status.st_dev, status.st_ino)
     environment = _OPEN.get(identity)
     if environment is None:

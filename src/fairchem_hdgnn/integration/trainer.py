@@ -21,7 +21,11 @@ from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.integration.checkpoints import read_checkpoint
 from fairchem_hdgnn.integration.precision import Precision
 from fairchem_hdgnn.integration.preemption import PreemptedError, PreemptionWatch
-from fairchem_hdgnn.integration.preflight import check_data_sets
+from fairchem_hdgnn.integration.preflight.disk import checkpoint_bytes, disk_findings
+from fairchem_hdgnn.integration.preflight.files import check_data_sets
+from fairchem_hdgnn.integration.preflight.findings import stop_or_warn
+from fairchem_hdgnn.integration.preflight.keys import REQUIRED, key_findings
+from fairchem_hdgnn.integration.preflight.whole import data_findings, output_findings
 from fairchem_hdgnn.integration.run_ids import exclusive_use, new_run_id
 from fairchem_hdgnn.integration.stop_conditions import (
     check_gradients,
@@ -72,9 +76,17 @@ class Trainer(OCPTrainer):
         return run_id[0]
 
     def load_datasets(self) -> None:
-        """As fairchem, once it is sure that there is something to load."""
-        check_data_sets({split: self.config[key] for split, key in DATA_SETS.items()})
+        """As fairchem, between looks at the configuration before and at the data after."""
+        settings = {split: self.config[key] for split, key in DATA_SETS.items()}
+        config = {name: self.config[name] for name in (*REQUIRED, "evaluation_metrics")} | {"dataset": settings}
+        model, optim = self._unwrapped_model, self.config["optim"]
+        stop_or_warn([*key_findings(config), *output_findings(model, config["outputs"])])
+        check_data_sets(settings)
         super().load_datasets()
+        data_sets = {"train": self.train_dataset, "val": self.val_dataset, "test": self.test_dataset}
+        found = data_findings(model, config, {name: data for name, data in data_sets.items() if data is not None})
+        room = disk_findings(self.checkpoint_path.parent, 0 if self.is_debug else checkpoint_bytes(model, optim))
+        stop_or_warn([*found, *room])
 
     def load_task(self) -> None:
         """As fairchem, and the precision."""

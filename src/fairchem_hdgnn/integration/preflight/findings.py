@@ -1,0 +1,58 @@
+"""One line for each thing that preflight finds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fairchem.core.common import distutils
+
+from fairchem_hdgnn.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that will fail (``fatal``) or is likely a mistake.
+
+    Attributes:
+        subject: the key, split or file.
+        problem: what is wrong.
+        remedy: what to do about it; empty if the problem says so.
+        fatal: whether the run would fail.
+    """
+
+    subject: str
+    problem: str
+    remedy: str
+    fatal: bool
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.subject}: {self.problem}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+def error(subject: str, problem: str, remedy: str = "") -> Finding:
+    """A finding that would end the run."""
+    return Finding(subject, problem, remedy, fatal=True)
+
+
+def warning(subject: str, problem: str, remedy: str) -> Finding:
+    """A finding with which the run goes on."""
+    return Finding(subject, problem, remedy, fatal=False)
+
+
+def stop_or_warn(findings: Iterable[Finding]) -> None:
+    """Log the warnings; stop at the errors.
+
+    Raises:
+        ConfigError: there are errors; one line with all of them.
+    """
+    findings = list(findings)
+    for finding in findings:
+        if not finding.fatal and distutils.is_master():
+            logger.warning("%s", finding)
+    if errors := [str(finding) for finding in findings if finding.fatal]:
+        raise ConfigError(" | ".join(errors))
