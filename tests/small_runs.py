@@ -20,6 +20,7 @@ from fairchem.core.common.utils import build_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch_geometric.data import Data
 
+from fairchem_hdgnn.data.safe_lmdb import SafeLmdbDataset
 from fairchem_hdgnn.integration.runner import Runner
 
 TINY_HDGNN = {
@@ -155,9 +156,10 @@ def train(config: Path, run_id: str, *extra: str) -> None:
     finally:
         distutils.cleanup()
         if hasattr(runner, "trainer"):
-            # lmdb opens a file once per process only.
+            # lmdb opens a file once per process only; safe_lmdb shares it.
             for subset in (runner.trainer.train_dataset, runner.trainer.val_dataset):
-                subset.dataset.env.close()
+                if not isinstance(subset.dataset, SafeLmdbDataset):
+                    subset.dataset.env.close()
 
 
 def losses(folder: Path, run_id: str, tag: str = "train/loss") -> dict[int, float]:
