@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from fairchem_hdgnn.hdgnn.evaluations import Evaluations, Role, plan_evaluations
-from fairchem_hdgnn.hdgnn.neural_chunk import NeuralChunk, NeuralWeights, Workspace
+from fairchem_hdgnn.hdgnn.neural_chunk import NeuralChunk, NeuralMatrices, NeuralWeights, Workspace
 from fairchem_hdgnn.nn.precision import full_precision
 from fairchem_hdgnn.so3.layout import degrees_and_orders
 from fairchem_hdgnn.so3.segments import Segments
@@ -26,7 +26,7 @@ from fairchem_hdgnn.so3.segments import Segments
 if TYPE_CHECKING:
     from fairchem_hdgnn.hdgnn.layer import EdgeSet, MessageBlock
 
-ACTIVATIONS_PER_CHUNK = 640_000
+ACTIVATIONS_PER_CHUNK = 1_280_000
 """Numbers in the largest temporary of a chunk: enough for an efficient matrix product, few enough for the cache."""
 
 
@@ -195,12 +195,12 @@ class _Aggregate(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         out = torch.zeros_like(x_target)
         projections, matrices, weights, _ = _split(plan, num_projections, num_matrices, tensors)
-        weights = _cast_weights(weights, plan.compute_dtype)
+        networks = [NeuralMatrices(network, plan.compute_dtype) for network in weights]
         kept = []
         for nodes in plan.chunks:
             start, end = plan.segments.edge_range(nodes)
             gates = plan.gates(u_source, u_target, f, edge_features[start:end], matrices, start, end)
-            chunk = NeuralChunk(plan, nodes, projections, weights, gates)
+            chunk = NeuralChunk(plan, nodes, projections, networks, gates)
             rows = gates.low.new_zeros(end - start, plan.output_matrices.shape[1], gates.low.shape[2])
             rows[:, plan.low_positions] = gates.low
             chunk.forward(x_source, x_target, plan.keep_activations, out=rows[:, : plan.num_neural_rows])
@@ -225,7 +225,7 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     x_source, x_target, u_source, u_target, f, edge_features, *tensors = ctx.saved_tensors
     num_projections, num_matrices = ctx.counts
     projections, matrices, weights, _ = _split(plan, num_projections, num_matrices, tensors)
-    weights = _cast_weights(weights, plan.compute_dtype)
+    networks = [NeuralMatrices(network, plan.compute_dtype) for network in weights]
     totals = [torch.zeros_like(t) for t in ctx.saved_tensors]
     grad_x_source, grad_x_target, grad_u_source, grad_u_target, grad_f, grad_features, *grad_tensors = totals
     grad_projections, grad_matrices, grad_weights, grad_parameters = _split(
@@ -238,7 +238,7 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
             inputs = [t.detach().requires_grad_() for t in leaves]
             gates = plan.gates(*inputs[:4], inputs[4:], start, end)
         values = gates.tensors()
-        chunk = NeuralChunk(plan, nodes, projections, weights, gates, kept)
+        chunk = NeuralChunk(plan, nodes, projections, networks, gates, kept)
         grad_rows = plan.segments.spread(plan.output_matrices[start:end], grad_out, nodes)
         gradients = chunk.backward(
             grad_rows[:, : plan.num_neural_rows], (x_source, x_target), (grad_x_source, grad_x_target),
@@ -273,10 +273,3 @@ def _split(
     count = len(plan.message.networks)
     weights = [NeuralWeights(*rest[4 * k : 4 * k + 4]) for k in range(count)]
     return projections, matrices, weights, rest[4 * count :]
-
-
-def _cast_weights(weights: list[NeuralWeights], dtype: torch.dtype) -> list[NeuralWeights]:
-    """Matrices of the large products in ``dtype``; the first bias is added in full precision."""
-    return [
-        NeuralWeights(w.first.to(dtype), w.first_bias, w.second.to(dtype), w.second_bias.to(dtype)) for w in weights
-    ]

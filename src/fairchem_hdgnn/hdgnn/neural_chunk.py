@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -10,18 +11,52 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from fairchem_hdgnn.hdgnn.evaluations import Evaluation, Group, Role
+from fairchem_hdgnn.nn.packed_matrix import PackedMatrix
 
 if TYPE_CHECKING:
     from fairchem_hdgnn.hdgnn.fast_message import Gates, HybridPlan
 
 
 class NeuralWeights(NamedTuple):
-    """Parameters of one ``GatedMlp``."""
+    """Parameters of one ``GatedMlp``, or their gradients."""
 
     first: Float[Tensor, "hidden inputs"]
     first_bias: Float[Tensor, "hidden"]
     second: Float[Tensor, "outputs hidden"]
     second_bias: Float[Tensor, "outputs"]
+
+
+class NeuralMatrices:
+    """One ``GatedMlp`` with its matrices prepared for products with chunks.
+
+    Args:
+        weights: the parameters.
+        dtype: of the large products; the first bias is added in full precision.
+    """
+
+    def __init__(self, weights: NeuralWeights, dtype: torch.dtype) -> None:
+        self._weights, self._dtype = weights, dtype
+        self.first_bias, self.second_bias = weights.first_bias, weights.second_bias.to(dtype)
+
+    @cached_property
+    def first(self) -> PackedMatrix:
+        """The first layer's matrix."""
+        return PackedMatrix(self._weights.first.to(self._dtype))
+
+    @cached_property
+    def second(self) -> PackedMatrix:
+        """The second layer's matrix."""
+        return PackedMatrix(self._weights.second.to(self._dtype))
+
+    @cached_property
+    def first_transposed(self) -> PackedMatrix:
+        """From gradients of the first layer's result to those of its input."""
+        return PackedMatrix(self._weights.first.T.to(self._dtype))
+
+    @cached_property
+    def second_transposed(self) -> PackedMatrix:
+        """From gradients of the second layer's result to those of its input."""
+        return PackedMatrix(self._weights.second.T.to(self._dtype))
 
 
 class Kept(NamedTuple):
@@ -63,7 +98,7 @@ class NeuralChunk:
         plan: HybridPlan,
         nodes: tuple[int, int],
         projections: list[Tensor],
-        weights: list[NeuralWeights],
+        weights: list[NeuralMatrices],
         gates: Gates,
         kept: Kept | None = None,
     ) -> None:
@@ -97,7 +132,6 @@ class NeuralChunk:
 
     def _before_silu(self, rotated: dict[Role, Tensor]) -> list[Tensor]:
         """First layer of each evaluation."""
-        products: dict[tuple[int, Role], Tensor] = {}
         result = []
         for evaluation in self.plan.evaluations.hidden:
             weights = self.weights[evaluation.network]
@@ -105,10 +139,7 @@ class NeuralChunk:
             if evaluation.plain:
                 value = torch.add(value, self._plain(evaluation), alpha=evaluation.plain)
             if evaluation.rotated:
-                key = (evaluation.network, evaluation.role)
-                if key not in products:
-                    products[key] = self._cast(rotated[evaluation.role]) @ weights.first.T
-                value = value + products[key]
+                value = weights.first.added_product(self._cast(rotated[evaluation.role]), value)
             result.append(value)
         return result
 
@@ -121,11 +152,11 @@ class NeuralChunk:
             return of_target.index_select(0, self.target)
         return of_source.index_select(0, self.source) + of_target.index_select(0, self.target)
 
-    def _result(self, group: Group, hidden: list[Tensor], out: Tensor | None = None) -> Tensor:
-        """Second layer of a group, before the optional activation."""
+    def _result(self, group: Group, hidden: list[Tensor], *, activated: bool = False) -> Tensor:
+        """Second layer of a group, with or without its activation."""
         weights = self.weights[group.network]
         bias = weights.second_bias * len(group.evaluations)
-        return torch.addmm(bias, self._cast(_summed(hidden, group)), weights.second.T, out=out)
+        return weights.second.product(self._cast(_summed(hidden, group)), bias, activated=activated)
 
     def forward(
         self, x_source: Tensor, x_target: Tensor, keep: bool, out: Float[Tensor, "edges rows channels"]
@@ -135,14 +166,17 @@ class NeuralChunk:
         before = self._before_silu(self._rotated(x_source, x_target))
         hidden = [silu(value).mul_(self._c(e)) for value, e in zip(before, plan.evaluations.hidden)]
         results = []
+        activates = plan.message.output_activation
         for group, factor in zip(plan.evaluations.groups, self.factors):
-            buffer = plan.workspace.take("result", self._cast(hidden[0][:0]), len(self.source), plan.num_outputs)
-            result = self._result(group, hidden, out=None if keep else buffer)
+            # What the backward pass needs is the result before its activation.
+            result = self._result(group, hidden, activated=activates and not keep)
             value = result
-            if plan.message.output_activation:
+            if keep:
+                results.append(result)
+            if activates and keep:
+                buffer = plan.workspace.take("result", result[:0], *result.shape)
                 value = torch.ops.aten.silu.out(result, out=buffer)
             out.addcmul_(self._rows(value), factor)
-            results.append(result)
         if keep:
             self.kept = Kept(before, results)
 
@@ -165,8 +199,7 @@ class NeuralChunk:
         grad_hidden: dict[int, Tensor] = {}
         like, size = self._cast(hidden[0][:0]), (len(self.source), plan.num_outputs)
         for index, (group, factor) in enumerate(zip(plan.evaluations.groups, self.factors)):
-            buffer = plan.workspace.take("result", like, *size)
-            result = self.kept.results[index] if self.kept else self._result(group, hidden, out=buffer)
+            result = self.kept.results[index] if self.kept else self._result(group, hidden)
             grad_result = plan.workspace.take("gradient", like, *size)
             torch.mul(grad_rows, factor, out=self._rows(grad_result))
             value = result
@@ -199,7 +232,7 @@ class NeuralChunk:
     ) -> None:
         _add_product(total.second, grad_result.T, self._cast(_summed(hidden, group)))
         total.second_bias.add_(grad_result.sum(0), alpha=len(group.evaluations))
-        grad_sum = (grad_result @ self.weights[group.network].second).to(hidden[0].dtype)
+        grad_sum = self.weights[group.network].second_transposed.product(grad_result).to(hidden[0].dtype)
         for k in group.evaluations:
             grad_hidden[k] = grad_hidden[k] + grad_sum if k in grad_hidden else grad_sum
 
@@ -223,7 +256,7 @@ class NeuralChunk:
         if evaluation.rotated:
             grad_product = self._cast(grad_before)
             _add_product(total.first, grad_product.T, self._cast(rotated[evaluation.role]))
-            back = (grad_product @ weights.first).to(grad_before.dtype)
+            back = weights.first_transposed.product(grad_product).to(grad_before.dtype)
             present = grad_rotated.get(evaluation.role)
             grad_rotated[evaluation.role] = back if present is None else present.add_(back)
 

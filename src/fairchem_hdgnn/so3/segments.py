@@ -31,15 +31,16 @@ class Segments:
         self.edges_per_node = target.shape[0] / max(1, num_nodes)
 
     def chunks(self, edges_per_chunk: int) -> list[tuple[int, int]]:
-        """Ranges of atoms with at most about ``edges_per_chunk`` edges, at least one atom each; all atoms once."""
-        ranges, first, start = [], 0, 0
+        """Ranges of atoms with about equally many edges, about ``edges_per_chunk`` at most; all atoms once."""
+        if self.num_nodes == 0:
+            return []
+        total = self.ends[-1]
+        count = max(1, -(-total // edges_per_chunk))
+        first_of_chunk: dict[int, int] = {}
         for node, end in enumerate(self.ends):
-            if node > first and end - start > edges_per_chunk:
-                ranges.append((first, node))
-                first, start = node, self.ends[node - 1]
-        if self.num_nodes > first:
-            ranges.append((first, self.num_nodes))
-        return ranges
+            first_of_chunk.setdefault(max(0, end - 1) * count // max(1, total), node)
+        starts = list(first_of_chunk.values())
+        return list(zip(starts, [*starts[1:], self.num_nodes]))
 
     def edge_range(self, nodes: tuple[int, int]) -> tuple[int, int]:
         """First and last-plus-one edge of a range of atoms."""
