@@ -1,0 +1,297 @@
+"""Speed and memory of all models side by side: ``python benchmarks/models.py``.
+
+One system, a periodic slab of 64 copper atoms with CO (66 atoms), cutoff 8 Å, 40 neighbours: 2,640 edges, found once
+and shared. Every model predicts its energy with two layers; spherical ones have L = 6 and C = 128. The other
+hyper-parameters are those of fairchem's configurations for OC20. All models run in one process, in turns; times are
+medians over the turns. The peak memory of a training step is taken in a process of its own: growth of the resident
+set (Linux's VmHWM) over the state with weights and inputs in memory. ``GFLOP`` counts matrix products as executed, two
+for a multiply-add.
+
+On a machine with other work, run it under ``chrt -f 50`` so that nothing interrupts a measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase.build import add_adsorbate, fcc111, molecule
+from fairchem.core.common.registry import registry
+from fairchem.core.common.utils import radius_graph_pbc, setup_imports
+from fairchem.core.datasets import data_list_collater
+from fairchem.core.preprocessing import AtomsToGraphs
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+CUTOFF, MAX_NEIGHBORS = 8.0, 40
+BASELINE = "escn"
+COMMON = {"otf_graph": False, "regress_forces": False, "use_pbc": True}
+GRAPH = {**COMMON, "cutoff": CUTOFF, "max_neighbors": MAX_NEIGHBORS}
+HDGNN = {**GRAPH, "name": "fairchem_hdgnn.HDGNN", "preset": "authors", "num_resolutions": 1, "num_layers": 2}
+ESCN = {**GRAPH, "name": "fairchem_hdgnn.ESCN", "num_layers": 2, "lmax": 6, "mmax": 2}
+GEMNET_SIZES = {
+    "num_spherical": 7, "num_radial": 128, "emb_size_atom": 256, "emb_size_edge": 512, "emb_size_rbf": 16,
+    "emb_size_trip_in": 64, "emb_size_trip_out": 64, "emb_size_quad_in": 32, "emb_size_quad_out": 32,
+    "emb_size_aint_in": 64, "emb_size_aint_out": 64, "emb_size_cbf": 16, "emb_size_sbf": 32, "num_before_skip": 2,
+    "num_after_skip": 2, "num_concat": 1, "num_atom": 3, "num_output_afteratom": 3, "num_atom_emb_layers": 2,
+    "num_global_out_layers": 2,
+}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {
+    "hdgnn": HDGNN,
+    "hdgnn-bf16": HDGNN,
+    "hdgnn-reference": {**HDGNN, "implementation": "reference"},
+    "escn_so2": ESCN,
+    "escn_so2-bf16": ESCN,
+    "escn_so2-reference": {**ESCN, "implementation": "reference"},
+    "escn": {**GRAPH, "name": "escn", "num_layers": 2, "lmax_list": [6], "mmax_list": [2], "basis_width_scalar": 2.0},
+    "scn": {
+        **COMMON, "name": "scn", "cutoff": CUTOFF, "max_num_neighbors": MAX_NEIGHBORS, "num_interactions": 2,
+        "lmax": 6, "mmax": 1, "sphere_channels": 128, "sphere_channels_reduce": 128, "hidden_channels": 1024,
+        "num_bands": 1, "num_taps": 1, "use_grid": True, "basis_width_scalar": 2.0,
+    },
+    "equiformer_v2": {
+        **COMMON, "name": "equiformer_v2", "max_radius": CUTOFF, "max_neighbors": MAX_NEIGHBORS, "num_layers": 2,
+        "lmax_list": [6], "mmax_list": [2], "grid_resolution": 18, "sphere_channels": 128, "attn_hidden_channels": 64,
+        "num_heads": 8, "attn_alpha_channels": 64, "attn_value_channels": 16, "ffn_hidden_channels": 128,
+    },
+    "gemnet_oc": {
+        **GRAPH, **GEMNET_SIZES, "name": "gemnet_oc", "num_blocks": 2, "cutoff_qint": CUTOFF, "cutoff_aeaint": CUTOFF,
+        "cutoff_aint": CUTOFF, "max_neighbors_qint": 8, "max_neighbors_aeaint": 20, "max_neighbors_aint": 1000,
+        "cbf": {"name": "spherical_harmonics"}, "sbf": {"name": "legendre_outer"}, "output_init": "HeOrthogonal",
+        "quad_interaction": True, "atom_edge_interaction": True, "edge_atom_interaction": True,
+        "atom_interaction": True, "direct_forces": True, "qint_tags": [1, 2],
+    },
+    "painn": {**GRAPH, "name": "painn", "num_layers": 2, "hidden_channels": 512},
+}  # fmt: skip
+"""What is measured: name -> keys of the model. A name that ends in ``-bf16`` runs under autocast in bfloat16."""
+
+
+def slab_batch() -> Any:
+    """The system as a fairchem batch with its edges."""
+    atoms = fcc111("Cu", (4, 4, 4), vacuum=10.0)
+    add_adsorbate(atoms, molecule("CO"), 2.0, "ontop")
+    atoms.rattle(0.05, seed=0)
+    atoms.pbc = True
+    atoms.set_tags([1 if atom.symbol == "Cu" and atom.tag < 2 else 2 if atom.symbol != "Cu" else 0 for atom in atoms])
+    data = AtomsToGraphs(r_edges=False, r_pbc=True).convert(atoms)
+    data.tags, data.sid = torch.tensor(atoms.get_tags()), 0
+    batch = data_list_collater([data], otf_graph=True)
+    batch.edge_index, batch.cell_offsets, batch.neighbors = radius_graph_pbc(
+        batch, CUTOFF, MAX_NEIGHBORS, enforce_max_neighbors_strictly=True
+    )
+    return batch
+
+
+class Candidate:
+    """A model ready to be measured.
+
+    Args:
+        name: a key of :data:`MODELS`.
+        batch: what it predicts.
+    """
+
+    def __init__(self, name: str, batch: Any) -> None:
+        keys = dict(MODELS[name])
+        self.name, self.batch = name, batch
+        self.bfloat16 = name.endswith("-bf16")
+        torch.manual_seed(0)
+        with quiet():
+            self.model: nn.Module = registry.get_model_class(keys.pop("name"))(**keys)
+
+    def forward(self) -> torch.Tensor:
+        """The energy."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            return self.model(self.batch)["energy"]
+
+    def predict(self) -> None:
+        """A forward pass as in evaluation."""
+        self.model.eval()
+        with torch.no_grad():
+            self.forward()
+
+    def step(self) -> None:
+        """Forward and backward pass; the optimiser, the same for all, is left out."""
+        self.model.train()
+        self.model.zero_grad(set_to_none=True)
+        self.forward().abs().sum().backward()
+
+    def gigaflops(self, work: Callable[[], None]) -> float:
+        """Arithmetic of the matrix products in ``work``."""
+        in_place = dict.fromkeys((torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), _added_product_flops)
+        with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+            work()
+        return counter.get_total_flops() / 1e9
+
+    def parameters(self) -> int:
+        """Number of trainable parameters."""
+        return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+
+
+def _added_product_flops(total: torch.Size, a: torch.Size, b: torch.Size, **_: Any) -> int:
+    """Operations of ``total += a @ b``; torch's counter passes shapes and does not know the in-place form."""
+    return 2 * math.prod(a) * b[-1]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def matrix_product_peak() -> float:
+    """GFLOP/s of a large float32 matrix product."""
+    a, b = torch.randn(2640, 2432), torch.randn(2432, 512)
+    out = torch.empty(2640, 512)
+    return 2e-9 * 2640 * 2432 * 512 / min(seconds(lambda: torch.mm(a, b, out=out)) for _ in range(5))
+
+
+def measure_times(names: list[str], repeats: int) -> dict[str, dict[str, float]]:
+    """Median times and arithmetic of all models, which take turns, and the peak of matrix products in between."""
+    batch = slab_batch()
+    with quiet():
+        candidates = [Candidate(name, batch) for name in names]
+        for candidate in candidates:
+            candidate.step()
+        forward: dict[str, list[float]] = {name: [] for name in names}
+        step: dict[str, list[float]] = {name: [] for name in names}
+        peaks = []
+        for _ in tqdm(range(repeats), desc="turns", disable=None):
+            peaks.append(matrix_product_peak())
+            for candidate in candidates:
+                forward[candidate.name].append(seconds(candidate.predict))
+                step[candidate.name].append(seconds(candidate.step))
+        return {
+            candidate.name: {
+                "parameters": candidate.parameters(),
+                "forward_s": statistics.median(forward[candidate.name]),
+                "step_s": statistics.median(step[candidate.name]),
+                "forward_gflop": candidate.gigaflops(candidate.predict),
+                "step_gflop": candidate.gigaflops(candidate.step),
+                "peak_gflops": statistics.median(peaks),
+            }
+            for candidate in candidates
+        }
+
+
+def measure_memory(name: str) -> float:
+    """Growth of the resident set by one training step, MiB; for a process of its own."""
+    candidate = Candidate(name, slab_batch())
+    with quiet():
+        # Libraries load and keep their buffers at the first call.
+        candidate.step()
+        candidate.model.zero_grad(set_to_none=True)
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _resident("VmRSS")
+        candidate.step()
+    return (_resident("VmHWM") - before) / 1024
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+def memory_in_own_process(name: str, threads: int) -> float:
+    """:func:`measure_memory` with large blocks handed back to the system at once, so that they count while in use."""
+    command = [sys.executable, __file__, "--memory-of", name, "--threads", str(threads)]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return float(done.stdout.split()[-1])
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without fairchem's log lines and torch's warnings."""
+    logging.disable(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    logging.disable(logging.NOTSET)
+
+
+def table(rows: dict[str, dict[str, float]]) -> list[list[str]]:
+    """Head and rows of the result, ratios to fairchem's eSCN in brackets."""
+    head = ["model", "parameters", "forward, ms", "training step, ms", "peak memory of a step, MiB"]
+    lines = [[*head, "forward, GFLOP", "forward, GFLOP/s", "step, GFLOP/s"]]
+    base = rows.get(BASELINE)
+
+    def with_ratio(value: float, key: str, scale: float = 1.0) -> str:
+        return f"{value * scale:,.0f}" + (f" ({value / base[key]:.2f})" if base else "")
+
+    for name, row in rows.items():
+        lines.append(
+            [
+                name,
+                f"{row['parameters'] / 1e6:.1f} M",
+                with_ratio(row["forward_s"], "forward_s", 1e3),
+                with_ratio(row["step_s"], "step_s", 1e3),
+                with_ratio(row["memory_mib"], "memory_mib"),
+                f"{row['forward_gflop']:.1f}",
+                f"{row['forward_gflop'] / row['forward_s']:.0f}",
+                f"{row['step_gflop'] / row['step_s']:.0f}",
+            ]
+        )
+    return lines
+
+
+def write(out: Path, lines: list[list[str]], rows: dict[str, dict[str, float]], note: str) -> None:
+    """JSON, or a Markdown table for any other suffix."""
+    if out.suffix == ".json":
+        out.write_text(json.dumps({"note": note, "models": rows}, indent=1) + "\n")
+        return
+    divider = ["---"] + ["---:"] * (len(lines[0]) - 1)
+    text = ["| " + " | ".join(line) + " |" for line in (lines[0], divider, *lines[1:])]
+    out.write_text("\n".join([*text, "", note, ""]))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS), metavar="NAME")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, nargs="*", default=[], help="files to write: .json, or Markdown")
+    parser.add_argument("--memory-of", choices=list(MODELS), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    with quiet():
+        setup_imports()
+    if args.memory_of:
+        print(measure_memory(args.memory_of))
+        return
+    rows = measure_times(args.models, args.repeats)
+    for name in tqdm(args.models, desc="memory", disable=None):
+        rows[name]["memory_mib"] = memory_in_own_process(name, args.threads)
+    lines = table(rows)
+    peak = next(iter(rows.values()))["peak_gflops"]
+    note = (
+        f"Medians of {args.repeats}, {args.threads} threads, torch {torch.__version__}; a float32 matrix product "
+        f"[2640, 2432] x [2432, 512] reaches {peak:.0f} GFLOP/s. In brackets: in units of fairchem's {BASELINE}."
+    )
+    shown = Table(*lines[0])
+    for line in lines[1:]:
+        shown.add_row(*line)
+    Console().print(shown, note, sep="\n")
+    for out in args.out:
+        write(out, lines, rows, note)
+
+
+if __name__ == "__main__":
+    main()
