@@ -1,0 +1,183 @@
+"""How much a model's energy changes when nothing but the orientation or the edge frames change.
+
+The mean absolute difference (MAD; An et al., ICLR 2024, Table 4) is ``|E(x) - E(R x)|`` over random rotations R. Where
+frames have a random roll it mixes two effects, which are also measured apart: the noise of the frames, at the same
+orientation, and the error of rotation, with frames that turn along with the structure. The edges are
+found once and turned, so ties between neighbours, which a rotation can break otherwise, do not enter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairchem.core.common.registry import registry
+from fairchem.core.common.utils import load_config, setup_imports
+from fairchem.core.datasets import data_list_collater
+from jaxtyping import Float
+from scipy.spatial.transform import Rotation
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from torch_geometric.data import Batch
+from tqdm import tqdm
+
+from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.evaluation.inference import InferenceOptions, open_split
+from fairchem_hdgnn.integration.checkpoints import inference_trainer, quiet_fairchem
+from fairchem_hdgnn.integration.command_line import find_config
+from fairchem_hdgnn.integration.graph import PlainGraph
+from fairchem_hdgnn.integration.models import PlainModel
+from fairchem_hdgnn.so3.frames import edge_frames, random_roll
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to be measured.
+
+    Attributes:
+        name: file that it comes from.
+        model: in evaluation mode.
+        energy_unit: eV per unit of the model's output.
+        trained: whether the weights are a checkpoint's, not random.
+        dataset_config: how its data are read.
+        batch_size: systems in a batch.
+    """
+
+    name: str
+    model: PlainModel
+    energy_unit: float
+    trained: bool
+    dataset_config: Mapping[str, Any]
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Absolute differences of one model, eV, each system's mean over the rotations.
+
+    Attributes:
+        mad: the model as it stands, before and after a rotation (Table 4's MAD).
+        frame_noise: same orientation, two draws of frames with random rolls.
+        rotation: structure and frames turned together.
+        energy: the energy of each system, as it stands.
+    """
+
+    mad: Float[np.ndarray, "systems"]
+    frame_noise: Float[np.ndarray, "systems"]
+    rotation: Float[np.ndarray, "systems"]
+    energy: Float[np.ndarray, "systems"]
+
+
+def open_subject(source: str, options: InferenceOptions) -> Subject:
+    """The model of a checkpoint, or of a config (``.yml``) with random weights drawn from ``options.seed``.
+
+    Raises:
+        ConfigError: its model is unknown, or none whose frames can be turned.
+        DataError: the checkpoint cannot be read.
+    """
+    trained = not source.endswith((".yml", ".yaml"))
+    model, energy_unit, config, dataset_config = (_of_checkpoint if trained else _of_config)(source, options)
+    if not isinstance(model, PlainModel):
+        raise ConfigError(
+            f"{source}: its model is a {type(model).__name__}; only fairchem_hdgnn.HDGNN and ESCN let frames be turned"
+        )
+    batch_size = config["optim"].get("eval_batch_size") or config["optim"].get("batch_size", 1)
+    return Subject(source, model.eval(), energy_unit, trained, dataset_config, options.batch_size or batch_size)
+
+
+def _of_checkpoint(source: str, options: InferenceOptions) -> tuple[nn.Module, float, dict[str, Any], dict[str, Any]]:
+    """Model, its energy unit in eV, configuration of the run and of its data."""
+    trainer = inference_trainer(
+        source, cpu=options.cpu, seed=options.seed, model_overrides=options.model_overrides, trusted=options.trusted
+    )
+    unit = float(trainer.normalizers["energy"].rmsd) if "energy" in trainer.normalizers else 1.0
+    return trainer._unwrapped_model, unit, trainer.config, trainer.config["dataset"]
+
+
+def _of_config(source: str, options: InferenceOptions) -> tuple[nn.Module, float, dict[str, Any], dict[str, Any]]:
+    """The same of a config, with random weights."""
+    config = load_config(find_config(source))[0]
+    with quiet_fairchem():
+        setup_imports()
+    keys = {**config["model"], **options.model_overrides}
+    name = keys.pop("name")
+    try:
+        model_class = registry.get_model_class(name)
+    except (RuntimeError, ImportError) as error:
+        raise ConfigError(f"{source}: its model '{name}' is not known to fairchem here") from error
+    torch.manual_seed(options.seed)
+    dataset_config = config["dataset"]["train"]
+    normaliser = dataset_config.get("transforms", {}).get("normalizer", {}).get("energy", {})
+    return model_class(**keys), float(normaliser.get("rmsd") or normaliser.get("stdev") or 1.0), config, dataset_config
+
+
+def measure(
+    subject: Subject, source: Path, num_systems: int, num_rotations: int, options: InferenceOptions
+) -> Differences:
+    """Differences of a model on ``num_systems`` systems, evenly spaced in the LMDB ``source``.
+
+    Every model sees the same systems, rotations and, up to its own order of edges, frames.
+
+    Raises:
+        DataError: the LMDB is missing or cannot be read.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: no such LMDB file or folder of LMDBs")
+    device = torch.device("cpu" if options.cpu or not torch.cuda.is_available() else "cuda")
+    model = subject.model.to(device)
+    dataset = open_split(subject.dataset_config, source, options.data_format)
+    indices = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), num_systems)).astype(int))
+    loader: Iterable[Batch] = DataLoader(
+        Subset(dataset, indices.tolist()),
+        batch_size=subject.batch_size,
+        num_workers=options.num_workers,
+        collate_fn=partial(data_list_collater, otf_graph=model.otf_graph),
+    )
+    random = np.random.default_rng(options.seed)
+    generator = torch.Generator().manual_seed(options.seed)
+    parts = []
+    title = Path(subject.name).stem
+    with tqdm(total=len(indices), desc=title, unit="system", disable=not options.progress) as progress:
+        for batch in loader:
+            with torch.no_grad():
+                graph = model.plain_graph(batch.to(device))
+                parts.append(_differences(model, graph, num_rotations, random, generator))
+            progress.update(graph.num_systems)
+    scaled = [torch.cat(columns).double().cpu().numpy() * subject.energy_unit for columns in zip(*parts)]
+    return Differences(*scaled)
+
+
+def _differences(
+    model: PlainModel, graph: PlainGraph, num_rotations: int, random: np.random.Generator, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """MAD, frame noise, rotation error and energy of each system of a batch, in the model's unit."""
+    vectors = graph.edge_vec
+    system = graph.batch[graph.edge_index[1]]
+    # A model that averages frames is measured with the same number of draws.
+    num_draws = model.network.config.frame_average
+
+    def energy(vectors: Tensor, frames: Sequence[Tensor | None]) -> Tensor:
+        draws = [model.network(*graph._replace(edge_vec=vectors), each)["energy"] for each in frames]
+        return torch.stack(draws).mean(0)
+
+    def frames() -> list[Tensor]:
+        return [edge_frames(vectors, random_roll(len(vectors), generator, vectors)) for _ in range(num_draws)]
+
+    expected = energy(vectors, [None])
+    sums = [torch.zeros_like(expected) for _ in range(3)]
+    for _ in range(num_rotations):
+        matrices = Rotation.random(graph.num_systems, random_state=random).as_matrix()
+        turn = torch.as_tensor(matrices, dtype=vectors.dtype, device=vectors.device).view(-1, 3, 3)[system]
+        turned = torch.einsum("eij,ej->ei", turn, vectors)
+        first = frames()
+        with_first = energy(vectors, first)
+        sums[0] += (energy(turned, [None]) - expected).abs()
+        sums[1] += (energy(vectors, frames()) - with_first).abs()
+        sums[2] += (energy(turned, [each @ turn.mT for each in first]) - with_first).abs()
+    mad, noise, rotation = (total / num_rotations for total in sums)
+    return mad, noise, rotation, expected
