@@ -1,10 +1,13 @@
-"""What holds for every test: one thread (pytest-xdist runs several at once) and one seed."""
+"""What holds for every test: one thread (pytest-xdist runs several at once), one seed, a record of faults tried."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from faults import Recorder, clean
 
 torch.set_num_threads(1)
 
@@ -13,3 +16,24 @@ torch.set_num_threads(1)
 def _seeds() -> None:
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-reliability", action="store_true", help="write what came of the faults into docs/")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--write-reliability") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Recorder())
+
+
+@pytest.fixture
+def outcome(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Callable[[object], None]:
+    """Tells docs/reliability.md what came of the fault that the test's mark ``fault`` names."""
+
+    def record(text: object) -> None:
+        places = (str(request.getfixturevalue("tmp_path")),) if "tmp_path" in request.fixturenames else ()
+        for mark in request.node.iter_markers("fault"):
+            record_property("fault", [*mark.args, clean(str(text), places)])
+
+    return record

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.predictions import Predictions, element_set, hill_formula, merge
 from fairchem_hdgnn.integration.checkpoints import inference_trainer
+from fairchem_hdgnn.integration.stop_conditions import explained_out_of_memory
 
 ADSORBATE_TAG = 2
 LMDB_FORMATS = ("lmdb", "single_point_lmdb", "trajectory_lmdb")
@@ -144,7 +145,8 @@ def _predict(trainer: OCPTrainer, dataset: Subset, split: str, options: Inferenc
     with tqdm(total=len(dataset), desc=split, unit="system", position=rank, disable=not options.progress) as progress:
         for batch in loader:
             facts = _facts(batch)
-            outputs = trainer.predict(batch, per_image=False, disable_tqdm=True)
+            with explained_out_of_memory(batch, trainer._unwrapped_model, "--batch-size, --num-gpus, --cpu"):
+                outputs = trainer.predict(batch, per_image=False, disable_tqdm=True)
             parts.append(_with_outputs(facts, outputs, batch))
             progress.update(len(facts))
     return merge(parts)

@@ -18,14 +18,16 @@ from fairchem.core.trainers import OCPTrainer
 
 from fairchem_hdgnn.errors import ConfigError, DataError
 
+TRUST = "if you know where the file comes from, pass --trust-checkpoint (Python: trusted=True)"
 REQUIRED_KEYS = ("config", "state_dict", "normalizers")
 
 
 def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any]:
     """The contents of a fairchem checkpoint, on the CPU.
 
-    Only tensors and plain Python values are read (``torch.load(weights_only=True)``), so a file from a
-    stranger cannot run code here. fairchem's own loaders unpickle everything.
+    Only tensors and plain Python values are read, so a file from a stranger cannot run code here. That takes more
+    than ``torch.load(weights_only=True)``, which up to torch 2.5 opens TorchScript archives, and those run code, and
+    tar archives (CVE-2025-32434). fairchem's own loaders unpickle everything.
 
     Args:
         path: ``checkpoint.pt`` or ``best_checkpoint.pt``.
@@ -38,6 +40,8 @@ def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any
     if not path.is_file():
         raise DataError(f"{path}: no such checkpoint{_neighbours(path)}")
     try:
+        if not trusted:
+            _check_archive(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
             checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
@@ -45,8 +49,7 @@ def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any
         if "GLOBAL" in str(error):
             culprit = str(error).split("GLOBAL", 1)[1].split()[0]
             raise DataError(
-                f"{path}: holds a pickled {culprit}, which can run code when it is read; "
-                "if you know where the file comes from, pass --trust-checkpoint (Python: trusted=True)"
+                f"{path}: holds a pickled {culprit}, which can run code when it is read; {TRUST}"
             ) from error
         raise DataError(f"{path}: not a PyTorch checkpoint") from error
     except (RuntimeError, EOFError, OSError) as error:
@@ -57,6 +60,19 @@ def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any
     if missing:
         raise DataError(f"{path}: not a fairchem checkpoint: no '{missing[0]}' in it")
     return checkpoint
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what ``torch.load`` does not unpickle itself but hands to TorchScript or tarfile."""
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    if start != b"PK\x03\x04":
+        raise DataError(
+            f"{path}: not a PyTorch checkpoint, or cut short; one of before torch 1.6 needs --trust-checkpoint"
+        )
+    # torch's own reader, because another one might see other members in a forged archive.
+    if "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():  # type: ignore[attr-defined]
+        raise DataError(f"{path}: a TorchScript archive, which can run code when it is opened, not a checkpoint")
 
 
 def _neighbours(path: Path) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.hyperparameters import integer, switch, text
+from fairchem_hdgnn.integration.structures import check_edges, check_structures
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,16 @@ class PlainGraphMixin(GraphModelMixin):
         """Edges within the cutoff and the tensors a network takes.
 
         Raises:
-            DataError: an element out of range, or a position or edge that cannot be used, naming system and atom.
+            DataError: a structure that cannot be used, naming system and atom.
         """
         atomic_numbers = data.atomic_numbers.long()
-        self._check_atoms(data, atomic_numbers)
+        check_structures(data, self.max_num_elements, periodic=self.use_pbc)
         if self.use_pbc:
             edge_index, edge_vec = self._periodic_edges(data)
         else:
             edge_index = self._molecular_edges(data)
             edge_vec = data.pos[edge_index[0]] - data.pos[edge_index[1]]
-        self._check_edges(data, edge_index, edge_vec)
+        check_edges(data, edge_index, edge_vec)
         return PlainGraph(atomic_numbers, edge_index, edge_vec, data.batch, len(data.natoms))
 
     def _periodic_edges(self, data: Any) -> tuple[Int[Tensor, "2 edges"], Float[Tensor, "edges 3"]]:
@@ -115,32 +116,3 @@ class PlainGraphMixin(GraphModelMixin):
             )
         distance = (data.pos[edge_index[0]] - data.pos[edge_index[1]]).norm(dim=-1)
         return edge_index[:, distance <= self.cutoff]
-
-    def _check_atoms(self, data: Any, atomic_numbers: Int[Tensor, "nodes"]) -> None:
-        outside = (atomic_numbers < 1) | (atomic_numbers >= self.max_num_elements)
-        broken = ~torch.isfinite(data.pos).all(dim=-1)
-        if bool((outside | broken).any()):
-            atom = int((outside | broken).nonzero()[0])
-            if bool(outside[atom]):
-                raise DataError(
-                    f"{describe_atom(data, atom)} has atomic number {int(atomic_numbers[atom])}; the model knows 1 to "
-                    f"{self.max_num_elements - 1} (raise 'max_num_elements')"
-                )
-            raise DataError(f"{describe_atom(data, atom)} has a position that is not finite: {data.pos[atom].tolist()}")
-
-    def _check_edges(self, data: Any, edge_index: Tensor, edge_vec: Tensor) -> None:
-        zero = (edge_vec == 0).all(dim=-1)
-        if bool(zero.any()):
-            source, target = edge_index[:, zero][:, 0].tolist()
-            raise DataError(
-                f"{describe_atom(data, target)} and atom {source} of the batch stand on the same place; remove one"
-            )
-
-
-def describe_atom(data: Any, atom: int) -> str:
-    """``system SID, atom I``: where atom ``atom`` of a batch comes from, for messages."""
-    system = int(data.batch[atom])
-    sid = getattr(data, "sid", None)
-    name = sid[system] if sid is not None and len(sid) > system else f"{system} of the batch"
-    name = name.item() if isinstance(name, Tensor) else name
-    return f"system {name}, atom {atom - int(data.natoms[:system].sum())}"

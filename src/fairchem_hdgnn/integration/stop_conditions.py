@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,10 @@ from torch_geometric.data import Batch
 from fairchem_hdgnn.errors import DataError, TrainingError
 
 REMEDIES = "look at these structures, lower optim.lr_initial, or set optim.clip_grad_norm"
+MEMORY_REMEDIES = (
+    "optim.batch_size, optim.precision: bfloat16, model.activations: recompute (HDGNN), model.max_neighbors, "
+    "model.hidden_channels, model.lmax"
+)
 
 
 def system_ids(batch: Batch) -> list[str]:
@@ -79,16 +84,37 @@ def check_weights(model: nn.Module) -> None:
             raise TrainingError(f"weight '{name}' is not finite; {REMEDIES}")
 
 
-def out_of_memory(batch: Batch, max_neighbors: int | None) -> TrainingError:
-    """The error to raise when ``batch`` did not fit."""
-    num_atoms = int(batch.natoms.sum())
-    edges = f", at most {num_atoms * max_neighbors} edges" if max_neighbors else ""
-    return TrainingError(
-        f"out of memory on a batch of {len(batch.natoms)} structures with {num_atoms} atoms{edges} "
-        f"(largest: sid {system_ids(batch)[int(batch.natoms.argmax())]}, {int(batch.natoms.max())} atoms). "
-        "What helps, cheapest first: optim.batch_size, optim.precision: bfloat16, model.max_neighbors, "
-        "model.hidden_channels, model.lmax"
-    )
+@contextlib.contextmanager
+def explained_out_of_memory(batch: Batch, model: nn.Module, remedies: str = MEMORY_REMEDIES) -> Iterator[None]:
+    """Let a block that runs out of memory say on which batch, and what helps.
+
+    Args:
+        batch: the structures.
+        model: its ``max_neighbors`` tells how many edges there were.
+        remedies: what the user can change, cheapest first.
+
+    Raises:
+        TrainingError: the block ran out of memory, on the GPU or the CPU.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        num_atoms = int(batch.natoms.sum())
+        max_neighbors = getattr(model, "max_neighbors", None)
+        edges = f", at most {num_atoms * max_neighbors} edges" if max_neighbors else ""
+        largest = int(batch.natoms.argmax())
+        raise TrainingError(
+            f"out of memory on a batch of {len(batch.natoms)} structures with {num_atoms} atoms{edges} "
+            f"(largest: sid {system_ids(batch)[largest]}, {int(batch.natoms[largest])} atoms). "
+            f"What helps, cheapest first: {remedies}"
+        ) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # On the CPU torch raises a plain RuntimeError.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def _systems_with_non_finite(values: Tensor, batch: Batch) -> list[str]:

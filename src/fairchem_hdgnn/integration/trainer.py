@@ -32,7 +32,7 @@ from fairchem_hdgnn.integration.stop_conditions import (
     check_loss,
     check_predictions,
     check_weights,
-    out_of_memory,
+    explained_out_of_memory,
 )
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class Trainer(OCPTrainer):
         self._seed_step()
         self.model.train()
         self._batch = batch
-        try:
+        with explained_out_of_memory(batch, self._unwrapped_model):
             with torch.autocast("cuda", enabled=self.scaler is not None):
                 predictions = self._forward(batch)
                 loss = self._compute_loss(predictions, batch)
@@ -162,8 +162,6 @@ class Trainer(OCPTrainer):
             self.metrics = self._compute_metrics(predictions, batch, self.evaluator, self.metrics)
             self.metrics = self.evaluator.update("loss", loss.item(), self.metrics)
             self._backward(self.scaler.scale(loss) if self.scaler else loss)
-        except torch.OutOfMemoryError as error:
-            raise out_of_memory(batch, getattr(self._unwrapped_model, "max_neighbors", None)) from error
         self._log_step()
         if self.scheduler.scheduler_type != "ReduceLROnPlateau":
             self.scheduler.step()
@@ -176,7 +174,7 @@ class Trainer(OCPTrainer):
     def _forward(self, batch: Batch) -> dict[str, Tensor]:
         if self._watch is not None and not self.model.training and self._watch.agreed():
             raise PreemptedError
-        with self.precision.autocast(self.device):
+        with self.precision.autocast(self.device), explained_out_of_memory(batch, self._unwrapped_model):
             predictions = super()._forward(batch)
         return {name: prediction.float() for name, prediction in predictions.items()}
 
@@ -308,7 +306,7 @@ class Trainer(OCPTrainer):
         self, checkpoint_path: str, checkpoint: dict | None = None, inference_only: bool = False
     ) -> None:
         """As fairchem; says when the run cannot go on exactly as it would have without the interruption."""
-        checkpoint = checkpoint or read_checkpoint(checkpoint_path, trusted=True)
+        checkpoint = checkpoint or read_checkpoint(checkpoint_path)
         super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
         if inference_only or "step" not in checkpoint:
             return

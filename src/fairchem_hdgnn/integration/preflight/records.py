@@ -15,15 +15,10 @@ from torch import Tensor
 
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.integration.preflight.findings import Finding, error, warning
+from fairchem_hdgnn.integration.structures import TOUCHING, flat_cells
 
 SAMPLE = 16
 """Records looked at in each split: the first, the last and random ones."""
-
-TOUCHING = 1e-4
-"""Å; float32 positions of one place, wrapped differently, are as far apart as this."""
-
-MIN_VOLUME = 1e-3
-"""Å^3 of a cell; no atom fits in."""
 
 LARGE_SYSTEM = 400
 """Atoms; OC20's largest system has 225."""
@@ -186,17 +181,8 @@ def _values(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Itera
     if bool(broken.any()):
         atom = int(broken.nonzero()[0])
         yield "position", error(subject, f"atom {atom} is at {record.pos[atom].tolist()}", "remove the record")
-    if needs.use_pbc:
-        volume = float(torch.linalg.det(record.cell[0].double()))
-        if not abs(volume) > MIN_VOLUME:
-            yield (
-                "volume",
-                error(
-                    subject,
-                    f"its cell has a volume of {abs(volume):g} Å^3",
-                    "give it a cell, or set model.use_pbc: false",
-                ),
-            )
+    if needs.use_pbc and bool(flat_cells(record.cell).any()):
+        yield "volume", error(subject, "its cell has no volume", "correct it, or set model.use_pbc: false")
     for name in needs.targets if labelled else ():
         if not bool(torch.isfinite(torch.as_tensor(record[name], dtype=torch.float64)).all()):
             yield f"target {name}", error(subject, f"its '{name}' is not finite", "remove the record")

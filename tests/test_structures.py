@@ -1,0 +1,179 @@
+"""Structures at the edge of what has a graph: the right answer, or an error that names system and atom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from fairchem.core.datasets import data_list_collater
+from small_runs import TINY_HDGNN
+from torch_geometric.data import Batch, Data
+
+from fairchem_hdgnn import ESCN, HDGNN
+from fairchem_hdgnn.errors import DataError, TrainingError
+from fairchem_hdgnn.integration.stop_conditions import explained_out_of_memory
+
+TINY_ESCN = {
+    "lmax": 2,
+    "mmax": 1,
+    "num_layers": 2,
+    "sphere_channels": 4,
+    "hidden_channels": 8,
+    "edge_channels": 8,
+    "distance_resolution": 0.5,
+    "cutoff": 4.0,
+    "max_neighbors": 8,
+    "num_sphere_samples": 16,
+    "frames": "fixed",
+}
+
+fault = pytest.mark.fault
+Outcome = Callable[[object], None]
+
+
+@pytest.fixture(params=["HDGNN", "ESCN"])
+def model(request: pytest.FixtureRequest) -> HDGNN | ESCN:
+    """Random weights, forces too."""
+    if request.param == "ESCN":
+        return ESCN(**TINY_ESCN).eval()
+    keys = {**TINY_HDGNN, "frames": "fixed", "regress_forces": True}
+    return HDGNN(**{name: value for name, value in keys.items() if name != "name"}).eval()
+
+
+def system(pos: list[list[float]], numbers: list[int], cell: torch.Tensor | float = 10.0, sid: int = 7) -> Data:
+    size = len(numbers)
+    return Data(
+        pos=torch.tensor(pos).reshape(size, 3),
+        atomic_numbers=torch.tensor(numbers, dtype=torch.float32),
+        cell=(cell if isinstance(cell, torch.Tensor) else cell * torch.eye(3))[None],
+        natoms=size,
+        tags=torch.zeros(size),
+        fixed=torch.zeros(size),
+        sid=sid,
+    )
+
+
+def batch(*systems: Data) -> Batch:
+    return data_list_collater(list(systems), otf_graph=True)
+
+
+def dimer(sid: int = 1) -> Data:
+    return system([[0.0, 0.0, 0.0], [2.5, 0.0, 0.0]], [29, 8], sid=sid)
+
+
+NAN, INF = float("nan"), float("inf")
+
+REFUSED = [
+    ("a position that is nan", system([[0, 0, 0], [0, NAN, 0]], [29, 8]), True,
+     "system 7, atom 1 has a position that is not finite: [0.0, nan, 0.0]"),
+    ("a position that is infinite", system([[INF, 0, 0], [2, 0, 0]], [29, 8]), True, "system 7, atom 0 has a position"),
+    ("atomic number 0", system([[0, 0, 0], [2.0, 0, 0]], [29, 0]), True, "system 7, atom 1 has atomic number 0"),
+    ("a negative atomic number", system([[0, 0, 0], [2.0, 0, 0]], [-3, 8]), True, "atom 0 has atomic number -3"),
+    ("an atomic number above the model's", system([[0, 0, 0], [2.0, 0, 0]], [29, 117]), True,
+     "system 7, atom 1 has atomic number 117; the model knows 1 to 89 (raise 'max_num_elements')"),
+    ("two atoms on one place (zero-length edge)", system([[1.0, 1, 1], [1, 1, 1], [4, 4, 4]], [29, 8, 1]), True,
+     "system 7: atoms 0 and 1 stand on the same place; remove one"),
+    ("two atoms of a molecule on one place", system([[1.0, 1, 1], [4, 4, 4], [1, 1, 1]], [29, 8, 1]), False,
+     "system 7: atoms 0 and 2 stand on the same place; remove one"),
+    ("an atom on another one's periodic image", system([[0.0, 3, 3], [2, 2, 2], [10, 3, 13]], [29, 8, 1]), True,
+     "system 7: atoms 0 and 2 stand on the same place; remove one"),
+    ("a cell of zeros", system([[0.0, 0, 0], [2, 0, 0]], [29, 8], 0.0), True, "system 7 has a cell without volume"),
+    ("a flat cell", system([[0.0, 0, 0], [2, 0, 0]], [29, 8], torch.ones(3, 3)), True, "has a cell without volume"),
+    ("a cell that is nan", system([[0.0, 0, 0], [2, 0, 0]], [29, 8], NAN), True, "system 7 has a cell without volume"),
+    ("a system without atoms", system([], []), True, "system 7 has no atoms; remove it"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("structure", "periodic", "message"),
+    [pytest.param(*rest, marks=fault("structure", what), id=what) for what, *rest in REFUSED],
+)
+def test_refused(model: HDGNN | ESCN, structure: Data, periodic: bool, message: str, outcome: Outcome) -> None:
+    model.use_pbc = periodic
+    for position in (0, 1):
+        systems = [dimer()]
+        systems.insert(position, structure)
+        with pytest.raises(DataError) as error:
+            model(batch(*systems))
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+    outcome(f"error: {error.value}")
+
+
+def test_neighbours_across_the_boundary_are_no_collision(model: HDGNN | ESCN) -> None:
+    near = system([[0.02, 3.0, 3.0], [9.6, 3.0, 3.0]], [29, 8])
+    assert torch.isfinite(model(batch(near))["energy"]).all()
+
+
+@fault("structure", "no neighbours within the cutoff")
+def test_isolated_atoms_contribute_independently(model: HDGNN | ESCN, outcome: Outcome) -> None:
+    with torch.no_grad():
+        apart = model(batch(system([[0.0, 0, 0], [10, 10, 10]], [29, 8], 20.0)))["energy"]
+        one = model(batch(system([[0.0, 0, 0]], [29], 20.0)))["energy"]
+        other = model(batch(system([[3.0, 0, 0]], [8], 20.0)))["energy"]
+    torch.testing.assert_close(apart, one + other)
+    outcome("correct: the energy is the sum over the lone atoms")
+
+
+@fault("structure", "one atom, with or without periodic images")
+def test_one_atom(model: HDGNN | ESCN, outcome: Outcome) -> None:
+    """In a cell smaller than the cutoff it sees its images, as each atom of a repeated cell sees the others."""
+    model.max_neighbors = 100
+    single = system([[0.3, 0.2, 0.1]], [29], 3.0)
+    repeated = system([[0.3, 0.2, 0.1], [3.3, 0.2, 0.1]], [29, 29], torch.diag(torch.tensor([6.0, 3.0, 3.0])))
+    with torch.no_grad():
+        torch.testing.assert_close(2 * model(batch(single))["energy"], model(batch(repeated))["energy"])
+        model.use_pbc = False
+        assert torch.isfinite(model(batch(single))["energy"]).all()
+    outcome("correct: energy per atom as in a repeated cell")
+
+
+@fault("structure", "systems with and without edges in one batch")
+def test_a_batch_gives_what_its_systems_give_alone(model: HDGNN | ESCN, outcome: Outcome) -> None:
+    systems = [dimer(), system([[0.0, 0, 0]], [29], 20.0), system([[0.0, 0, 0], [5, 5, 5]], [8, 1], 20.0), dimer(2)]
+    with torch.no_grad():
+        alone = torch.cat([model(batch(one))["energy"] for one in systems])
+        together = model(batch(*systems))["energy"]
+    torch.testing.assert_close(together, alone)
+    outcome("correct: each as it is alone")
+
+
+def test_gradients_without_edges_are_finite(model: HDGNN | ESCN) -> None:
+    model.train()
+    output = model(batch(system([[0.0, 0, 0]], [29], 20.0)))
+    sum(value.sum() for value in output.values()).backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+# Memory.
+
+
+@fault("memory", "a batch larger than the GPU's memory")
+def test_gpu_out_of_memory_names_batch_and_switches(
+    model: HDGNN | ESCN, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
+) -> None:
+    def forward(*arguments: object, **keywords: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(model.network, "forward", forward)
+    data = batch(dimer(), system([[0.0, 0, 0], [2, 0, 0], [0, 2, 0]], [8, 8, 8], sid=42))
+    with pytest.raises(TrainingError) as error, explained_out_of_memory(data, model):
+        model(data)
+    expected = "a batch of 2 structures with 5 atoms, at most 40 edges (largest: sid 42, 3 atoms)"
+    assert expected in str(error.value)
+    assert "optim.batch_size, optim.precision: bfloat16, model.activations: recompute" in str(error.value)
+    outcome(f"error: {error.value}")
+
+
+@fault("memory", "a batch larger than the machine's memory")
+def test_cpu_out_of_memory_names_batch(model: HDGNN | ESCN, outcome: Outcome) -> None:
+    with pytest.raises(TrainingError) as error, explained_out_of_memory(batch(dimer()), model, "--batch-size"):
+        torch.empty(2**60, dtype=torch.uint8)
+    assert "1 structures with 2 atoms, at most 16 edges" in str(error.value)
+    outcome(f"error: {error.value}")
+
+
+def test_other_errors_pass(model: HDGNN | ESCN) -> None:
+    with pytest.raises(RuntimeError, match="a bug"), explained_out_of_memory(batch(dimer()), model):
+        raise RuntimeError("a bug")
