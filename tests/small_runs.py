@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +148,13 @@ def fairchem(config: Path, run_id: str, *extra: str, check: bool = True) -> subp
 
 def train(config: Path, run_id: str, *extra: str) -> None:
     """Run the same training in this process, through the plugin's Runner."""
-    args, overrides = flags.get_parser().parse_known_args(arguments(config, run_id, *extra))
     distutils.setup_env_local()
+    run_here(arguments(config, run_id, *extra))
+
+
+def run_here(command_line: Sequence[str]) -> None:
+    """Run fairchem's command line as the rank that the environment tells, and leave the process ready for the next."""
+    args, overrides = flags.get_parser().parse_known_args(command_line)
     runner = Runner()
     try:
         runner(build_config(args, overrides))

@@ -1,0 +1,53 @@
+"""Trainings on two ranks, several one after the other in the same two processes: starting those takes the most time."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def train_on_two_ranks(*runs: Sequence[str]) -> None:
+    """Run fairchem command lines on two CPU ranks, as srun or torchrun would start them."""
+    ports = []
+    for _ in runs:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            ports.append(probe.getsockname()[1])
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, __file__, json.dumps([list(map(str, run)) for run in runs]), json.dumps(ports)],
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("SLURM_")},
+                "PYTHONPATH": str(Path(__file__).parent),
+                "OMP_NUM_THREADS": "1",
+                "MASTER_ADDR": "localhost",
+                "WORLD_SIZE": "2",
+                "RANK": str(rank),
+                "LOCAL_RANK": "0",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    printed = [rank.communicate()[0] for rank in ranks]
+    for rank, output in zip(ranks, printed):
+        assert rank.returncode == 0, output[-3000:]
+
+
+def main() -> None:
+    from small_runs import run_here  # noqa: PLC0415  only the ranks need fairchem
+
+    for arguments, port in zip(json.loads(sys.argv[1]), json.loads(sys.argv[2])):
+        os.environ["MASTER_PORT"] = str(port)
+        run_here(arguments)
+
+
+if __name__ == "__main__":
+    main()
