@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import logging
-import math
 import os
 import statistics
 import subprocess
@@ -36,7 +35,8 @@ from fairchem.core.preprocessing import AtomsToGraphs
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
 CUTOFF, MAX_NEIGHBORS = 8.0, 40
@@ -131,21 +131,35 @@ class Candidate:
         self.model.zero_grad(set_to_none=True)
         self.forward().abs().sum().backward()
 
-    def gigaflops(self, work: Callable[[], None]) -> float:
-        """Arithmetic of the matrix products in ``work``."""
-        in_place = dict.fromkeys((torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), _added_product_flops)
-        with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
-            work()
-        return counter.get_total_flops() / 1e9
-
     def parameters(self) -> int:
         """Number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
 
 
-def _added_product_flops(total: torch.Size, a: torch.Size, b: torch.Size, **_: Any) -> int:
-    """Operations of ``total += a @ b``; torch's counter passes shapes and does not know the in-place form."""
-    return 2 * math.prod(a) * b[-1]
+class _Arithmetic(TorchDispatchMode):
+    """Counts the operations of matrix products; torch's own counter cannot follow nested backward passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        packet = func._overloadpacket
+        if packet in (torch.ops.aten.addmm_, torch.ops.aten.baddbmm_):
+            self.total += 2 * args[1].numel() * args[2].shape[-1]
+        elif packet is torch.ops.mkldnn._linear_pointwise:
+            self.total += 2 * result.numel() * args[0].shape[-1]
+        elif packet in flop_registry:
+            self.total += flop_registry[packet](*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def gigaflops(work: Callable[[], None]) -> float:
+    """Arithmetic of the matrix products in ``work``."""
+    with _Arithmetic() as counter:
+        work()
+    return counter.total / 1e9
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -182,8 +196,8 @@ def measure_times(names: list[str], repeats: int) -> dict[str, dict[str, float]]
                 "parameters": candidate.parameters(),
                 "forward_s": statistics.median(forward[candidate.name]),
                 "step_s": statistics.median(step[candidate.name]),
-                "forward_gflop": candidate.gigaflops(candidate.predict),
-                "step_gflop": candidate.gigaflops(candidate.step),
+                "forward_gflop": gigaflops(candidate.predict),
+                "step_gflop": gigaflops(candidate.step),
                 "peak_gflops": statistics.median(peaks),
             }
             for candidate in candidates
