@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"fairchem-hdgnn {args.command}: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"fairchem-hdgnn {args.command}: interrupted; every file is whole or absent", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

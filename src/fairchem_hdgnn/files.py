@@ -7,20 +7,30 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from fairchem_hdgnn.errors import DataError
+
 
 @contextlib.contextmanager
 def complete_or_absent(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; it takes ``path``'s place when the block ends well.
 
     A file that stood at ``path`` before stays as it was until then, and for good if the block raises.
+
+    Raises:
+        DataError: the file system refused: the disk is full, or nothing may be written there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}); what was there before is intact"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ are refused when the data set is opened, with the file's name.
 from __future__ import annotations
 
 import bisect
+import zipfile
 from pathlib import Path
 
 import lmdb
@@ -38,6 +39,8 @@ class SafeLmdbDataset(LmdbDataset):
                 "dataset: format safe_lmdb needs `src`, the path of one .lmdb file or of a folder of them"
             )
         folder = Path(src)
+        if not folder.exists():
+            raise DataError(f"LMDB {folder} does not exist: check `src` in the config")
         if folder.is_dir() and not any(folder.glob("*.lmdb")):
             raise DataError(f"{folder} holds no .lmdb file: check `src` in the config")
         if config.get("lin_ref"):
@@ -90,5 +93,5 @@ def _refuse_objects(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (ValueError, OSError, TypeError, EOFError) as error:
+    except (ValueError, OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as plain arrays ({error}): make it again") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -113,8 +114,10 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a compressed ``.npz``; the file is either complete or absent."""
-    with complete_or_absent(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    with complete_or_absent(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:

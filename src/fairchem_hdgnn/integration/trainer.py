@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import tempfile
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -268,6 +270,28 @@ class Trainer(OCPTrainer):
             self.ema.restore()
         return str(path)
 
+    def save_results(
+        self, predictions: dict[str, Any], results_file: str | None, keys: Sequence[str] | None = None
+    ) -> None:
+        """As fairchem, but the file is complete or absent.
+
+        Raises:
+            DataError: the file system refused; an earlier file of that name stays.
+        """
+        if results_file is None:
+            return
+        folder = Path(self.config["cmd"]["results_dir"])
+        try:
+            with tempfile.TemporaryDirectory(dir=folder if distutils.is_master() else None, prefix=".") as partial:
+                self.config["cmd"]["results_dir"] = partial
+                super().save_results(predictions, results_file, keys)
+                for file in Path(partial).iterdir():
+                    file.replace(folder / file.name)
+        except OSError as error:
+            raise DataError(f"{folder}: predictions cannot be written ({error.strerror or error})") from error
+        finally:
+            self.config["cmd"]["results_dir"] = str(folder)
+
     def _state_for_prediction(self, metrics: Any) -> dict[str, Any]:
         return {
             "state_dict": self.model.state_dict(),
@@ -328,7 +352,8 @@ def _write(state: dict[str, Any], path: Path) -> None:
     try:
         with complete_or_absent(path) as temporary:
             torch.save(state, temporary)
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{path}: cannot be written ({error}); an earlier checkpoint of that name is intact") from error
+    except RuntimeError as error:
+        # What torch makes of a full disk.
+        raise DataError(f"{path}: cannot be written ({error}); what was there before is intact") from error
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         leftover.unlink(missing_ok=True)
