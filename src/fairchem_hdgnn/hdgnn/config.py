@@ -114,7 +114,7 @@ class HDGNNConfig:
         frame_seed: seed of random and seeded rolls.
         frame_average: number of seeded draws averaged at evaluation; cost grows in proportion.
         activations: whether training stores the networks' activations or computes them again.
-        implementation: fast, or the plain equations.
+        implementation: fast, fast with kernels for GPUs, or the plain equations.
     """
 
     preset: Preset = choice(Preset, Preset.PAPER)

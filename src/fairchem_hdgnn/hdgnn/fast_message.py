@@ -21,7 +21,7 @@ from fairchem_hdgnn.hdgnn.evaluations import Evaluations, Role, plan_evaluations
 from fairchem_hdgnn.hdgnn.neural_chunk import NeuralChunk, NeuralMatrices, NeuralWeights, Workspace
 from fairchem_hdgnn.nn.precision import full_precision
 from fairchem_hdgnn.so3.layout import degrees_and_orders
-from fairchem_hdgnn.so3.segments import Segments
+from fairchem_hdgnn.so3.segments import FusedSegments, Segments
 
 if TYPE_CHECKING:
     from fairchem_hdgnn.hdgnn.layer import EdgeSet, MessageBlock
@@ -80,7 +80,8 @@ class HybridPlan:
         message: Any = block.message
         self.block, self.message, self.edges = block, message, edges
         self.keep_activations, self.compute_dtype = keep_activations, compute_dtype
-        self.segments = Segments(edges.target, num_nodes)
+        segments = FusedSegments if block.fused_rotations else Segments
+        self.segments = segments(edges.target, num_nodes)
         self.evaluations: Evaluations = plan_evaluations(
             message.mlp, message.neural_input, message.output_activation, only_scalars
         )

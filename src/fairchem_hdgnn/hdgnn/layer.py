@@ -77,7 +77,8 @@ class MessageBlock(nn.Module):
         self.size, self.only_scalars = size, only_scalars
         self.keeps_activations = config.activations is Activations.STORE
         self.message = MESSAGES[config.message](config, size)
-        self.fast = config.implementation is Implementation.FAST and config.message is Message.HYBRID
+        self.fast = config.implementation is not Implementation.REFERENCE and config.message is Message.HYBRID
+        self.fused_rotations = config.implementation is Implementation.TRITON
         num_terms = self.message.num_terms
         self.attention: FixedEdgeAttention | EdgeAttention
         if isinstance(config.attention, tuple):

@@ -126,7 +126,7 @@ class NeuralChunk:
         if not plan.evaluations.rotates:
             return {}
         matrices = plan.neural_matrices[self.start : self.end]
-        source = torch.bmm(matrices, x_source.index_select(0, self.source)).flatten(1)
+        source = plan.segments.gather(matrices, x_source, self.source).flatten(1)
         target = plan.segments.spread(matrices, x_target, self.nodes).flatten(1)
         return {Role.SOURCE: source, Role.TARGET: target, Role.PAIR: source + target}
 

@@ -100,7 +100,12 @@ class Activations(str, Enum):
 
 
 class Implementation(str, Enum):
-    """``fast``, or ``reference``: the plain equations, slower and with far more memory, for checking."""
+    """How the messages are computed; all give the same.
+
+    ``fast``; ``triton``: fast, with rotations fused into kernels for GPUs, whose speed has not been measured yet;
+    ``reference``: the plain equations, slower and with far more memory, for checking.
+    """
 
     FAST = "fast"
+    TRITON = "triton"
     REFERENCE = "reference"

@@ -7,9 +7,15 @@ global frame. On a GPU the same is done with batched products.
 
 from __future__ import annotations
 
+import importlib
+import os
+from types import ModuleType
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from fairchem_hdgnn.errors import ConfigError
 
 _PER_NODE_WORK = 500_000
 """Multiply-adds per atom from which the overhead of a call per atom no longer shows."""
@@ -61,6 +67,12 @@ class Segments:
             start = self.ends[node]
         return runs
 
+    def gather(
+        self, matrices: Float[Tensor, "edges rows columns"], x: Float[Tensor, "nodes columns c"], index: Tensor
+    ) -> Float[Tensor, "edges rows c"]:
+        """``matrices[e] @ x[index[e]]`` for atoms in any order."""
+        return torch.bmm(matrices, x.index_select(0, index))
+
     def spread(
         self, matrices: Float[Tensor, "edges rows columns"], x: Float[Tensor, "nodes columns c"], nodes: tuple[int, int]
     ) -> Float[Tensor, "edges rows c"]:
@@ -87,3 +99,40 @@ class Segments:
             return
         for node, start, end in self._runs(nodes):
             out[node].addmm_(matrices[start:end].flatten(0, 1).T, y[start:end].flatten(0, 1))
+
+
+class FusedSegments(Segments):
+    """The same by the kernels of :mod:`~fairchem_hdgnn.so3.rotation_kernels`, where x is float32.
+
+    Raises:
+        ConfigError: the atoms are not on a GPU, and Triton's interpreter is not switched on.
+    """
+
+    def __init__(self, target: Int[Tensor, "edges"], num_nodes: int) -> None:
+        super().__init__(target, num_nodes)
+        if self.on_cpu and os.environ.get("TRITON_INTERPRET") != "1":
+            raise ConfigError("implementation: triton runs on GPUs only; on a CPU use 'fast'")
+        self._boundaries = torch.tensor([0, *self.ends], device=target.device)
+
+    def gather(self, matrices: Tensor, x: Tensor, index: Tensor) -> Tensor:
+        """As :meth:`Segments.gather`."""
+        if x.dtype != torch.float32:
+            return super().gather(matrices, x, index)
+        return _kernels().gather_rotate(matrices, x, index)
+
+    def spread(self, matrices: Tensor, x: Tensor, nodes: tuple[int, int]) -> Tensor:
+        """As :meth:`Segments.spread`."""
+        start, end = self.edge_range(nodes)
+        return self.gather(matrices, x, self.target[start:end])
+
+    def collect(self, matrices: Tensor, y: Tensor, nodes: tuple[int, int], out: Tensor) -> None:
+        """As :meth:`Segments.collect`."""
+        if y.dtype != torch.float32:
+            super().collect(matrices, y, nodes, out)
+            return
+        ends = self._boundaries[nodes[0] : nodes[1] + 1] - self.edge_range(nodes)[0]
+        _kernels().rotate_back_sum(matrices, y, ends, out[nodes[0] : nodes[1]])
+
+
+def _kernels() -> ModuleType:
+    return importlib.import_module("fairchem_hdgnn.so3.rotation_kernels")

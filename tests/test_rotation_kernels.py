@@ -1,0 +1,77 @@
+"""The kernels for GPUs against plain products: on a GPU where there is one, else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.so3.segments import FusedSegments
+
+pytest.importorskip("triton", reason="no Triton for this platform")
+
+CHECK = """
+import torch
+from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.so3.rotation_kernels import gather_rotate, rotate_back_sum
+from fairchem_hdgnn.so3.segments import FusedSegments, Segments
+
+torch.manual_seed(0)
+device = "cuda" if torch.cuda.is_available() else "cpu"
+for nodes, edges, rows, columns, channels in ((5, 12, 7, 9, 40), (3, 0, 4, 4, 1), (4, 9, 19, 49, 70), (1, 3, 1, 1, 1)):
+    x = torch.randn(nodes, columns, channels, device=device)
+    y = torch.randn(edges, rows, channels, device=device)
+    matrices = torch.randn(edges, rows, columns, device=device)
+    target = torch.randint(nodes, (edges,), device=device).sort().values
+    source = torch.randint(nodes, (edges,), device=device)
+    plain, fused = Segments(target, nodes), FusedSegments(target, nodes)
+    torch.testing.assert_close(fused.gather(matrices, x, source), plain.gather(matrices, x, source))
+    for some in ((0, nodes), (nodes - 1, nodes)):
+        start, end = plain.edge_range(some)
+        part = matrices[start:end]
+        torch.testing.assert_close(fused.spread(part, x, some), plain.spread(part, x, some))
+        expected, got = x.clone(), x.clone()
+        plain.collect(part, y[start:end], some, expected)
+        fused.collect(part, y[start:end], some, got)
+        torch.testing.assert_close(got, expected)
+
+keys = dict(lmax=2, num_layers=2, sphere_channels=4, hidden_channels=8, edge_channels=8, invariant_channels=8)
+fast, triton = (HDGNNNetwork({**keys, "implementation": name}).to(device).eval() for name in ("fast", "triton"))
+triton.load_state_dict(fast.state_dict())
+edge_index = torch.tensor([[1, 2, 0, 2, 0], [0, 0, 1, 1, 2]], device=device)
+arguments = (torch.tensor([1, 8, 29], device=device), edge_index, torch.randn(5, 3, device=device),
+             torch.zeros(3, dtype=torch.long, device=device), 1)
+results = []
+for network in (fast, triton):
+    energy = network(*arguments)["energy"]
+    results.append((energy, *torch.autograd.grad(energy.sum(), tuple(network.parameters()), allow_unused=True)))
+for got, expected in zip(*results):
+    assert (got is None) == (expected is None)
+    if got is not None:
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+print("equal")
+"""
+
+
+def test_kernels_equal_plain_products() -> None:
+    """In a process of its own, as the interpreter is chosen when Triton is imported."""
+    interpreter = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK],
+        env={**os.environ, **interpreter},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout == "equal\n", done.stderr
+
+
+def test_kernels_need_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ConfigError, match="implementation: triton runs on GPUs only"):
+        FusedSegments(torch.zeros(3, dtype=torch.long), 1)
