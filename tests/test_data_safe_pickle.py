@@ -10,11 +10,11 @@ import sys
 import warnings
 from collections import OrderedDict
 from pathlib import Path
-from typing import Tuple  # noqa: UP035
 
 import numpy as np
 import pytest
 import torch
+from attacks import Runs, torchscript
 from fairchem.core.common.utils import pyg2_data_transform
 from torch_geometric.data import Data
 
@@ -100,16 +100,6 @@ def test_shared_tensors_stay_equal():
     assert torch.equal(loaded.again, loaded.pos)
 
 
-class Runs:
-    """Unpickled as usual, this makes a file."""
-
-    def __init__(self, marker: Path, function: object = os.system) -> None:
-        self.call = (function, (f"touch {marker}",))
-
-    def __reduce__(self) -> tuple:
-        return self.call
-
-
 def in_storage(payload: object) -> bytes:
     """A payload inside a tensor's storage, which stock unpickling hands to ``torch.load``."""
     path = Path(payload.call[1][0].split()[1]).with_suffix(".pt")
@@ -119,29 +109,9 @@ def in_storage(payload: object) -> bytes:
     return b"\x80\x03" + loader + b"B" + len(content).to_bytes(4, "little") + content + b"\x85R."
 
 
-class WritesWhenLoaded(torch.nn.Module):
-    """As TorchScript, this writes a file when it is loaded, with ``weights_only=True`` too (up to torch 2.5)."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.path: str = path
-
-    @torch.jit.export
-    def __getstate__(self):
-        return self.path, self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: Tuple[str, bool]):  # noqa: UP006  TorchScript needs it on Python 3.9
-        self.path, self.training = state[0], state[1]
-        torch.save(torch.zeros(1), self.path)
-
-
 def torchscript_in_storage(payload: object) -> bytes:
     marker = Path(payload.call[1][0].split()[1])
-    archive = marker.with_suffix(".jit")
-    torch.jit.script(WritesWhenLoaded(str(marker))).save(archive)
-    marker.unlink(missing_ok=True)
-    content = archive.read_bytes()
+    content = torchscript(marker)
     return b"\x80\x03ctorch.storage\n_load_from_bytes\nB" + len(content).to_bytes(4, "little") + content + b"\x85R."
 
 

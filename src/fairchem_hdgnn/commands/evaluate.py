@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate, print, and write."""
     if args.plots and args.out is None:
         raise ConfigError("--plots needs --out DIR to write to")
-    checkpoints = checkpoint_names(args.checkpoint, args.names)
+    checkpoints = checkpoint_names(args.checkpoint, args.names, trusted=args.trust_checkpoint)
     evaluation = evaluate(checkpoints, args.data, args.splits, inference_options(args), num_resamples=args.bootstrap)
     print_tables(evaluation.comparison, evaluation.notes, with_paper=args.paper)
     if args.out is None:

@@ -118,7 +118,7 @@ def _labels(dataset: Subset, *, progress: bool) -> list[float]:
     return labels
 
 
-def checkpoint_names(paths: Sequence[Path], names: Sequence[str] | None) -> dict[str, Path]:
+def checkpoint_names(paths: Sequence[Path], names: Sequence[str] | None, *, trusted: bool = False) -> dict[str, Path]:
     """A distinct name for every checkpoint: the given ones, else model and run, e.g. ``HDGNN (2024-...-baseline)``.
 
     Raises:
@@ -130,7 +130,7 @@ def checkpoint_names(paths: Sequence[Path], names: Sequence[str] | None) -> dict
         return dict(zip(names, paths))
     named: dict[str, Path] = {}
     for path in paths:
-        model = str(checkpoint_config(read_checkpoint(path))["model"]["name"]).rpartition(".")[2]
+        model = str(checkpoint_config(read_checkpoint(path, trusted=trusted))["model"]["name"]).rpartition(".")[2]
         name = f"{model} ({path.resolve().parent.name})"
         if name in named:
             name = f"{model} ({path.resolve().parent.name}/{path.stem})"
