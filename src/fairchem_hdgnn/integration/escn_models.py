@@ -54,7 +54,8 @@ class ESCNForceHead(nn.Module, HeadInterface):
     def __init__(self, backbone: ESCNBackbone) -> None:
         super().__init__()
         self.readout = make_force_head(backbone.config)
+        self.vector_name = backbone.vector_name
 
     def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
         """``{"forces": [nodes, 3]}``."""
-        return {"forces": torch.stack([self.readout(x) for x in emb["draws"]]).mean(0)}
+        return {self.vector_name: torch.stack([self.readout(x) for x in emb["draws"]]).mean(0)}

@@ -28,6 +28,7 @@ class GraphSettings:
         max_neighbors: the nearest so many neighbours of each atom are kept.
         enforce_max_neighbors_strictly: whether neighbours as far as the last one kept are dropped.
         output_name: name of the system-level output, to match the trainer's target.
+        vector_name: name of the per-atom vector output, if the network has one (``regress_forces``).
     """
 
     use_pbc: bool = switch(True)
@@ -36,6 +37,7 @@ class GraphSettings:
     max_neighbors: int = integer(40)
     enforce_max_neighbors_strictly: bool = switch(True)
     output_name: str = text("energy")
+    vector_name: str = text("forces")
 
 
 class PlainGraph(NamedTuple):
@@ -53,6 +55,8 @@ class PlainGraphMixin(GraphModelMixin):
 
     cutoff: float
     max_num_elements: int
+    output_name: str
+    vector_name: str
 
     def adopt(self, settings: GraphSettings, cutoff: float, max_num_elements: int, regress_forces: bool) -> None:
         """Set the attributes that fairchem's graph builder, trainer and calculator read."""

@@ -46,10 +46,8 @@ class PlainModel(nn.Module, PlainGraphMixin):
 
     def forward(self, data: Any) -> dict[str, Tensor]:
         """Predict a fairchem batch; units are those of the network's outputs."""
-        output = self.network(*self.plain_graph(data))
-        if self.output_name != "energy":
-            output[self.output_name] = output.pop("energy")
-        return output
+        names = {"energy": self.output_name, "forces": self.vector_name}
+        return {names[name]: value for name, value in self.network(*self.plain_graph(data)).items()}
 
 
 class BackboneModel(nn.Module, PlainGraphMixin, BackboneInterface):
@@ -115,7 +113,8 @@ class HDGNNForceHead(nn.Module, HeadInterface):
         super().__init__()
         config = backbone.config
         self.readout = ForceHead(config.lmax, config.sphere_channels, config.num_sphere_samples)
+        self.vector_name = backbone.vector_name
 
     def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
         """``{"forces": [nodes, 3]}``."""
-        return {"forces": torch.stack([self.readout(x) for x, _ in emb["draws"]]).mean(0)}
+        return {self.vector_name: torch.stack([self.readout(x) for x, _ in emb["draws"]]).mean(0)}

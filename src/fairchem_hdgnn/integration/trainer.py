@@ -18,9 +18,11 @@ from fairchem.core.trainers import OCPTrainer
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from fairchem_hdgnn.data.noisy_nodes import NoisyNodes
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.integration.checkpoints import read_checkpoint
+from fairchem_hdgnn.integration.loss_schedule import LossSchedule
 from fairchem_hdgnn.integration.precision import Precision
 from fairchem_hdgnn.integration.preemption import PreemptedError, PreemptionWatch
 from fairchem_hdgnn.integration.preflight.disk import checkpoint_bytes, disk_findings
@@ -55,7 +57,7 @@ class Trainer(OCPTrainer):
     - ``checkpoint.pt`` is replaced atomically and never by weights that are not finite.
     - SIGUSR1 and SIGTERM stop the run between two steps, with a checkpoint and a requeue under Slurm.
     - A nan ends the run and names the structures; fairchem turns it into a zero.
-    - ``optim.precision: bfloat16``.
+    - ``optim.precision: bfloat16``; ``final_coefficient`` of a loss; the ``noisy_nodes`` transform.
     - Run directories are unique, to the second and beyond.
     """
 
@@ -94,6 +96,21 @@ class Trainer(OCPTrainer):
         """As fairchem, and the precision."""
         super().load_task()
         self.precision = Precision.from_config(self.config["optim"], amp=self.config["amp"])
+        self.noisy_nodes = NoisyNodes.of_transforms(self.config["dataset"].get("transforms"))
+        if self.noisy_nodes is not None and not self.config["model"].get("otf_graph", False):
+            raise ConfigError(
+                "model.otf_graph: noisy_nodes moves atoms, so edges must be made on the fly; set it to true"
+            )
+
+    def load_loss(self) -> None:
+        """As fairchem, and how the weights of the losses change."""
+        super().load_loss()
+        self.loss_schedule = LossSchedule(self.config["loss_functions"])
+
+    def _compute_loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
+        num_steps = self.config["optim"]["max_epochs"] * len(self.train_loader) if self.train_loader else 0
+        self.loss_schedule.apply(self.loss_functions, self.step / num_steps if num_steps else 1.0)
+        return super()._compute_loss(out, batch)
 
     def load_optimizer(self) -> None:
         """As fairchem, and a look at the gradients before each update."""
@@ -155,6 +172,8 @@ class Trainer(OCPTrainer):
         self._seed_step()
         self.model.train()
         self._batch = batch
+        if self.noisy_nodes is not None:
+            self.noisy_nodes.move(batch)
         with explained_out_of_memory(batch, self._unwrapped_model):
             with torch.autocast("cuda", enabled=self.scaler is not None):
                 predictions = self._forward(batch)
