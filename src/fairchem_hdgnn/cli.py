@@ -24,6 +24,7 @@ COMMANDS = {
     "submit": ("submit", "the same as a Slurm job on one or several nodes, requeued when interrupted"),
     "convert": ("convert", "checkpoints of fairchem's eSCN or of HDGNN's authors as checkpoints of this package"),
     "equivariance": ("equivariance", "how far energies depend on orientation and on edge frames, meV"),
+    "cost": ("cost", "parameters, arithmetic, memory and hours per epoch of a config, from the config alone"),
     "evaluate-qm9": ("evaluate_qm9", "test errors on QM9 in the literature's units, beside published ones"),
     "check": ("check", "what would fail or go wrong in a training, found in seconds from its config"),
     "doctor": ("doctor", "versions, how fairchem sees the plugin, and remedies"),

@@ -1,138 +1,116 @@
 """What a training run will cost, from its configuration alone.
 
-The model is built and run once on a few atoms with the configuration's number of neighbours, under torch's counters.
-Arithmetic and memory are proportional to the number of atoms at a fixed number of neighbours, so the small run tells
-the large one; nothing is estimated by formulas that could drift from the code.
+The network is built with two and with three layers and run for one training step on a few atoms, with the
+configuration's number of neighbours, while every operation is counted. All costs are linear in the number of layers
+and, at a fixed number of neighbours, in the number of atoms, so these runs tell the real one. Nothing is estimated by
+formulas that could drift from the code.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, addmm_flop
-from torch.utils.weak import WeakIdKeyDictionary
+
+from fairchem_hdgnn.integration.counting import WorkCounter
+from fairchem_hdgnn.integration.gpus import Gpu
+from fairchem_hdgnn.integration.precision import Precision
+
+ATOMS = (8, 16)
+"""Sizes of the measured graphs: large enough for the regime in which a batch of real systems runs."""
+
+LAYERS = (2, 3)
 
 OPTIMIZER_COPIES = 6
 """Copies of the weights in training: weights, gradients, AdamW's two moments, amsgrad's maximum, EMA."""
 
-BACKWARD_RATIO = 2.0
-"""A backward pass has two matrix products for each one of the forward pass."""
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A kind of GPU.
-
-    Attributes:
-        name: as people call it.
-        float32: peak of float32 matrix products (TF32 where the GPU has it), TFLOP/s, from the vendor's data sheet.
-        memory: GB.
-    """
-
-    name: str
-    float32: float
-    memory: int
-
-
-GPUS = {
-    "v100": Gpu("V100", 15.7, 32),
-    "a100": Gpu("A100", 156.0, 80),
-    "h100": Gpu("H100", 494.7, 80),
-}
-
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a model at a given number of neighbours.
+    """One training step; every number is affine in the number of atoms.
 
     Attributes:
         parameters: trainable numbers.
-        neighbors: edges into each atom.
-        forward_flops: of one atom, one multiply-add counted as two.
-        edge_flops: part of it that one more edge would add.
-        activation_bytes: what the forward pass of one atom leaves for the backward pass.
+        forward_flops: arithmetic of the forward pass.
+        training_flops: arithmetic of forward and backward pass.
+        traffic: bytes that the step reads and writes.
+        activation_bytes: what the forward pass leaves for the backward pass.
+        seconds: least time on the GPU.
     """
 
-    parameters: int
-    neighbors: int
+    parameters: float
     forward_flops: float
-    edge_flops: float
+    training_flops: float
+    traffic: float
     activation_bytes: float
+    seconds: float
 
     @property
-    def training_flops(self) -> float:
-        """Forward and backward of one atom."""
-        return (1 + BACKWARD_RATIO) * self.forward_flops
-
-    @property
-    def weight_bytes(self) -> int:
+    def weight_bytes(self) -> float:
         """Weights, gradients, optimiser and EMA in float32."""
         return 4 * OPTIMIZER_COPIES * self.parameters
 
+    def beyond(self, other: Cost, factor: float) -> Cost:
+        """The line through ``other`` (at 0) and this one (at 1), at ``factor``."""
+        return Cost(*(b + factor * (a - b) for a, b in zip(astuple(self), astuple(other))))
 
-def measure_cost(network: nn.Module, neighbors: int, num_elements: int) -> Cost:
-    """Count a network's arithmetic and memory on two small graphs.
+
+@dataclass(frozen=True)
+class CostLine:
+    """Cost as a function of the number of atoms, through two measurements."""
+
+    small: Cost
+    large: Cost
+
+    def at(self, atoms: float) -> Cost:
+        """Cost of a training step on a batch of so many atoms."""
+        return self.large.beyond(self.small, (atoms - ATOMS[0]) / (ATOMS[1] - ATOMS[0]))
+
+
+def predict_cost(
+    build: Callable[[int], nn.Module], num_layers: int, neighbors: int, gpu: Gpu, precision: Precision
+) -> CostLine:
+    """Cost of training steps.
 
     Args:
-        network: ``network(atomic_numbers, edge_index, edge_vec, batch, num_systems)``.
+        build: makes the network with a given number of layers; it takes
+            ``(atomic_numbers, edge_index, edge_vec, batch, num_systems)``.
+        num_layers: of the real network.
         neighbors: edges into each atom.
-        num_elements: atomic numbers are drawn below it.
+        gpu: what it runs on.
+        precision: of the networks.
     """
+    layers = LAYERS if num_layers > LAYERS[-1] else (num_layers,)
+    networks = [build(count) for count in layers]
+    sizes = []
+    for size in ATOMS:
+        costs = [measure_cost(network, random_graph(size, neighbors), gpu, precision) for network in networks]
+        sizes.append(costs[-1].beyond(costs[0], num_layers - layers[0]))
+    return CostLine(*sizes)
+
+
+def measure_cost(network: nn.Module, graph: tuple[Tensor | int, ...], gpu: Gpu, precision: Precision) -> Cost:
+    """Run a training step on ``graph`` and count."""
     network.train()
-    flops = count_flops(network, 4, neighbors, num_elements) / 4
-    more = count_flops(network, 4, neighbors + 1, num_elements) / 4
-    small, large = (_kept_bytes(network, atoms, neighbors, num_elements) for atoms in (4, 12))
+    with WorkCounter() as counter:
+        with precision.autocast(torch.device("cpu")):
+            output = network(*graph)
+        total = torch.stack([value.float().sum() for value in output.values()]).sum()
+        del output
+        forward_flops, activations = counter.flops, counter.live_bytes
+        total.backward()
+    network.zero_grad(set_to_none=True)
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return Cost(parameters, neighbors, flops, more - flops, (large - small) / 8)
+    return Cost(parameters, forward_flops, counter.flops, counter.traffic, activations, gpu.seconds(counter.operations))
 
 
-def count_flops(network: nn.Module, atoms: int, neighbors: int, num_elements: int) -> int:
-    """Floating-point operations of the matrix products of one forward pass, by torch's counter."""
-    in_place = {torch.ops.aten.addmm_: addmm_flop}
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=in_place) as counter:
-        network(*random_graph(atoms, neighbors, num_elements))
-    return counter.get_total_flops()
-
-
-def _kept_bytes(network: nn.Module, atoms: int, neighbors: int, num_elements: int) -> int:
-    """Bytes alive after a forward pass that were not before, weights' gradients aside."""
-    arguments = random_graph(atoms, neighbors, num_elements)
-    with _LiveBytes() as live:
-        output = network(*arguments)
-        kept = live.total()
-    del output
-    return kept
-
-
-class _LiveBytes(TorchDispatchMode):
-    """Follows the storages that operations make, for as long as they live."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._sizes: Any = WeakIdKeyDictionary()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for item in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(item, Tensor):
-                storage = item.untyped_storage()
-                self._sizes[storage] = storage.nbytes()
-        return result
-
-    def total(self) -> int:
-        """Bytes of the storages still alive."""
-        return sum(self._sizes.values())
-
-
-def random_graph(atoms: int, neighbors: int, num_elements: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+def random_graph(atoms: int, neighbors: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     """One random system in which every atom has ``neighbors`` edges; arguments of a network in order."""
     generator = torch.Generator().manual_seed(0)
     target = torch.arange(atoms).repeat_interleave(neighbors)
     source = torch.randint(atoms, target.shape, generator=generator)
-    edge_vec = torch.randn(len(target), 3, generator=generator)
-    numbers = torch.randint(1, num_elements, (atoms,), generator=generator)
+    edge_vec = 2 * torch.randn(len(target), 3, generator=generator)
+    numbers = torch.randint(1, 80, (atoms,), generator=generator)
     return numbers, torch.stack([source, target]), edge_vec, torch.zeros(atoms, dtype=torch.long), 1
