@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import linear, silu
+from torch.nn.functional import silu
 
 from fairchem_hdgnn.escn.geometry import Rotations
 from fairchem_hdgnn.nn.edge_blocks import Block
+from fairchem_hdgnn.nn.packed_matrix import PackedMatrix
 from fairchem_hdgnn.nn.so2 import num_terms, order_of_term, terms_of_order
 from fairchem_hdgnn.so3.layout import num_coefficients
 
@@ -75,52 +77,62 @@ class BlockProducts:
         self.hidden_channels, self.num_terms = hidden_channels, num_terms(rotations.mmax)
         self.lmax = len(weights.inner) - 1
 
-    def inner(
-        self, x: Float[Tensor, "coefficients nodes channels"], index: int, turned: list[Tensor], block: Block
-    ) -> list[Float[Tensor, "slots _signs hidden"]]:
-        """Hidden values of input ``index`` for a block's edges: V acts on the atoms' unrotated features."""
-        nodes = x.shape[1]
-        mixed = x.new_empty(x.shape[0], nodes, self.num_terms * self.hidden_channels)
+    def mix(
+        self, x: Float[Tensor, "coefficients nodes channels"], index: int
+    ) -> Float[Tensor, "coefficients nodes term_hidden"]:
+        """``V x`` of input ``index`` for some atoms: V acts on unrotated features."""
+        mixed = x.new_empty(*x.shape[:2], self.num_terms * self.hidden_channels)
         for degree, rows, width in self._degrees(x):
             weight = self.weights.inner[degree][index, :, :width]
             torch.mm(x[rows].flatten(0, 1), weight, out=mixed[rows].flatten(0, 1)[:, :width])
+        return mixed
+
+    def mix_backward(
+        self,
+        x: Float[Tensor, "coefficients nodes channels"],
+        index: int,
+        gradient: Float[Tensor, "coefficients nodes term_hidden"],
+        total: Weights,
+    ) -> Float[Tensor, "nodes coefficients channels"]:
+        """Gradient of x; adds V's to ``total``."""
+        x_gradient = torch.empty_like(x)
+        for degree, rows, width in self._degrees(x):
+            upstream = gradient[rows].flatten(0, 1)[:, :width]
+            add_product(total.inner[degree][index, :, :width], x[rows].flatten(0, 1).T, upstream)
+            weight = self.weights.inner[degree][index, :, :width]
+            torch.mm(upstream, weight.T, out=x_gradient[rows].flatten(0, 1))
+        return x_gradient.transpose(0, 1)
+
+    def turn(
+        self, mixed: Float[Tensor, "coefficients nodes term_hidden"], turned: list[Tensor], block: Block
+    ) -> list[Float[Tensor, "slots _signs hidden"]]:
+        """Hidden values for a block's edges from ``V x`` of its atoms."""
         hidden = []
         for term, matrices in enumerate(turned):
             matrix = matrices[block.slots]
-            atom_matrix = matrix.view(nodes, -1, matrix.shape[2])
+            atom_matrix = matrix.view(mixed.shape[1], -1, matrix.shape[2])
             product = torch.bmm(atom_matrix, self._term_part(mixed, term).transpose(0, 1))
             hidden.append(product.view(*matrix.shape[:2], self.hidden_channels))
         return hidden
 
-    def inner_backward(
+    def turn_backward(
         self,
-        x: Float[Tensor, "coefficients nodes channels"],
-        index: int,
+        mixed_gradient: Float[Tensor, "coefficients nodes term_hidden"],
         turned: list[Tensor],
         block: Block,
         hidden_gradient: list[Float[Tensor, "slots _signs hidden"]],
-        total: Weights,
-    ) -> Float[Tensor, "nodes coefficients channels"]:
-        """Gradient of x; adds V's to ``total``."""
-        nodes = x.shape[1]
-        mixed = x.new_empty(x.shape[0], nodes, self.num_terms * self.hidden_channels)
+    ) -> None:
+        """Write the gradient of ``V x`` of a block's atoms into ``mixed_gradient``."""
+        nodes = mixed_gradient.shape[1]
         for term, matrices in enumerate(turned):
             atom_matrix = matrices[block.slots].view(nodes, -1, matrices.shape[2])
             product = torch.bmm(atom_matrix.mT, hidden_gradient[term].view(nodes, -1, self.hidden_channels))
-            self._term_part(mixed, term).copy_(product.transpose(0, 1))
-        x_gradient = torch.empty_like(x)
-        for degree, rows, width in self._degrees(x):
-            mixed_rows = mixed[rows].flatten(0, 1)[:, :width]
-            add_product(total.inner[degree][index, :, :width], x[rows].flatten(0, 1).T, mixed_rows)
-            weight = self.weights.inner[degree][index, :, :width]
-            torch.mm(mixed_rows, weight.T, out=x_gradient[rows].flatten(0, 1))
-        return x_gradient.transpose(0, 1)
+            self._term_part(mixed_gradient, term).copy_(product.transpose(0, 1))
 
     def unscaled(self, features: Float[Tensor, "slots edge_channels"]) -> Float[Tensor, "slots terms inputs hidden"]:
         """The scales before their SiLU."""
         inputs = self.weights.inner[0].shape[0]
-        width = self.num_terms * inputs * self.hidden_channels
-        values = linear(features, self.weights.scale[:width], self.weights.scale_bias[:width])
+        values = self._scale.product(features, self.weights.scale_bias[: self._scale_width])
         return values.view(-1, self.num_terms, inputs, self.hidden_channels)
 
     def unscaled_backward(
@@ -131,10 +143,9 @@ class BlockProducts:
     ) -> Float[Tensor, "slots edge_channels"]:
         """Gradient of the edge features; adds the scale layer's to ``total``."""
         flat = gradient.flatten(1)
-        width = flat.shape[1]
-        add_product(total.scale[:width], flat.T, features)
-        total.scale_bias[:width] += flat.sum(0)
-        return flat @ self.weights.scale[:width]
+        add_product(total.scale[: self._scale_width], flat.T, features)
+        total.scale_bias[: self._scale_width] += flat.sum(0)
+        return self._scale_transposed.product(flat)
 
     def gate(
         self, hidden: list[list[Tensor]], scales: Float[Tensor, "slots terms inputs hidden"]
@@ -169,18 +180,20 @@ class BlockProducts:
     def outer(self, gated: list[Tensor], channels: int) -> Float[Tensor, "slots rows channels"]:
         """Outer products, rows listed order by order."""
         y = gated[0].new_empty(gated[0].shape[0], self.activation.to_grid.shape[1], channels)
-        for order, sign, part in self._outer_parts(y):
-            torch.mm(gated[order][:, sign], self.weights.outer[order], out=part)
+        for order, part in self._rows_of_orders(y):
+            part.copy_(self._outer[order].product(gated[order].flatten(0, 1)).view(part.shape))
         return y
 
     def outer_backward(
         self, gated: list[Tensor], gradient: Float[Tensor, "slots rows channels"], total: Weights
-    ) -> None:
-        """``gated`` becomes its own gradient; adds W's to ``total``."""
-        for order, sign, part in self._outer_parts(gradient):
-            values = gated[order][:, sign]
-            add_product(total.outer[order], values.T, part)
-            torch.mm(part, self.weights.outer[order].T, out=values)
+    ) -> list[Float[Tensor, "slots _signs _term_input_hidden"]]:
+        """Gradient of ``gated``; adds W's to ``total``."""
+        gradients = []
+        for order, part in self._rows_of_orders(gradient):
+            flat = part.reshape(part.shape[0] * part.shape[1], -1)
+            add_product(total.outer[order], gated[order].flatten(0, 1).T, flat)
+            gradients.append(self._outer_transposed[order].product(flat).view(gated[order].shape))
+        return gradients
 
     def activate(self, y: Float[Tensor, "slots rows channels"]) -> None:
         """Point-wise SiLU in place; rows change from order by order to storage order."""
@@ -207,14 +220,35 @@ class BlockProducts:
         columns = slice(term * self.hidden_channels, (term + 1) * self.hidden_channels)
         return mixed[num_coefficients(order_of_term(term) - 1) :, :, columns]
 
-    def _outer_parts(self, y: Float[Tensor, "slots rows channels"]) -> Iterator[tuple[int, int, Tensor]]:
-        """(order, sign, that part of y [slots, degrees x channels])."""
+    def _rows_of_orders(
+        self, y: Float[Tensor, "slots rows channels"]
+    ) -> Iterator[tuple[int, Float[Tensor, "slots signs degrees channels"]]]:
+        """(order, its part of y)."""
         start = 0
         for order in range(self.rotations.mmax + 1):
-            rows = self.lmax + 1 - order
-            for sign in range(1 if order == 0 else 2):
-                yield order, sign, y[:, start : start + rows].flatten(1)
-                start += rows
+            signs, degrees = 1 if order == 0 else 2, self.lmax + 1 - order
+            yield order, y[:, start : start + signs * degrees].unflatten(1, (signs, degrees))
+            start += signs * degrees
+
+    @cached_property
+    def _outer(self) -> list[PackedMatrix]:
+        return [PackedMatrix(weight.T) for weight in self.weights.outer[: self.rotations.mmax + 1]]
+
+    @cached_property
+    def _outer_transposed(self) -> list[PackedMatrix]:
+        return [PackedMatrix(weight) for weight in self.weights.outer[: self.rotations.mmax + 1]]
+
+    @cached_property
+    def _scale(self) -> PackedMatrix:
+        return PackedMatrix(self.weights.scale[: self._scale_width])
+
+    @cached_property
+    def _scale_transposed(self) -> PackedMatrix:
+        return PackedMatrix(self.weights.scale[: self._scale_width].T)
+
+    @property
+    def _scale_width(self) -> int:
+        return self.num_terms * self.weights.inner[0].shape[0] * self.hidden_channels
 
     def _grid(self, edges: int) -> tuple[Tensor, Tensor]:
         return self.activation.to_grid.expand(edges, -1, -1), self.activation.from_grid.expand(edges, -1, -1)

@@ -13,10 +13,12 @@ The same function as :meth:`fairchem_hdgnn.escn.message.MessageBlock.reference`,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad, silu
@@ -28,6 +30,8 @@ from fairchem_hdgnn.nn.so2 import SO2Convolution
 from fairchem_hdgnn.so3.layout import num_coefficients
 
 SOURCE, TARGET = 0, 1
+NODES_PER_CHUNK = 64
+"""Atoms whose ``V x`` is held at a time."""
 
 
 def blockwise_message(
@@ -73,55 +77,63 @@ class _BlockwiseMessage(torch.autograd.Function):
         *flat_weights: Tensor,
     ) -> Tensor:
         weights = Weights.from_flat(convolution.lmax, flat_weights)
-        products = BlockProducts(weights, rotations, activation, convolution.hidden_channels)
-        ctx.products, ctx.geometry = products, geometry
+        ctx.arguments, ctx.geometry = (weights, rotations, activation, convolution.hidden_channels), geometry
+        products = BlockProducts(*ctx.arguments)
         ctx.save_for_backward(x, edge_features)
         features = _with_none(edge_features)
         source_hidden = _source_hidden(products, geometry, x)
         result = x.new_zeros(x.shape[0], num_coefficients(convolution.lmax), x.shape[2])
-        for block in geometry.target.blocks:
-            hidden = _hidden(products, geometry, x, source_hidden, block)
-            scales = silu(products.unscaled(features[geometry.target.edges[block.slots]]))
-            y = products.outer(products.gate(hidden, scales), x.shape[2])
-            products.activate(y)
-            rows = _rows_of_atoms(rotations, block)
-            result[block.nodes] = torch.bmm(rows.mT, y.view(*rows.shape[:2], -1))
+        for chunk in _chunks(geometry.target.blocks):
+            mixed = products.mix(_features_of(x, chunk.nodes), TARGET)
+            for block, part in chunk.blocks:
+                source = _rows_at(source_hidden, geometry.source_slot[block.slots])
+                hidden = [source, products.turn(mixed[:, part], rotations.turned_target, block)]
+                scales = silu(products.unscaled(features[geometry.target.edges[block.slots]]), inplace=True)
+                y = products.outer(products.gate(hidden, scales), x.shape[2])
+                products.activate(y)
+                rows = _rows_of_atoms(rotations, block)
+                result[block.nodes] = torch.bmm(rows.mT, y.view(*rows.shape[:2], -1))
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        products, geometry = ctx.products, ctx.geometry
+        products, geometry = BlockProducts(*ctx.arguments), ctx.geometry
         x, edge_features = ctx.saved_tensors
         total = products.weights.zeros()
         features = _with_none(edge_features)
         features_gradient, x_gradient = torch.zeros_like(features), torch.zeros_like(x)
         source_hidden = _source_hidden(products, geometry, x)
-        for block in geometry.target.blocks:
-            edges = geometry.target.edges[block.slots]
-            hidden = _hidden(products, geometry, x, source_hidden, block)
-            unscaled = products.unscaled(features[edges])
-            scales = silu(unscaled)
-            gated = products.gate(hidden, scales)
-            y = products.outer(gated, x.shape[2])
+        turned_source, turned_target = products.rotations.turned_source, products.rotations.turned_target
+        for chunk in _chunks(geometry.target.blocks):
+            x_chunk = _features_of(x, chunk.nodes)
+            mixed = products.mix(x_chunk, TARGET)
+            for block, part in chunk.blocks:
+                edges, source_slots = geometry.target.edges[block.slots], geometry.source_slot[block.slots]
+                hidden = [_rows_at(source_hidden, source_slots), products.turn(mixed[:, part], turned_target, block)]
+                unscaled = products.unscaled(features[edges])
+                scales = silu(unscaled)
+                gated = products.gate(hidden, scales)
+                y = products.outer(gated, x.shape[2])
 
-            upstream = torch.bmm(_rows_of_atoms(products.rotations, block), gradient[block.nodes])
-            products.activate_backward(y, upstream.view(y.shape))
-            products.outer_backward(gated, y, total)
-            scales_gradient = products.gate_backward(hidden, scales, gated)
-            unscaled_gradient = torch.ops.aten.silu_backward(scales_gradient, unscaled)
-            features_gradient[edges] = products.unscaled_backward(features[edges], unscaled_gradient, total)
-            # Each slot's hidden values are needed once, so their gradient takes their place.
-            for values, block_values in zip(source_hidden, hidden[SOURCE]):
-                values.index_copy_(0, geometry.source_slot[block.slots], block_values)
-            x_gradient[block.nodes] += products.inner_backward(
-                _block_features(x, block), TARGET, products.rotations.turned_target, block, hidden[TARGET], total
-            )
-        for block in geometry.source.blocks:
-            hidden_gradient = [values[block.slots] for values in source_hidden]
-            x_gradient[block.nodes] += products.inner_backward(
-                _block_features(x, block), SOURCE, products.rotations.turned_source, block, hidden_gradient, total
-            )
+                upstream = torch.bmm(_rows_of_atoms(products.rotations, block), gradient[block.nodes])
+                products.activate_backward(y, upstream.view(y.shape))
+                scales_gradient = products.gate_backward(hidden, scales, products.outer_backward(gated, y, total))
+                unscaled_gradient = torch.ops.aten.silu_backward(scales_gradient, unscaled)
+                features_gradient[edges] = products.unscaled_backward(features[edges], unscaled_gradient, total)
+                # Each slot's hidden values are needed once, and V x of an atom in one block only, so that their
+                # gradients take their places.
+                for values, block_values in zip(source_hidden, hidden[SOURCE]):
+                    values.index_copy_(0, source_slots, block_values)
+                products.turn_backward(mixed[:, part], turned_target, block, hidden[TARGET])
+            x_gradient[chunk.nodes] += products.mix_backward(x_chunk, TARGET, mixed, total)
+        for chunk in _chunks(geometry.source.blocks):
+            x_chunk = _features_of(x, chunk.nodes)
+            mixed = x.new_empty(*x_chunk.shape[:2], products.num_terms * products.hidden_channels)
+            for block, part in chunk.blocks:
+                hidden_gradient = [values[block.slots] for values in source_hidden]
+                products.turn_backward(mixed[:, part], turned_source, block, hidden_gradient)
+            x_gradient[chunk.nodes] += products.mix_backward(x_chunk, SOURCE, mixed, total)
         weights = products.weights.flat()
         weight_gradients = (sum_.to(weight.dtype) for sum_, weight in zip(total.flat(), weights))
         return None, None, None, None, x_gradient, features_gradient[:-1], *weight_gradients
@@ -138,8 +150,40 @@ def _rows_of_atoms(rotations: Rotations, block: Block) -> Float[Tensor, "nodes s
     return rows.view(block.nodes.shape[0], -1, rows.shape[-1])
 
 
-def _block_features(x: Tensor, block: Block) -> Float[Tensor, "coefficients nodes channels"]:
-    return x[block.nodes].transpose(0, 1).contiguous()
+@dataclass(frozen=True)
+class _Chunk:
+    """Blocks whose atoms are mixed together: V has few rows to work on in one block.
+
+    Attributes:
+        nodes: the atoms of all blocks.
+        blocks: each block and where its atoms stand in ``nodes``.
+    """
+
+    nodes: Int[Tensor, "nodes"]
+    blocks: list[tuple[Block, slice]]
+
+
+def _chunks(blocks: list[Block]) -> Iterator[_Chunk]:
+    """Consecutive blocks of up to ``NODES_PER_CHUNK`` atoms, at least one block each."""
+    first = 0
+    while first < len(blocks):
+        members: list[tuple[Block, slice]] = []
+        size = 0
+        for block in blocks[first:]:
+            if members and size + len(block.nodes) > NODES_PER_CHUNK:
+                break
+            members.append((block, slice(size, size + len(block.nodes))))
+            size += len(block.nodes)
+        yield _Chunk(torch.cat([block.nodes for block, _ in members]), members)
+        first += len(members)
+
+
+def _features_of(x: Tensor, nodes: Tensor) -> Float[Tensor, "coefficients nodes channels"]:
+    return x[nodes].transpose(0, 1).contiguous()
+
+
+def _rows_at(values: list[Tensor], slots: Tensor) -> list[Float[Tensor, "slots _signs hidden"]]:
+    return [tensor.index_select(0, slots) for tensor in values]
 
 
 def _source_hidden(
@@ -148,18 +192,11 @@ def _source_hidden(
     """Hidden values of the source atoms per term, in slots of ``geometry.source``; the last slot is for "none"."""
     slots, turned = geometry.source.edges.shape[0], products.rotations.turned_source
     hidden = [x.new_empty(slots + 1, matrix.shape[1], products.hidden_channels) for matrix in turned]
-    for block in geometry.source.blocks:
-        for values, block_values in zip(hidden, products.inner(_block_features(x, block), SOURCE, turned, block)):
-            values[block.slots] = block_values
+    for chunk in _chunks(geometry.source.blocks):
+        mixed = products.mix(_features_of(x, chunk.nodes), SOURCE)
+        for block, part in chunk.blocks:
+            for values, block_values in zip(hidden, products.turn(mixed[:, part], turned, block)):
+                values[block.slots] = block_values
     for values in hidden:
         values[slots] = 0.0
     return hidden
-
-
-def _hidden(
-    products: BlockProducts, geometry: Geometry, x: Tensor, source_hidden: list[Tensor], block: Block
-) -> list[list[Float[Tensor, "slots _signs hidden"]]]:
-    """Hidden values of both inputs for the edges of a block of target atoms, per input and term."""
-    slots = geometry.source_slot[block.slots]
-    target = products.inner(_block_features(x, block), TARGET, products.rotations.turned_target, block)
-    return [[values.index_select(0, slots) for values in source_hidden], target]
