@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import random
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -161,22 +164,31 @@ def run(model: Model, fold: int, lmax: int, num_seeds: int, epochs: int, learnin
     return Outcome(float(accuracy.mean()), float(accuracy.std(correction=0)), float(gap.mean()))
 
 
+def run_cell(cell: tuple[Model, int, int], num_seeds: int, epochs: int, learning_rate: float) -> Outcome:
+    """One cell of the table: model, L and fold."""
+    model, lmax, fold = cell
+    return run(model, fold, lmax, num_seeds, epochs, learning_rate)
+
+
 def main() -> None:
     """Run every cell, print the tables, write the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--folds", type=int, nargs="+", default=FOLDS)
     parser.add_argument("--degrees", type=int, nargs="+", default=DEGREES)
     parser.add_argument("--figure", type=Path, default=Path("docs/figures/expressivity.png"))
     parser.add_argument("--json", type=Path, help="also write every number there")
     args = parser.parse_args()
-    torch.set_num_threads(1)  # the matrices are small
     cells = [(model, lmax, fold) for model in MODELS for lmax in args.degrees for fold in args.folds]
-    outcomes = {}
-    for model, lmax, fold in tqdm(cells, unit="cell"):
-        outcomes[model.name, lmax, fold] = run(model, fold, lmax, args.seeds, args.epochs, args.lr)
+    work = partial(run_cell, num_seeds=args.seeds, epochs=args.epochs, learning_rate=args.lr)
+    context = multiprocessing.get_context("spawn")
+    # One thread each: the matrices are small.
+    with ProcessPoolExecutor(args.processes, context, torch.set_num_threads, (1,)) as pool:
+        results = list(tqdm(pool.map(work, cells), total=len(cells), unit="cell"))
+    outcomes = {(model.name, lmax, fold): outcome for (model, lmax, fold), outcome in zip(cells, results)}
     for model in MODELS:
         print(f"\n{model.name}: test accuracy, %, mean ± spread of {args.seeds} seeds; gap before training\n")
         print("| L |" + "".join(f" n = {fold} |" for fold in args.folds))
