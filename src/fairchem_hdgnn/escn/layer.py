@@ -27,5 +27,6 @@ class Layer(nn.Module):
         self, x: Float[Tensor, "nodes coefficients channels"], graph: Graph
     ) -> Float[Tensor, "nodes all_coefficients channels"]:
         """The next embedding; x has all coefficients, or l = 0 alone in the first layer."""
-        update = self.update(x, self.message(x, graph))
+        # Under autocast the products are rounded, the embedding that layers add to is not.
+        update = self.update(x, self.message(x, graph)).to(x.dtype)
         return x + update if x.shape[1] == update.shape[1] else update

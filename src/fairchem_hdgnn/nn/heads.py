@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from fairchem_hdgnn.nn.precision import full_precision
 from fairchem_hdgnn.so3.constants import ConstantsModule
 from fairchem_hdgnn.so3.grid import fibonacci_points
 
@@ -48,9 +49,10 @@ class SphereReadout(ConstantsModule):
 
     def forward(self, x: Float[Tensor, "nodes coefficients channels"]) -> Float[Tensor, "nodes points"]:
         """The number at each atom and point."""
-        mixed = nn.functional.linear(x, self.first.weight)
-        values = silu(torch.matmul(self.harmonics, mixed) + self.first.bias)
-        return self.third(silu(self.second(values))).squeeze(-1)
+        with full_precision(x):
+            mixed = nn.functional.linear(x, self.first.weight)
+            values = silu(torch.matmul(self.harmonics, mixed) + self.first.bias)
+            return self.third(silu(self.second(values))).squeeze(-1)
 
 
 class EnergyHead(nn.Module):
@@ -75,8 +77,7 @@ class EnergyHead(nn.Module):
         self, x: Float[Tensor, "nodes coefficients channels"], batch: Tensor, num_systems: int
     ) -> Float[Tensor, "systems"]:
         """Sum of the atoms' energies per system."""
-        node_energy = self.readout(x).float() if x.dtype.itemsize < 4 else self.readout(x)
-        return sum_over_systems(node_energy.mean(-1), batch, num_systems) * self.scale
+        return sum_over_systems(self.readout(x).mean(-1), batch, num_systems) * self.scale
 
 
 class ForceHead(nn.Module):

@@ -1,0 +1,145 @@
+"""eSCN's fast path computes the plain equations; and what must hold for any input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from small_networks import Clusters, clusters, random_rotations, randomise, relative_error
+from torch import Tensor
+
+from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.escn import blockwise, geometry
+from fairchem_hdgnn.escn.network import ESCNNetwork
+from fairchem_hdgnn.so3.frames import edge_frames
+
+SMALL: dict[str, Any] = {
+    "lmax": 3,
+    "mmax": 2,
+    "num_layers": 2,
+    "sphere_channels": 4,
+    "hidden_channels": 6,
+    "edge_channels": 5,
+    "num_sphere_samples": 20,
+    "distance_resolution": 0.5,
+    "cutoff": 6.0,
+}
+TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-3, torch.bfloat16: 0.1}
+
+
+def _network(dtype: torch.dtype = torch.float64, **keys: Any) -> ESCNNetwork:
+    torch.manual_seed(0)
+    model = ESCNNetwork({**SMALL, **keys}).to(dtype)
+    randomise(model)
+    return model.eval()
+
+
+def _outputs_and_gradients(model: ESCNNetwork, graph: Clusters, autocast: bool = False) -> dict[str, Tensor]:
+    frames = edge_frames(graph.edge_vec, torch.linspace(0, 6, len(graph.edge_vec), dtype=graph.edge_vec.dtype))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        output = model(*graph.arguments(), frames)
+    weights = torch.linspace(-1, 1, output["forces"].numel()).view_as(output["forces"])
+    (output["energy"].sum() + (weights * output["forces"]).sum()).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {**output, **{name: grad for name, grad in gradients.items() if grad is not None}}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("lmax", "mmax"), [(3, 2), (2, 2), (3, 0), (1, 1), (0, 0)])
+def test_fast_path_is_the_reference(monkeypatch, dtype, lmax, mmax):
+    """With small blocks and chunks, so that there are several of each."""
+    monkeypatch.setattr(geometry, "EDGES_PER_BLOCK_ON_CPU", 12)
+    monkeypatch.setattr(blockwise, "NODES_PER_CHUNK", 5)
+    autocast = dtype is torch.bfloat16
+    graph = clusters((9, 5, 1), dtype=torch.float32 if autocast else dtype)
+    results = []
+    for implementation in ("fast", "reference"):
+        model = _network(graph.pos.dtype, lmax=lmax, mmax=mmax, implementation=implementation)
+        results.append(_outputs_and_gradients(model, graph, autocast and implementation == "fast"))
+    fast, reference = results
+    assert set(fast) == set(reference)
+    largest = max(float(tensor.norm()) for tensor in reference.values())
+    for name, expected in reference.items():
+        scale = max(float(expected.norm()), 1e-3 * largest)
+        assert float((fast[name] - expected).norm()) < TOLERANCE[dtype] * scale, name
+
+
+def test_grids_and_points_are_rounded_anew_by_a_change_of_dtype():
+    """A model that is made in float32 and then turned to float64 is as exact as one made in float64."""
+    graph, model = clusters(), _network(resolution=24)
+    rotation = random_rotations(1)[0]
+    energies = [model(*system.arguments())["energy"] for system in (graph, graph.rotated(rotation))]
+    assert relative_error(energies[1], energies[0]) < 1e-4
+    exact = model.energy_head.sphere.readout.harmonics
+    assert exact.dtype is torch.float64 and not torch.equal(exact, exact.float().double())
+
+
+@pytest.mark.parametrize("implementation", ["fast", "reference"])
+def test_atoms_without_edges(implementation):
+    graph, model = clusters((4, 1)), _network(implementation=implementation)
+    none = torch.zeros(2, 0, dtype=torch.long)
+    output = model(graph.numbers, none, graph.edge_vec[:0], graph.batch, 2)
+    alone = model(graph.numbers[:1], none, graph.edge_vec[:0], graph.batch[:1], 1)
+    (output["energy"].sum() + output["forces"].sum()).backward()
+    assert torch.isfinite(output["energy"]).all()
+    single = clusters((1,))
+    model(single.numbers, none, single.edge_vec[:0], single.batch, 1)
+    parts = [model(graph.numbers[k : k + 1], none, graph.edge_vec[:0], graph.batch[:1], 1)["energy"] for k in range(4)]
+    torch.testing.assert_close(output["energy"][:1], torch.stack(parts).sum(0))
+    torch.testing.assert_close(alone["energy"], parts[0])
+
+
+def test_a_batch_is_its_systems_and_order_does_not_matter():
+    model, graph = _network(), clusters((6, 4))
+    together = model(*graph.arguments())
+    turned = torch.randperm(len(graph.numbers), generator=torch.Generator().manual_seed(0))
+    place = turned.argsort()
+    edges = place[graph.edge_index][:, torch.randperm(graph.edge_index.shape[1])]
+    shuffled = Clusters(graph.numbers[turned], graph.pos[turned], edges, graph.batch[turned], 2)
+    permuted = model(*shuffled.arguments())
+    torch.testing.assert_close(permuted["energy"], together["energy"])
+    torch.testing.assert_close(permuted["forces"], together["forces"][turned])
+    second = graph.batch == 1
+    inside = second[graph.edge_index[0]]
+    alone = Clusters(
+        graph.numbers[second], graph.pos[second], graph.edge_index[:, inside] - 6, graph.batch[second] - 1, 1
+    )
+    torch.testing.assert_close(model(*alone.arguments())["energy"], together["energy"][1:])
+
+
+def test_every_parameter_gets_a_gradient_and_training_draws_new_frames():
+    model, graph = _network(frames="random").train(), clusters()
+    first = model(*graph.arguments())
+    (first["energy"].sum() + first["forces"].sum()).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    second = model(*graph.arguments())
+    assert relative_error(second["forces"], first["forces"]) > 1e-9
+    model.eval()
+    assert torch.equal(model(*graph.arguments())["forces"], model(*graph.arguments())["forces"])
+
+
+def test_energy_scale_and_mean():
+    graph = clusters()
+    plain = _network()(*graph.arguments())["energy"]
+    scaled = _network(energy_scale=0.001)(*graph.arguments())["energy"]
+    mean = _network(energy_reduction="mean")(*graph.arguments())["energy"]
+    torch.testing.assert_close(scaled, 0.001 * plain)
+    torch.testing.assert_close(mean, plain / torch.bincount(graph.batch))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"mmax": 4}, "'mmax' is 4, but no order can exceed 'lmax' = 3"),
+        ({"resolution": 9}, "'resolution' must be even"),
+        ({"resolution": 6}, "at least 2 \\(lmax \\+ 1\\) = 8"),
+        ({"lmax_list": [6]}, "unknown key 'lmax_list'; did you mean 'lmax'"),
+        ({"distance_function": "gauss"}, "did you mean 'gaussian'"),
+        ({"cutoff": 0.5}, "leaves no distance basis"),
+    ],
+)
+def test_wrong_keys_are_refused_in_one_line(keys, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        ESCNNetwork({**SMALL, **keys})
+    assert "\n" not in str(error.value)
