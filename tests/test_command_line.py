@@ -24,7 +24,13 @@ from fairchem_hdgnn.integration.names import with_dotted_names
 from fairchem_hdgnn.integration.preflight import check_data_sets
 from fairchem_hdgnn.integration.runner import Runner
 
-CONFIG = "model: {name: hdgnn}\ndataset: {train: {format: ase_db}}\noptim: {max_epochs: 1}\n"
+CONFIG = """
+model: {name: hdgnn}
+dataset: {train: {format: ase_db}}
+outputs: {energy: {level: system}}
+loss_functions: [energy: {fn: mae, coefficient: 1}]
+optim: {max_epochs: 1, lr_initial: 0.1}
+"""
 
 
 @pytest.fixture
@@ -93,6 +99,7 @@ def test_shipped_config_from_anywhere(launched: list, monkeypatch: pytest.Monkey
         (["--mode=train", "--config-yml={config}", "--model.lmax", "4"], "'--model.lmax': neither a flag nor"),
         (["--mode=train", "--config-yml={config}", "--a.b=c=d"], "'--a.b=c=d': neither a flag nor"),
         (["--mode=train", "--config-yml={config}", "--optim="], "no section 'optim'"),
+        (["--mode=train", "--config-yml={config}", "--optim.batch_size=0"], "optim.batch_size: is 0; give a whole"),
     ],
 )
 def test_refusals(

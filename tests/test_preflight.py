@@ -71,8 +71,8 @@ def test_shipped_keys_have_no_findings(path: Path) -> None:
     ("path", "value", "fatal", "message"),
     [
         ("optm", {}, False, "optm: fairchem reads no section of that name; did you mean 'optim'?"),
-        ("model", ..., True, "model: the section is missing or empty"),
-        ("optim", None, True, "optim: the section is missing or empty"),
+        ("model", ..., True, "model: the section is missing, empty or"),
+        ("optim", None, True, "optim: the section is missing, empty or"),
         ("outputs", ["energy"], True, "outputs: is no mapping"),
         ("optim.max_epochs", ..., True, "optim.max_epochs: is None"),
         ("optim.batch_size", 0, True, "optim.batch_size: is 0; give a whole number of at least 1"),

@@ -24,6 +24,8 @@ from fairchem_hdgnn.integration.excepthook import user_message
 from fairchem_hdgnn.integration.names import with_dotted_names
 from fairchem_hdgnn.integration.preemption import PREEMPTED_EXIT_STATUS
 from fairchem_hdgnn.integration.preflight import check_data_sets
+from fairchem_hdgnn.integration.preflight.findings import stop_or_warn
+from fairchem_hdgnn.integration.preflight.keys import key_findings
 from fairchem_hdgnn.integration.ranks import is_task_of_many
 from fairchem_hdgnn.integration.run_ids import new_run_id, slurm_run_id
 from fairchem_hdgnn.integration.runner import Runner, runner_wrapper
@@ -170,6 +172,7 @@ def _build_config(args: argparse.Namespace, overrides: list[str]) -> dict[str, A
     for section in ("model", "dataset", "optim"):
         if not config.get(section):
             raise ConfigError(f"{args.config_yml}: no section '{section}'")
+    stop_or_warn(key_findings(config))
     if isinstance(config["dataset"], dict):
         check_data_sets(config["dataset"])
     return with_dotted_names(config)

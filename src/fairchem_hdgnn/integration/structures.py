@@ -14,8 +14,8 @@ from fairchem_hdgnn.errors import DataError
 TOUCHING = 0.01
 """Å; between closer atoms fairchem's periodic graph has no edge, as if they did not see one another."""
 
-MIN_HEIGHT = 0.1
-"""Å between opposite faces of a cell; a flatter one holds no atom."""
+MIN_HEIGHT = 0.5
+"""Å between opposite faces of a cell; no atom fits into a flatter one."""
 
 
 def check_structures(data: Any, max_num_elements: int, *, periodic: bool) -> None:

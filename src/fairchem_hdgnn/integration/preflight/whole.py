@@ -22,6 +22,9 @@ from fairchem_hdgnn.integration.preflight.keys import key_findings
 from fairchem_hdgnn.integration.preflight.records import LARGE_SYSTEM, Needs, record_findings
 from fairchem_hdgnn.integration.preflight.targets import target_findings
 
+NEEDED = {"model", "outputs", "optim", "optim.optimizer_params"}
+"""Where an error, as in the data sets' settings, leaves too little to build a model and open the data."""
+
 LARGE_RATIO = 4
 """Times the median system; a batch size that suits most does not suit these."""
 
@@ -35,7 +38,7 @@ def config_findings(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
         setup_imports()
     found = list(key_findings(config))
     yield from found
-    if any(finding.subject in ("model", "dataset", "outputs", "optim") and finding.fatal for finding in found):
+    if any(finding.fatal and (finding.subject in NEEDED or finding.subject.startswith("dataset")) for finding in found):
         return
     model, problem = _build(config["model"])
     if problem is not None:
