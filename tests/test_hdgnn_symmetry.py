@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ase import Atoms
@@ -235,6 +236,15 @@ def test_translation_and_periodic_images():
     for atoms in systems:
         atoms.wrap()
     assert all((abs(atoms.positions - before) > 1).any() for atoms, before in zip(systems, outside))
+    torch.testing.assert_close(predict(hdgnn, *systems), expected, rtol=0, atol=1e-8)
+
+
+def test_atoms_in_any_cell():
+    """Each atom moved by lattice vectors of its own, far outside the cell too."""
+    hdgnn, systems = model(), crystals()
+    expected = predict(hdgnn, *systems)
+    for atoms in systems:
+        atoms.positions += np.random.default_rng(0).integers(-3, 4, (len(atoms), 3)) @ atoms.cell[:]
     torch.testing.assert_close(predict(hdgnn, *systems), expected, rtol=0, atol=1e-8)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.hyperparameters import integer, switch, text
 from fairchem_hdgnn.integration.structures import check_edges, check_structures
+from fairchem_hdgnn.nn.precision import full_precision
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,20 @@ class PlainGraphMixin(GraphModelMixin):
         """
         atomic_numbers = data.atomic_numbers.long()
         check_structures(data, self.max_num_elements, periodic=self.use_pbc)
-        if self.use_pbc:
-            edge_index, edge_vec = self._periodic_edges(data)
-        else:
-            edge_index = self._molecular_edges(data)
-            edge_vec = data.pos[edge_index[0]] - data.pos[edge_index[1]]
+        # Autocast would multiply cells and offsets in bfloat16.
+        with full_precision(data.pos):
+            if self.use_pbc:
+                edge_index, edge_vec = self._periodic_edges(data)
+            else:
+                edge_index = self._molecular_edges(data)
+                edge_vec = data.pos[edge_index[0]] - data.pos[edge_index[1]]
         check_edges(data, edge_index, edge_vec)
         return PlainGraph(atomic_numbers, edge_index, edge_vec, data.batch, len(data.natoms))
 
     def _periodic_edges(self, data: Any) -> tuple[Int[Tensor, "2 edges"], Float[Tensor, "edges 3"]]:
         """fairchem's edges across periodic boundaries; it finds them in float32 only."""
+        if self.otf_graph:
+            data = _inside_cell(data)
         if data.pos.dtype is torch.float32:
             graph = self.generate_graph(data)
             return graph.edge_index, graph.edge_distance_vec
@@ -120,3 +125,14 @@ class PlainGraphMixin(GraphModelMixin):
             )
         distance = (data.pos[edge_index[0]] - data.pos[edge_index[1]]).norm(dim=-1)
         return edge_index[:, distance <= self.cutoff]
+
+
+def _inside_cell(data: Any) -> Any:
+    """The same structures with every atom moved into its cell: fairchem misses edges of atoms far outside."""
+    cell = data.cell[data.batch].to(data.pos.dtype)
+    images = (data.pos.unsqueeze(1) @ torch.linalg.inv(cell)).floor()
+    if not images.any():
+        return data
+    moved = copy.copy(data)
+    moved.pos = data.pos - (images @ cell).squeeze(1)
+    return moved
