@@ -16,6 +16,7 @@ from ase.constraints import FixAtoms
 from ase.db import connect
 from ase.io import write
 from ase.io.trajectory import Trajectory
+from ase.neighborlist import neighbor_list
 from ase.optimize import BFGS
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
@@ -38,6 +39,7 @@ def slab(metal: str = "Cu", *, layers: int = 3) -> Atoms:
     atoms.info.clear()
     atoms.pbc = True
     atoms.rattle(0.05, seed=layers)
+    atoms.wrap(eps=0)
     return atoms
 
 
@@ -130,6 +132,22 @@ def test_relaxed_positions_do_not_jump_over_the_boundary(tmp_path):
     write(tmp_path / "a.traj", [start, labelled(end)])
     record = first_record(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", relaxations=True))
     np.testing.assert_allclose((record.pos_relaxed - record.pos)[-1], [0.2, 0.1, 0.0], atol=1e-4)
+
+
+def test_atoms_outside_the_cell_are_put_inside_with_all_their_edges(tmp_path):
+    """fairchem's neighbour search misses edges of atoms outside; OC20's records have none there."""
+    atoms = labelled(slab())
+    end = atoms.copy()
+    end.positions += 0.1
+    for each in (atoms, end):
+        each.positions[-1] += 2 * each.cell[0]
+        each.positions[0] -= each.cell[1]
+    write(tmp_path / "a.traj", [labelled(atoms), labelled(end)])
+    record = first_record(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", True, edges=StoredEdges(6.0, 500)))
+    inside = np.linalg.solve(record.cell[0].numpy().T, record.pos.numpy().T)
+    assert inside.min() > -1e-5 and inside.max() < 1 + 1e-5
+    np.testing.assert_allclose(record.pos_relaxed - record.pos, 0.1, atol=1e-5)
+    assert record.edge_index.shape[1] == len(neighbor_list("i", atoms, 6.0))
 
 
 def test_keys_of_info_and_ids(tmp_path):

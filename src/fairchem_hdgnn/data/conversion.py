@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from ase import Atoms
-from ase.geometry import find_mic
+from ase.geometry import find_mic, wrap_positions
 from torch_geometric.data import Data
 from tqdm import tqdm
 
@@ -180,6 +180,7 @@ def _record(atoms: Atoms, name: str, sid: int | str, conversion: Conversion, rep
     report.fixed[fixed_origin] += 1
     report.open_boundaries += int(atoms.cell.rank == 3 and not atoms.pbc.all())
     record = atoms_to_record(atoms, sid)
+    record.pos = torch.tensor(_inside(atoms), dtype=torch.float32)
     record.tags = torch.from_numpy(tags)
     record.fixed = torch.from_numpy(fixed.astype(np.float32))
     return record
@@ -228,9 +229,14 @@ def _calculated(atoms: Atoms, name: str) -> Any:
     return atoms.calc.results.get(name) if atoms.calc is not None else None
 
 
+def _inside(atoms: Atoms) -> np.ndarray:
+    """Positions inside the cell, as in OC20's records: fairchem misses edges of atoms outside."""
+    return wrap_positions(atoms.positions, atoms.cell, pbc=True, eps=0) if atoms.cell.rank == 3 else atoms.positions
+
+
 def _continued(atoms: Atoms, relaxed: np.ndarray) -> torch.Tensor:
     """Relaxed positions on the near side of the periodic boundaries: displacements are the shortest ones."""
     displacement = np.asarray(relaxed, dtype=np.float64) - atoms.positions
     if atoms.cell.rank == 3:
         displacement, _ = find_mic(displacement, atoms.cell, pbc=True)
-    return torch.tensor(atoms.positions + displacement, dtype=torch.float32)
+    return torch.tensor(_inside(atoms) + displacement, dtype=torch.float32)

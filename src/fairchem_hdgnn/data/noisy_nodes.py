@@ -76,7 +76,8 @@ class NoisyNodes:
         moved = chosen.to(device)[batch.batch] & (batch.tags > 0) & (batch.fixed == 0)
         step = travelled.to(device) * batch[TARGET] + noise.to(device)
         step = torch.where(moved.unsqueeze(1), step, torch.zeros_like(step))
-        batch.pos = batch.pos + step
+        # Back into the cell, for fairchem's neighbour search misses edges of atoms outside.
+        batch.pos = torch.where(moved.unsqueeze(1), inside(batch.pos + step, batch.cell[batch.batch]), batch.pos)
         batch[TARGET] = batch[TARGET] - step
 
 
@@ -89,10 +90,28 @@ def add_displacement(record: Data, settings: Mapping[str, Any] | None = None) ->
 
 def shortest(displacement: Float[Tensor, "atoms 3"], cell: Float[Tensor, "3 3"]) -> Float[Tensor, "atoms 3"]:
     """Displacements without jumps over periodic boundaries, Å; a cell of zeros is no cell."""
-    if not cell.any():
-        return displacement
-    jumps = torch.linalg.solve(cell.T, displacement.T).T.round()
-    return displacement - jumps @ cell
+    cells = cell.expand(len(displacement), 3, 3)
+    return _less_whole_cells(displacement, cells, in_cells(displacement, cells).round())
+
+
+def inside(pos: Float[Tensor, "atoms 3"], cells: Float[Tensor, "atoms 3 3"]) -> Float[Tensor, "atoms 3"]:
+    """Positions moved into each atom's cell by whole cell vectors, Å."""
+    return _less_whole_cells(pos, cells, in_cells(pos, cells).floor())
+
+
+def in_cells(vectors: Float[Tensor, "atoms 3"], cells: Float[Tensor, "atoms 3 3"]) -> Float[Tensor, "atoms 3"]:
+    """Vectors in units of the cell vectors; zero where a cell is zero."""
+    periodic = (cells != 0).flatten(1).any(dim=1)
+    identity = torch.eye(3, dtype=cells.dtype, device=cells.device).expand_as(cells)
+    solvable = torch.where(periodic[:, None, None], cells, identity)
+    units = torch.linalg.solve(solvable.mT, vectors.unsqueeze(-1)).squeeze(-1)
+    return units * periodic.unsqueeze(1)
+
+
+def _less_whole_cells(
+    vectors: Float[Tensor, "atoms 3"], cells: Float[Tensor, "atoms 3 3"], counts: Float[Tensor, "atoms 3"]
+) -> Float[Tensor, "atoms 3"]:
+    return vectors - (counts.unsqueeze(1) @ cells).squeeze(1)
 
 
 # fairchem evaluates the names under `transforms` in this module; there is no registry of transforms.
