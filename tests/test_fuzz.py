@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from fairchem_hdgnn.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.integration.preflight.keys import key_findings
 
 fault = pytest.mark.fault
+Outcome = Callable[[object], None]
 relaxed = partial(
     settings,
     deadline=None,
@@ -51,13 +53,14 @@ VALUES = st.recursive(
 @pytest.mark.parametrize("kind", [HDGNNConfig, ESCNConfig])
 @relaxed(max_examples=300)
 @given(data=st.data())
-def test_model_keys(kind: type, data: st.DataObject) -> None:
+def test_model_keys(kind: type, data: st.DataObject, outcome: Outcome) -> None:
     names = st.sampled_from([*kind.__dataclass_fields__, "lmx", ""])
     keys = data.draw(st.dictionaries(names, VALUES, min_size=1, max_size=4))
     try:
         kind.from_keys(keys)
     except ConfigError as error:
         assert "\n" not in str(error)
+    outcome("accepted, or an error of one line")
 
 
 def paths(tree: Any, prefix: tuple = ()) -> list[tuple]:
@@ -86,11 +89,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @fault("fuzz", "arbitrary values anywhere in a config")
 @relaxed(max_examples=400)
 @given(data=st.data())
-def test_config_sections(data: st.DataObject, config: Path) -> None:
+def test_config_sections(data: st.DataObject, config: Path, outcome: Outcome) -> None:
     good = yaml.safe_load(config.read_text())
     changed = with_value(good, data.draw(st.sampled_from(paths(good))), data.draw(VALUES))
     for finding in key_findings(changed):
         assert "\n" not in str(finding)
+    outcome("findings of one line")
 
 
 def command(*arguments: str) -> tuple[int, str]:
@@ -107,7 +111,7 @@ def command(*arguments: str) -> tuple[int, str]:
 @fault("fuzz", "`fairchem-hdgnn check` on such configs, models built and data read")
 @relaxed(max_examples=40)
 @given(data=st.data())
-def test_check(data: st.DataObject, config: Path) -> None:
+def test_check(data: st.DataObject, config: Path, outcome: Outcome) -> None:
     good = yaml.safe_load(config.read_text())
     changed = with_value(good, data.draw(st.sampled_from(paths(good))), data.draw(VALUES))
     path = config.with_name("changed.yml")
@@ -115,6 +119,7 @@ def test_check(data: st.DataObject, config: Path) -> None:
     status, output = command("check", str(path))
     assert status in (0, 1, 2), output
     assert "Traceback" not in output
+    outcome("exit status 0, 1 or 2; no traceback")
 
 
 WORDS = st.one_of(
@@ -142,7 +147,9 @@ COMMANDS = ["check", "evaluate", "predict", "make-submission", "check-submission
 @example(name="check-submission", words=["{data}"])
 @example(name="inspect", words=["{config}"])
 @example(name="target-stats", words=["{config}"])
-def test_arguments(name: str, words: list[str], config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments(
+    name: str, words: list[str], config: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
+) -> None:
     monkeypatch.chdir(config.parent)
     places = {"folder": config.parent, "config": config, "data": config.parent / "train" / "data.lmdb"}
     if name == "train" and "{config}" in words:
@@ -151,6 +158,7 @@ def test_arguments(name: str, words: list[str], config: Path, monkeypatch: pytes
     status, output = command(name, *arguments)
     assert status in (0, 1, 2), output
     assert "Traceback" not in output
+    outcome("exit status 0, 1 or 2; no traceback")
 
 
 # Structures.
@@ -171,7 +179,7 @@ MODELS = {
     cell=st.lists(COORDINATES, min_size=9, max_size=9) | st.just([9.0, 0, 0, 0, 9, 0, 0, 0, 9]),
     periodic=st.booleans(),
 )
-def test_structures(name: str, atoms: list, cell: list[float], periodic: bool) -> None:
+def test_structures(name: str, atoms: list, cell: list[float], periodic: bool, outcome: Outcome) -> None:
     model = MODELS[name]
     model.use_pbc = periodic
     pos = [list(position) for _, position in atoms]
@@ -184,3 +192,4 @@ def test_structures(name: str, atoms: list, cell: list[float], periodic: bool) -
         assert "\n" not in str(error)
     else:
         assert all(torch.isfinite(value).all() for value in output.values())
+    outcome("a finite answer, or an error that names the system")

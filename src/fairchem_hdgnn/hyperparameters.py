@@ -123,9 +123,12 @@ def from_keys(kind: type[Config], keys: Mapping[str, Any], owner: str, other_key
     values = {}
     for name, value in keys.items():
         try:
-            values[name] = fields[name].metadata["check"](value)
+            checked_value = fields[name].metadata["check"](value)
         except ConfigError as error:
             raise ConfigError(f"{owner}: '{name}' {error}") from None
+        # ``null`` in YAML is as good as leaving the key out.
+        if checked_value is not None:
+            values[name] = checked_value
     try:
         return kind(**values)
     except ConfigError as error:

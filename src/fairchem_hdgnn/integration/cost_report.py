@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairchem.core.common.utils import load_config
 from torch import nn
 
 from fairchem_hdgnn.errors import ConfigError
@@ -20,6 +19,7 @@ from fairchem_hdgnn.integration.graph import GraphSettings
 from fairchem_hdgnn.integration.models import HDGNN, PlainModel
 from fairchem_hdgnn.integration.names import dotted_name
 from fairchem_hdgnn.integration.precision import Precision
+from fairchem_hdgnn.integration.preflight.reading import read_config
 
 MODELS: dict[str, tuple[type[PlainModel], Any]] = {
     "fairchem_hdgnn.HDGNN": (HDGNN, HDGNNConfig),
@@ -109,7 +109,7 @@ def report(path: Path, gpu: Gpu, num_gpus: int) -> Report:
     Raises:
         ConfigError: another model, or a key that cannot be used.
     """
-    config, _, _ = load_config(path)
+    config = read_config(str(path))
     model, optim = dict(config.get("model") or {}), config.get("optim") or {}
     name = str(dotted_name(model.pop("name", None)))
     if name not in MODELS:
