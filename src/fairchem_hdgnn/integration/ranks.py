@@ -32,7 +32,8 @@ def set_rank_environment() -> None:
     os.environ["LOCAL_RANK"] = str(local_rank % max(1, torch.cuda.device_count()))
     os.environ["RANK"] = os.environ["SLURM_PROCID"]
     os.environ["WORLD_SIZE"] = os.environ["SLURM_STEP_NUM_TASKS"]
-    os.environ.setdefault("MASTER_ADDR", _first_host_of_step())
+    if "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"] = _first_host_of_step()
     os.environ.setdefault("MASTER_PORT", str(FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) % NUM_PORTS))
 
 

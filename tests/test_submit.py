@@ -1,0 +1,194 @@
+"""`fairchem-hdgnn submit` without a Slurm: the scripts, sweeps, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fairchem_hdgnn import cli
+from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.integration import submit as submission
+from fairchem_hdgnn.integration.ranks import is_task_of_many, set_rank_environment
+from fairchem_hdgnn.integration.run_ids import slurm_run_id
+from fairchem_hdgnn.integration.sweeps import sweep
+
+RECIPES = Path(__file__).parents[1] / "slurm"
+CONFIG = """
+model: {name: hdgnn}
+dataset: {train: {format: ase_db}}
+outputs: {energy: {level: system}}
+loss_functions: [energy: {fn: mae, coefficient: 1}]
+optim: {max_epochs: 1, lr_initial: 0.1, num_workers: 4}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "config.yml"
+    path.write_text(CONFIG)
+    return path
+
+
+def script(capsys: pytest.CaptureFixture, config: Path, *arguments: str) -> str:
+    """What a dry run prints, once bash has agreed to it."""
+    assert cli.main(["submit", "--dry-run", "--mode=train", f"--config-yml={config}", *arguments]) == 0
+    text = capsys.readouterr().out
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    return text
+
+
+def directives(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", text, re.MULTILINE))
+
+
+def command(text: str) -> list[str]:
+    """The arguments of the training inside the job."""
+    return text.split("fairchem_hdgnn.cli train", 1)[1].replace("\\\n", " ").split()
+
+
+def test_srun_on_several_nodes(config: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ("--num-nodes=2", "--num-gpus", "4", "--identifier=big", "--optim.max_epochs=3", "--amp")
+    text = script(capsys, config, *arguments, "--slurm-partition=gpu", "--sbatch=--constraint=h100")
+    asked = directives(text)
+    assert asked["nodes"] == "2"
+    assert asked["ntasks-per-node"] == asked["gpus-per-node"] == "4"
+    assert asked["cpus-per-task"] == "5", "data-loader workers and the rank itself"
+    assert asked["partition"] == "gpu"
+    assert asked["constraint"] == "h100"
+    assert asked["signal"] == "USR1@300"
+    assert asked["open-mode"] == "append"
+    assert "requeue" in asked
+    assert "--kill-on-bad-exit=1" in text
+    inside = command(text)
+    assert {"--mode=train", "--identifier=big", "--optim.max_epochs=3", "--amp"} <= set(inside)
+    assert not [argument for argument in inside if re.match("--(num|slurm|via|dry|sbatch)", argument)]
+    assert re.fullmatch(r"--timestamp-id=[\d-]+-\w{6}-big", inside[-1])
+
+
+def test_one_node_and_cpu(config: Path, capsys: pytest.CaptureFixture) -> None:
+    text = script(capsys, config, "--via=one-node", "--num-gpus=4", "--cpu", "--timestamp-id=again")
+    asked = directives(text)
+    assert asked["ntasks-per-node"] == "1"
+    assert asked["cpus-per-task"] == "4"
+    assert "gpus-per-node" not in asked
+    assert command(text)[-3:] == ["--cpu", "--timestamp-id=again", "--num-gpus=4"]
+
+
+def test_submitit_on_cpu_nodes(config: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fairchem's own submission asks for GPUs whether or not ``--cpu`` is given."""
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert "gpus-per-node" not in directives(script(capsys, config, "--via=submitit", "--num-gpus=2", "--cpu"))
+    assert directives(script(capsys, config, "--via=submitit", "--num-gpus=2"))["gpus-per-node"] == "2"
+
+
+def test_submissions_get_run_ids_of_their_own(config: Path, capsys: pytest.CaptureFixture) -> None:
+    assert command(script(capsys, config))[-1] != command(script(capsys, config))[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--via=one-node", "--num-nodes=2"], "--via one-node: --num-nodes must be 1"),
+        (["--sweep-yml=sweep.yml"], "--sweep-yml: needs --via submitit"),
+        (["--sbatch=gpu"], "--sbatch 'gpu': write it as --sbatch=--NAME=VALUE"),
+        (["--optim.lr", "3"], "'--optim.lr': neither a flag nor an override"),
+        (["--config-yml=absent.yml"], "no file 'absent.yml'"),
+    ],
+)
+def test_refusals(config: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["submit", "--dry-run", "--mode=train", f"--config-yml={config}", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_slurm(config: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission.shutil, "which", lambda name: None)
+    assert cli.main(["submit", "--mode=train", f"--config-yml={config}"]) == 2
+    assert "no sbatch" in capsys.readouterr().err
+
+
+# Sweeps.
+
+
+def test_sweep_makes_every_combination(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yml"
+    path.write_text("model: {lmax: [2, 3], num_layers: [4, 8]}\noptim: {lr_initial: [0.1]}")
+    config: dict[str, Any] = {"model": {"name": "hdgnn", "lmax": 6}, "optim": {}}
+    runs = dict(sweep(config, path))
+    assert list(runs) == [f"lmax{lmax}-num_layers{layers}-lr_initial0.1" for lmax in (2, 3) for layers in (4, 8)]
+    last = runs["lmax3-num_layers8-lr_initial0.1"]
+    assert last == {"model": {"name": "hdgnn", "lmax": 3, "num_layers": 8}, "optim": {"lr_initial": 0.1}}
+    assert config == {"model": {"name": "hdgnn", "lmax": 6}, "optim": {}}
+
+
+@pytest.mark.parametrize(
+    "text, message", [("model: {lmax: 3}", "'model.lmax' is no list"), ("", "'' is no list"), ("a: [1", "sweep.yml: ")]
+)
+def test_sweeps_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "sweep.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        list(sweep({}, path))
+
+
+# Ranks that srun starts.
+
+
+def as_task(monkeypatch: pytest.MonkeyPatch, **slurm: str) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+
+
+def test_ranks_come_from_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_task(monkeypatch, STEP_NUM_TASKS="8", PROCID="5", LOCALID="1", JOB_ID="77", STEP_ID="0", ARRAY_JOB_ID="")
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID")
+    monkeypatch.setenv("MASTER_ADDR", "first-node")
+    assert is_task_of_many()
+    assert slurm_run_id("x") == "job77.0-x"
+    with monkeypatch.context() as environment:
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"):
+            environment.setenv(name, "")
+            environment.delenv(name)
+        set_rank_environment()
+        assert (os.environ["RANK"], os.environ["WORLD_SIZE"], os.environ["MASTER_ADDR"]) == ("5", "8", "first-node")
+        assert 20000 <= int(os.environ["MASTER_PORT"]) < 32000
+        assert not is_task_of_many(), "its children are no tasks of srun"
+
+
+def test_ranks_of_other_launchers_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_task(monkeypatch, STEP_NUM_TASKS="8", PROCID="5")
+    monkeypatch.setenv("RANK", "3")
+    assert not is_task_of_many()
+
+
+# Recipes.
+
+
+@pytest.mark.parametrize("recipe", sorted(path.name for path in RECIPES.glob("*.s[hb]*")))
+def test_recipe_is_sound(recipe: str) -> None:
+    """Bash reads it, and each config that it names exists."""
+    text = (RECIPES / recipe).read_text()
+    subprocess.run(["bash", "-n", str(RECIPES / recipe)], check=True)
+    configs = re.findall(r"--config-yml (?:hdgnn:|configs/)(\S+)", text)
+    assert all((RECIPES.parent / "configs" / name).is_file() for name in configs)
+    if recipe.endswith(".sbatch"):
+        asked = directives(re.sub(r" +# .*", "", text))
+        assert asked["signal"] == "USR1@300"
+        assert asked["open-mode"] == "append"
+        assert "requeue" in asked
+        assert '--timestamp-id "job$SLURM_JOB_ID"' in text
+    assert recipe in (RECIPES / "README.md").read_text()
+
+
+def test_sweep_recipe_varies_what_it_says(tmp_path: Path) -> None:
+    config = yaml.safe_load((RECIPES.parent / "configs" / "oc20" / "is2re" / "10k" / "hdgnn.yml").read_text())
+    assert len(list(sweep(config, RECIPES / "sweep.yml"))) == 16
