@@ -126,8 +126,9 @@ ATTACKS = {
 }
 
 
+@pytest.mark.fault("reading data", "a record that runs code when unpickled")
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_nothing_runs(attack, tmp_path):
+def test_nothing_runs(attack, tmp_path, outcome):
     marker = tmp_path / "ran"
     content = ATTACKS[attack](Runs(marker))
     with pytest.raises(RefusedError):
@@ -137,6 +138,7 @@ def test_nothing_runs(attack, tmp_path):
         warnings.simplefilter("ignore")
         pickle.loads(content)
     assert marker.exists(), "the attack itself does not work: the test shows nothing"
+    outcome("refused, with the class named; nothing runs")
 
 
 def deep_list(depth: int) -> list:
@@ -214,13 +216,15 @@ def test_a_tensor_stays_within_its_storage(arguments):
         load_plain(pickle.dumps(Rebuilt()))
 
 
-def test_mutated_records_are_read_or_refused():
+@pytest.mark.fault("fuzz", "mutated records")
+def test_mutated_records_are_read_or_refused(outcome):
     spec = importlib.util.spec_from_file_location("fuzz_records", FUZZ_SCRIPT)
     fuzz = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fuzz)
     outcomes = fuzz.fuzz(count=3000, seed=1)
     assert sum(outcomes.values()) == 3000
     assert outcomes["refused"] > 1000, "the mutations do no damage"
+    outcome("read or refused, nothing else")
 
 
 def test_reads_in_a_process_without_fairchem():

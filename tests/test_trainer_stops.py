@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from torch_geometric.data import Batch
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
 from fairchem_hdgnn.integration.run_ids import exclusive_use, new_run_id
 from fairchem_hdgnn.integration.trainer import Trainer
+
+fault = pytest.mark.fault
+Outcome = Callable[[object], None]
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, name: str, step: int, change: Any) -> None:
@@ -37,8 +41,9 @@ def write_nan(trainer: Trainer, *args: Any) -> None:
         next(trainer.model.parameters()).fill_(float("nan"))
 
 
+@fault("training", "a prediction that is nan")
 def test_nan_prediction_stops_and_names_structures_and_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
 ) -> None:
     config = write_config(tmp_path)
     spoil(monkeypatch, "_forward", 9, write_nan)
@@ -46,33 +51,43 @@ def test_nan_prediction_stops_and_names_structures_and_checkpoint(
         train(config, "nan")
     assert str(tmp_path / "checkpoints" / "nan" / "checkpoint.pt (step 8)") in str(stop.value)
     assert load(tmp_path, "nan")["step"] == 8
+    outcome(f"error: {stop.value}")
 
 
-def test_nan_gradient_stops_before_it_reaches_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@fault("training", "an infinite gradient")
+def test_nan_gradient_stops_before_it_reaches_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
+) -> None:
     config = write_config(tmp_path)
 
     def poison(trainer: Trainer, loss: torch.Tensor) -> None:
         next(trainer.model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
 
     spoil(monkeypatch, "_backward", 5, poison)
-    with pytest.raises(TrainingError, match=r"step 5: gradient of network\.\S+ is not finite after the batch with sid"):
+    with pytest.raises(
+        TrainingError, match=r"step 5: gradient of network\.\S+ is not finite after the batch with sid"
+    ) as stop:
         train(config, "gradient")
     assert load(tmp_path, "gradient")["step"] == 4
+    outcome(f"error: {stop.value}")
 
 
+@fault("training", "a weight that is nan")
 def test_weights_that_are_not_finite_never_replace_a_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
 ) -> None:
     config = write_config(tmp_path)
     spoil(monkeypatch, "_after_step", 3, write_nan)
-    with pytest.raises(TrainingError, match=r"step 3: weight '.*' is not finite"):
+    with pytest.raises(TrainingError, match=r"step 3: weight '.*' is not finite") as stop:
         train(config, "weights")
     checkpoint = load(tmp_path, "weights")
     assert checkpoint["step"] == 2
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+    outcome(f"error: {stop.value}")
 
 
-def test_nan_target_names_its_structure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@fault("training", "a target that is nan")
+def test_nan_target_names_its_structure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> None:
     config = write_config(tmp_path)
     sids = []
 
@@ -84,6 +99,7 @@ def test_nan_target_names_its_structure(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(DataError) as stop:
         train(config, "target")
     assert f"target 'energy' is not finite for sid {sids[0]};" in str(stop.value)
+    outcome(f"error: {stop.value}")
 
 
 def test_out_of_memory_names_the_batch_and_the_switches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +131,8 @@ cli.main()
 """
 
 
-def test_kill_9_while_writing_leaves_the_previous_checkpoint_whole(tmp_path: Path) -> None:
+@fault("interruption", "kill -9 while a checkpoint is written")
+def test_kill_9_while_writing_leaves_the_previous_checkpoint_whole(tmp_path: Path, outcome: Outcome) -> None:
     config = write_config(tmp_path)
     command = [sys.executable, "-c", KILLED_WHILE_WRITING, *arguments(config, "killed")]
     killed = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, check=False)
@@ -128,6 +145,7 @@ def test_kill_9_while_writing_leaves_the_previous_checkpoint_whole(tmp_path: Pat
     train(config, "killed")
     assert losses(tmp_path, "killed") == losses(tmp_path, "whole")
     assert not list(folder.glob(".checkpoint.pt.*.tmp"))
+    outcome("the checkpoint before is whole; the run goes on from it to the same losses")
 
 
 def test_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,13 +164,15 @@ def test_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path, monkeypa
     assert load(tmp_path, "full")["step"] == 3
 
 
-def test_truncated_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+@fault("training", "going on from a checkpoint cut short")
+def test_truncated_checkpoint_is_refused_by_name(tmp_path: Path, outcome: Outcome) -> None:
     config = write_config(tmp_path, max_epochs=1)
     train(config, "short")
     path = tmp_path / "checkpoints" / "short" / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(DataError, match=str(path)):
+    with pytest.raises(DataError, match=str(path)) as error:
         train(config, "short")
+    outcome(f"error: {error.value}")
 
 
 def test_other_conditions_are_told_when_resuming(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -173,13 +193,15 @@ def test_trainer_gives_each_run_a_directory_of_its_own(tmp_path: Path) -> None:
     assert len({Trainer._get_timestamp(torch.device("cpu"), "same") for _ in range(20)}) == 20
 
 
-def test_two_trainings_cannot_share_a_run_directory(tmp_path: Path) -> None:
+@fault("training", "two runs in one directory")
+def test_two_trainings_cannot_share_a_run_directory(tmp_path: Path, outcome: Outcome) -> None:
     config = write_config(tmp_path)
     with (
         exclusive_use(tmp_path / "checkpoints" / "shared"),
-        pytest.raises(ConfigError, match=rf"another training writes here now \(process {os.getpid()} on "),
+        pytest.raises(ConfigError, match=rf"another training writes here now \(process {os.getpid()} on ") as error,
     ):
         train(config, "shared")
+    outcome(f"error: {error.value}")
     train(config, "shared", "--optim.max_epochs=1")
 
 
