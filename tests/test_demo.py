@@ -51,7 +51,7 @@ def test_failed_training_names_reason_and_log(tmp_path: Path) -> None:
     assert not training.finished
 
 
-def test_command_names_the_shipped_config() -> None:
-    command = Training(Path("demo")).command
+def test_command_names_the_shipped_config(folder: Path) -> None:
+    command = Training(folder).command
     assert command[:3] == ["fairchem", "--mode", "train"]
     assert command[command.index("--config-yml") + 1].endswith(CONFIG)
