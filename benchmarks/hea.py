@@ -64,7 +64,8 @@ These are not OC20's numbers, and small models after minutes on a CPU say little
 The starts are partly made up: those of H and NO are real; those of CO are NO's with N replaced by C; O and OH were set
 on the relaxed slab at their site, which gives away part of the answer. One run each with one learning rate for all, not
 tuned for any; another seed or rate may change the order. fairchem's escn multiplies its energies by 0.001, which suits
-its S2EF recipe and slows it here. val_id has 219 systems only: look at the intervals."""
+its S2EF recipe and slows it here; its painn runs without fitted scale factors, which fairchem does not install. val_id
+has 219 systems only: look at the intervals."""
 
 
 def main() -> None:

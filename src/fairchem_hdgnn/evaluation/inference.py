@@ -5,8 +5,10 @@ Every process takes its own share of the systems, so no system is padded in, rep
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -142,7 +144,8 @@ def _predict(trainer: OCPTrainer, dataset: Subset, split: str, options: Inferenc
         collate_fn=partial(data_list_collater, otf_graph=trainer.config["model"].get("otf_graph", False)),
     )
     parts = []
-    with tqdm(total=len(dataset), desc=split, unit="system", position=rank, disable=not options.progress) as progress:
+    bar = tqdm(total=len(dataset), desc=split, unit="system", position=rank, disable=not options.progress)
+    with _each_message_once(), bar as progress:
         for batch in loader:
             facts = _facts(batch)
             with explained_out_of_memory(batch, trainer._unwrapped_model, "--batch-size, --num-gpus, --cpu"):
@@ -150,6 +153,24 @@ def _predict(trainer: OCPTrainer, dataset: Subset, split: str, options: Inferenc
             parts.append(_with_outputs(facts, outputs, batch))
             progress.update(len(facts))
     return merge(parts)
+
+
+@contextlib.contextmanager
+def _each_message_once() -> Iterator[None]:
+    """Let fairchem say a thing once; its ``predict`` warns of unfitted scale factors at every batch."""
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = message not in said
+        said.add(message)
+        return new
+
+    logging.root.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logging.root.removeFilter(is_new)
 
 
 def _facts(batch: Batch) -> Predictions:
