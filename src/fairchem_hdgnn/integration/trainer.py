@@ -21,6 +21,7 @@ from torch_geometric.data import Batch
 from fairchem_hdgnn.data.noisy_nodes import NoisyNodes
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
 from fairchem_hdgnn.files import complete_or_absent
+from fairchem_hdgnn.integration.allocator import keep_freed_memory
 from fairchem_hdgnn.integration.checkpoints import read_checkpoint
 from fairchem_hdgnn.integration.loss_schedule import LossSchedule
 from fairchem_hdgnn.integration.precision import Precision
@@ -72,6 +73,8 @@ class Trainer(OCPTrainer):
         self._saved_step: int | None = None
         self.metrics: dict[str, Any] = {}
         super().__init__(*args, **kwargs)
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     @staticmethod
     def _get_timestamp(device: torch.device, suffix: str | None) -> str:
