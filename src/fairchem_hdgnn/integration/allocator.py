@@ -29,4 +29,4 @@ def keep_freed_memory() -> bool:
     if sys.platform != "linux" or any(os.environ.get(name) for name in CHOSEN_BY_USER):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all([mallopt(parameter, value) == 1 for parameter, value in SETTINGS.items()])
+    return mallopt is not None and all(mallopt(parameter, value) == 1 for parameter, value in SETTINGS.items())
