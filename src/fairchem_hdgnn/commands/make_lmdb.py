@@ -10,6 +10,7 @@ from fairchem_hdgnn.commands._statistics import statistics_lines
 from fairchem_hdgnn.data.conversion import Conversion, Report, make_lmdb
 from fairchem_hdgnn.data.edges import StoredEdges
 from fairchem_hdgnn.data.lmdb import DATA_FILE
+from fairchem_hdgnn.data.neighbor_lists import NeighborList
 from fairchem_hdgnn.data.tagging import ADSORBATE_ELEMENTS
 from fairchem_hdgnn.errors import ConfigError
 
@@ -42,6 +43,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--edges", type=float, metavar="CUTOFF", help="store edges up to CUTOFF Å, for otf_graph: false"
     )
+    parser.add_argument(
+        "--neighbor-list",
+        choices=[member.value for member in NeighborList],
+        default=NeighborList.FAIRCHEM.value,
+        help="who finds the edges; vesin is faster from some 100 atoms on (default: fairchem)",
+    )
     parser.add_argument("--max-neighbors", type=int, default=40, metavar="N", help="of stored edges (default: 40)")
 
 
@@ -51,6 +58,8 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError("--relaxations is for --task is2re; S2EF takes every structure as a frame")
     if args.edges is not None and (args.edges <= 0 or args.max_neighbors < 1):
         raise ConfigError("--edges and --max-neighbors must be above zero")
+    neighbor_list = NeighborList(args.neighbor_list)
+    edges = None if args.edges is None else StoredEdges(args.edges, args.max_neighbors, neighbor_list)
     conversion = Conversion(
         task=args.task,
         relaxations=args.relaxations,
@@ -58,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         energy_key=args.energy_key,
         labelled=not args.unlabelled,
         adsorbate_elements=tuple(args.adsorbate_elements),
-        edges=None if args.edges is None else StoredEdges(args.edges, args.max_neighbors),
+        edges=edges,
     )
     report = make_lmdb(args.source, args.out, conversion)
     print(f"{args.out / DATA_FILE}: {report.statistics.num_records:,} {args.task.upper()} records")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from fairchem.core.common.utils import radius_graph_pbc
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch_geometric.data import Batch, Data
+
+from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,12 @@ class StoredEdges:
     Attributes:
         cutoff: Å; has to be the model's ``cutoff``.
         max_neighbors: nearest neighbours of each atom that are kept; has to be the model's ``max_neighbors``.
+        neighbor_list: who finds them; the edges are the same.
     """
 
     cutoff: float
     max_neighbors: int
+    neighbor_list: NeighborList = NeighborList.FAIRCHEM
 
     def add_to(self, record: Data) -> None:
         """Set ``edge_index`` [2, edges], ``cell_offsets`` [edges, 3], ``edge_cutoff`` (Å) as fairchem 1.10 reads them.
@@ -33,12 +36,10 @@ class StoredEdges:
         if not record.cell.any():
             record.edge_index = self._of_molecule(record.pos)
             return
-        batch = Batch.from_data_list([record])
-        edge_index, cell_offsets, _ = radius_graph_pbc(
-            batch, self.cutoff, self.max_neighbors, enforce_max_neighbors_strictly=True
+        edges = periodic_edges(
+            Batch.from_data_list([record]), self.cutoff, self.max_neighbors, True, self.neighbor_list
         )
-        record.edge_index = edge_index.long()
-        record.cell_offsets = cell_offsets.long()
+        record.edge_index, record.cell_offsets = edges.edge_index, edges.cell_offsets
 
     def _of_molecule(self, pos: Float[Tensor, "atoms 3"]) -> Int[Tensor, "2 edges"]:
         distance = torch.cdist(pos, pos).fill_diagonal_(torch.inf)

@@ -11,8 +11,9 @@ from fairchem.core.models.base import GraphModelMixin
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.hyperparameters import integer, switch, text
+from fairchem_hdgnn.hyperparameters import choice, integer, switch, text
 from fairchem_hdgnn.integration.structures import check_edges, check_structures
 from fairchem_hdgnn.nn.precision import full_precision
 
@@ -28,6 +29,7 @@ class GraphSettings:
             the record are used where present.
         max_neighbors: the nearest so many neighbours of each atom are kept.
         enforce_max_neighbors_strictly: whether neighbours as far as the last one kept are dropped.
+        neighbor_list: ``fairchem``, or ``vesin`` for large structures on a CPU.
         output_name: name of the system-level output, to match the trainer's target.
         vector_name: name of the per-atom vector output, if the network has one (``regress_forces``).
     """
@@ -37,6 +39,7 @@ class GraphSettings:
     otf_graph: bool = switch(True)
     max_neighbors: int = integer(40)
     enforce_max_neighbors_strictly: bool = switch(True)
+    neighbor_list: NeighborList = choice(NeighborList, NeighborList.FAIRCHEM)
     output_name: str = text("energy")
     vector_name: str = text("forces")
 
@@ -55,6 +58,7 @@ class PlainGraphMixin(GraphModelMixin):
     """Graph building for models that hold their ``GraphSettings`` keys as attributes, as fairchem expects."""
 
     cutoff: float
+    neighbor_list: NeighborList
     max_num_elements: int
     output_name: str
     vector_name: str
@@ -85,9 +89,11 @@ class PlainGraphMixin(GraphModelMixin):
         return PlainGraph(atomic_numbers, edge_index, edge_vec, data.batch, len(data.natoms))
 
     def _periodic_edges(self, data: Any) -> tuple[Int[Tensor, "2 edges"], Float[Tensor, "edges 3"]]:
-        """fairchem's edges across periodic boundaries; it finds them in float32 only."""
+        """Edges across periodic boundaries; fairchem finds them in float32 only."""
         if self.otf_graph:
             data = _inside_cell(data)
+            if self.neighbor_list is NeighborList.VESIN:
+                return self._vesin_edges(data)
         if data.pos.dtype is torch.float32:
             graph = self.generate_graph(data)
             return graph.edge_index, graph.edge_distance_vec
@@ -98,6 +104,15 @@ class PlainGraphMixin(GraphModelMixin):
         cell = data.cell[data.batch[target]].to(data.pos.dtype)
         images = (graph.offset_distances.to(cell).unsqueeze(1) @ torch.linalg.inv(cell)).round()
         return graph.edge_index, data.pos[source] - data.pos[target] + (images @ cell).squeeze(1)
+
+    def _vesin_edges(self, data: Any) -> tuple[Int[Tensor, "2 edges"], Float[Tensor, "edges 3"]]:
+        edges = periodic_edges(
+            data, self.cutoff, self.max_neighbors, self.enforce_max_neighbors_strictly, NeighborList.VESIN
+        )
+        source, target = edges.edge_index
+        cell = data.cell[data.batch[target]].to(data.pos.dtype)
+        images = (edges.cell_offsets.to(cell).unsqueeze(1) @ cell).squeeze(1)
+        return edges.edge_index, data.pos[source] - data.pos[target] + images
 
     def _molecular_edges(self, data: Any) -> Int[Tensor, "2 edges"]:
         """Edges of non-periodic systems: the record's own, or all pairs within the cutoff, nearest first."""
