@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -32,6 +30,7 @@ from ase.io import write
 from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import setup_imports
 from fairchem.core.datasets import data_list_collater
+from one_thread import cpu_minutes
 
 from fairchem_hdgnn.data.conversion import Conversion, make_lmdb
 from fairchem_hdgnn.data.reading import Records
@@ -150,17 +149,13 @@ def train(name: str, lmdbs: Path, args: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "fairchem_hdgnn.cli", "train", "--mode", "train", "--config-yml", str(path)]
     command += ["--run-dir", str(folder), "--timestamp-id", "run", "--cpu", "--seed", str(args.seed)]
     print(f"{name}: {parameters:,} parameters, {seconds:.3f} s a step, {epochs} epochs of {systems:,} systems")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    start = time.perf_counter()
-    with (folder / "train.log").open("w") as log:
-        subprocess.run(command, check=True, stdout=log, stderr=log, env=environment)
     facts = {
         "parameters": parameters,
         "seconds_per_step": seconds,
         "epochs": steps * BATCH_SIZE / len(records),
         "systems": systems,
         "steps": steps,
-        "minutes": (time.perf_counter() - start) / 60,
+        "minutes": cpu_minutes(command, folder / "train.log"),
     }
     finished.write_text(json.dumps(facts))
     return facts
@@ -235,7 +230,7 @@ def training_table(facts: dict[str, dict[str, Any]]) -> str:
     lines = [
         "### Training, one thread",
         "",
-        "| model | parameters | s per step of 8 | steps | epochs | minutes, start and last evaluation included |",
+        "| model | parameters | s per step of 8 | steps | epochs | CPU minutes, start and last evaluation included |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, each in facts.items():
