@@ -39,6 +39,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
+from fairchem_hdgnn.integration.allocator import keep_freed_memory
+
 CUTOFF, MAX_NEIGHBORS = 8.0, 40
 BASELINE = "escn"
 COMMON = {"otf_graph": False, "regress_forces": False, "use_pbc": True}
@@ -290,6 +292,7 @@ def main() -> None:
     if args.memory_of:
         print(measure_memory(args.memory_of))
         return
+    keep_freed_memory()
     rows = measure_times(args.models, args.repeats)
     for name in tqdm(args.models, desc="memory", disable=None):
         rows[name]["memory_mib"] = memory_in_own_process(name, args.threads)

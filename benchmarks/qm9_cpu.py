@@ -140,7 +140,7 @@ def time_step(config: Path, data: Path, steps: int = 60) -> tuple[float, int]:
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Markdown, the lowest mean error first."""
     lines = [
-        "| model | seed | parameters | s per step of 16 | epochs | CPU minutes | test MAE, meV | in units of the mean's |",
+        "| model | seed | parameters | s per step of 16 | epochs | CPU minutes | test MAE, meV | of the mean's |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     by_variant = {variant: [row for row in results if row["variant"] == variant] for variant in VARIANTS}
