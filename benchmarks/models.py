@@ -57,6 +57,7 @@ GEMNET_SIZES = {
 MODELS: dict[str, dict[str, Any]] = {
     "hdgnn": HDGNN,
     "hdgnn-bf16": HDGNN,
+    "hdgnn-recompute": {**HDGNN, "activations": "recompute"},
     "hdgnn-reference": {**HDGNN, "implementation": "reference"},
     "escn_so2": ESCN,
     "escn_so2-bf16": ESCN,

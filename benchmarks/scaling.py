@@ -2,8 +2,9 @@
 
 Copper slabs with CO, 8 Å, 40 neighbours for each atom; HDGNN (``authors``, one resolution) and eSCN (M = 2), one
 layer. Three sweeps: L from 1 to 8 at C = 128; 30 to 5,000 atoms at L = 4, C = 32; batches of 1 to 64 slabs of 30
-atoms at the same size. Times are medians of forward passes; ``graph`` is fairchem's neighbour list for the same atoms,
-which a training step builds once. Exponents are least-squares slopes of log time. Writes OUT.json and OUT.png.
+atoms at the same size. Times are medians of forward passes without the edges, which a training step finds once; how
+long that takes, ``vesin`` and ``fairchem`` say. fairchem's search needs memory for all pairs of atoms and is left out
+beyond 1,500 atoms. Exponents are least-squares slopes of log time. Writes OUT.json and OUT.png.
 """
 
 from __future__ import annotations
@@ -13,21 +14,29 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ase.build import add_adsorbate, fcc111, molecule
-from fairchem.core.common.utils import radius_graph_pbc
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.preprocessing import AtomsToGraphs
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import fairchem_hdgnn
+from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
+from fairchem_hdgnn.integration.allocator import keep_freed_memory
 
-CUTOFF, MAX_NEIGHBORS = 8.0, 40
+CUTOFF, MAX_NEIGHBORS, MOST_ATOMS_OF_FAIRCHEM = 8.0, 40, 1500
+LINES = {
+    "HDGNN": "HDGNN, forward",
+    "eSCN": "eSCN, forward",
+    "fairchem": "edges, fairchem",
+    "vesin": "edges, vesin",
+}
 GRAPH = {"cutoff": CUTOFF, "max_neighbors": MAX_NEIGHBORS, "use_pbc": True, "otf_graph": False, "num_layers": 1}
 SLABS = {30: (3, 3, 3), 66: (4, 4, 4), 146: (6, 6, 4), 290: (9, 8, 4), 1002: (20, 10, 5), 5002: (40, 25, 5)}
 """Atoms -> repetitions of the slab; CO has two more."""
@@ -44,14 +53,18 @@ def slab(atoms: int) -> Any:
     return data
 
 
-def with_edges(records: list[Any]) -> tuple[Any, float]:
-    """A batch with its edges, and the seconds that finding them took."""
+def with_edges(records: list[Any]) -> tuple[Any, dict[str, float]]:
+    """A batch with its edges, and the seconds that finding them takes."""
     batch = data_list_collater(records, otf_graph=True)
-    start = time.perf_counter()
-    edges = radius_graph_pbc(batch, CUTOFF, MAX_NEIGHBORS, enforce_max_neighbors_strictly=True)
-    seconds = time.perf_counter() - start
+    found = {}
+    for kind in NeighborList:
+        if kind is NeighborList.FAIRCHEM and len(batch.pos) > MOST_ATOMS_OF_FAIRCHEM * len(records):
+            continue
+        search = partial(periodic_edges, batch, CUTOFF, MAX_NEIGHBORS, True, kind)
+        found[kind.value] = seconds(search, repeats=1)
+    edges = periodic_edges(batch, CUTOFF, MAX_NEIGHBORS, True, NeighborList.VESIN)
     batch.edge_index, batch.cell_offsets, batch.neighbors = edges
-    return batch, seconds
+    return batch, found
 
 
 def models(lmax: int, channels: int) -> dict[str, torch.nn.Module]:
@@ -78,7 +91,7 @@ def seconds(work: Callable[[], Any], repeats: int) -> float:
 @torch.no_grad()
 def measure(batch: Any, lmax: int, channels: int, repeats: int) -> dict[str, float]:
     """Seconds of a forward pass by model."""
-    return {name: seconds(lambda m=model: m(batch), repeats) for name, model in models(lmax, channels).items()}
+    return {name: seconds(partial(model, batch), repeats) for name, model in models(lmax, channels).items()}
 
 
 def sweeps(repeats: int, most_atoms: int) -> dict[str, list[dict[str, float]]]:
@@ -92,14 +105,13 @@ def sweeps(repeats: int, most_atoms: int) -> dict[str, list[dict[str, float]]]:
             result["lmax"].append({"lmax": lmax, **measure(batch, lmax, 128, repeats)})
             bar.update()
         for atoms in sizes:
-            with_edges([slab(atoms)])
             batch, graph = with_edges([slab(atoms)])
-            row = {"atoms": atoms, "edges": batch.edge_index.shape[1], "graph": graph}
+            row = {"atoms": atoms, "edges": batch.edge_index.shape[1], **graph}
             result["atoms"].append({**row, **measure(batch, 4, 32, repeats)})
             bar.update()
         for count in batches:
             batch, graph = with_edges([slab(30)] * count)
-            row = {"batch": count, "edges": batch.edge_index.shape[1], "graph": graph}
+            row = {"batch": count, "edges": batch.edge_index.shape[1], **graph}
             result["batch"].append({**row, **measure(batch, 4, 32, repeats)})
             bar.update()
     return result
@@ -119,13 +131,13 @@ def draw(result: dict[str, list[dict[str, float]]], path: Path) -> None:
     labels = {"lmax": "largest degree L", "atoms": "atoms", "batch": "systems in a batch"}
     for axes, (sweep, rows) in zip(panels, result.items()):
         x = [row[sweep] for row in rows]
-        for name in ("HDGNN", "eSCN", "graph"):
+        for name, label in LINES.items():
             if name in rows[0]:
-                label = "fairchem's neighbour list" if name == "graph" else name
-                axes.loglog(x, [row[name] for row in rows], marker="o", markersize=3, label=label)
+                values = [row.get(name, np.nan) for row in rows]
+                axes.loglog(x, values, "--" if "edges" in label else "-", marker="o", markersize=3, label=label)
         axes.set_xlabel(labels[sweep])
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("forward pass, s")
+    panels[0].set_ylabel("s")
     panels[1].legend(frameon=False)
     figure.savefig(path, dpi=150)
 
@@ -139,6 +151,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("scaling"), help="without suffix")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     result = sweeps(args.repeats, args.most_atoms)
     exponents = {
         f"{name} ~ {sweep}^p": exponent(result[sweep], sweep, name, at_least)

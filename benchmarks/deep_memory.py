@@ -1,0 +1,65 @@
+"""Memory of one training step of a deep HDGNN on a large slab: ``python benchmarks/deep_memory.py``.
+
+By default 16 layers with L = 6, C = 128 (``authors``, one resolution, H = 512) on a slab of 200 atoms, 8 Å, 40
+neighbours, with ``activations: recompute``. Prints the largest resident memory of the process from its start to the
+end of the optimiser's step, libraries, parameters, gradients and AdamW's moments included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from ase.build import add_adsorbate, fcc111, molecule
+from fairchem.core.datasets import data_list_collater
+from fairchem.core.preprocessing import AtomsToGraphs
+
+import fairchem_hdgnn
+from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
+
+
+def peak_gigabytes() -> float:
+    """Largest resident memory so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**20
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--lmax", type=int, default=6)
+    parser.add_argument("--channels", type=int, default=128)
+    parser.add_argument("--activations", choices=("store", "recompute"), default="recompute")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    structure = fcc111("Cu", (11, 6, 3), vacuum=10.0)
+    add_adsorbate(structure, molecule("CO"), 2.0, "ontop")
+    structure.rattle(0.05, seed=0)
+    structure.pbc = True
+    data = AtomsToGraphs(r_edges=False, r_pbc=True).convert(structure)
+    data.tags, data.sid = torch.ones(len(structure), dtype=torch.long), 0
+    batch = data_list_collater([data], otf_graph=True)
+    batch.edge_index, batch.cell_offsets, batch.neighbors = periodic_edges(batch, 8.0, 40, True, NeighborList.VESIN)
+    model = fairchem_hdgnn.HDGNN(
+        preset="authors", num_resolutions=1, num_layers=args.layers, lmax=args.lmax, sphere_channels=args.channels,
+        hidden_channels=512, cutoff=8.0, max_neighbors=40, otf_graph=False, regress_forces=False,
+        activations=args.activations,
+    )  # fmt: skip
+    optimiser = torch.optim.AdamW(model.parameters())
+    start = time.perf_counter()
+    model(batch)["energy"].sum().backward()
+    optimiser.step()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(
+        f"{args.layers} layers, L = {args.lmax}, C = {args.channels}, {parameters / 1e6:.1f} M parameters, "
+        f"{len(structure)} atoms, {batch.edge_index.shape[1]:,} edges, activations: {args.activations}: "
+        f"peak {peak_gigabytes():.2f} GiB, {time.perf_counter() - start:.0f} s for the step"
+    )
+
+
+if __name__ == "__main__":
+    main()
