@@ -2,18 +2,20 @@
 
 Checks each kernel against float64 and times it beside two floors: its bytes over the bandwidth, and its operations over
 the matrix rate, that the same run measures. Then forward pass and training step of HDGNN (``authors``, one resolution,
-L = 6, C = 128) in float32, TF32 and bfloat16, for both implementations.
+L = 6, C = 128) in float32, TF32 and bfloat16, for both implementations, beside fairchem's eSCN where it is installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import statistics
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
 from fairchem_hdgnn.so3.segments import FusedSegments, Segments
@@ -110,30 +112,71 @@ def kernels(atoms: int) -> None:
 
 
 def networks(atoms: int, num_layers: int) -> None:
-    """Forward pass and training step."""
+    """Forward pass and training step of HDGNN, and of fairchem's eSCN where fairchem is installed."""
     arguments = random_graph(atoms)
-    print(f"\nHDGNN, {atoms} atoms, {arguments[1].shape[1]} edges, {num_layers} layers, ms")
+    print(f"\nforward pass and training step, {atoms} atoms, {arguments[1].shape[1]} edges, {num_layers} layers, ms")
     for implementation in ("fast", "triton"):
         keys = {"preset": "authors", "num_resolutions": 1, "num_layers": num_layers, "implementation": implementation}
         network = HDGNNNetwork(keys).cuda()
-        for precision in ("float32", "tf32", "bfloat16"):
+        measure(f"HDGNN {implementation}", network, lambda network=network: network(*arguments)["energy"].sum())
+    if importlib.util.find_spec("fairchem") is None:
+        print("  fairchem's escn: fairchem is not installed here, so it was not measured")
+        return
+    escn, batch = fairchem_escn(arguments, num_layers)
+    escn, batch = escn.cuda(), batch.to("cuda")
+    measure("fairchem escn", escn, lambda: escn(batch)["energy"].squeeze())
 
-            def forward(network: HDGNNNetwork = network, precision: str = precision) -> Tensor:
-                with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
-                    return network(*arguments)["energy"].sum()
 
-            def step(network: HDGNNNetwork = network, forward: Callable[[], Tensor] = forward) -> None:
-                network.zero_grad()
-                forward().backward()
+def fairchem_escn(arguments: tuple[Tensor, Tensor, Tensor, Tensor, int], num_layers: int) -> tuple[nn.Module, Any]:
+    """fairchem's eSCN (L = 6, M = 2, C = 128, H = 256) and a batch with the same edges."""
+    from fairchem.core.common.registry import registry  # noqa: PLC0415 - optional
+    from fairchem.core.common.utils import setup_imports  # noqa: PLC0415
+    from torch_geometric.data import Batch, Data  # noqa: PLC0415
 
-            with tf32(precision != "float32"):
-                torch.cuda.reset_peak_memory_stats()
+    setup_imports()
+    numbers, edge_index, edge_vec = (value.cpu() for value in arguments[:3])
+    # All atoms at the origin of a cell of 1 mÅ: the offsets alone then make the edges, to 1 mÅ.
+    offsets = (edge_vec / 1e-3).round().long()
+    record = Data(
+        atomic_numbers=numbers,
+        pos=torch.zeros(len(numbers), 3),
+        cell=1e-3 * torch.eye(3)[None],
+        natoms=len(numbers),
+        tags=torch.zeros(len(numbers), dtype=torch.long),
+        edge_index=edge_index,
+        cell_offsets=offsets,
+        neighbors=edge_index.shape[1],
+    )
+    model = registry.get_model_class("escn")(
+        use_pbc=True, regress_forces=False, otf_graph=False, num_layers=num_layers, lmax_list=[6], mmax_list=[2],
+        sphere_channels=128, hidden_channels=256, cutoff=8.0, max_neighbors=NEIGHBORS, basis_width_scalar=2.0,
+    )  # fmt: skip
+    return model, Batch.from_data_list([record])
+
+
+def measure(name: str, network: nn.Module, energy: Callable[[], Tensor]) -> None:
+    """Print times and peak memory in three precisions."""
+    for precision in ("float32", "tf32", "bfloat16"):
+
+        def forward(precision: str = precision) -> Tensor:
+            with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
+                return energy()
+
+        def step(forward: Callable[[], Tensor] = forward) -> None:
+            network.zero_grad()
+            forward().backward()
+
+        with tf32(precision != "float32"):
+            torch.cuda.reset_peak_memory_stats()
+            try:
                 with torch.no_grad():
                     of_forward = milliseconds(forward)
                 of_step = milliseconds(step)
-                memory = torch.cuda.max_memory_allocated() / 2**20
-            times = f"forward {of_forward:8.2f}  step {of_step:8.2f}  peak {memory:.0f} MiB"
-            print(f"  {implementation:7} {precision:9} {times}")
+            except RuntimeError as error:
+                print(f"  {name:14} {precision:9} fails: {str(error).splitlines()[0]}")
+                continue
+            memory = torch.cuda.max_memory_allocated() / 2**20
+        print(f"  {name:14} {precision:9} forward {of_forward:8.2f}  step {of_step:8.2f}  peak {memory:.0f} MiB")
 
 
 def main() -> None:
