@@ -118,13 +118,13 @@ def networks(atoms: int, num_layers: int) -> None:
     for implementation in ("fast", "triton"):
         keys = {"preset": "authors", "num_resolutions": 1, "num_layers": num_layers, "implementation": implementation}
         network = HDGNNNetwork(keys).cuda()
-        measure(f"HDGNN {implementation}", network, lambda network=network: network(*arguments)["energy"].sum())
+        measure(f"HDGNN {implementation}", network, arguments)
     if importlib.util.find_spec("fairchem") is None:
         print("  fairchem's escn: fairchem is not installed here, so it was not measured")
         return
     escn, batch = fairchem_escn(arguments, num_layers)
     escn, batch = escn.cuda(), batch.to("cuda")
-    measure("fairchem escn", escn, lambda: escn(batch)["energy"].squeeze())
+    measure("fairchem escn", escn, (batch,))
 
 
 def fairchem_escn(arguments: tuple[Tensor, Tensor, Tensor, Tensor, int], num_layers: int) -> tuple[nn.Module, Any]:
@@ -154,13 +154,13 @@ def fairchem_escn(arguments: tuple[Tensor, Tensor, Tensor, Tensor, int], num_lay
     return model, Batch.from_data_list([record])
 
 
-def measure(name: str, network: nn.Module, energy: Callable[[], Tensor]) -> None:
+def measure(name: str, network: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Print times and peak memory in three precisions."""
     for precision in ("float32", "tf32", "bfloat16"):
 
         def forward(precision: str = precision) -> Tensor:
             with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
-                return energy()
+                return network(*inputs)["energy"].sum()
 
         def step(forward: Callable[[], Tensor] = forward) -> None:
             network.zero_grad()
