@@ -155,7 +155,7 @@ def test_any_combination(keys, sizes, chunk, per_node):
     """Also with chunks of a single atom, and with either way to rotate (one product per atom, or batched)."""
     with (
         mock.patch.object(fast_message, "ACTIVATIONS_PER_CHUNK", chunk),
-        mock.patch.object(segments, "_PER_NODE_WORK", per_node),
+        mock.patch.object(segments, "_PER_NODE_SIZE", per_node),
     ):
         check_equal(keys, clusters(sizes), 1e-10)
 

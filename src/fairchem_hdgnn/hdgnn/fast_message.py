@@ -248,8 +248,8 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         gradients.append(grad_rows[:, plan.low_positions])
         if gates.full is not None and gates.full_attention is not None:
             target = plan.segments.spread(gates.full.detach().mT, grad_out, nodes).squeeze(1)
-            edge_grad = grad_out[plan.edges.target[start:end]]
-            gradients.append(torch.bmm(edge_grad, gates.full_attention.detach().unsqueeze(-1)))
+            coefficients = gates.full_attention.detach().unsqueeze(1)
+            gradients.append(plan.segments.spread(coefficients, grad_out.mT.contiguous(), nodes).mT)
             gradients.append(target)
         sums = [grad_u_source, grad_u_target, grad_f, grad_features[start:end], *grad_matrices, *grad_parameters]
         # Fixed attention coefficients depend on nothing, and frozen parameters need no gradient.

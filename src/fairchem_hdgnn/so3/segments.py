@@ -17,8 +17,9 @@ from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError
 
-_PER_NODE_WORK = 500_000
-"""Multiply-adds per atom from which the overhead of a call per atom no longer shows."""
+_PER_NODE_SIZE = 50_000
+"""Features of an atom's edges in the global frame (edges x columns x channels) from which a call per atom costs less
+than writing them."""
 
 
 class Segments:
@@ -54,8 +55,7 @@ class Segments:
 
     def _per_node(self, matrices: Tensor, channels: int) -> bool:
         """Whether one product per atom beats batched products: on a CPU, where each is large."""
-        work = self.edges_per_node * matrices.shape[1] * matrices.shape[2] * channels
-        return self.on_cpu and work > _PER_NODE_WORK
+        return self.on_cpu and self.edges_per_node * matrices.shape[2] * channels > _PER_NODE_SIZE
 
     def _runs(self, nodes: tuple[int, int]) -> list[tuple[int, int, int]]:
         """(atom, first edge, end) with edges counted from the range's first; atoms without edges are left out."""
