@@ -66,7 +66,8 @@ def periodic_edges(
         return PeriodicEdges(edge_index.long(), cell_offsets.long(), neighbors.long())
     positions = data.pos.detach().cpu().double()
     cells = data.cell.detach().cpu().double()
-    periodic = data.pbc.reshape(-1, 3).tolist() if "pbc" in data else [[True] * 3] * len(cells)
+    pbc = getattr(data, "pbc", None)
+    periodic = [[True] * 3] * len(cells) if pbc is None else pbc.reshape(-1, 3).tolist()
     search = _vesin(cutoff)
     parts, first = [], 0
     for cell, along, count in zip(cells, periodic, data.natoms.tolist()):
@@ -87,7 +88,7 @@ def _vesin(cutoff: float) -> Any:
         import vesin  # noqa: PLC0415 - optional
     except ModuleNotFoundError:
         raise ConfigError("neighbor_list: vesin needs the package vesin: pip install vesin") from None
-    return vesin.NeighborList(cutoff=cutoff, full_list=True)
+    return vesin.NeighborList(cutoff=cutoff, full_list=True, n_threads=torch.get_num_threads())
 
 
 def _nearest(
