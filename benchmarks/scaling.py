@@ -24,6 +24,7 @@ from ase.build import add_adsorbate, fcc111, molecule
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.preprocessing import AtomsToGraphs
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from tqdm import tqdm
 
 import fairchem_hdgnn
@@ -136,6 +137,11 @@ def draw(result: dict[str, list[dict[str, float]]], path: Path) -> None:
                 values = [row.get(name, np.nan) for row in rows]
                 axes.loglog(x, values, "--" if "edges" in label else "-", marker="o", markersize=3, label=label)
         axes.set_xlabel(labels[sweep])
+        axes.set_xticks(x, [f"{value:,}" for value in x], minor=False)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if sweep == "lmax" else LogLocator())
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("s")
     panels[1].legend(frameon=False)
