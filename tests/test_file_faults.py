@@ -66,12 +66,9 @@ def spoil_header(path: Path) -> None:
 
 
 def spoil_records(path: Path) -> None:
-    """Overwrite what is inside the records; LMDB's own pages stay."""
-    content = path.read_bytes()
-    start = content.index(b"torch_geometric")
-    with path.open("r+b") as file:
-        file.seek(start)
-        file.write(b"?" * 200)
+    """Overwrite what is inside the records, and inside the copies that LMDB leaves in unused space; its pages stay."""
+    name = b"torch_geometric"
+    path.write_bytes(path.read_bytes().replace(name, b"?" * len(name)))
 
 
 def change_record(path: Path, key: bytes, value: bytes | None) -> None:

@@ -136,18 +136,26 @@ except ImportError as error:
 # Pins.
 
 
-def pins(python: str) -> dict[str, str]:
-    """Pinned version of each package on one version of Python."""
-    environment = {
+EXTRAS = ["", "qm9", "test", "vesin"]
+
+
+def environment(python: str, extra: str = "") -> dict[str, str]:
+    """What pip's markers see on x86 Linux."""
+    return {
         "python_version": python,
         "python_full_version": f"{python}.0",
         "sys_platform": "linux",
         "platform_machine": "x86_64",
+        "extra": extra,
     }
+
+
+def pins(python: str) -> dict[str, str]:
+    """Pinned version of each package on one version of Python."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     requirements = [Requirement(line) for line in lines]
     assert all(requirement.url is None for requirement in requirements)
-    valid = [r for r in requirements if r.marker is None or r.marker.evaluate(environment)]
+    valid = [r for r in requirements if r.marker is None or r.marker.evaluate(environment(python))]
     names = [canonicalize_name(requirement.name) for requirement in valid]
     assert len(names) == len(set(names))
     assert all(re.fullmatch(r"==[\w.]+", str(requirement.specifier)) for requirement in valid)
@@ -157,9 +165,12 @@ def pins(python: str) -> dict[str, str]:
 @pytest.mark.parametrize("python", ["3.9", "3.10", "3.11", "3.12"])
 def test_constraints_pin_every_requirement(python: str) -> None:
     pinned = pins(python)
-    for line in metadata.requires("fairchem-hdgnn") or []:
-        requirement = Requirement(line)
-        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), line
+    requirements = [Requirement(line) for line in metadata.requires("fairchem-hdgnn") or []]
+    assert set(metadata.metadata("fairchem-hdgnn").get_all("Provides-Extra")) == {*EXTRAS} - {""}
+    for requirement in requirements:
+        if requirement.marker is None or any(requirement.marker.evaluate(environment(python, e)) for e in EXTRAS):
+            name = canonicalize_name(requirement.name)
+            assert requirement.specifier.contains(pinned[name]), requirement
     assert pinned["torch"] == "2.4.1"
 
 
