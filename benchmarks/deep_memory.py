@@ -9,21 +9,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 import torch
-from ase.build import add_adsorbate, fcc111, molecule
-from fairchem.core.datasets import data_list_collater
-from fairchem.core.preprocessing import AtomsToGraphs
+from process_memory import resident_kib
+from slabs import CUTOFF, MAX_NEIGHBORS, batch_with_edges, slab
 
 import fairchem_hdgnn
-from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
-
-
-def peak_gigabytes() -> float:
-    """Largest resident memory so far."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**20
+from fairchem_hdgnn.data.neighbor_lists import NeighborList
 
 
 def main() -> None:
@@ -36,28 +28,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    structure = fcc111("Cu", (11, 6, 3), vacuum=10.0)
-    add_adsorbate(structure, molecule("CO"), 2.0, "ontop")
-    structure.rattle(0.05, seed=0)
-    structure.pbc = True
-    data = AtomsToGraphs(r_edges=False, r_pbc=True).convert(structure)
-    data.tags, data.sid = torch.ones(len(structure), dtype=torch.long), 0
-    batch = data_list_collater([data], otf_graph=True)
-    batch.edge_index, batch.cell_offsets, batch.neighbors = periodic_edges(batch, 8.0, 40, True, NeighborList.VESIN)
+    batch = batch_with_edges([slab((11, 6, 3))], NeighborList.VESIN)
     model = fairchem_hdgnn.HDGNN(
         preset="authors", num_resolutions=1, num_layers=args.layers, lmax=args.lmax, sphere_channels=args.channels,
-        hidden_channels=512, cutoff=8.0, max_neighbors=40, otf_graph=False, regress_forces=False,
+        hidden_channels=512, cutoff=CUTOFF, max_neighbors=MAX_NEIGHBORS, otf_graph=False, regress_forces=False,
         activations=args.activations,
     )  # fmt: skip
     optimiser = torch.optim.AdamW(model.parameters())
     start = time.perf_counter()
     model(batch)["energy"].sum().backward()
     optimiser.step()
+    peak = resident_kib("VmHWM") / 2**20
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
         f"{args.layers} layers, L = {args.lmax}, C = {args.channels}, {parameters / 1e6:.1f} M parameters, "
-        f"{len(structure)} atoms, {batch.edge_index.shape[1]:,} edges, activations: {args.activations}: "
-        f"peak {peak_gigabytes():.2f} GiB, {time.perf_counter() - start:.0f} s for the step"
+        f"{len(batch.pos)} atoms, {batch.edge_index.shape[1]:,} edges, activations: {args.activations}: "
+        f"peak {peak:.2f} GiB, {time.perf_counter() - start:.0f} s for the step"
     )
 
 

@@ -17,7 +17,6 @@ import argparse
 import copy
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from ase.io import write
 from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import setup_imports
 from fairchem.core.datasets import data_list_collater
-from one_thread import cpu_minutes
+from one_thread import cpu_minutes, seconds_per_step
 
 from fairchem_hdgnn.data.conversion import Conversion, make_lmdb
 from fairchem_hdgnn.data.reading import Records
@@ -137,7 +136,7 @@ def train(name: str, lmdbs: Path, args: argparse.Namespace) -> dict[str, Any]:
         return json.loads(finished.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     records = Records(lmdbs / "train")
-    seconds, parameters = seconds_per_step(MODELS[name], records)
+    seconds, parameters = time_step(MODELS[name], records)
     steps = max(1, round(60 * args.minutes / seconds))
     # Whole epochs, of all systems or, if the time is too short for one, of so many as it suffices for.
     systems = min(len(records), BATCH_SIZE * steps)
@@ -161,22 +160,18 @@ def train(name: str, lmdbs: Path, args: argparse.Namespace) -> dict[str, Any]:
     return facts
 
 
-def seconds_per_step(model: dict[str, Any], records: Records, steps: int = 12) -> tuple[float, int]:
-    """Median CPU time of a training step on one thread, and the number of parameters."""
+def time_step(model: dict[str, Any], records: Records) -> tuple[float, int]:
+    """CPU time of a training step, and the number of parameters."""
     keys = copy.deepcopy(model)
     torch.manual_seed(0)
     network = registry.get_model_class(keys.pop("name"))(**keys)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    times = []
-    for step in range(steps):
-        batch = data_list_collater([records[BATCH_SIZE * step + place] for place in range(BATCH_SIZE)], otf_graph=True)
-        start = time.process_time()
-        loss = (network(batch)["energy"].flatten() - batch.y_relaxed).abs().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        times.append(time.process_time() - start)
-    return float(np.median(times[2:])), sum(parameter.numel() for parameter in network.parameters())
+
+    def loss(step: int) -> torch.Tensor:
+        rows = range(BATCH_SIZE * step, BATCH_SIZE * (step + 1))
+        batch = data_list_collater([records[row] for row in rows], otf_graph=True)
+        return (network(batch)["energy"].flatten() - batch.y_relaxed).abs().mean()
+
+    return seconds_per_step(network, loss, steps=12, warm_up=2)
 
 
 def configuration(

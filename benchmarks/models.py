@@ -27,21 +27,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ase.build import add_adsorbate, fcc111, molecule
 from fairchem.core.common.registry import registry
-from fairchem.core.common.utils import radius_graph_pbc, setup_imports
-from fairchem.core.datasets import data_list_collater
-from fairchem.core.preprocessing import AtomsToGraphs
+from fairchem.core.common.utils import setup_imports
+from process_memory import resident_kib
 from rich.console import Console
 from rich.table import Table
+from slabs import CUTOFF, MAX_NEIGHBORS, batch_with_edges, slab
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
+from fairchem_hdgnn.data.neighbor_lists import NeighborList
 from fairchem_hdgnn.integration.allocator import keep_freed_memory
 
-CUTOFF, MAX_NEIGHBORS = 8.0, 40
 BASELINE = "escn"
 COMMON = {"otf_graph": False, "regress_forces": False, "use_pbc": True}
 GRAPH = {**COMMON, "cutoff": CUTOFF, "max_neighbors": MAX_NEIGHBORS}
@@ -87,18 +86,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 def slab_batch() -> Any:
     """The system as a fairchem batch with its edges."""
-    atoms = fcc111("Cu", (4, 4, 4), vacuum=10.0)
-    add_adsorbate(atoms, molecule("CO"), 2.0, "ontop")
-    atoms.rattle(0.05, seed=0)
-    atoms.pbc = True
-    atoms.set_tags([1 if atom.symbol == "Cu" and atom.tag < 2 else 2 if atom.symbol != "Cu" else 0 for atom in atoms])
-    data = AtomsToGraphs(r_edges=False, r_pbc=True).convert(atoms)
-    data.tags, data.sid = torch.tensor(atoms.get_tags()), 0
-    batch = data_list_collater([data], otf_graph=True)
-    batch.edge_index, batch.cell_offsets, batch.neighbors = radius_graph_pbc(
-        batch, CUTOFF, MAX_NEIGHBORS, enforce_max_neighbors_strictly=True
-    )
-    return batch
+    return batch_with_edges([slab((4, 4, 4))], NeighborList.FAIRCHEM)
 
 
 class Candidate:
@@ -215,14 +203,9 @@ def measure_memory(name: str) -> float:
         candidate.step()
         candidate.model.zero_grad(set_to_none=True)
         Path("/proc/self/clear_refs").write_text("5")
-        before = _resident("VmRSS")
+        before = resident_kib()
         candidate.step()
-    return (_resident("VmHWM") - before) / 1024
-
-
-def _resident(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
+    return (resident_kib("VmHWM") - before) / 1024
 
 
 def memory_in_own_process(name: str, threads: int) -> float:

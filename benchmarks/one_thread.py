@@ -1,11 +1,15 @@
-"""Other processes on one thread each, and the CPU time they took."""
+"""CPU time on one thread: of training steps, and of other processes."""
 
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import torch
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -23,3 +27,25 @@ def cpu_minutes(command: Sequence[str], log: Path) -> float:
     if process.returncode:
         raise SystemExit(f"a run failed; see {log}")
     return (usage.ru_utime + usage.ru_stime) / 60
+
+
+def seconds_per_step(
+    network: torch.nn.Module, loss: Callable[[int], torch.Tensor], steps: int, warm_up: int
+) -> tuple[float, int]:
+    """Median CPU time of a training step with AdamW after ``warm_up`` steps, and the number of parameters.
+
+    Args:
+        network: what is trained.
+        loss: the loss of the step with this number, data loading included.
+        steps: how many are made.
+        warm_up: how many of them do not count.
+    """
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    times = []
+    for step in range(steps):
+        start = time.process_time()
+        optimiser.zero_grad()
+        loss(step).backward()
+        optimiser.step()
+        times.append(time.process_time() - start)
+    return statistics.median(times[warm_up:]), sum(parameter.numel() for parameter in network.parameters())

@@ -14,7 +14,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from fairchem.core.common.utils import setup_imports
 from fairchem.core.datasets import data_list_collater
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
-from one_thread import cpu_minutes
+from one_thread import cpu_minutes, seconds_per_step
 from qm9_loop import read_config
 from tqdm import tqdm
 
@@ -114,27 +113,22 @@ class Run:
         return [*command, "--seed", str(self.seed), *sources, *more]
 
 
-def time_step(config: Path, data: Path, steps: int = 60) -> tuple[float, int]:
-    """Median CPU time of a training step, and the number of parameters."""
+def time_step(config: Path, data: Path) -> tuple[float, int]:
+    """CPU time of a training step, and the number of parameters."""
     torch.set_num_threads(1)
     keep_freed_memory()
     with quiet_fairchem():
         setup_imports()
     model = read_config(config)["model"]
     network = registry.get_model_class(model.pop("name"))(**model)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
     records = Records(data / "train")
-    times = []
-    for step in range(steps):
-        start = time.process_time()
+
+    def loss(step: int) -> torch.Tensor:
         rows = range(BATCH_SIZE * step, BATCH_SIZE * (step + 1))
         batch = data_list_collater([records[row] for row in rows], otf_graph=False)
-        loss = (network(batch)[TARGET].flatten() - 1e-3 * batch[TARGET]).abs().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        times.append(time.process_time() - start)
-    return statistics.median(times[steps // 3 :]), sum(parameter.numel() for parameter in network.parameters())
+        return (network(batch)[TARGET].flatten() - 1e-3 * batch[TARGET]).abs().mean()
+
+    return seconds_per_step(network, loss, steps=60, warm_up=20)
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

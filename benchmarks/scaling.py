@@ -20,18 +20,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.build import add_adsorbate, fcc111, molecule
-from fairchem.core.datasets import data_list_collater
-from fairchem.core.preprocessing import AtomsToGraphs
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from slabs import CUTOFF, MAX_NEIGHBORS, batch_with_edges, slab
 from tqdm import tqdm
 
 import fairchem_hdgnn
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
 from fairchem_hdgnn.integration.allocator import keep_freed_memory
 
-CUTOFF, MAX_NEIGHBORS, MOST_ATOMS_OF_FAIRCHEM = 8.0, 40, 1500
+MOST_ATOMS_OF_FAIRCHEM = 1500
 LINES = {
     "HDGNN": "HDGNN, forward",
     "eSCN": "eSCN, forward",
@@ -43,28 +41,15 @@ SLABS = {30: (3, 3, 3), 66: (4, 4, 4), 146: (6, 6, 4), 290: (9, 8, 4), 1002: (20
 """Atoms -> repetitions of the slab; CO has two more."""
 
 
-def slab(atoms: int) -> Any:
-    """A slab with CO as a fairchem record."""
-    structure = fcc111("Cu", SLABS[atoms], vacuum=10.0)
-    add_adsorbate(structure, molecule("CO"), 2.0, "ontop")
-    structure.rattle(0.05, seed=0)
-    structure.pbc = True
-    data = AtomsToGraphs(r_edges=False, r_pbc=True).convert(structure)
-    data.tags, data.sid = torch.ones(len(structure), dtype=torch.long), 0
-    return data
-
-
 def with_edges(records: list[Any]) -> tuple[Any, dict[str, float]]:
     """A batch with its edges, and the seconds that finding them takes."""
-    batch = data_list_collater(records, otf_graph=True)
+    batch = batch_with_edges(records, NeighborList.VESIN)
     found = {}
     for kind in NeighborList:
         if kind is NeighborList.FAIRCHEM and len(batch.pos) > MOST_ATOMS_OF_FAIRCHEM * len(records):
             continue
         search = partial(periodic_edges, batch, CUTOFF, MAX_NEIGHBORS, True, kind)
         found[kind.value] = seconds(search, repeats=1)
-    edges = periodic_edges(batch, CUTOFF, MAX_NEIGHBORS, True, NeighborList.VESIN)
-    batch.edge_index, batch.cell_offsets, batch.neighbors = edges
     return batch, found
 
 
@@ -101,17 +86,17 @@ def sweeps(repeats: int, most_atoms: int) -> dict[str, list[dict[str, float]]]:
     batches = [1, 2, 4, 8, 16, 32, 64]
     result: dict[str, list[dict[str, float]]] = {"lmax": [], "atoms": [], "batch": []}
     with tqdm(total=8 + len(sizes) + len(batches), unit="size") as bar:
-        batch, _ = with_edges([slab(66)])
+        batch, _ = with_edges([slab(SLABS[66])])
         for lmax in range(1, 9):
             result["lmax"].append({"lmax": lmax, **measure(batch, lmax, 128, repeats)})
             bar.update()
         for atoms in sizes:
-            batch, graph = with_edges([slab(atoms)])
+            batch, graph = with_edges([slab(SLABS[atoms])])
             row = {"atoms": atoms, "edges": batch.edge_index.shape[1], **graph}
             result["atoms"].append({**row, **measure(batch, 4, 32, repeats)})
             bar.update()
         for count in batches:
-            batch, graph = with_edges([slab(30)] * count)
+            batch, graph = with_edges([slab(SLABS[30])] * count)
             row = {"batch": count, "edges": batch.edge_index.shape[1], **graph}
             result["batch"].append({**row, **measure(batch, 4, 32, repeats)})
             bar.update()

@@ -76,9 +76,9 @@ def measure(method: str, lmax: int, memory: bool, args: argparse.Namespace) -> d
         training(convolve, leaves)
     if memory:
         Path("/proc/self/clear_refs").write_text("5")
-        before = _resident("VmRSS")
+        before = resident_kib()
         training(convolve, leaves)
-        return {"memory": (_resident("VmHWM") - before) / 1024}
+        return {"memory": (resident_kib("VmHWM") - before) / 1024}
     with torch.no_grad():
         convolve()
         forward = statistics.median(seconds(convolve) for _ in range(args.repeats))
@@ -86,11 +86,6 @@ def measure(method: str, lmax: int, memory: bool, args: argparse.Namespace) -> d
         "forward": forward,
         "training": statistics.median(seconds(lambda: training(convolve, leaves)) for _ in range(args.repeats)),
     }
-
-
-def _resident(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def in_own_process(method: str, lmax: int, memory: bool, args: argparse.Namespace) -> dict[str, float]:

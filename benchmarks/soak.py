@@ -29,6 +29,7 @@ os.environ.update(LRU_CACHE_CAPACITY="8", ONEDNN_PRIMITIVE_CACHE_CAPACITY="8")
 import torch
 from fairchem.core.common import distutils
 from fairchem.core.common.registry import registry
+from process_memory import resident_kib
 from torch_geometric.data import Data
 from tqdm import tqdm
 
@@ -73,16 +74,10 @@ class SoakTrainer(Trainer):
         super()._after_step()
         self._bar.update()
         if self.step % EVERY == 0:
-            self.memory[self.step] = resident_megabytes()
+            self.memory[self.step] = resident_kib() * 1024 / 1e6
             self._bar.set_postfix_str(f"{self.memory[self.step]:.0f} MB")
         if self.step >= LEAST_STEPS and time.monotonic() - self._start > self.seconds:
             raise FinishedError
-
-
-def resident_megabytes() -> float:
-    """Memory of this process that is in RAM."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def write_lmdb(path: Path, num_systems: int, rng: np.random.Generator) -> str:

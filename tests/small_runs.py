@@ -42,6 +42,8 @@ TINY_HDGNN = {
     "otf_graph": True,
 }
 
+STOCK = [str(Path(sys.executable).with_name("fairchem"))]
+PLUGIN = [str(Path(sys.executable).with_name("fairchem-hdgnn")), "train"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -139,7 +141,14 @@ def arguments(config: Path, run_id: str, *extra: str) -> list[str]:
 
 def fairchem(config: Path, run_id: str, *extra: str, check: bool = True) -> subprocess.CompletedProcess:
     """Run the stock ``fairchem`` command to its end."""
-    command = [sys.executable, "-m", "fairchem.core._cli", *arguments(config, run_id, *extra)]
+    return launch(STOCK, config, run_id, *extra, check=check)
+
+
+def launch(
+    command: Sequence[str], config: Path, run_id: str, *extra: str, check: bool = True
+) -> subprocess.CompletedProcess:
+    """Run any of the commands that take fairchem's options to its end."""
+    command = [*command, *arguments(config, run_id, *extra)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, cwd=config.parent)
     if check and done.returncode:
         raise AssertionError(done.stdout[-2000:] + done.stderr[-4000:])

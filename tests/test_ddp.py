@@ -6,7 +6,6 @@ import itertools
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from small_networks import clusters
-from small_runs import ENVIRONMENT, TINY_HDGNN, arguments, load, train, write_config
+from small_runs import ENVIRONMENT, PLUGIN, TINY_HDGNN, arguments, load, train, write_config
 from torch import Tensor, nn
 from two_ranks import train_on_two_ranks
 
@@ -193,11 +192,10 @@ def ranks_of(parent: subprocess.Popen) -> list[int]:
 
 def test_killed_rank_ends_the_run_with_a_message_and_it_can_go_on(configs: dict[str, Path], two_ranks: None) -> None:
     config = configs["random"]
-    command = [str(Path(sys.executable).with_name("fairchem-hdgnn")), "train"]
     settings = ("--num-gpus=2", "--optim.batch_size=3")
     checkpoint = config.parent / "checkpoints" / "killed" / "checkpoint.pt"
     with subprocess.Popen(
-        [*command, *arguments(config, "killed", *settings, "--optim.checkpoint_every=1", "--optim.max_epochs=5000")],
+        [*PLUGIN, *arguments(config, "killed", *settings, "--optim.checkpoint_every=1", "--optim.max_epochs=5000")],
         env=ENVIRONMENT,
         cwd=config.parent,
         stdout=subprocess.DEVNULL,

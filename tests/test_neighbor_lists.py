@@ -19,6 +19,8 @@ import fairchem_hdgnn
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
 from fairchem_hdgnn.errors import ConfigError
 
+pytest.importorskip("vesin", reason="vesin needs Python 3.10")
+
 CUTOFF = 6.0
 
 

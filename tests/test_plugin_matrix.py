@@ -10,16 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from small_runs import ENVIRONMENT, TINY_HDGNN, arguments, load, write_config
+from small_runs import ENVIRONMENT, PLUGIN, STOCK, TINY_HDGNN, arguments, launch, load, write_config
 
-BIN = Path(sys.executable).parent
 MAIN = Path(__file__).parents[1] / "main.py"
 SHORT, DOTTED = "hdgnn", "fairchem_hdgnn.HDGNN"
 SMALLEST = {**TINY_HDGNN, "lmax": 1, "num_layers": 1}
 SHORT_RUN = {"max_epochs": 1, "eval_every": 100, "checkpoint_every": 3}
-
-STOCK = [str(BIN / "fairchem")]
-PLUGIN = [str(BIN / "fairchem-hdgnn"), "train"]
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
@@ -35,8 +31,7 @@ def run_script(script: str, folder: Path) -> str:
 
 def train(command: list[str], config: Path, run_id: str, *extra: str) -> dict:
     """Train with a command line and return the checkpoint that it leaves."""
-    done = run([*command, *arguments(config, run_id, *extra)], config.parent)
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch(command, config, run_id, *extra)
     return load(config.parent, run_id)
 
 
@@ -183,7 +178,7 @@ def test_checkpoint(trained: Path, name: str, script: str) -> None:
 
 @pytest.mark.parametrize("command", [STOCK, PLUGIN], ids=["stock", "plugin"])
 def test_unknown_key(config: Path, command: list[str]) -> None:
-    done = run([*command, *arguments(config, "mistake", "--model.lmaks=2")], config.parent)
+    done = launch(command, config, "mistake", "--model.lmaks=2", check=False)
     assert done.returncode != 0
     last_line = done.stderr.strip().splitlines()[-1]
     assert last_line.endswith("error: HDGNN: unknown key 'lmaks'; did you mean 'lmax'?")
@@ -191,7 +186,7 @@ def test_unknown_key(config: Path, command: list[str]) -> None:
 
 
 def test_unknown_key_on_two_ranks(config: Path) -> None:
-    done = run([*PLUGIN, *arguments(config, "mistake", "--model.lmaks=2", "--num-gpus=2")], config.parent)
+    done = launch(PLUGIN, config, "mistake", "--model.lmaks=2", "--num-gpus=2", check=False)
     assert done.returncode == 2
     last_line = done.stderr.strip().splitlines()[-1]
     assert last_line == "fairchem-hdgnn train: error: HDGNN: unknown key 'lmaks'; did you mean 'lmax'?"

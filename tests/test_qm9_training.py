@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from fairchem.core.common.utils import load_config
 from qm9_files import some_rows, write_xyz_folder
 from small_runs import load, losses, run_here
 
@@ -53,7 +53,7 @@ def test_trains_and_predicts(path: Path, molecules: Path, tmp_path: Path) -> Non
     overrides: dict[str, object] = dict(FEWER if small else SMALLER)
     overrides |= {f"dataset.{split}.src": molecules / split / "data.lmdb" for split in ("train", "val", "test")}
     overrides |= SHORT
-    target = next(iter(_outputs(path)))
+    target = next(iter(load_config(path)[0]["outputs"]))
     common = ["--config-yml", str(path), "--run-dir", str(tmp_path), "--cpu", "--seed", "1", "--print-every", "1"]
     common += [f"--{key}={value}" for key, value in overrides.items()]
     run_here(["--mode", "train", "--timestamp-id", "run", *common])
@@ -67,11 +67,3 @@ def test_trains_and_predicts(path: Path, molecules: Path, tmp_path: Path) -> Non
     (scores,) = score(predictions, molecules)
     assert (scores.target.name, scores.split) == (target, "test")
     assert 0 < scores.mae < 3 * scores.mean_predictor_mae
-
-
-def _outputs(path: Path) -> dict[str, object]:
-    config = yaml.safe_load(path.read_text())
-    found = config.get("outputs", {})
-    for include in config.get("includes", []):
-        found = found | _outputs(path.parent / include)
-    return found

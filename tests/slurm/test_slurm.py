@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from small_runs import ENVIRONMENT, TINY_HDGNN, arguments, load, losses, write_config
+from small_runs import ENVIRONMENT, PLUGIN, TINY_HDGNN, launch, load, losses, write_config
 
 pytestmark = pytest.mark.xdist_group("slurm")
 
@@ -115,12 +115,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def uninterrupted(config: Path) -> dict[int, float]:
     """Losses of the same training on two ranks, outside of Slurm, without interruption."""
-    command = [str(Path(sys.executable).with_name("fairchem-hdgnn")), "train"]
-    done = subprocess.run(
-        [*command, *arguments(config, "whole", "--num-gpus=2")],
-        env=ENVIRONMENT, cwd=config.parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch(PLUGIN, config, "whole", "--num-gpus=2")
     whole = losses(config.parent, "whole")
     assert sorted(whole) == list(range(1, STEPS + 1))
     return whole

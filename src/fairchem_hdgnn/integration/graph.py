@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from fairchem.core.models.base import GraphModelMixin
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
@@ -93,26 +93,18 @@ class PlainGraphMixin(GraphModelMixin):
         if self.otf_graph:
             data = _inside_cell(data)
             if self.neighbor_list is NeighborList.VESIN:
-                return self._vesin_edges(data)
+                strictly = self.enforce_max_neighbors_strictly
+                edges = periodic_edges(data, self.cutoff, self.max_neighbors, strictly, self.neighbor_list)
+                return edges.edge_index, _edge_vec(data, edges.edge_index, edges.cell_offsets)
         if data.pos.dtype is torch.float32:
             graph = self.generate_graph(data)
             return graph.edge_index, graph.edge_distance_vec
         rounded = copy.copy(data)
         rounded.pos, rounded.cell = data.pos.float(), data.cell.float()
         graph = self.generate_graph(rounded)
-        source, target = graph.edge_index
-        cell = data.cell[data.batch[target]].to(data.pos.dtype)
-        images = (graph.offset_distances.to(cell).unsqueeze(1) @ torch.linalg.inv(cell)).round()
-        return graph.edge_index, data.pos[source] - data.pos[target] + (images @ cell).squeeze(1)
-
-    def _vesin_edges(self, data: Any) -> tuple[Int[Tensor, "2 edges"], Float[Tensor, "edges 3"]]:
-        edges = periodic_edges(
-            data, self.cutoff, self.max_neighbors, self.enforce_max_neighbors_strictly, NeighborList.VESIN
-        )
-        source, target = edges.edge_index
-        cell = data.cell[data.batch[target]].to(data.pos.dtype)
-        images = (edges.cell_offsets.to(cell).unsqueeze(1) @ cell).squeeze(1)
-        return edges.edge_index, data.pos[source] - data.pos[target] + images
+        cell = data.cell[data.batch[graph.edge_index[1]]].to(data.pos.dtype)
+        images = (graph.offset_distances.to(cell).unsqueeze(1) @ torch.linalg.inv(cell)).round().squeeze(1)
+        return graph.edge_index, _edge_vec(data, graph.edge_index, images)
 
     def _molecular_edges(self, data: Any) -> Int[Tensor, "2 edges"]:
         """Edges of non-periodic systems: the record's own, or all pairs within the cutoff, nearest first."""
@@ -140,6 +132,15 @@ class PlainGraphMixin(GraphModelMixin):
             )
         distance = (data.pos[edge_index[0]] - data.pos[edge_index[1]]).norm(dim=-1)
         return edge_index[:, distance <= self.cutoff]
+
+
+def _edge_vec(
+    data: Any, edge_index: Int[Tensor, "2 edges"], images: Num[Tensor, "edges 3"]
+) -> Float[Tensor, "edges 3"]:
+    """Vectors from targets to sources, whose images are counted in cells."""
+    source, target = edge_index
+    cell = data.cell[data.batch[target]].to(data.pos.dtype)
+    return data.pos[source] - data.pos[target] + (images.to(cell).unsqueeze(1) @ cell).squeeze(1)
 
 
 def _inside_cell(data: Any) -> Any:
