@@ -8,8 +8,7 @@ value and gradient. What differs is the order of the work (:mod:`~fairchem_hdgnn
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+from fairchem_hdgnn.hdgnn.edge_gates import EdgeGates
 from fairchem_hdgnn.hdgnn.evaluations import Evaluations, Role, plan_evaluations
 from fairchem_hdgnn.hdgnn.neural_chunk import NeuralChunk, NeuralMatrices, NeuralWeights, Workspace
 from fairchem_hdgnn.nn.precision import full_precision
@@ -29,31 +29,20 @@ if TYPE_CHECKING:
 ACTIVATIONS_PER_CHUNK = 1_280_000
 """Numbers in the largest temporary of a chunk: enough for an efficient matrix product, few enough for the cache."""
 
+CHUNKS_PER_SPAN = 4
+"""Chunks whose gates are formed together: these are many small operations, whose number matters and not their size."""
 
-@dataclass
-class Gates:
-    """What the strictly equivariant and invariant parts give for a chunk of edges.
+
+class Span(NamedTuple):
+    """Chunks whose gates are formed together.
 
     Attributes:
-        attention: a_1..a_3 of the learned terms.
-        c_single: invariant features of NN_1.
-        c_pair: invariant features of NN_2.
-        low: a_4 times the equivariant term, edge frame, degrees up to L'.
-        full: the authors' fifth term before its coefficient, global frame; absent without it.
-        full_attention: a_5.
+        nodes: range of target atoms of all.
+        chunks: their ranges.
     """
 
-    attention: Float[Tensor, "edges three channels"]
-    c_single: Float[Tensor, "edges hidden"]
-    c_pair: Float[Tensor, "edges hidden"]
-    low: Float[Tensor, "edges low_rows channels"]
-    full: Tensor | None
-    full_attention: Tensor | None
-
-    def tensors(self) -> list[Tensor]:
-        """The attributes that are present, in order."""
-        values = [self.attention, self.c_single, self.c_pair, self.low, self.full, self.full_attention]
-        return [value for value in values if value is not None]
+    nodes: tuple[int, int]
+    chunks: list[tuple[int, int]]
 
 
 class HybridPlan:
@@ -91,54 +80,20 @@ class HybridPlan:
         rows = [*neural_rows, *(row for row in low_rows if row not in neural_rows)]
         self.num_neural_rows, self.num_outputs = len(neural_rows), len(neural_rows) * message.channels
         self.workspace = Workspace()
-        self.chunks = self.segments.chunks(max(1, ACTIVATIONS_PER_CHUNK // self.num_outputs))
+        self.spans = self._spans()
+        self.gates = EdgeGates(block, edges)
         self.low_positions = torch.tensor([rows.index(row) for row in low_rows], device=edges.source.device)
         rotation = edges.rotation
         self.neural_matrices = rotation.rows(size.lmax, size.mmax)
         self.output_matrices = rotation.selected(size.lmax, rows)
 
-    def gates(
-        self,
-        u_source: Tensor,
-        u_target: Tensor,
-        f: Tensor,
-        features: Tensor,
-        matrices: list[Tensor],
-        start: int,
-        end: int,
-    ) -> Gates:
-        """Attention, invariant features and equivariant terms of the edges ``start:end``; u is the product's factor."""
-        message, edges = self.message, self.edges
-        source, target = edges.source[start:end], edges.target[start:end]
-        attention = self.block.attention(f, features, source, target).expand(-1, -1, message.channels)
-        size = message.size
-        pair = u_source[source] + u_target[target]
-        rows = edges.rotation.rows(size.lmax, size.lmax_metp)[start:end]
-        low = message.equivariant.product(torch.bmm(rows, pair), matrices)
-        full = full_attention = None
-        if message.full_degree is not None:
-            rows = edges.rotation.rows(size.lmax, size.lmax)[start:end]
-            mean = pair.mean(dim=-1, keepdim=True)
-            full = torch.bmm(rows.mT, message.full_degree.product(torch.bmm(rows, mean)))
-            full_attention = attention[:, 4].contiguous()
-        return Gates(
-            attention[:, :3],
-            message.single_features(features),
-            message.pair_features(features),
-            low * attention[:, 3:4],
-            full,
-            full_attention,
-        )
-
-    def gate_parameters(self) -> list[Tensor]:
-        """Parameters that :meth:`gates` uses besides the product's matrices."""
-        message = self.message
-        modules = [self.block.attention, message.single_features, message.pair_features]
-        parameters = [p for module in modules for p in module.parameters()]
-        parameters.append(message.equivariant.product.bias)
-        if message.full_degree is not None:
-            parameters.extend(message.full_degree.parameters())
-        return parameters
+    def _spans(self) -> list[Span]:
+        chunks = self.segments.chunks(max(1, ACTIVATIONS_PER_CHUNK // self.num_outputs))
+        if not chunks:
+            return []
+        size = -(-len(chunks) // -(-len(chunks) // CHUNKS_PER_SPAN))
+        groups = [chunks[k : k + size] for k in range(0, len(chunks), size)]
+        return [Span((group[0][0], group[-1][1]), group) for group in groups]
 
 
 def aggregate_hybrid(
@@ -156,11 +111,11 @@ def aggregate_hybrid(
     projections = _projections(plan, x_source, x_target)
     u_source = message.equivariant.reduce(x_source)
     u_target = u_source if x_target is x_source else message.equivariant.reduce(x_target)
-    matrices = message.equivariant.product.product.order_matrices()
+    matrices = plan.gates.matrices()
     weights = [p for network in message.networks for p in network.parameters()]
     return _Aggregate.apply(
         plan, len(projections), len(matrices), x_source, x_target, u_source, u_target, f, edge_features,
-        *projections, *matrices, *weights, *plan.gate_parameters(),
+        *projections, *matrices, *weights, *plan.gates.parameters(),
     )  # fmt: skip
 
 
@@ -198,17 +153,19 @@ class _Aggregate(torch.autograd.Function):
         projections, matrices, weights, _ = _split(plan, num_projections, num_matrices, tensors)
         networks = [NeuralMatrices(network, plan.compute_dtype) for network in weights]
         kept = []
-        for nodes in plan.chunks:
-            start, end = plan.segments.edge_range(nodes)
-            gates = plan.gates(u_source, u_target, f, edge_features[start:end], matrices, start, end)
-            chunk = NeuralChunk(plan, nodes, projections, networks, gates)
-            rows = gates.low.new_zeros(end - start, plan.output_matrices.shape[1], gates.low.shape[2])
-            rows[:, plan.low_positions] = gates.low
-            chunk.forward(x_source, x_target, plan.keep_activations, out=rows[:, : plan.num_neural_rows])
-            plan.segments.collect(plan.output_matrices[start:end], rows, nodes, out)
-            if gates.full is not None and gates.full_attention is not None:
-                plan.segments.collect(gates.full.mT, gates.full_attention.unsqueeze(1), nodes, out)
-            kept.append(chunk.kept)
+        for span in plan.spans:
+            first, last = plan.segments.edge_range(span.nodes)
+            gates = plan.gates(u_source, u_target, f, edge_features[first:last], matrices, first)
+            if gates.full is not None:
+                plan.segments.collect(gates.full.term.mT, gates.full.attention.unsqueeze(1), span.nodes, out)
+            for nodes in span.chunks:
+                start, end = plan.segments.edge_range(nodes)
+                chunk = NeuralChunk(plan, nodes, projections, networks, gates.neural(start - first, end - first))
+                rows = gates.low.new_zeros(end - start, plan.output_matrices.shape[1], gates.low.shape[2])
+                rows[:, plan.low_positions] = gates.low[start - first : end - first]
+                chunk.forward(x_source, x_target, plan.keep_activations, out=rows[:, : plan.num_neural_rows])
+                plan.segments.collect(plan.output_matrices[start:end], rows, nodes, out)
+                kept.append(chunk.kept)
         ctx.plan, ctx.counts, ctx.kept = plan, (num_projections, num_matrices), kept
         ctx.save_for_backward(x_source, x_target, u_source, u_target, f, edge_features, *tensors)
         return out
@@ -232,29 +189,33 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     grad_projections, grad_matrices, grad_weights, grad_parameters = _split(
         plan, num_projections, num_matrices, grad_tensors
     )
-    for nodes, kept in zip(plan.chunks, ctx.kept):
-        start, end = plan.segments.edge_range(nodes)
+    kept_of_chunks = iter(ctx.kept)
+    for span in plan.spans:
+        first, last = plan.segments.edge_range(span.nodes)
         with torch.enable_grad():
-            leaves = (u_source, u_target, f, edge_features[start:end], *matrices)
+            leaves = (u_source, u_target, f, edge_features[first:last], *matrices)
             inputs = [t.detach().requires_grad_() for t in leaves]
-            gates = plan.gates(*inputs[:4], inputs[4:], start, end)
-        values = gates.tensors()
-        chunk = NeuralChunk(plan, nodes, projections, networks, gates, kept)
-        grad_rows = plan.segments.spread(plan.output_matrices[start:end], grad_out, nodes)
-        gradients = chunk.backward(
-            grad_rows[:, : plan.num_neural_rows], (x_source, x_target), (grad_x_source, grad_x_target),
-            grad_projections, grad_weights,
-        )  # fmt: skip
-        gradients.append(grad_rows[:, plan.low_positions])
-        if gates.full is not None and gates.full_attention is not None:
-            target = plan.segments.spread(gates.full.detach().mT, grad_out, nodes).squeeze(1)
-            coefficients = gates.full_attention.detach().unsqueeze(1)
-            gradients.append(plan.segments.spread(coefficients, grad_out.mT.contiguous(), nodes).mT)
-            gradients.append(target)
-        sums = [grad_u_source, grad_u_target, grad_f, grad_features[start:end], *grad_matrices, *grad_parameters]
+            gates = plan.gates(*inputs[:4], inputs[4:], first)
+        parts = []
+        for nodes in span.chunks:
+            start, end = plan.segments.edge_range(nodes)
+            neural = gates.neural(start - first, end - first)
+            chunk = NeuralChunk(plan, nodes, projections, networks, neural, next(kept_of_chunks))
+            grad_rows = plan.segments.spread(plan.output_matrices[start:end], grad_out, nodes)
+            grad_gates = chunk.backward(
+                grad_rows[:, : plan.num_neural_rows], (x_source, x_target), (grad_x_source, grad_x_target),
+                grad_projections, grad_weights,
+            )  # fmt: skip
+            parts.append([*grad_gates, grad_rows[:, plan.low_positions]])
+        values, gradients = gates.tensors(), [torch.cat(part) for part in zip(*parts)]
+        if gates.full is not None:
+            term, attention = (t.detach() for t in gates.full)
+            gradients.append(plan.segments.spread(attention.unsqueeze(1), grad_out.mT.contiguous(), span.nodes).mT)
+            gradients.append(plan.segments.spread(term.mT, grad_out, span.nodes).squeeze(1))
+        sums = [grad_u_source, grad_u_target, grad_f, grad_features[first:last], *grad_matrices, *grad_parameters]
         # Fixed attention coefficients depend on nothing, and frozen parameters need no gradient.
         live = [k for k, value in enumerate(values) if value.requires_grad]
-        wanted = [(total, t) for total, t in zip(sums, [*inputs, *plan.gate_parameters()]) if t.requires_grad]
+        wanted = [(total, t) for total, t in zip(sums, [*inputs, *plan.gates.parameters()]) if t.requires_grad]
         found = torch.autograd.grad(
             [values[k] for k in live], [t for _, t in wanted], [gradients[k] for k in live], allow_unused=True
         )

@@ -14,7 +14,8 @@ from fairchem_hdgnn.hdgnn.evaluations import Evaluation, Group, Role
 from fairchem_hdgnn.nn.packed_matrix import PackedMatrix
 
 if TYPE_CHECKING:
-    from fairchem_hdgnn.hdgnn.fast_message import Gates, HybridPlan
+    from fairchem_hdgnn.hdgnn.edge_gates import NeuralGates
+    from fairchem_hdgnn.hdgnn.fast_message import HybridPlan
 
 
 class NeuralWeights(NamedTuple):
@@ -99,16 +100,15 @@ class NeuralChunk:
         nodes: tuple[int, int],
         projections: list[Tensor],
         weights: list[NeuralMatrices],
-        gates: Gates,
+        gates: NeuralGates,
         kept: Kept | None = None,
     ) -> None:
         self.plan, self.nodes, self.projections, self.weights, self.kept = plan, nodes, projections, weights, kept
         self.start, self.end = plan.segments.edge_range(nodes)
         self.source = plan.edges.source[self.start : self.end]
         self.target = plan.edges.target[self.start : self.end]
-        attention = gates.attention.detach()
-        self.factors = [attention[:, list(group.terms)].sum(dim=1, keepdim=True) for group in plan.evaluations.groups]
-        self.c_single, self.c_pair = gates.c_single.detach(), gates.c_pair.detach()
+        self.c_single, self.c_pair = gates.c_single, gates.c_pair
+        self.factors = [_factor(gates.attention, group) for group in plan.evaluations.groups]
 
     def _c(self, evaluation: Evaluation) -> Tensor:
         return self.c_pair if evaluation.uses_pair_features else self.c_single
@@ -155,7 +155,8 @@ class NeuralChunk:
     def _result(self, group: Group, hidden: list[Tensor], *, activated: bool = False) -> Tensor:
         """Second layer of a group, with or without its activation."""
         weights = self.weights[group.network]
-        bias = weights.second_bias * len(group.evaluations)
+        count = len(group.evaluations)
+        bias = weights.second_bias if count == 1 else count * weights.second_bias
         return weights.second.product(self._cast(_summed(hidden, group)), bias, activated=activated)
 
     def forward(
@@ -207,7 +208,8 @@ class NeuralChunk:
                 value = plan.workspace.take("activated", like, *size)
                 torch.ops.aten.silu.out(result, out=value)
                 torch.ops.aten.silu_backward.grad_input(grad_result, result, grad_input=grad_result)
-            grad_factor = (grad_rows * self._rows(value)).sum(1)
+            product = plan.workspace.take("product", grad_rows[:0], *size)
+            grad_factor = torch.mul(grad_rows, self._rows(value), out=self._rows(product)).sum(1)
             for term in group.terms:
                 grad_attention[:, term] += grad_factor
             self._backward_second(group, grad_result, hidden, grad_hidden, grad_weights[group.network])
@@ -270,6 +272,12 @@ class NeuralChunk:
         target = self._rows(grad_rotated[Role.TARGET].add_(pair))
         grad_x[0].index_add_(0, self.source, torch.bmm(matrices.mT, source))
         plan.segments.collect(matrices, target, self.nodes, grad_x[1])
+
+
+def _factor(attention: Tensor, group: Group) -> Float[Tensor, "edges 1 channels"]:
+    """Sum of the coefficients of the terms that take a group's result."""
+    first, *others = (attention[:, term : term + 1] for term in group.terms)
+    return sum(others, first)
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

@@ -1,8 +1,9 @@
 """Strictly equivariant products with an edge's spherical harmonics, evaluated in the edge's frame.
 
 The product ``u (x) S(r)`` over natural-parity paths is diagonal in the order m once u is rotated into the edge
-frame (:mod:`fairchem_hdgnn.so3.clebsch_gordan`), so it is one small matrix per |m| and no Clebsch-Gordan sum
-is ever formed per edge. The result equals e3nn's ``FullyConnectedTensorProduct`` with ``path_normalization='none'``.
+frame (:mod:`fairchem_hdgnn.so3.clebsch_gordan`), so it is one small matrix per |m|, or one for all, and no
+Clebsch-Gordan sum is ever formed per edge. The result equals e3nn's ``FullyConnectedTensorProduct`` with
+``path_normalization='none'``.
 """
 
 from __future__ import annotations
@@ -51,9 +52,19 @@ class EdgeProduct(ConstantsModule):
         self._rows_of_order = [
             [index for index, (_, m) in enumerate(rows) if m == order] for order in range(-lmax_out, lmax_out + 1)
         ]
+        self.num_rows_in = len(rows)
         grouped = [(l, m) for m in range(-lmax_out, lmax_out + 1) for l in range(max(abs(m), 1), lmax_out + 1)]
         layout = [grouped.index(pair) for pair in degrees_and_orders(lmax_out) if pair[0] > 0]
         self.register_buffer("layout", torch.tensor(layout, dtype=torch.long), persistent=False)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether u has so few numbers that one product for all orders, mostly with zeros, beats one for each."""
+        return self.channels_in == 1
+
+    def matrices(self) -> list[Tensor]:
+        """What :meth:`forward` multiplies with: :meth:`joint_matrix` alone, or :meth:`order_matrices`."""
+        return [self.joint_matrix()] if self.is_joint else self.order_matrices()
 
     def order_matrices(self) -> list[Float[Tensor, "inputs outputs"]]:
         """For each order m = 0..lmax_out: the matrix from u's (l1, channel) to the result's (l3, channel)."""
@@ -68,6 +79,22 @@ class EdgeProduct(ConstantsModule):
             matrices.append(torch.cat(blocks, dim=-1))
         return matrices
 
+    def joint_matrix(self) -> Float[Tensor, "inputs outputs"]:
+        """All orders in one matrix: from u's (row, channel) to the scalars and the result's (row, channel)."""
+        matrices = self.order_matrices()
+        scalars = matrices[0].new_zeros(0)
+        blocks = []
+        for order, rows in zip(range(-self.lmax_out, self.lmax_out + 1), self._rows_of_order):
+            matrix = matrices[abs(order)]
+            width = matrix.shape[1]
+            spread = matrix.new_zeros(self.num_rows_in, self.channels_in, width)
+            spread[rows] = matrix.view(len(rows), self.channels_in, width)
+            if order == 0:
+                scalars, spread = spread[..., : self.num_scalars], spread[..., self.num_scalars :]
+            blocks.append(spread.unflatten(-1, (-1, self.channels_out)))
+        higher = torch.cat(blocks, dim=2).index_select(2, self.layout)
+        return torch.cat([scalars, higher.flatten(2)], dim=2).flatten(0, 1)
+
     def forward(
         self, rotated: Float[Tensor, "edges rows channels_in"], matrices: list[Tensor] | None = None
     ) -> tuple[Float[Tensor, "edges num_scalars"], Float[Tensor, "edges rows_out channels_out"]]:
@@ -75,13 +102,16 @@ class EdgeProduct(ConstantsModule):
 
         Args:
             rotated: D(R) u, rows with ``|m| <= lmax_out`` of degrees up to ``lmax_in``.
-            matrices: :meth:`order_matrices`, if they are at hand.
+            matrices: :meth:`matrices`, if they are at hand.
 
         Returns:
             Degree 0, and degrees 1..lmax_out in the full layout (``(lmax_out + 1)**2 - 1`` rows).
         """
         edges = rotated.shape[0]
-        matrices = self.order_matrices() if matrices is None else matrices
+        matrices = self.matrices() if matrices is None else matrices
+        if self.is_joint:
+            joint = rotated.flatten(1) @ matrices[0]
+            return joint[:, : self.num_scalars], joint[:, self.num_scalars :].unflatten(1, (-1, self.channels_out))
         scalars = rotated.new_zeros(0)
         blocks = []
         for order, rows in zip(range(-self.lmax_out, self.lmax_out + 1), self._rows_of_order):
@@ -119,4 +149,4 @@ class GatedEdgeProduct(nn.Module):
         scalars = scalars + self.bias
         gates = normalised_sigmoid(scalars[:, self.channels :]).unflatten(-1, (-1, self.channels))
         first = normalised_silu(scalars[:, : self.channels]).unsqueeze(1)
-        return torch.cat([first, higher * gates[:, self.gate_of_row]], dim=1)
+        return torch.cat([first, higher * gates.index_select(1, self.gate_of_row)], dim=1)

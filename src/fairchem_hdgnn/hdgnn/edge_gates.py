@@ -1,0 +1,118 @@
+"""Everything in eq. 11 but the networks: attention, invariant features, and the strictly equivariant terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fairchem_hdgnn.so3.layout import degrees_and_orders
+
+if TYPE_CHECKING:
+    from fairchem_hdgnn.hdgnn.layer import EdgeSet, MessageBlock
+
+
+class NeuralGates(NamedTuple):
+    """What the networks need of some edges, without gradients.
+
+    Attributes:
+        attention: a_1..a_3.
+        c_single: invariant features of NN_1.
+        c_pair: invariant features of NN_2.
+    """
+
+    attention: Float[Tensor, "edges three channels"]
+    c_single: Float[Tensor, "edges hidden"]
+    c_pair: Float[Tensor, "edges hidden"]
+
+
+class FullDegreeGate(NamedTuple):
+    """The authors' fifth term: in the global frame before its coefficient, and a_5."""
+
+    term: Float[Tensor, "edges coefficients one"]
+    attention: Float[Tensor, "edges channels"]
+
+
+@dataclass
+class Gates:
+    """What :class:`EdgeGates` gives for some edges.
+
+    Attributes:
+        attention: a_1..a_3 of the learned terms.
+        c_single: invariant features of NN_1.
+        c_pair: invariant features of NN_2.
+        low: a_4 times the equivariant term, edge frame, degrees up to L'.
+        full: the fifth term, where there is one.
+    """
+
+    attention: Float[Tensor, "edges three channels"]
+    c_single: Float[Tensor, "edges hidden"]
+    c_pair: Float[Tensor, "edges hidden"]
+    low: Float[Tensor, "edges low_rows channels"]
+    full: FullDegreeGate | None = None
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, in order."""
+        return [self.attention, self.c_single, self.c_pair, self.low, *(self.full or ())]
+
+    def neural(self, start: int, end: int) -> NeuralGates:
+        """Those of the edges ``start:end``, counted from the first one here."""
+        return NeuralGates(*(t.detach()[start:end] for t in (self.attention, self.c_single, self.c_pair)))
+
+
+class EdgeGates:
+    """Computes :class:`Gates` for ranges of a message block's edges.
+
+    Args:
+        block: the message block; its message is a ``HybridMessage``.
+        edges: edges sorted by target.
+    """
+
+    def __init__(self, block: MessageBlock, edges: EdgeSet) -> None:
+        message: Any = block.message
+        self.attention, self.message, self.edges = block.attention, message, edges
+        size, full = message.size, message.full_degree is not None
+        mmax = size.lmax if full else size.lmax_metp
+        self.rows = edges.rotation.rows(size.lmax, mmax)
+        stored, low = degrees_and_orders(size.lmax, mmax), degrees_and_orders(size.lmax, size.lmax_metp)
+        self.low_rows = torch.tensor([stored.index(row) for row in low], device=edges.source.device)
+
+    def matrices(self) -> list[Tensor]:
+        """Matrices of the equivariant products, which all edges share."""
+        return [matrix for product in self._products() for matrix in product.product.matrices()]
+
+    def parameters(self) -> list[Tensor]:
+        """Parameters that enter besides :meth:`matrices`."""
+        modules = [self.attention, self.message.single_features, self.message.pair_features]
+        parameters = [p for module in modules for p in module.parameters()]
+        return [*parameters, *(product.bias for product in self._products())]
+
+    def __call__(
+        self,
+        u_source: Float[Tensor, "nodes coefficients channels_in"],
+        u_target: Float[Tensor, "nodes coefficients channels_in"],
+        f: Float[Tensor, "nodes invariant"],
+        features: Float[Tensor, "edges edge_channels"],
+        matrices: list[Tensor],
+        start: int,
+    ) -> Gates:
+        """The gates of the edges from ``start`` on that ``features`` belong to; u is the products' factor."""
+        message, edges = self.message, slice(start, start + features.shape[0])
+        source, target = self.edges.source[edges], self.edges.target[edges]
+        attention = self.attention(f, features, source, target).expand(-1, -1, message.channels)
+        c_single, c_pair = message.single_features(features), message.pair_features(features)
+        rotated = torch.bmm(self.rows[edges], u_source.index_select(0, source) + u_target.index_select(0, target))
+        if message.full_degree is None:
+            low = message.equivariant.product(rotated, matrices)
+            return Gates(attention[:, :3], c_single, c_pair, low * attention[:, 3:4])
+        low = message.equivariant.product(rotated.index_select(1, self.low_rows), matrices[:-1])
+        product = message.full_degree.product(rotated.mean(dim=-1, keepdim=True), matrices[-1:])
+        full = FullDegreeGate(torch.bmm(self.rows[edges].mT, product), attention[:, 4].contiguous())
+        return Gates(attention[:, :3], c_single, c_pair, low * attention[:, 3:4], full)
+
+    def _products(self) -> list[Any]:
+        terms = [self.message.equivariant, self.message.full_degree]
+        return [term.product for term in terms if term is not None]
