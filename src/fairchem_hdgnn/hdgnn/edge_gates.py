@@ -104,15 +104,23 @@ class EdgeGates:
         source, target = self.edges.source[edges], self.edges.target[edges]
         attention = self.attention(f, features, source, target).expand(-1, -1, message.channels)
         c_single, c_pair = message.single_features(features), message.pair_features(features)
-        rotated = torch.bmm(self.rows[edges], u_source.index_select(0, source) + u_target.index_select(0, target))
+        rows = self.rows[edges]
+        rotated = _batched_product(rows, u_source.index_select(0, source) + u_target.index_select(0, target))
         if message.full_degree is None:
             low = message.equivariant.product(rotated, matrices)
             return Gates(attention[:, :3], c_single, c_pair, low * attention[:, 3:4])
         low = message.equivariant.product(rotated.index_select(1, self.low_rows), matrices[:-1])
         product = message.full_degree.product(rotated.mean(dim=-1, keepdim=True), matrices[-1:])
-        full = FullDegreeGate(torch.bmm(self.rows[edges].mT, product), attention[:, 4].contiguous())
+        full = FullDegreeGate(_batched_product(rows.mT, product), attention[:, 4].contiguous())
         return Gates(attention[:, :3], c_single, c_pair, low * attention[:, 3:4], full)
 
     def _products(self) -> list[Any]:
         terms = [self.message.equivariant, self.message.full_degree]
         return [term.product for term in terms if term is not None]
+
+
+def _batched_product(
+    matrices: Float[Tensor, "edges rows columns"], u: Float[Tensor, "edges columns c"]
+) -> Float[Tensor, "edges rows c"]:
+    """``matrices @ u``; torch is several times as fast at vector times matrix as at matrix times vector."""
+    return torch.bmm(u.mT, matrices.mT).mT if u.shape[2] == 1 else torch.bmm(matrices, u)

@@ -37,7 +37,7 @@ class EdgeRotation:
         full = self._selections[self.lmax, self.mmax]
         stored = {pair: index for index, pair in enumerate(degrees_and_orders(self.lmax, self.mmax))}
         kept = torch.tensor([stored[pair] for pair in rows], device=full.device)
-        return full[:, kept, : num_coefficients(lmax)].contiguous()
+        return full[..., : num_coefficients(lmax)].index_select(1, kept)
 
     def subset(self, edges: Int[Tensor, "subset"]) -> EdgeRotation:
         """The same for some of the edges."""

@@ -135,10 +135,12 @@ def wigner_d(
 def _turn_rows(entries: Tensor, cos: Tensor, sin: Tensor, order: Tensor, mirror: Tensor) -> Tensor:
     """``Z(t) D``: row m becomes cos(m t) D_m - sin(m t) D_-m."""
     magnitude, sign = order.abs(), order.sign()
-    return cos[:, magnitude] * entries - (sin[:, magnitude] * sign) * entries[:, mirror]
+    cos, sin = cos.index_select(1, magnitude), sin.index_select(1, magnitude)
+    return cos * entries - (sin * sign) * entries.index_select(1, mirror)
 
 
 def _turn_columns(entries: Tensor, cos: Tensor, sin: Tensor, order: Tensor, mirror: Tensor) -> Tensor:
     """``D Z(t)``: column n becomes cos(n t) D_n + sin(n t) D_-n."""
     magnitude, sign = order.abs(), order.sign()
-    return cos[:, magnitude] * entries + (sin[:, magnitude] * sign) * entries[:, mirror]
+    cos, sin = cos.index_select(1, magnitude), sin.index_select(1, magnitude)
+    return cos * entries + (sin * sign) * entries.index_select(1, mirror)
