@@ -18,7 +18,8 @@ from torch.nn.functional import linear
 
 from fairchem_hdgnn.hdgnn.edge_gates import EdgeGates
 from fairchem_hdgnn.hdgnn.evaluations import Evaluations, Role, plan_evaluations
-from fairchem_hdgnn.hdgnn.neural_chunk import NeuralChunk, NeuralMatrices, NeuralWeights, Workspace
+from fairchem_hdgnn.hdgnn.neural_chunk import NeuralChunk, Workspace
+from fairchem_hdgnn.hdgnn.neural_weights import NeuralMatrices, NeuralWeights
 from fairchem_hdgnn.nn.precision import full_precision
 from fairchem_hdgnn.so3.layout import degrees_and_orders
 from fairchem_hdgnn.so3.segments import FusedSegments, Segments
@@ -67,7 +68,7 @@ class HybridPlan:
         compute_dtype: torch.dtype,
     ) -> None:
         message: Any = block.message
-        self.block, self.message, self.edges = block, message, edges
+        self.message, self.edges = message, edges
         self.keep_activations, self.compute_dtype = keep_activations, compute_dtype
         segments = FusedSegments if block.fused_rotations else Segments
         self.segments = segments(edges.target, num_nodes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -11,53 +10,11 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from fairchem_hdgnn.hdgnn.evaluations import Evaluation, Group, Role
-from fairchem_hdgnn.nn.packed_matrix import PackedMatrix
+from fairchem_hdgnn.hdgnn.neural_weights import NeuralMatrices, NeuralWeights
 
 if TYPE_CHECKING:
     from fairchem_hdgnn.hdgnn.edge_gates import NeuralGates
     from fairchem_hdgnn.hdgnn.fast_message import HybridPlan
-
-
-class NeuralWeights(NamedTuple):
-    """Parameters of one ``GatedMlp``, or their gradients."""
-
-    first: Float[Tensor, "hidden inputs"]
-    first_bias: Float[Tensor, "hidden"]
-    second: Float[Tensor, "outputs hidden"]
-    second_bias: Float[Tensor, "outputs"]
-
-
-class NeuralMatrices:
-    """One ``GatedMlp`` with its matrices prepared for products with chunks.
-
-    Args:
-        weights: the parameters.
-        dtype: of the large products; the first bias is added in full precision.
-    """
-
-    def __init__(self, weights: NeuralWeights, dtype: torch.dtype) -> None:
-        self._weights, self._dtype = weights, dtype
-        self.first_bias, self.second_bias = weights.first_bias, weights.second_bias.to(dtype)
-
-    @cached_property
-    def first(self) -> PackedMatrix:
-        """The first layer's matrix."""
-        return PackedMatrix(self._weights.first.to(self._dtype))
-
-    @cached_property
-    def second(self) -> PackedMatrix:
-        """The second layer's matrix."""
-        return PackedMatrix(self._weights.second.to(self._dtype))
-
-    @cached_property
-    def first_transposed(self) -> PackedMatrix:
-        """From gradients of the first layer's result to those of its input."""
-        return PackedMatrix(self._weights.first.T.to(self._dtype))
-
-    @cached_property
-    def second_transposed(self) -> PackedMatrix:
-        """From gradients of the second layer's result to those of its input."""
-        return PackedMatrix(self._weights.second.T.to(self._dtype))
 
 
 class Kept(NamedTuple):

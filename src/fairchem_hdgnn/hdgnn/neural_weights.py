@@ -1,0 +1,54 @@
+"""Parameters of the networks as the chunks use them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fairchem_hdgnn.nn.packed_matrix import PackedMatrix
+
+
+class NeuralWeights(NamedTuple):
+    """Parameters of one ``GatedMlp``, or their gradients."""
+
+    first: Float[Tensor, "hidden inputs"]
+    first_bias: Float[Tensor, "hidden"]
+    second: Float[Tensor, "outputs hidden"]
+    second_bias: Float[Tensor, "outputs"]
+
+
+class NeuralMatrices:
+    """One ``GatedMlp`` with its matrices prepared for products with chunks.
+
+    Args:
+        weights: the parameters.
+        dtype: of the large products; the first bias is added in full precision.
+    """
+
+    def __init__(self, weights: NeuralWeights, dtype: torch.dtype) -> None:
+        self._weights, self._dtype = weights, dtype
+        self.first_bias, self.second_bias = weights.first_bias, weights.second_bias.to(dtype)
+
+    @cached_property
+    def first(self) -> PackedMatrix:
+        """The first layer's matrix."""
+        return PackedMatrix(self._weights.first.to(self._dtype))
+
+    @cached_property
+    def second(self) -> PackedMatrix:
+        """The second layer's matrix."""
+        return PackedMatrix(self._weights.second.to(self._dtype))
+
+    @cached_property
+    def first_transposed(self) -> PackedMatrix:
+        """From gradients of the first layer's result to those of its input."""
+        return PackedMatrix(self._weights.first.T.to(self._dtype))
+
+    @cached_property
+    def second_transposed(self) -> PackedMatrix:
+        """From gradients of the second layer's result to those of its input."""
+        return PackedMatrix(self._weights.second.T.to(self._dtype))
