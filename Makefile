@@ -8,8 +8,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 help:
-	@echo "make demo         make a small data set by relaxation, train HDGNN on it, score it (about 8 minutes)"
-	@echo "make test         lint, type check and tests (about 10 minutes)"
+	@echo "make demo         make a small data set by relaxation, train HDGNN on it, score it (about 9 minutes)"
+	@echo "make test         lint, type check and tests (about 12 minutes)"
 	@echo "make install      only make .venv and install into it"
 	@echo "make format       let ruff format and fix the code"
 	@echo "make constraints  pin the newest versions that fit together into constraints.txt (needs uv)"

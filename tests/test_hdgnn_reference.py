@@ -149,12 +149,13 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
     keys=configurations(),
     sizes=st.lists(st.integers(1, 6), min_size=1, max_size=3),
     chunk=st.sampled_from([1, 300, 640_000]),
+    per_span=st.sampled_from([1, 2, 4]),
     per_node=st.sampled_from([0, 500_000]),
 )
-def test_any_combination(keys, sizes, chunk, per_node):
+def test_any_combination(keys, sizes, chunk, per_span, per_node):
     """Also with chunks of a single atom, and with either way to rotate (one product per atom, or batched)."""
     with (
-        mock.patch.object(fast_message, "ACTIVATIONS_PER_CHUNK", chunk),
+        mock.patch.object(fast_message, "ON_CPU", fast_message.Chunking(chunk, per_span)),
         mock.patch.object(segments, "_PER_NODE_SIZE", per_node),
     ):
         check_equal(keys, clusters(sizes), 1e-10)

@@ -27,11 +27,25 @@ from fairchem_hdgnn.so3.segments import FusedSegments, Segments
 if TYPE_CHECKING:
     from fairchem_hdgnn.hdgnn.layer import EdgeSet, MessageBlock
 
-ACTIVATIONS_PER_CHUNK = 1_280_000
-"""Numbers in the largest temporary of a chunk: enough for an efficient matrix product, few enough for the cache."""
 
-CHUNKS_PER_SPAN = 4
-"""Chunks whose gates are formed together: these are many small operations, whose number matters and not their size."""
+class Chunking(NamedTuple):
+    """How edges are divided.
+
+    Attributes:
+        activations: numbers in the largest temporary of a chunk.
+        chunks_per_span: chunks, at most, whose gates are formed together: these are many small operations, whose number
+            matters and not their size.
+    """
+
+    activations: int
+    chunks_per_span: int
+
+
+ON_CPU = Chunking(1_280_000, 4)
+"""Enough for an efficient matrix product, few enough for the cache."""
+
+ELSEWHERE = Chunking(20_000_000, 1)
+"""80 MB in float32: enough to keep a GPU busy, few enough for its memory."""
 
 
 class Span(NamedTuple):
@@ -89,10 +103,11 @@ class HybridPlan:
         self.output_matrices = rotation.selected(size.lmax, rows)
 
     def _spans(self) -> list[Span]:
-        chunks = self.segments.chunks(max(1, ACTIVATIONS_PER_CHUNK // self.num_outputs))
+        chunking = ON_CPU if self.segments.on_cpu else ELSEWHERE
+        chunks = self.segments.chunks(max(1, chunking.activations // self.num_outputs))
         if not chunks:
             return []
-        size = -(-len(chunks) // -(-len(chunks) // CHUNKS_PER_SPAN))
+        size = -(-len(chunks) // -(-len(chunks) // chunking.chunks_per_span))
         groups = [chunks[k : k + size] for k in range(0, len(chunks), size)]
         return [Span((group[0][0], group[-1][1]), group) for group in groups]
 
