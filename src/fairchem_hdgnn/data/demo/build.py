@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
-import sys
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -93,6 +92,11 @@ def _outcomes(split: str, sizes: dict[str, int], seed: int, executor: Executor, 
 
 
 def _processes(workers: int) -> ProcessPoolExecutor:
-    """Worker processes that leave Ctrl-C to the parent; forked on Linux, which spares each the slow imports."""
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    """Worker processes that leave Ctrl-C to the parent.
+
+    They are forked from a server that has done the slow imports and nothing else: a fork of this process, which may
+    have threads and torch's objects, can crash.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([relax_candidate.__module__])
     return ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
