@@ -6,7 +6,7 @@
 #
 # Needs root. Installs Debian's slurm-wlm and munge where they are missing and can be had quickly. Nothing in /etc is
 # read or written, so a machine that belongs to a real cluster stays in it. The node offers 4 CPUs, however many there
-# are, and no GPU. Slurm starts a requeued job after two minutes; `scontrol update JobId=N StartTime=now` hastens it.
+# are, and no GPU. Slurm starts a requeued job after two minutes; `scontrol update JobId=N StartTime=now+3` hastens it.
 set -euo pipefail
 
 start() {

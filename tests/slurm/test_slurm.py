@@ -78,7 +78,8 @@ class Cluster:
         """Whether the job waits to start again; then it need not wait the two minutes that Slurm gives it."""
         if self.state(job) != "PENDING" or "Restarts=1" not in self.call("scontrol", "show", "job", job).stdout:
             return False
-        self.call("scontrol", "update", f"JobId={job}", "StartTime=now")
+        # In the second in which it was stopped, slurmd would take it for the job that it has just killed.
+        self.call("scontrol", "update", f"JobId={job}", "StartTime=now+3")
         return True
 
 
