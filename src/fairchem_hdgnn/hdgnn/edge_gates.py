@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -16,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class NeuralGates(NamedTuple):
-    """What the networks need of some edges, without gradients.
+    """What the networks need of some edges.
 
     Attributes:
-        attention: a_1..a_3.
+        attention: a_1..a_3 of the learned terms.
         c_single: invariant features of NN_1.
         c_pair: invariant features of NN_2.
     """
@@ -27,6 +26,10 @@ class NeuralGates(NamedTuple):
     attention: Float[Tensor, "edges three channels"]
     c_single: Float[Tensor, "edges hidden"]
     c_pair: Float[Tensor, "edges hidden"]
+
+    def constants(self, start: int, end: int) -> NeuralGates:
+        """Those of the edges ``start:end``, counted from the first one here, without gradients."""
+        return NeuralGates(*(t.detach()[start:end] for t in self))
 
 
 class FullDegreeGate(NamedTuple):
@@ -36,31 +39,22 @@ class FullDegreeGate(NamedTuple):
     attention: Float[Tensor, "edges channels"]
 
 
-@dataclass
-class Gates:
+class Gates(NamedTuple):
     """What :class:`EdgeGates` gives for some edges.
 
     Attributes:
-        attention: a_1..a_3 of the learned terms.
-        c_single: invariant features of NN_1.
-        c_pair: invariant features of NN_2.
+        neural: what the networks need.
         low: a_4 times the equivariant term, edge frame, degrees up to L'.
         full: the fifth term, where there is one.
     """
 
-    attention: Float[Tensor, "edges three channels"]
-    c_single: Float[Tensor, "edges hidden"]
-    c_pair: Float[Tensor, "edges hidden"]
+    neural: NeuralGates
     low: Float[Tensor, "edges low_rows channels"]
     full: FullDegreeGate | None = None
 
     def tensors(self) -> list[Tensor]:
         """All of them, in order."""
-        return [self.attention, self.c_single, self.c_pair, self.low, *(self.full or ())]
-
-    def neural(self, start: int, end: int) -> NeuralGates:
-        """Those of the edges ``start:end``, counted from the first one here."""
-        return NeuralGates(*(t.detach()[start:end] for t in (self.attention, self.c_single, self.c_pair)))
+        return [*self.neural, self.low, *(self.full or ())]
 
 
 class EdgeGates:
@@ -103,16 +97,16 @@ class EdgeGates:
         message, edges = self.message, slice(start, start + features.shape[0])
         source, target = self.edges.source[edges], self.edges.target[edges]
         attention = self.attention(f, features, source, target).expand(-1, -1, message.channels)
-        c_single, c_pair = message.single_features(features), message.pair_features(features)
+        neural = NeuralGates(attention[:, :3], message.single_features(features), message.pair_features(features))
         rows = self.rows[edges]
         rotated = _batched_product(rows, u_source.index_select(0, source) + u_target.index_select(0, target))
         if message.full_degree is None:
             low = message.equivariant.product(rotated, matrices)
-            return Gates(attention[:, :3], c_single, c_pair, low * attention[:, 3:4])
+            return Gates(neural, low * attention[:, 3:4])
         low = message.equivariant.product(rotated.index_select(1, self.low_rows), matrices[:-1])
         product = message.full_degree.product(rotated.mean(dim=-1, keepdim=True), matrices[-1:])
         full = FullDegreeGate(_batched_product(rows.mT, product), attention[:, 4].contiguous())
-        return Gates(attention[:, :3], c_single, c_pair, low * attention[:, 3:4], full)
+        return Gates(neural, low * attention[:, 3:4], full)
 
     def _products(self) -> list[Any]:
         terms = [self.message.equivariant, self.message.full_degree]

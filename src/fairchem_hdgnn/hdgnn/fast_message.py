@@ -176,7 +176,9 @@ class _Aggregate(torch.autograd.Function):
                 plan.segments.collect(gates.full.term.mT, gates.full.attention.unsqueeze(1), span.nodes, out)
             for nodes in span.chunks:
                 start, end = plan.segments.edge_range(nodes)
-                chunk = NeuralChunk(plan, nodes, projections, networks, gates.neural(start - first, end - first))
+                chunk = NeuralChunk(
+                    plan, nodes, projections, networks, gates.neural.constants(start - first, end - first)
+                )
                 rows = gates.low.new_zeros(end - start, plan.output_matrices.shape[1], gates.low.shape[2])
                 rows[:, plan.low_positions] = gates.low[start - first : end - first]
                 chunk.forward(x_source, x_target, plan.keep_activations, out=rows[:, : plan.num_neural_rows])
@@ -215,7 +217,7 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         parts = []
         for nodes in span.chunks:
             start, end = plan.segments.edge_range(nodes)
-            neural = gates.neural(start - first, end - first)
+            neural = gates.neural.constants(start - first, end - first)
             chunk = NeuralChunk(plan, nodes, projections, networks, neural, next(kept_of_chunks))
             grad_rows = plan.segments.spread(plan.output_matrices[start:end], grad_out, nodes)
             grad_gates = chunk.backward(
