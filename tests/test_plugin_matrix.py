@@ -18,13 +18,10 @@ SMALLEST = {**TINY_HDGNN, "lmax": 1, "num_layers": 1}
 SHORT_RUN = {"max_epochs": 1, "eval_every": 100, "checkpoint_every": 3}
 
 
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, cwd=folder)
-
-
 def run_script(script: str, folder: Path) -> str:
     """Run a Python script in a fresh process and return what it printed."""
-    done = run([sys.executable, "-W", "ignore", "-c", script], folder)
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.strip()
 
