@@ -8,7 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 help:
-	@echo "make demo         make a small data set by relaxation, train HDGNN on it, score it (about 9 minutes)"
+	@echo "make demo         make a small data set by relaxation, train HDGNN on it, score it (about 10 minutes)"
 	@echo "make test         lint, type check and tests (about 12 minutes)"
 	@echo "make install      only make .venv and install into it"
 	@echo "make format       let ruff format and fix the code"
