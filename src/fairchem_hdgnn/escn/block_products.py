@@ -18,6 +18,7 @@ from torch.nn.functional import silu
 from fairchem_hdgnn.escn.geometry import Rotations
 from fairchem_hdgnn.nn.edge_blocks import Block
 from fairchem_hdgnn.nn.packed_matrix import PackedMatrix
+from fairchem_hdgnn.nn.silu import silu_backward
 from fairchem_hdgnn.nn.so2 import num_terms, order_of_term, terms_of_order
 from fairchem_hdgnn.so3.layout import num_coefficients
 
@@ -206,7 +207,7 @@ class BlockProducts:
         for part, upstream in zip(y.split(EDGES_PER_GRID), gradient.split(EDGES_PER_GRID)):
             to_grid, from_grid = self._grid(part.shape[0])
             values = torch.bmm(to_grid, part)
-            values = torch.ops.aten.silu_backward(torch.bmm(from_grid.mT, upstream), values)
+            values = silu_backward(torch.bmm(from_grid.mT, upstream), values)
             torch.bmm(to_grid.mT, values, out=part)
 
     def _degrees(self, x: Tensor) -> Iterator[tuple[int, slice, int]]:

@@ -26,6 +26,7 @@ from torch.nn.functional import pad, silu
 from fairchem_hdgnn.escn.block_products import Activation, BlockProducts, Weights
 from fairchem_hdgnn.escn.geometry import Geometry, Rotations
 from fairchem_hdgnn.nn.edge_blocks import Block
+from fairchem_hdgnn.nn.silu import silu_backward
 from fairchem_hdgnn.nn.so2 import SO2Convolution
 from fairchem_hdgnn.so3.layout import num_coefficients
 
@@ -119,7 +120,7 @@ class _BlockwiseMessage(torch.autograd.Function):
                 upstream = torch.bmm(_rows_of_atoms(products.rotations, block), gradient[block.nodes])
                 products.activate_backward(y, upstream.view(y.shape))
                 scales_gradient = products.gate_backward(hidden, scales, products.outer_backward(gated, y, total))
-                unscaled_gradient = torch.ops.aten.silu_backward(scales_gradient, unscaled)
+                unscaled_gradient = silu_backward(scales_gradient, unscaled)
                 features_gradient[edges] = products.unscaled_backward(features[edges], unscaled_gradient, total)
                 # Each slot's hidden values are needed once, and V x of an atom in one block only, so that their
                 # gradients take their places.

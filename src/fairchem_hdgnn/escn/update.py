@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, pad, silu
 
 from fairchem_hdgnn.escn.config import ESCNConfig, Implementation
+from fairchem_hdgnn.nn.silu import silu_backward
 from fairchem_hdgnn.so3.grid import S2Grid
 
 NODES_PER_CHUNK = 64
@@ -75,7 +76,7 @@ class _PointwiseNetwork(torch.autograd.Function):
         for chunk, upstream in zip(mixed.split(NODES_PER_CHUNK), gradient.split(NODES_PER_CHUNK)):
             first = to_grid @ chunk
             first_active = silu(first)
-            second_gradient = torch.ops.aten.silu_backward(from_grid.T @ upstream, linear(first_active, weight))
+            second_gradient = silu_backward(from_grid.T @ upstream, linear(first_active, weight))
             weight_gradient += second_gradient.flatten(0, 1).T @ first_active.flatten(0, 1)
-            chunks.append(to_grid.T @ torch.ops.aten.silu_backward(second_gradient @ weight, first))
+            chunks.append(to_grid.T @ silu_backward(second_gradient @ weight, first))
         return torch.cat(chunks), None, None, weight_gradient.to(weight.dtype)

@@ -11,6 +11,7 @@ from torch.nn.functional import silu
 
 from fairchem_hdgnn.hdgnn.evaluations import Evaluation, Group, Role
 from fairchem_hdgnn.hdgnn.neural_weights import NeuralMatrices, NeuralWeights
+from fairchem_hdgnn.nn.silu import silu_backward, silu_into
 
 if TYPE_CHECKING:
     from fairchem_hdgnn.hdgnn.edge_gates import NeuralGates
@@ -133,7 +134,7 @@ class NeuralChunk:
                 results.append(result)
             if activates and keep:
                 buffer = plan.workspace.take("result", result[:0], *result.shape)
-                value = torch.ops.aten.silu.out(result, out=buffer)
+                value = silu_into(result, out=buffer)
             out.addcmul_(self._rows(value), factor)
         if keep:
             self.kept = Kept(before, results)
@@ -163,8 +164,8 @@ class NeuralChunk:
             value = result
             if plan.message.output_activation:
                 value = plan.workspace.take("activated", like, *size)
-                torch.ops.aten.silu.out(result, out=value)
-                torch.ops.aten.silu_backward.grad_input(grad_result, result, grad_input=grad_result)
+                silu_into(result, out=value)
+                silu_backward(grad_result, result, out=grad_result)
             product = plan.workspace.take("product", grad_rows[:0], *size)
             grad_factor = torch.mul(grad_rows, self._rows(value), out=self._rows(product)).sum(1)
             for term in group.terms:
@@ -176,7 +177,7 @@ class NeuralChunk:
         for index, evaluation in enumerate(plan.evaluations.hidden):
             grad = grad_hidden[index]
             grad_c[evaluation.uses_pair_features].addcmul_(grad, activated[index])
-            grad_before = torch.ops.aten.silu_backward(grad * self._c(evaluation), before[index])
+            grad_before = silu_backward(grad * self._c(evaluation), before[index])
             self._backward_first(evaluation, grad_before, rotated, grad_rotated, grad_projections, grad_weights)
         self._backward_rotation(grad_rotated, grad_x)
         return [grad_attention, grad_c[False], grad_c[True]]

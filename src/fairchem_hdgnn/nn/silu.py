@@ -1,0 +1,31 @@
+"""SiLU and its derivative for code that writes its own backward pass, in place where asked.
+
+torch keeps both as operations below its documented interface; where one is missing, the formula takes its place.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_SILU_OUT = getattr(getattr(torch.ops.aten, "silu", None), "out", None)
+_BACKWARD = getattr(torch.ops.aten, "silu_backward", None)
+
+
+def silu_into(x: Float[Tensor, "..."], out: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """``silu(x)``, written into ``out`` (which may be ``x``) and returned."""
+    if _SILU_OUT is None:
+        return out.copy_(x * torch.sigmoid(x))
+    return _SILU_OUT(x, out=out)
+
+
+def silu_backward(
+    grad: Float[Tensor, "..."], x: Float[Tensor, "..."], out: Float[Tensor, "..."] | None = None
+) -> Float[Tensor, "..."]:
+    """``grad * silu'(x)``, written into ``out`` (which may be ``grad``) where given."""
+    if _BACKWARD is None:
+        gate = torch.sigmoid(x)
+        value = grad * gate * (1 + x * (1 - gate))
+        return value if out is None else out.copy_(value)
+    return _BACKWARD(grad, x) if out is None else _BACKWARD.grad_input(grad, x, grad_input=out)
