@@ -1,0 +1,82 @@
+"""What is said of a name that only the real package has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+
+MISSING = frozenset(
+    {
+        "add",
+        "add_",
+        "add_nnz",
+        "add_nnz_",
+        "coalesce",
+        "eye",
+        "fill_diag",
+        "from_scipy",
+        "from_torch_sparse",
+        "get_diag",
+        "index_select",
+        "index_select_nnz",
+        "masked_select",
+        "masked_select_nnz",
+        "matmul",
+        "max",
+        "mean",
+        "min",
+        "mul",
+        "mul_",
+        "mul_nnz",
+        "mul_nnz_",
+        "narrow",
+        "partition",
+        "permute",
+        "random_walk",
+        "remove_diag",
+        "reverse_cuthill_mckee",
+        "saint_subgraph",
+        "sample",
+        "sample_adj",
+        "select",
+        "set_diag",
+        "spadd",
+        "spmm",
+        "spspmm",
+        "sum",
+        "t",
+        "to_scipy",
+        "to_torch_sparse",
+        "transpose",
+    }
+)
+"""Functions of the real package that this stand-in leaves out."""
+
+
+def left_out(what: str) -> str:
+    """One line that says how to get what this stand-in leaves out."""
+    major, minor = torch.__version__.split(".")[:2]
+    build = "cu" + torch.version.cuda.replace(".", "") if torch.version.cuda else "cpu"
+    return (
+        f"{what} is not in this stand-in; install the real package: pip install --force-reinstall --no-deps "
+        f"torch-sparse -f https://data.pyg.org/whl/torch-{major}.{minor}.0+{build}.html"
+    )
+
+
+def missing(name: str) -> Callable[..., NoReturn]:
+    """What stands for ``torch_sparse.<name>``: a function that raises, so that others can import it.
+
+    Raises:
+        AttributeError: the real package has no such function either.
+    """
+    what = f"torch_sparse.{name}"
+    if name not in MISSING:
+        raise AttributeError(left_out(what))
+
+    def function(*args: Any, **kwargs: Any) -> NoReturn:
+        raise NotImplementedError(left_out(what))
+
+    function.__name__ = function.__qualname__ = name
+    return function
