@@ -84,5 +84,5 @@ def test_the_attacks_work_on_torch_alone(attack: str, tmp_path: Path) -> None:
     """Otherwise the tests above show nothing."""
     path, marker = tmp_path / "checkpoint.pt", tmp_path / "ran"
     path.write_bytes(ATTACKS[attack][0](marker))
-    torch.load(path, weights_only=attack.startswith("a TorchScript"))
+    torch.load(path, weights_only=attack.startswith("a TorchScript") and torch.__version__ < (2, 6))
     assert marker.exists()

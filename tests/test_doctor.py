@@ -7,36 +7,78 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.commands import doctor
 from fairchem_hdgnn.integration import environment
-from fairchem_hdgnn.integration.environment import Finding, State, _package, _why_no_short_name, findings
+from fairchem_hdgnn.integration.environment import Finding, State, _package, _scatter, _why_no_short_name, findings
 
 
 def test_this_installation_is_whole(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for subject in ("Python", "fairchem-core", "scipy", "torch-scatter", "name: fairchem_hdgnn.HDGNN", "name: hdgnn"):
+    for subject in (
+        "Python",
+        "fairchem-core",
+        "scipy",
+        "torch-scatter",
+        "torch-sparse",
+        "name: fairchem_hdgnn.HDGNN",
+        "name: hdgnn",
+    ):
         assert any(subject in line and " ok " in line for line in lines), subject
     assert any("GPU" in line for line in lines)
 
 
-def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def version_of(monkeypatch: pytest.MonkeyPatch, name: str, version: str | None) -> None:
+    """Let a package seem to be installed in this version, or not at all."""
     real = metadata.version
 
-    def version(name: str) -> str:
-        if name == "torch-scatter":
-            raise metadata.PackageNotFoundError(name)
-        return real(name)
+    def pretended(asked: str) -> str:
+        if asked != name:
+            return real(asked)
+        if version is None:
+            raise metadata.PackageNotFoundError(asked)
+        return version
 
-    monkeypatch.setattr(metadata, "version", version)
-    finding = _package(Requirement("torch-scatter"))
+    monkeypatch.setattr(metadata, "version", pretended)
+
+
+def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    version_of(monkeypatch, "fairchem-core", None)
+    finding = _package(Requirement("fairchem-core==1.10.*"))
+    assert finding == Finding(
+        "fairchem-core", State.BROKEN, "not installed", 'pip install --no-deps "fairchem-core==1.10.*"'
+    )
+
+
+@pytest.mark.parametrize("clone", [True, False], ids=["from a clone", "from a wheel"])
+def test_missing_scatter(clone: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A clone has the stand-in at hand; without one, PyG has wheels for this torch."""
+    version_of(monkeypatch, "torch-scatter", None)
+    if not clone:
+        monkeypatch.setattr(environment, "__file__", str(tmp_path / "site" / "fairchem_hdgnn" / "a" / "b.py"))
+    finding = _scatter("torch-scatter")
     assert finding.state is State.BROKEN
-    assert finding.detail == "not installed"
-    assert "--no-build-isolation" in finding.remedy
-    assert "torch-2.4.0+cu" in finding.remedy or "torch-2.4.0+cpu" in finding.remedy
+    assert finding.detail == "not installed, and fairchem-core imports it"
+    minor = ".".join(torch.__version__.split(".")[:2])
+    expected = (
+        "packaging/torch-scatter"
+        if clone
+        else f"--only-binary=:all: torch-scatter -f https://data.pyg.org/whl/torch-{minor}.0+"
+    )
+    assert expected in finding.remedy
+
+
+def test_standin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    version_of(monkeypatch, "torch-scatter", "2.1.2+standin")
+    finding = _scatter("torch-scatter")
+    assert finding.state is State.OK
+    assert finding.detail == "2.1.2+standin, this project's stand-in in plain torch"
+    version_of(monkeypatch, "torch-sparse", "0.6.18")
+    assert _scatter("torch-sparse").detail == "0.6.18"
 
 
 def test_scipy_that_lost_sph_harm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +94,8 @@ def test_extension_built_for_another_torch(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError(f"{name}/_scatter_cuda.so: undefined symbol: _ZN5torch3jit17parseSchemaOrNameE")
 
     monkeypatch.setattr(importlib, "import_module", fail)
-    finding = _package(Requirement("torch-sparse"))
+    version_of(monkeypatch, "torch-sparse", "0.6.18")
+    finding = _scatter("torch-sparse")
     assert finding.state is State.BROKEN
     assert "but import fails: OSError: torch_sparse/_scatter_cuda.so: undefined symbol" in finding.detail
     assert "--force-reinstall" in finding.remedy

@@ -42,6 +42,7 @@ def _outputs_and_gradients(model: ESCNNetwork, graph: Clusters, autocast: bool =
     weights = torch.linspace(-1, 1, output["forces"].numel()).view_as(output["forces"])
     (output["energy"].sum() + (weights * output["forces"]).sum()).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    output = {name: value.detach() for name, value in output.items()}
     return {**output, **{name: grad for name, grad in gradients.items() if grad is not None}}
 
 

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import install  # noqa: E402
+from lines import LINES, Line, find_line, text  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +134,7 @@ except ImportError as error:
     assert "Warning" not in done.stderr
 
 
-# Pins.
-
-
-EXTRAS = ["", "qm9", "test", "vesin"]
+# What is to be installed.
 
 
 def environment(python: str, extra: str = "") -> dict[str, str]:
@@ -146,32 +144,65 @@ def environment(python: str, extra: str = "") -> dict[str, str]:
         "python_full_version": f"{python}.0",
         "sys_platform": "linux",
         "platform_machine": "x86_64",
+        "platform_python_implementation": "CPython",
         "extra": extra,
     }
 
 
-def pins(python: str) -> dict[str, str]:
-    """Pinned version of each package on one version of Python."""
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    requirements = [Requirement(line) for line in lines]
-    assert all(requirement.url is None for requirement in requirements)
-    valid = [r for r in requirements if r.marker is None or r.marker.evaluate(environment(python))]
+def requirements(name: str) -> dict[str, Requirement]:
+    """What a package's metadata ask for without extras."""
+    found = map(Requirement, metadata.requires(name) or [])
+    return {canonicalize_name(r.name): r for r in found if r.marker is None or r.marker.evaluate({"extra": ""})}
+
+
+def listed() -> dict[str, Requirement]:
+    """``requirements.txt``."""
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+    return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, lines)}
+
+
+def test_requirements_are_those_of_both_packages() -> None:
+    """Less fairchem-core itself, and its upper bounds on torch and numpy."""
+    ours, fairchems = requirements("fairchem-hdgnn"), requirements("fairchem-core")
+    assert set(listed()) == {*ours, *fairchems} - {"fairchem-core"}
+    for name, requirement in listed().items():
+        specifier = ours[name].specifier if name in ours else fairchems[name].specifier
+        if name == "e3nn":
+            assert ours[name].specifier == fairchems[name].specifier
+        assert requirement.specifier == specifier, name
+    assert str(listed()["torch"].specifier) == ">=2.4"
+    assert str(ours["fairchem-core"].specifier) == "==1.10.*"
+    assert not {"torch-scatter", "torch-sparse"} & set(listed()), "pip would compile them"
+
+
+def pins(line: Line, python: str) -> dict[str, str]:
+    """Pinned version of each package beside one torch on one version of Python."""
+    lines = [text for text in line.constraints.read_text().splitlines() if not text.startswith("#")]
+    found = [Requirement(text) for text in lines]
+    assert all(requirement.url is None for requirement in found)
+    valid = [r for r in found if r.marker is None or r.marker.evaluate(environment(python))]
     names = [canonicalize_name(requirement.name) for requirement in valid]
     assert len(names) == len(set(names))
     assert all(re.fullmatch(r"==[\w.]+", str(requirement.specifier)) for requirement in valid)
     return {name: str(requirement.specifier)[2:] for name, requirement in zip(names, valid)}
 
 
-@pytest.mark.parametrize("python", ["3.9", "3.10", "3.11", "3.12"])
-def test_constraints_pin_every_requirement(python: str) -> None:
-    pinned = pins(python)
-    requirements = [Requirement(line) for line in metadata.requires("fairchem-hdgnn") or []]
-    assert set(metadata.metadata("fairchem-hdgnn").get_all("Provides-Extra")) == {*EXTRAS} - {""}
-    for requirement in requirements:
-        if requirement.marker is None or any(requirement.marker.evaluate(environment(python, e)) for e in EXTRAS):
-            name = canonicalize_name(requirement.name)
-            assert requirement.specifier.contains(pinned[name]), requirement
-    assert pinned["torch"] == "2.4.1"
+PYTHONS = [(line, (3, minor)) for line in LINES for minor in range(9, 14) if line.runs_on((3, minor))]
+
+
+@pytest.mark.parametrize("line, python", PYTHONS, ids=[f"torch {line.name}, 3.{python[1]}" for line, python in PYTHONS])
+def test_constraints_pin_every_requirement(line: Line, python: tuple[int, int]) -> None:
+    pinned = pins(line, text(python))
+    extras = [Requirement(requirement) for requirement in metadata.requires("fairchem-hdgnn") or []]
+    asked = [r for r in extras if r.marker and any(r.marker.evaluate(environment(text(python), e)) for e in EXTRAS)]
+    assert set(metadata.metadata("fairchem-hdgnn").get_all("Provides-Extra")) == set(EXTRAS)
+    for requirement in [*listed().values(), *asked]:
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+    assert pinned["torch"] == line.torch
+    assert pinned["fairchem-core"] == "1.10.0"
+
+
+EXTRAS = ["qm9", "vesin"]
 
 
 def test_one_version() -> None:
@@ -184,14 +215,63 @@ def test_one_version() -> None:
 # The installer.
 
 
-def test_install_refuses_other_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "version_info", (3, 13, 1))
-    with pytest.raises(SystemExit, match=r"Python 3.9 to 3.12, this is 3.13; name one: make PYTHON=python3.11"):
+@pytest.mark.parametrize(
+    "python, name, torch",
+    [((3, 9), "", "2.7.1"), ((3, 10), "", "2.7.1"), ((3, 11), "", LINES[-1].torch), ((3, 11), "2.4", "2.4.1")],
+)
+def test_newest_torch_for_a_python(python: tuple[int, int], name: str, torch: str) -> None:
+    assert find_line(python, name).torch == torch
+
+
+@pytest.mark.parametrize("python, name", [((3, 8), ""), ((3, 13), "2.4"), ((3, 11), "2.3")])
+def test_installer_names_the_tested_lines(python: tuple[int, int], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (*python, 1))
+    monkeypatch.setenv("TORCH", name)
+    with pytest.raises(SystemExit) as error:
         install.main()
+    asked = f"torch {name} on Python {text(python)}" if name else f"Python {text(python)}"
+    assert str(error.value).startswith(
+        f"install: {asked} is not among the tested lines of torch: 2.4 (Python 3.9 to 3.12)"
+    )
+    assert str(error.value).endswith("name another: make PYTHON=python3.11")
+
+
+class Pip(install.Environment):
+    """An environment in which ``pip install`` fails or succeeds as told, and scripts too."""
+
+    def __init__(self, *, wheels: bool, works: bool) -> None:
+        super().__init__(Path(sys.prefix))
+        self.python = Path(sys.executable)
+        self.calls: list[tuple[str, ...]] = []
+        self._wheels, self._works = wheels, works
+
+    def _pip(self, *arguments: str, quiet: bool = False) -> bool:
+        self.calls.append(arguments)
+        return self._wheels or "--only-binary=:all:" not in arguments
+
+    def succeeds(self, script: str) -> bool:
+        return self._works
+
+
+@pytest.mark.parametrize("wheels, works", [(False, False), (True, False), (True, True)])
+def test_standins_where_no_wheel_works(wheels: bool, works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "pyg_wheels", lambda environment: [])
+    environment = Pip(wheels=wheels, works=works)
+    install.install_scatter(environment, LINES[0], compile_=False)
+    tried, *rest = environment.calls
+    assert "--only-binary=:all:" in tried, "nothing is compiled"
+    assert set(install.SCATTER) <= set(tried)
+    assert [set(install.STANDINS) <= set(call) for call in rest] == ([] if works else [True])
+
+
+def test_compiles_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = Pip(wheels=False, works=False)
+    install.install_scatter(environment, LINES[0], compile_=True)
+    [call] = environment.calls
+    assert {"--no-binary=:all:", *install.SCATTER} <= set(call)
 
 
 def test_wheels_of_unreachable_index_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "PYTHON", Path(sys.executable))
     asked = []
 
     def refuse(address: str, timeout: float) -> None:
@@ -199,13 +279,30 @@ def test_wheels_of_unreachable_index_are_not_used(monkeypatch: pytest.MonkeyPatc
         raise urllib.error.URLError("no route")
 
     monkeypatch.setattr(install.urllib.request, "urlopen", refuse)
-    assert install.pyg_wheels() == ""
+    assert install.pyg_wheels(Pip(wheels=False, works=False)) == []
     [(address, timeout)] = asked
-    assert re.search(r"torch-2\.4\.0\+(cpu|cu\d+)\.html$", address)
+    assert re.search(r"torch-2\.\d+\.0\+(cpu|cu\d+)\.html$", address)
     assert timeout <= 5
 
 
-def test_failed_pip_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "PYTHON", Path("false"))
-    with pytest.raises(SystemExit, match=r"pip install torch` failed.*apt-get install build-essential"):
-        install.pip("torch")
+def test_download_is_announced_and_a_small_disk_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(install.shutil, "which", lambda name: None)
+    install.announce(LINES[-1], cpu=False)
+    printed = capsys.readouterr().out
+    assert f"torch {LINES[-1].torch} with CUDA" in printed
+    assert "Downloads 3.4 GB: about 5 min at 100 Mbit/s" in printed
+    assert "`make install CPU=1` downloads 0.6 GB" in printed
+    disk_usage = shutil.disk_usage(ROOT)._replace(free=5 * 10**9)
+    monkeypatch.setattr(install.shutil, "disk_usage", lambda path: disk_usage)
+    with pytest.raises(SystemExit, match=r"has 5.0 GB of free disk space; this needs about 10 GB"):
+        install.announce(LINES[-1], cpu=False)
+    install.announce(LINES[-1], cpu=True)
+
+
+def test_failed_pip_names_the_remedy(tmp_path: Path) -> None:
+    failing = install.Environment(tmp_path)
+    failing.python = Path("false")
+    with pytest.raises(SystemExit, match=r"pip install torch` failed, see above; run make again"):
+        failing.pip("torch", line=LINES[0])

@@ -1,98 +1,187 @@
-"""Make ``.venv`` and install the project into it, in the order that its compiled dependencies need.
+"""Make ``.venv`` and install the project into it: fairchem-core 1.10 beside a torch that it was not released for.
 
-``torch-scatter`` and ``torch-sparse`` import torch while they are built, so torch comes first. They are taken as wheels
-where pip can find any (PyG's index for this torch, or a folder named in ``PIP_FIND_LINKS``), else built from source.
-Versions come from ``constraints.txt``. Safe to run again: pip skips what is there.
+fairchem-core's own metadata asks for torch 2.4, numpy 1 and Python up to 3.12. It runs on later ones, so what it needs
+is installed from ``requirements.txt``, pinned by a file in ``constraints/``, and it comes last, without its
+dependencies. It imports torch-scatter and torch-sparse. Where there are wheels of them for the installed torch, those
+are taken; else the stand-ins in ``packaging/``, in plain torch. Nothing is compiled unless asked. Safe to run again.
+
+Environment variables, which ``make install NAME=VALUE`` sets:
+
+- ``TORCH=2.7``: another line of torch than the newest for this Python.
+- ``CPU=1``: torch's build without CUDA, a tenth of the download.
+- ``COMPILE=1``: build torch-scatter and torch-sparse from source, about 20 minutes on 2 cores.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
-import venv
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-ENVIRONMENT = ROOT / ".venv"
-PYTHON = ENVIRONMENT / "bin" / "python"
-COMPILED = ["torch-scatter", "torch-sparse"]
+from lines import ROOT, Line, find_line
+
+SCATTER = ("torch-scatter==2.1.2", "torch-sparse==0.6.18")
+STANDINS = ("packaging/torch-scatter", "packaging/torch-sparse")
+FAIRCHEM = "fairchem-core==1.10.0"
 PYG_INDEX = "https://data.pyg.org/whl/torch-{torch}+{platform}.html"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PROBE_SECONDS = 3
+CPU_GB, OTHER_GB = 0.2, 0.4
+"""Downloads of torch without CUDA, and of everything else, GB."""
+
+WORKS = """
+import torch, torch_scatter, torch_sparse
+assert torch_scatter.scatter(torch.ones(3), torch.tensor([0, 1, 1]), dim=0).tolist() == [1, 2]
+row = torch.tensor([1, 0])
+assert torch_sparse.SparseTensor(row=row, col=row, sparse_sizes=(2, 2)).storage.row().tolist() == [0, 1]
+"""
+
+
+class Environment:
+    """A virtual environment that the project is installed into.
+
+    Args:
+        folder: Where it is or will be.
+        python: The Python that makes it.
+    """
+
+    def __init__(self, folder: Path, python: str = sys.executable) -> None:
+        self.folder = folder
+        self.python = folder / "bin" / "python"
+        self._maker = python
+
+    def make(self) -> None:
+        """Make it unless it works already.
+
+        Raises:
+            SystemExit: this Python cannot.
+        """
+        if self.succeeds("import pip"):
+            return
+        script = f"import venv; venv.create({str(self.folder)!r}, with_pip=True, symlinks=True, clear=True)"
+        if subprocess.run([self._maker, "-c", script], check=False).returncode:
+            sys.exit("install: this Python cannot make virtual environments; on Debian: apt-get install python3-venv")
+
+    def pip(self, *arguments: str, line: Line, remedy: str = "run make again") -> None:
+        """Run ``pip install`` in it, under the constraints of a line of torch.
+
+        Raises:
+            SystemExit: pip failed; with what to do.
+        """
+        if not self._pip(*arguments, "-c", str(line.constraints)):
+            sys.exit(f"install: `pip install {' '.join(arguments)}` failed, see above; {remedy}")
+
+    def tries_pip(self, *arguments: str) -> bool:
+        """Run ``pip install`` in it; whether that succeeded. What pip says of a failure is left out."""
+        return self._pip(*arguments, quiet=True)
+
+    def _pip(self, *arguments: str, quiet: bool = False) -> bool:
+        # Compiling every module of torch takes longer than compiling those that are used, when they are used first.
+        command = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile", *arguments]
+        output = subprocess.DEVNULL if quiet else None
+        environment = {"MAX_JOBS": "2", **os.environ}
+        return not subprocess.run(
+            command, env=environment, stdout=output, stderr=output, check=False, cwd=ROOT
+        ).returncode
+
+    def succeeds(self, script: str) -> bool:
+        """Whether a Python script runs in it without an error."""
+        if not self.python.exists():
+            return False
+        command = [str(self.python), "-W", "ignore", "-c", script]
+        return not subprocess.run(command, capture_output=True, check=False, cwd=ROOT).returncode
+
+    def answer(self, script: str) -> str:
+        """What a Python script prints in it."""
+        command = [str(self.python), "-W", "ignore", "-c", script]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
 
 
 def main() -> None:
-    """Install everything, or exit with one line that says what to do."""
-    if not (3, 9) <= sys.version_info[:2] <= (3, 12):
-        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        sys.exit(f"install: torch 2.4 runs on Python 3.9 to 3.12, this is {version}; name one: make PYTHON=python3.11")
-    os.chdir(ROOT)
-    make_environment()
-    step("torch", "the largest download, about 2.5 GB with its CUDA libraries on Linux")
-    pip("pip", "setuptools", "wheel", "hatchling", "editables", "numpy", "torch")
-    step(" and ".join(COMPILED), "as wheels where they can be had, else compiled: about 10 minutes on 2 cores")
-    install_compiled()
-    step("fairchem-hdgnn", "editable, with fairchem-core and what the tests need")
-    pip("--no-build-isolation", "--editable", ".[test]")
-
-
-def make_environment() -> None:
-    """Make ``.venv`` unless it works already."""
-    if PYTHON.exists() and succeeds("-c", "import pip"):
-        return
+    """Install everything into ``.venv``, or exit with one line that says what to do."""
     try:
-        venv.create(ENVIRONMENT, with_pip=True, symlinks=True)
-    except subprocess.CalledProcessError:
-        sys.exit("install: this Python cannot make virtual environments; on Debian: apt-get install python3-venv")
+        line = find_line(sys.version_info[:2], os.environ.get("TORCH", ""))
+    except ValueError as error:
+        sys.exit(f"install: {error}; name another: make PYTHON=python3.11")
+    environment = Environment(ROOT / ".venv")
+    for mark in environment.folder.glob(".installed*"):
+        mark.unlink()
+    install(environment, line, cpu=bool(os.environ.get("CPU")), compile_=bool(os.environ.get("COMPILE")))
 
 
-def install_compiled() -> None:
-    """Install torch's compiled extensions, as wheels if there are any that work with the installed torch."""
-    links = [os.environ.get("PIP_FIND_LINKS", ""), pyg_wheels()]
-    pip("--no-build-isolation", *COMPILED, find_links=" ".join(filter(None, links)))
-    modules = ", ".join(name.replace("-", "_") for name in COMPILED)
-    if not succeeds("-c", f"import {modules}"):
-        step("the same from source", "the wheels found were built for another torch or C library")
-        pip("--no-build-isolation", "--no-cache-dir", "--force-reinstall", "--no-deps", "--no-binary=:all:", *COMPILED)
+def install(environment: Environment, line: Line, *, cpu: bool = False, compile_: bool = False) -> None:
+    """Install everything into an environment.
+
+    Args:
+        environment: Made if it is not there.
+        line: The torch to install.
+        cpu: Take torch's build without CUDA.
+        compile_: Build torch-scatter and torch-sparse from source.
+    """
+    announce(line, cpu=cpu)
+    environment.make()
+    step("pip and what builds the packages of this repository")
+    environment.pip("--upgrade", "pip>=25.1", "setuptools", "wheel", "hatchling", "editables", line=line)
+    step(f"torch {line.torch}")
+    index = ["--index-url", CPU_INDEX] if cpu else []
+    environment.pip(f"torch=={line.torch}", *index, line=line)
+    step("what fairchem-core and this package need, and the tests")
+    environment.pip("-r", "requirements.txt", "--group", "test", line=line)
+    step("torch-scatter and torch-sparse")
+    install_scatter(environment, line, compile_=compile_)
+    step("fairchem-core 1.10 and this package")
+    last = ["--no-deps", "--no-build-isolation", "--ignore-requires-python"]
+    environment.pip(*last, FAIRCHEM, "--editable", ".", line=line)
 
 
-def pyg_wheels() -> str:
-    """Address of PyG's wheels for the installed torch; empty when it does not answer."""
-    query = "import torch; print(torch.__version__)"
-    version = subprocess.run([PYTHON, "-c", query], check=True, capture_output=True, text=True).stdout.strip()
-    release, _, platform = version.partition("+")
+def announce(line: Line, *, cpu: bool) -> None:
+    """Say what will be downloaded and how long that may take; refuse a disk that is too small."""
+    size = (CPU_GB if cpu else line.cuda_gb) + OTHER_GB
+    minutes = size * 8000 / 100 / 60
+    kind = "without CUDA" if cpu else "with CUDA"
+    print(f"Installing torch {line.torch} {kind}, fairchem-core 1.10 and about 100 packages into .venv.")
+    print(f"Downloads {size:.1f} GB: about {minutes:.0f} min at 100 Mbit/s, then 1 to 2 min to unpack.")
+    if not cpu and shutil.which("nvidia-smi") is None:
+        print(f"No NVIDIA driver here: `make install CPU=1` downloads {CPU_GB + OTHER_GB:.1f} GB.")
+    needed, free = 3 * size, shutil.disk_usage(ROOT).free / 1e9
+    if free < needed:
+        sys.exit(f"install: {ROOT} has {free:.1f} GB of free disk space; this needs about {needed:.0f} GB")
+
+
+def install_scatter(environment: Environment, line: Line, *, compile_: bool) -> None:
+    """Install torch-scatter and torch-sparse: compiled here if asked, else as wheels, else the stand-ins."""
+    if compile_:
+        source = ["--no-build-isolation", "--no-cache-dir", "--force-reinstall", "--no-deps", "--no-binary=:all:"]
+        remedy = "if a compiler or Python.h is missing, on Debian: apt-get install build-essential python3-dev"
+        environment.pip(*source, *SCATTER, line=line, remedy=remedy)
+        return
+    links = [argument for page in pyg_wheels(environment) for argument in ("--find-links", page)]
+    wheels = environment.tries_pip("--only-binary=:all:", "--no-deps", *links, *SCATTER)
+    if wheels and environment.succeeds(WORKS):
+        return
+    print("No wheels of them for this torch here: taking the stand-ins in packaging/, which are plain torch.")
+    environment.pip("--no-deps", "--no-build-isolation", "--force-reinstall", *STANDINS, line=line)
+
+
+def pyg_wheels(environment: Environment) -> list[str]:
+    """PyG's page of wheels for the installed torch; empty when it does not answer."""
+    release, _, platform = environment.answer("import torch; print(torch.__version__)").partition("+")
     # One set of wheels serves every patch release, and is listed under the first.
     minor = ".".join(release.split(".")[:2])
     address = PYG_INDEX.format(torch=f"{minor}.0", platform=platform or "cpu")
     try:
         with urllib.request.urlopen(address, timeout=PROBE_SECONDS):
-            return address
+            return [address]
     except OSError:
-        return ""
+        return []
 
 
-def pip(*arguments: str, find_links: str | None = None) -> None:
-    """Run ``pip install`` in the environment, under the constraints."""
-    environment = {"MAX_JOBS": "2", **os.environ}
-    if find_links:
-        environment["PIP_FIND_LINKS"] = find_links
-    command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "-c", "constraints.txt", *arguments]
-    if subprocess.run(command, env=environment, check=False).returncode:
-        sys.exit(
-            f"install: `pip install {' '.join(arguments)}` failed, see above; if a compiler or Python.h is missing, "
-            "on Debian: apt-get install build-essential python3-dev; then run make again"
-        )
-
-
-def succeeds(*arguments: str) -> bool:
-    """Whether the environment's Python runs with these arguments and exits with 0."""
-    return subprocess.run([PYTHON, *arguments], check=False, capture_output=True).returncode == 0
-
-
-def step(what: str, remark: str) -> None:
+def step(what: str) -> None:
     """Say what is installed next."""
-    print(f"\n== {what} ({remark})", flush=True)
+    print(f"\n== {what}", flush=True)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,6 @@ class WorkCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         # Weights that oneDNN has reordered for itself have no storage, and do not exist on a GPU.
-        # Weights that oneDNN has reordered for itself have no storage, and do not exist on a GPU.
         inputs = [tensor for tensor in _tensors([args, kwargs]) if not tensor.is_mkldnn]
         outputs = [tensor for tensor in _tensors(result) if not tensor.is_mkldnn]
         if outputs and not func.is_view:

@@ -21,7 +21,12 @@ DISTRIBUTION = "fairchem-hdgnn"
 MODULES = {"pyyaml": "yaml", "fairchem-core": "fairchem.core"}
 """Import names of the requirements whose import name is not their own with underscores."""
 
-COMPILED = {"torch-scatter", "torch-sparse"}
+SCATTER = ("torch-scatter", "torch-sparse")
+"""What fairchem-core 1.10 imports and does not require."""
+
+STANDIN = "standin"
+"""Local version of the packages in plain torch that this project's repository has in their place."""
+
 SHIM_FOLDER = "hdgnn"
 
 PROBE = """
@@ -59,6 +64,7 @@ def findings() -> Iterator[Finding]:
     yield _python()
     requirements = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
     packages = [_package(requirement) for requirement in requirements if requirement.marker is None]
+    packages += [_scatter(name) for name in SCATTER]
     yield from packages
     if all(package.state is State.OK for package in packages):
         yield from _plugin()
@@ -77,30 +83,53 @@ def _python() -> Finding:
 def _package(requirement: Requirement) -> Finding:
     """Whether a requirement is installed, in a version that fits, and can be imported."""
     name = requirement.name
-    remedy = f'pip install "{requirement}"'
+    # fairchem-core's own requirements would take torch back to 2.4.
+    without = "--no-deps " if name == "fairchem-core" else ""
+    remedy = f'pip install {without}"{requirement}"'
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, State.BROKEN, "not installed", _compiled_remedy() if name in COMPILED else remedy)
+        return Finding(name, State.BROKEN, "not installed", remedy)
     if not requirement.specifier.contains(version, prereleases=True):
         return Finding(name, State.BROKEN, f"{version}, needed: {requirement.specifier}", remedy)
+    return _imported(name, version, f"{remedy} --force-reinstall")
+
+
+def _scatter(name: str) -> Finding:
+    """Whether a package that fairchem imports is there, compiled or as the stand-in."""
+    remedy = _standin(name) or f"pip install --force-reinstall --no-deps --only-binary=:all: {name} -f {_pyg_wheels()}"
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name, State.BROKEN, "not installed, and fairchem-core imports it", remedy)
+    remark = ", this project's stand-in in plain torch" if version.endswith(f"+{STANDIN}") else ""
+    return _imported(name, f"{version}{remark}", remedy)
+
+
+def _imported(name: str, version: str, remedy: str) -> Finding:
     try:
         importlib.import_module(MODULES.get(name, name.replace("-", "_")))
     except Exception as error:  # an extension built for another torch raises OSError, numpy 2 AttributeError, ...
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        remedy = _compiled_remedy() if name in COMPILED else f"{remedy} --force-reinstall"
         return Finding(name, State.BROKEN, f"{version}, but import fails: {reason}", remedy)
     return Finding(name, State.OK, version)
 
 
-def _compiled_remedy() -> str:
+def _standin(name: str) -> str:
+    """What installs the stand-in from the clone that this package is installed from; empty if it is not."""
+    folder = Path(__file__).parents[3] / "packaging" / name
+    return f"pip install --force-reinstall --no-deps {folder}" if folder.is_dir() else ""
+
+
+def _pyg_wheels() -> str:
+    """Where compiled wheels for the installed torch are."""
     try:
-        release, _, variant = metadata.version("torch").partition("+")
-    except metadata.PackageNotFoundError:
-        return "install torch first"
+        import torch  # noqa: PLC0415  may be missing or broken
+    except Exception:
+        return "https://data.pyg.org/whl"
+    release, _, variant = torch.__version__.partition("+")
     minor = ".".join(release.split(".")[:2])
-    wheels = f"https://data.pyg.org/whl/torch-{minor}.0+{variant or 'cu121'}.html"
-    return f"pip install --force-reinstall --no-deps --no-build-isolation {' '.join(sorted(COMPILED))} -f {wheels}"
+    return f"https://data.pyg.org/whl/torch-{minor}.0+{variant or 'cpu'}.html"
 
 
 def _plugin() -> Iterator[Finding]:

@@ -1,0 +1,76 @@
+"""Pin the newest versions that fit together beside each torch into ``constraints/``; needs uv.
+
+``python tools/constraints.py`` writes all files, ``python tools/constraints.py 2.7`` one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import tomllib
+from lines import LINES, ROOT, Line, text
+from packaging.requirements import Requirement
+
+EXTRAS = ("qm9", "vesin")
+
+PROJECT = """
+[project]
+name = "pins"
+version = "0"
+requires-python = ">={oldest}"
+dependencies = {requirements}
+
+[tool.uv]
+environments = ["sys_platform == 'linux' and {pythons}"]
+"""
+
+
+def main(names: list[str]) -> None:
+    """Write the files of the lines named, or of all."""
+    for line in LINES:
+        if not names or line.name in names:
+            line.constraints.parent.mkdir(exist_ok=True)
+            line.constraints.write_text(pins(line))
+            print(line.constraints.relative_to(ROOT))
+
+
+def pins(line: Line) -> str:
+    """The content of a line's file: versions with markers for the Pythons that need another."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = [f"torch=={line.torch}", line.numpy, "wheel", "hatchling", "editables"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    wanted += [requirement for requirement in lines if requirement and not requirement.startswith("#")]
+    wanted += project["dependency-groups"]["test"]
+    wanted += [requirement for extra in EXTRAS for requirement in project["project"]["optional-dependencies"][extra]]
+    command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", text(line.oldest)]
+    command += ["--no-header", "--no-annotate", "--no-emit-index-url"]
+    pythons = f"python_version >= '{text(line.oldest)}' and python_version <= '{text(line.newest)}'"
+    with tempfile.TemporaryDirectory() as folder:
+        # Not in the project's own folder, whose overrides would outweigh the line's own torch.
+        asked = PROJECT.format(oldest=text(line.oldest), pythons=pythons, requirements=json.dumps(wanted))
+        Path(folder, "pyproject.toml").write_text(asked)
+        done = subprocess.run([*command, "pyproject.toml"], capture_output=True, text=True, check=False, cwd=folder)
+    if done.returncode:
+        sys.exit(f"constraints: no versions fit together for torch {line.torch}:\n{done.stderr}")
+    head = f"# torch {line.torch} on Linux, Python {text(line.oldest)} to {text(line.newest)}. By `make constraints`.\n"
+    return f"{head}fairchem-core==1.10.0\n" + "\n".join(map(shortened, done.stdout.splitlines())) + "\n"
+
+
+def shortened(pin: str) -> str:
+    """A pin without what holds for every line: that the platform is Linux, and the newest Python."""
+    requirement = Requirement(pin)
+    if requirement.marker is not None:
+        marker = str(requirement.marker).replace('"', "'")
+        for always in (r"sys_platform == 'linux'", r"python_full_version < '3\.1[34]'"):
+            marker = re.sub(rf" and {always}|{always} and |^{always}$", "", marker)
+        return f"{requirement.name}{requirement.specifier}" + (f" ; {marker}" if marker else "")
+    return pin
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,70 @@
+"""The versions of torch that the project is tested on, each with the Pythons that it runs on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+
+Python = tuple[int, int]
+
+
+class Line(NamedTuple):
+    """One release of torch; ``constraints/torch-X.Y.txt`` pins what is installed beside it.
+
+    Attributes:
+        torch: Version.
+        oldest: Oldest Python.
+        newest: Newest Python.
+        numpy: What the constraints file allows.
+        cuda_gb: Download of the CUDA build with its libraries, GB.
+    """
+
+    torch: str
+    oldest: Python
+    newest: Python
+    numpy: str
+    cuda_gb: float
+
+    @property
+    def name(self) -> str:
+        """``2.4`` of ``2.4.1``."""
+        return self.torch.rpartition(".")[0]
+
+    @property
+    def constraints(self) -> Path:
+        """The file of pins."""
+        return ROOT / "constraints" / f"torch-{self.name}.txt"
+
+    def runs_on(self, python: Python) -> bool:
+        """Whether this Python is one of those that the line is tested on."""
+        return self.oldest <= python <= self.newest
+
+
+LINES = (
+    Line("2.4.1", (3, 9), (3, 12), "numpy<2", 2.8),
+    Line("2.7.1", (3, 9), (3, 13), "numpy>=2", 3.0),
+    Line("2.15.0", (3, 11), (3, 13), "numpy>=2", 3.0),
+)
+"""Oldest first. The first is what fairchem-core 1.10 asks for itself; the last is what ``make`` takes."""
+
+
+def find_line(python: Python, name: str = "") -> Line:
+    """The line of this name, else the newest that runs on this Python.
+
+    Raises:
+        ValueError: there is no such line, or it does not run on this Python; the message names what there is.
+    """
+    version = ".".join(map(str, python))
+    fitting = [line for line in LINES if line.runs_on(python) and name in ("", line.name, line.torch)]
+    if fitting:
+        return fitting[-1]
+    known = ", ".join(f"{line.name} (Python {text(line.oldest)} to {text(line.newest)})" for line in LINES)
+    asked = f"torch {name} on Python {version}" if name else f"Python {version}"
+    raise ValueError(f"{asked} is not among the tested lines of torch: {known}")
+
+
+def text(python: Python) -> str:
+    """``3.11``."""
+    return ".".join(map(str, python))
