@@ -301,8 +301,26 @@ def test_download_is_announced_and_a_small_disk_refused(
     install.announce(LINES[-1], cpu=True)
 
 
+def test_uv_gets_the_indexes_that_pip_is_set_up_for() -> None:
+    settings = """\
+:env:.find-links='/a/wheels /b/wheels'
+:env:.disable-pip-version-check='1'
+global.index-url='https://mirror/simple'
+global.extra-index-url='https://one/simple\\nhttps://two/simple'
+install.trusted-host='mirror'
+"""
+    assert install.uv_settings(settings) == {
+        "UV_FIND_LINKS": "/a/wheels,/b/wheels",
+        "UV_DEFAULT_INDEX": "https://mirror/simple",
+        "UV_INDEX": "https://one/simple https://two/simple",
+        "UV_INSECURE_HOST": "mirror",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+    }
+    assert install.uv_settings("") == {}
+
+
 def test_failed_pip_names_the_remedy(tmp_path: Path) -> None:
     failing = install.Environment(tmp_path)
     failing.python = Path("false")
-    with pytest.raises(SystemExit, match=r"pip install torch` failed, see above; run make again"):
+    with pytest.raises(SystemExit, match=r"uv pip install torch` failed, see above; run make again"):
         failing.pip("torch", line=LINES[0])

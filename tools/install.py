@@ -5,6 +5,8 @@ is installed from ``requirements.txt``, pinned by a file in ``constraints/``, an
 dependencies. It imports torch-scatter and torch-sparse. Where there are wheels of them for the installed torch, those
 are taken; else the stand-ins in ``packaging/``, in plain torch. Nothing is compiled unless asked. Safe to run again.
 
+uv does the work, since it downloads and unpacks several packages at a time. It gets the indexes that pip is set up for.
+
 Environment variables, which ``make install NAME=VALUE`` sets:
 
 - ``TORCH=2.7``: another line of torch than the newest for this Python.
@@ -15,6 +17,7 @@ Environment variables, which ``make install NAME=VALUE`` sets:
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +30,15 @@ SCATTER = ("torch-scatter==2.1.2", "torch-sparse==0.6.18")
 STANDINS = ("packaging/torch-scatter", "packaging/torch-sparse")
 FAIRCHEM = "fairchem-core==1.10.0"
 PYG_INDEX = "https://data.pyg.org/whl/torch-{torch}+{platform}.html"
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+UV_NAMES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "trusted-host": "UV_INSECURE_HOST",
+    "cert": "SSL_CERT_FILE",
+}
+"""Settings of pip -> environment variables by which uv is told the same."""
+
 PROBE_SECONDS = 3
 CPU_GB, OTHER_GB = 0.2, 0.4
 """Downloads of torch without CUDA, and of everything else, GB."""
@@ -59,33 +70,38 @@ class Environment:
         Raises:
             SystemExit: this Python cannot.
         """
-        if self.succeeds("import pip"):
+        if self.succeeds("import pip, uv"):
             return
         script = f"import venv; venv.create({str(self.folder)!r}, with_pip=True, symlinks=True, clear=True)"
         if subprocess.run([self._maker, "-c", script], check=False).returncode:
             sys.exit("install: this Python cannot make virtual environments; on Debian: apt-get install python3-venv")
+        if subprocess.run([str(self.python), "-m", "pip", "install", "--quiet", "uv"], check=False).returncode:
+            sys.exit("install: `pip install uv` failed, see above; is there a network, or a mirror in pip's settings?")
 
     def pip(self, *arguments: str, line: Line, remedy: str = "run make again") -> None:
-        """Run ``pip install`` in it, under the constraints of a line of torch.
+        """Run ``uv pip install`` in it, under the constraints of a line of torch.
 
         Raises:
-            SystemExit: pip failed; with what to do.
+            SystemExit: it failed; with what to do.
         """
         if not self._pip(*arguments, "-c", str(line.constraints)):
-            sys.exit(f"install: `pip install {' '.join(arguments)}` failed, see above; {remedy}")
+            sys.exit(f"install: `uv pip install {' '.join(arguments)}` failed, see above; {remedy}")
 
     def tries_pip(self, *arguments: str) -> bool:
-        """Run ``pip install`` in it; whether that succeeded. What pip says of a failure is left out."""
+        """Run ``uv pip install`` in it; whether that succeeded. What it says of a failure is left out."""
         return self._pip(*arguments, quiet=True)
 
     def _pip(self, *arguments: str, quiet: bool = False) -> bool:
-        # Compiling every module of torch takes longer than compiling those that are used, when they are used first.
-        command = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile", *arguments]
+        command = [str(self.python), "-m", "uv", "pip", "install", "--python", str(self.python), *arguments]
+        environment = {"MAX_JOBS": "2", **uv_settings(self.pip_settings()), **os.environ}
         output = subprocess.DEVNULL if quiet else None
-        environment = {"MAX_JOBS": "2", **os.environ}
-        return not subprocess.run(
-            command, env=environment, stdout=output, stderr=output, check=False, cwd=ROOT
-        ).returncode
+        done = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False, cwd=ROOT)
+        return not done.returncode
+
+    def pip_settings(self) -> str:
+        """What pip is set up for here, by its files and the environment: lines such as ``global.index-url='...'``."""
+        command = [str(self.python), "-m", "pip", "config", "list"]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT).stdout
 
     def succeeds(self, script: str) -> bool:
         """Whether a Python script runs in it without an error."""
@@ -123,18 +139,13 @@ def install(environment: Environment, line: Line, *, cpu: bool = False, compile_
     """
     announce(line, cpu=cpu)
     environment.make()
-    step("pip and what builds the packages of this repository")
-    environment.pip("--upgrade", "pip>=25.1", "setuptools", "wheel", "hatchling", "editables", line=line)
-    step(f"torch {line.torch}")
-    index = ["--index-url", CPU_INDEX] if cpu else []
-    environment.pip(f"torch=={line.torch}", *index, line=line)
-    step("what fairchem-core and this package need, and the tests")
-    environment.pip("-r", "requirements.txt", "--group", "test", line=line)
+    step(f"torch {line.torch}, what fairchem-core and this package need, and the tests")
+    backend = ["--torch-backend", "cpu"] if cpu else []
+    environment.pip("-r", "requirements.txt", "--group", "test", *backend, line=line)
     step("torch-scatter and torch-sparse")
     install_scatter(environment, line, compile_=compile_)
     step("fairchem-core 1.10 and this package")
-    last = ["--no-deps", "--no-build-isolation", "--ignore-requires-python"]
-    environment.pip(*last, FAIRCHEM, "--editable", ".", line=line)
+    environment.pip("--no-deps", "--no-build-isolation", FAIRCHEM, "--editable", ".", line=line)
 
 
 def announce(line: Line, *, cpu: bool) -> None:
@@ -154,7 +165,7 @@ def announce(line: Line, *, cpu: bool) -> None:
 def install_scatter(environment: Environment, line: Line, *, compile_: bool) -> None:
     """Install torch-scatter and torch-sparse: compiled here if asked, else as wheels, else the stand-ins."""
     if compile_:
-        source = ["--no-build-isolation", "--no-cache-dir", "--force-reinstall", "--no-deps", "--no-binary=:all:"]
+        source = ["--no-build-isolation", "--no-cache", "--reinstall", "--no-deps", "--no-binary=:all:"]
         remedy = "if a compiler or Python.h is missing, on Debian: apt-get install build-essential python3-dev"
         environment.pip(*source, *SCATTER, line=line, remedy=remedy)
         return
@@ -163,7 +174,20 @@ def install_scatter(environment: Environment, line: Line, *, compile_: bool) -> 
     if wheels and environment.succeeds(WORKS):
         return
     print("No wheels of them for this torch here: taking the stand-ins in packaging/, which are plain torch.")
-    environment.pip("--no-deps", "--no-build-isolation", "--force-reinstall", *STANDINS, line=line)
+    environment.pip("--no-deps", "--no-build-isolation", "--reinstall", *STANDINS, line=line)
+
+
+def uv_settings(pip_settings: str) -> dict[str, str]:
+    """Environment variables that set up uv as ``pip config list`` says that pip is."""
+    found: dict[str, str] = {}
+    for key, value in re.findall(r"^\S+\.([\w-]+)='(.*)'$", pip_settings, flags=re.MULTILINE):
+        if key in UV_NAMES:
+            # pip separates several by white space or line ends, uv files and pages by commas.
+            found[UV_NAMES[key]] = ("," if key == "find-links" else " ").join(value.replace("\\n", " ").split())
+    if "UV_INDEX" in found:
+        # As pip does: the best version of all indexes, not the first index that has any.
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+    return found
 
 
 def pyg_wheels(environment: Environment) -> list[str]:
