@@ -108,4 +108,5 @@ def random_rotations(count: int, seed: int = 0) -> Tensor:
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Norm of the difference in units of the norm of what is expected."""
+    actual, expected = actual.detach(), expected.detach()
     return float((actual - expected).norm() / expected.norm())

@@ -7,7 +7,10 @@ import pickle
 from typing import Any
 
 import torch
-from torch._utils import _rebuild_device_tensor_from_numpy
+import torch._utils
+
+rebuild_from_numpy = getattr(torch._utils, "_rebuild_device_tensor_from_numpy", None)
+"""Private to torch; without it records are larger and load more slowly."""
 
 
 class _Pickler(pickle.Pickler):
@@ -17,9 +20,11 @@ class _Pickler(pickle.Pickler):
     """
 
     def reducer_override(self, value: Any) -> Any:
+        if rebuild_from_numpy is None:
+            return NotImplemented
         if type(value) is torch.Tensor and value.device.type == "cpu" and not value.requires_grad:
             try:
-                return _rebuild_device_tensor_from_numpy, (value.numpy(), None, "cpu", False)
+                return rebuild_from_numpy, (value.numpy(), None, "cpu", False)
             except TypeError:  # a type that NumPy lacks, such as bfloat16
                 return NotImplemented
         return NotImplemented
