@@ -92,7 +92,10 @@ class Environment:
         return self._pip(*arguments, quiet=True)
 
     def _pip(self, *arguments: str, quiet: bool = False) -> bool:
-        command = [str(self.python), "-m", "uv", "pip", "install", "--python", str(self.python), *arguments]
+        # Every test and every rank is a new process, which else would compile all that it imports where
+        # PYTHONDONTWRITEBYTECODE is set.
+        options = ["--python", str(self.python), "--compile-bytecode"]
+        command = [str(self.python), "-m", "uv", "pip", "install", *options, *arguments]
         environment = {"MAX_JOBS": "2", **uv_settings(self.pip_settings()), **os.environ}
         output = subprocess.DEVNULL if quiet else None
         done = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False, cwd=ROOT)
