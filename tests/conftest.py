@@ -10,6 +10,8 @@ import torch
 from faults import Recorder, clean
 
 torch.set_num_threads(1)
+# Else a warning, which is an error here, fails whichever test happens to cause it first.
+torch.set_warn_always(True)
 
 
 @pytest.fixture(autouse=True)

@@ -1,57 +1,225 @@
-"""The demonstration: what it trains, and what it says when that fails."""
+"""The demonstration: what it plans and trains, how it ends and goes on, and what it says when that fails."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from processes import session_members
 
 from fairchem_hdgnn.cli import main
-from fairchem_hdgnn.data.demo.build import build_demo_data
+from fairchem_hdgnn.commands.demo import plan_lines
+from fairchem_hdgnn.data.demo.archive import read_archive, write_archive
+from fairchem_hdgnn.data.demo.build import unpack_demo_data
 from fairchem_hdgnn.errors import UserError
 from fairchem_hdgnn.integration.demo import CONFIG, Training
+from fairchem_hdgnn.integration.demo_plan import MIN_EPOCHS, Plan, best_threads, epochs_that_fit, read_plan
+from fairchem_hdgnn.integration.interruption import child, ended_by_signals
+from fairchem_hdgnn.integration.preflight.reading import read_config
+
+PLAN = Plan(threads=1, epochs=10, step_seconds=0.3, predict_seconds=0.01, start_seconds=5.0)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest of the packaged structures: four to train on and two in each validation split."""
     folder = tmp_path_factory.mktemp("demo")
-    build_demo_data(folder / "data", train=8, val=2, test=0, seed=1, workers=1)
-    return folder
+    whole = read_archive()
+    splits = {
+        split: sorted(systems, key=lambda system: len(system.start))[: 4 if split == "train" else 2]
+        for split, systems in whole.splits.items()
+    }
+    write_archive(folder / "small.npz", replace(whole, splits=splits))
+    unpack_demo_data(folder / "data", folder / "small.npz")
+    return folder / "data"
 
 
-def test_the_whole_way(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    """On eight systems, which teach nothing, all files appear, and the second time nothing is trained."""
-    assert main(["demo", "--out", str(folder)]) == 0
-    printed = capsys.readouterr().out
+@pytest.fixture
+def folder(data: Path, tmp_path: Path) -> Path:
+    shutil.copytree(data, tmp_path / "data")
+    return tmp_path
+
+
+def planned(folder: Path, plan: Plan) -> Training:
+    """A training whose plan was made before."""
     training = Training(folder)
-    assert training.finished
-    assert "HDGNN" in printed
+    plan.write(training.checkpoint.with_name("plan.json"))
+    return training
+
+
+def test_plan_is_measured_once(folder: Path) -> None:
+    plan = Training(folder).plan
+    assert plan.threads == torch.get_num_threads()
+    assert plan.epochs == Training(folder).optim["max_epochs"]
+    assert plan.step_seconds > plan.predict_seconds > 0
+    assert plan.start_seconds > 0
+    assert Training(folder).is_planned
+    assert Training(folder).plan == plan
+
+
+def start_demo(folder: Path, log: Path) -> subprocess.Popen:
+    with log.open("w") as printed:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fairchem_hdgnn.cli", "demo", "--out", str(folder)],
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def wait_for_step(training: Training, step: int) -> None:
+    deadline = time.monotonic() + 120
+    pattern = re.compile(r"step: (\S+)")
+    while time.monotonic() < deadline:
+        printed = training.log.read_text() if training.log.is_file() else ""
+        if any(float(found) >= step for found in pattern.findall(printed)):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no step {step} in {training.log}")
+
+
+def test_whole_way_with_interruptions(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Ctrl-C, which reaches all processes, and by SIGTERM to the demonstration alone; nothing is done twice."""
+    plan = replace(PLAN, epochs=100)
+    training = planned(folder, plan)
+    steps = [0]
+    for signum, send in ((signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill)):
+        demo = start_demo(folder, folder / "printed")
+        wait_for_step(training, steps[-1] + 5)
+        assert len(session_members(demo.pid)) > 1
+        send(demo.pid, signum)
+        assert demo.wait(60) == 128 + signum
+        assert session_members(demo.pid) == []
+        printed = (folder / "printed").read_text()
+        assert f"fairchem-hdgnn demo: ended by {signum.name}" in printed
+        assert "Traceback" not in printed + training.log.read_text()
+        steps.append(training.steps_done)
+        assert steps[-2] + 5 <= steps[-1] < 100
+
+    assert main(["demo", "--out", str(folder)]) == 0
+    printed, errors = capsys.readouterr()
+    assert f"goes on after step {steps[-1]}" in printed
+    assert f"training:  {steps[-1]:2}%|" in errors
+    for step in steps[1:]:
+        assert f"The run goes on from step {step} exactly." in training.log.read_text()
+    assert training.steps_done == 100
+    assert read_plan(training.checkpoint.with_name("plan.json")) == plan
+    assert "12 structures, there already, made otherwise" in printed
     assert "median baseline" in printed
     for path in ("submission.npz", "results/parity.png", "train.log"):
         assert (folder / path).stat().st_size > 0
+
     trained_at = training.checkpoint.stat().st_mtime_ns
+    monkeypatch.setattr("fairchem_hdgnn.commands.demo._score", lambda *_: None)
     assert main(["demo", "--out", str(folder)]) == 0
+    assert "best_checkpoint.pt is there already" in capsys.readouterr().out
     assert training.checkpoint.stat().st_mtime_ns == trained_at
 
 
-def test_other_data_are_another_run(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "manifest.json").write_text('{"sizes": {"train": 8}}')
-    assert Training(tmp_path).run_id != Training(folder).run_id
+def test_fewer_epochs_are_announced_and_can_be_typed(folder: Path) -> None:
+    training = planned(folder, replace(PLAN, epochs=5, step_seconds=9.0))
+    typed = shlex.split(training.typed)
+    assert typed[:2] == ["OMP_NUM_THREADS=1", "GOMP_SPINCOUNT=1000"]
+    assert typed[2:6] == ["fairchem", "--mode", "train", "--cpu"]
+    shortened = read_config(str(training.config), [word for word in typed if word.startswith("--optim.")])["optim"]
+    assert shortened["max_epochs"] == shortened["total_steps"] == 5
+    data, line, scoring = plan_lines(training, "there already")
+    assert re.match(r" *data +done +12 structures, there already", data)
+    assert re.match(
+        r" *training +50 s +5 of 10 epochs, since all would take 1\.5 min .*9\.00 s a step on 1 thread", line
+    )
+    assert re.match(r" *scoring +\d+ s +8 structures", scoring)
+
+
+@pytest.mark.parametrize(
+    ("epoch_seconds", "epochs"),
+    [(1.0, 10), (30.0, 10), (33.4, 9), (1000.0, MIN_EPOCHS)],
+    ids=["fast", "just", "slower", "hopeless"],
+)
+def test_epochs_that_fit(epoch_seconds: float, epochs: int) -> None:
+    assert epochs_that_fit(epoch_seconds, 10, budget=301.0) == epochs
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "threads"),
+    [({1: 0.5, 2: 0.3}, 2), ({1: 0.33, 2: 4.3}, 1), ({1: 0.5, 2: 0.48}, 1), ({2: 0.5}, 2)],
+    ids=["two cores", "one core taken", "no gain", "chosen by the user"],
+)
+def test_best_threads(step_seconds: dict[int, float], threads: int) -> None:
+    assert best_threads(step_seconds) == threads
+
+
+def test_damaged_plan_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    PLAN.write(path)
+    assert read_plan(path) == PLAN
+    for damaged in ("", "[]", '{"threads": 1}'):
+        path.write_text(damaged)
+        assert read_plan(path) is None
+
+
+def test_signal_ends_the_child_too(capsys: pytest.CaptureFixture) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        pytest.raises(SystemExit) as stop,
+        ended_by_signals("program", "go on"),
+        child(["sleep", "60"]) as process,
+    ):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert stop.value.code == 143
+    assert process.returncode == -signal.SIGTERM
+    assert capsys.readouterr().err == "program: ended by SIGTERM; go on\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_ctrl_c_is_not_the_childs_business() -> None:
+    blocked = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    with child([sys.executable, "-c", blocked], stdout=subprocess.PIPE) as process:
+        assert process.communicate()[0] == "True\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_other_data_or_seed_are_another_run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    (other / "data").mkdir()
+    (other / "data" / "manifest.json").write_text('{"sizes": {"train": 8}}')
+    assert Training(other).run_id != Training(folder).run_id
+    assert Training(folder, seed=1).run_id != Training(folder).run_id
     assert Training(folder).run_id == Training(folder).run_id
-    assert not Training(tmp_path).finished
+    assert not Training(other).finished
 
 
-def test_failed_training_names_reason_and_log(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "manifest.json").write_text('{"sizes": {"train": 8}}')
-    training = Training(tmp_path)
+def test_failed_training_names_reason_and_log(folder: Path) -> None:
+    training = planned(folder, PLAN)
+    (folder / "data" / "train" / "data.lmdb").unlink()
     with pytest.raises(UserError, match=r"status \d+: .*train/data\.lmdb.*train\.log"):
         training.run()
     assert not training.finished
 
 
+def test_damaged_manifest_is_named(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder / "data" / "manifest.json").write_text(json.dumps({"sizes": 3}))
+    assert main(["demo", "--out", str(folder)]) == 2
+    errors = capsys.readouterr().err
+    assert "manifest.json is damaged" in errors
+    assert len(errors.splitlines()) == 1
+
+
 def test_command_names_the_shipped_config(folder: Path) -> None:
-    command = Training(folder).command
+    command = planned(folder, PLAN).command
     assert command[:3] == ["fairchem", "--mode", "train"]
     assert command[command.index("--config-yml") + 1].endswith(CONFIG)

@@ -85,7 +85,7 @@ def check_equal(keys: dict[str, Any], graph: Clusters, tolerance: float) -> None
 
 def largest(values: Tensor) -> float:
     """Largest magnitude; 0 of no values."""
-    return float(values.abs().max()) if values.numel() else 0.0
+    return float(values.detach().abs().max()) if values.numel() else 0.0
 
 
 @pytest.mark.parametrize("keys", OPTIONS, ids=str)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from fairchem_hdgnn.commands.make_submission import summary
-from fairchem_hdgnn.data.demo.build import build_demo_data
-from fairchem_hdgnn.data.demo.manifest import MANIFEST_FILE
+from fairchem_hdgnn.data.demo.build import unpack_demo_data
+from fairchem_hdgnn.data.demo.manifest import MANIFEST_FILE, RECIPE, read_manifest
+from fairchem_hdgnn.data.demo.splits import split_sizes
 from fairchem_hdgnn.evaluation.evaluate import BASELINE, Evaluation, evaluate, write_systems
 from fairchem_hdgnn.evaluation.expected import expected_systems
 from fairchem_hdgnn.evaluation.inference import InferenceOptions
@@ -18,6 +20,7 @@ from fairchem_hdgnn.evaluation.report import print_tables, write_tables
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS
 from fairchem_hdgnn.evaluation.submission import make_submission
 from fairchem_hdgnn.integration.demo import Training
+from fairchem_hdgnn.integration.interruption import ended_by_signals
 
 NAME = "HDGNN"
 
@@ -30,36 +33,91 @@ under dataset, and
   fairchem-hdgnn make-submission --help"""
 
 
+EXTRA_SCORING_SECONDS = 15.0
+"""What scoring takes beside the predictions: intervals by resampling, and plots."""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for all of it (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the training (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Make the data, train, score, and write a practice submission; what was finished before is not done again."""
-    data, results = args.out / "data", args.out / "results"
-    print("1. Data: slabs with adsorbates, relaxed in the EMT potential, in OC20's format")
+    with ended_by_signals("fairchem-hdgnn demo", "the same command goes on from here"):
+        data, results = args.out / "data", args.out / "results"
+        source = _make_data(data)
+        training = Training(args.out, args.seed)
+        if not training.is_planned:
+            print("Measuring how fast this machine trains, to plan the rest (some 20 s)", flush=True)
+        print("\n".join(["\nPlan", *plan_lines(training, source)]))
+
+        print(f"\nTraining, by the stock trainer (its output: {training.log})\n  {training.typed}", flush=True)
+        if training.finished:
+            print(f"  {training.checkpoint} is there already")
+        else:
+            training.run()
+        _score(training, data, results)
+
+
+def _make_data(data: Path) -> str:
+    """See that the data are there; in words, where they come from."""
     if (data / MANIFEST_FILE).is_file():
-        print(f"   {data} is there already")
-    else:
-        build_demo_data(data, train=500, val=100, test=0, seed=0, workers=os.cpu_count() or 1)
+        found, packaged = read_manifest(data), {"recipe": RECIPE, "seed": 0, "sizes": split_sizes(500, 100, 0)}
+        same = all(found[key] == value for key, value in packaged.items())
+        return "there already" if same else "there already, made otherwise than those of the package"
+    unpack_demo_data(data)
+    return "written: relaxed structures that come with the package; make-demo-data makes them anew"
 
-    training = Training(args.out)
-    print(f"\n2. Training, by the stock trainer (its output: {training.log})\n   {shlex.join(training.command)}")
+
+def plan_lines(training: Training, source: str) -> Iterator[str]:
+    """What will be done, and how long each part is expected to take.
+
+    Args:
+        training: with its data.
+        source: where the data come from.
+    """
+    plan, done, full = training.plan, training.steps_done, training.optim["max_epochs"]
+    sizes = read_manifest(training.folder / "data")["sizes"]
+    scored = sum(sizes.get(split, 0) for split in VALIDATION_SPLITS)
+    yield _line("data", 0.0, f"{sum(sizes.values())} structures, {source}")
+
+    epochs = f"{plan.epochs} epochs"
+    if plan.epochs < full:
+        minutes = full * training.steps_per_epoch * plan.step_seconds / 60
+        epochs = f"{plan.epochs} of {full} epochs, since all would take {minutes:.1f} min on this machine"
     if training.finished:
-        print(f"   {training.checkpoint} is there already")
+        yield _line("training", 0.0, f"{epochs}, there already")
     else:
-        training.run()
+        threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
+        progress = f"; goes on after step {done}" if done else ""
+        speed = f"{training.steps_per_epoch} steps each, {plan.step_seconds:.2f} s a step on {threads}"
+        steps = training.steps - done
+        validated = (1 + steps // training.optim["eval_every"]) * sizes.get("val_id", 0)
+        seconds = steps * plan.step_seconds + validated * plan.predict_seconds
+        yield _line("training", plan.start_seconds + seconds, f"{epochs}: {speed}{progress}")
+    seconds = EXTRA_SCORING_SECONDS + scored * plan.predict_seconds
+    yield _line("scoring", seconds, f"{scored} structures, table, plots, leaderboard file")
 
-    print("\n3. Scores on the four validation splits")
+
+def _line(what: str, seconds: float, how: str) -> str:
+    duration = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+    return f"  {what:<10}{duration if seconds else 'done':<9}{how}"
+
+
+def _score(training: Training, data: Path, results: Path) -> None:
+    # One thread: more would gain seconds, and take minutes where another process wants a core.
+    torch.set_num_threads(1)
+    print("\nScores on the four validation splits", flush=True)
     evaluation = evaluate({NAME: training.checkpoint}, data, VALIDATION_SPLITS, InferenceOptions(cpu=True))
     print_tables(evaluation.comparison, evaluation.notes, with_paper=False)
     written = write_tables(evaluation.comparison, evaluation.notes, evaluation.facts, results, with_paper=False)
     written += write_systems(evaluation, results)
     written += draw_all(evaluation.predictions, {NAME: training.checkpoint}, results)
 
-    print("4. A leaderboard file (from the validation splits, so for practice only)")
-    submission = args.out / "submission.npz"
+    print("A leaderboard file (from the validation splits, so for practice only)")
+    submission = training.folder / "submission.npz"
     predictions = results / "predictions" / NAME
     arrays = make_submission(
         {suffix: predictions / f"val_{suffix}.npz" for suffix in SUFFIXES},

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fairchem_hdgnn.data.demo.build import build_demo_data
 from fairchem_hdgnn.data.demo.manifest import MANIFEST_FILE
+from fairchem_hdgnn.integration.interruption import ended_by_signals
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="decides every system (default: %(default)s)")
     parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="processes (default: one per core)")
+    parser.add_argument(
+        "--archive", type=Path, metavar="FILE", help="also keep the relaxed systems in FILE (.npz), as `demo` has them"
+    )
 
 
 def positive(text: str) -> int:
@@ -42,9 +46,16 @@ def positive(text: str) -> int:
 def run(args: argparse.Namespace) -> None:
     """Make the data set unless it is there, and describe it."""
     finished_before = (args.out / MANIFEST_FILE).is_file()
-    manifest = build_demo_data(
-        args.out, train=args.train, val=args.val, test=args.test, seed=args.seed, workers=args.workers
-    )
+    with ended_by_signals("fairchem-hdgnn make-demo-data", "nothing was left at the destination"):
+        manifest = build_demo_data(
+            args.out,
+            train=args.train,
+            val=args.val,
+            test=args.test,
+            seed=args.seed,
+            workers=args.workers,
+            archive=args.archive,
+        )
     console = Console()
     console.print(
         f"{args.out} was finished before; nothing to do" if finished_before else f"made {args.out}", highlight=False

@@ -96,7 +96,8 @@ def place(adsorbate: str, slab: Atoms, rng: np.random.Generator) -> Atoms:
 def random_site(slab: Atoms, rng: np.random.Generator) -> np.ndarray:
     """Lateral position (x, y) in Å of a top, bridge or hollow site of the highest layer, each kind as likely."""
     tiled = slab[top_layer(slab)].repeat((3, 3, 1))
-    lateral = tiled.positions[:, :2] - (slab.cell[0] + slab.cell[1])[:2]
+    # Four sites of a square have two triangulations: unless rounded, the last bit would choose, and so the processor.
+    lateral = np.round(tiled.positions[:, :2] - (slab.cell[0] + slab.cell[1])[:2], 7)
     triangles = Delaunay(lateral).simplices
     centre = np.linalg.solve(slab.cell[:2, :2].T, lateral[triangles].mean(axis=1).T).T
     inside = triangles[((centre > -1e-6) & (centre < 1 - 1e-6)).all(axis=1)]

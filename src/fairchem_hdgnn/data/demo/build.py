@@ -1,4 +1,4 @@
-"""Relax candidates in parallel, leave out what OC20 leaves out, and write the splits as one finished directory."""
+"""The splits as one finished directory: relaxed here in parallel, or read from a file of relaxed systems."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from fairchem_hdgnn.data.demo.manifest import MANIFEST_FILE, make_manifest, matching_manifest
+from fairchem_hdgnn.data.demo.archive import PACKAGED, read_archive, write_archive
+from fairchem_hdgnn.data.demo.manifest import MANIFEST_FILE, make_manifest, matching_manifest, versions
 from fairchem_hdgnn.data.demo.splits import candidates, split_sizes
-from fairchem_hdgnn.data.demo.system import System, relax_candidate, to_record
+from fairchem_hdgnn.data.demo.system import Relaxed, System, relax_candidate, to_record
 from fairchem_hdgnn.data.directories import new_directory
 from fairchem_hdgnn.data.encoding import oc20_pickle
 from fairchem_hdgnn.data.lmdb import write_lmdb
@@ -25,8 +26,10 @@ from fairchem_hdgnn.errors import DataError
 FIRST_SID = 1_000_000
 
 
-def build_demo_data(out: Path, *, train: int, val: int, test: int, seed: int, workers: int) -> dict:
-    """Make the data set, or find it made, and return its manifest.
+def build_demo_data(
+    out: Path, *, train: int, val: int, test: int, seed: int, workers: int, archive: Path | None = None
+) -> dict:
+    """Make the data set by relaxations, or find it made, and return its manifest.
 
     Args:
         out: Directory that will hold one directory per split, and ``manifest.json``.
@@ -35,27 +38,48 @@ def build_demo_data(out: Path, *, train: int, val: int, test: int, seed: int, wo
         test: Number of systems in each of the four unlabelled test splits; 0 makes none.
         seed: Decides every system, whatever the number of workers.
         workers: Number of processes that relax.
+        archive: File for the relaxed systems, which ``unpack_demo_data`` reads; then ``out`` must be new.
 
     Raises:
         DataError: if ``out`` holds anything but the data set asked for, or cannot be written.
     """
     sizes = split_sizes(train, val, test)
-    if (out / MANIFEST_FILE).is_file():
+    if archive is None and (out / MANIFEST_FILE).is_file():
         return matching_manifest(out, sizes, seed)
     with new_directory(out) as partial:
-        splits, left_out = _relax_splits(sizes, seed, workers)
-        sids = iter((FIRST_SID + np.random.default_rng(seed).permutation(sum(sizes.values()))).tolist())
-        for split, systems in splits.items():
-            (partial / split).mkdir()
-            labelled = not split.startswith("test")
-            write_lmdb(partial / split, (to_record(system, next(sids), labelled) for system in systems), oc20_pickle)
-        manifest = make_manifest(splits, left_out, seed)
-        (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
+        relaxed = _relax_splits(sizes, seed, workers)
+        if archive is not None:
+            write_archive(archive, relaxed)
+        return _write_splits(partial, relaxed)
+
+
+def unpack_demo_data(out: Path, archive: Path = PACKAGED) -> dict:
+    """Make the data set from systems that were relaxed before, or find it made, and return its manifest.
+
+    Raises:
+        DataError: if the archive is damaged, or as ``build_demo_data``.
+    """
+    relaxed = read_archive(archive)
+    if (out / MANIFEST_FILE).is_file():
+        return matching_manifest(out, relaxed.sizes, relaxed.seed)
+    with new_directory(out) as partial:
+        return _write_splits(partial, relaxed)
+
+
+def _write_splits(directory: Path, relaxed: Relaxed) -> dict:
+    """Write the LMDBs and, last, the manifest."""
+    count = sum(relaxed.sizes.values())
+    sids = iter((FIRST_SID + np.random.default_rng(relaxed.seed).permutation(count)).tolist())
+    for split, systems in relaxed.splits.items():
+        (directory / split).mkdir()
+        labelled = not split.startswith("test")
+        write_lmdb(directory / split, (to_record(system, next(sids), labelled) for system in systems), oc20_pickle)
+    manifest = make_manifest(relaxed)
+    (directory / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
 
 
-def _relax_splits(sizes: dict[str, int], seed: int, workers: int) -> tuple[dict[str, list[System]], Counter[str]]:
-    """The systems of each split, and how many relaxations were left out for which reason."""
+def _relax_splits(sizes: dict[str, int], seed: int, workers: int) -> Relaxed:
     splits: dict[str, list[System]] = {}
     left_out: Counter[str] = Counter()
     progress = tqdm(total=sum(sizes.values()), desc="relaxing", unit="system", dynamic_ncols=True)
@@ -72,7 +96,7 @@ def _relax_splits(sizes: dict[str, int], seed: int, workers: int) -> tuple[dict[
                     break
             else:
                 raise DataError(f"{split}: only {len(splits[split])} of {size} systems can be made; ask for fewer")
-    return splits, left_out
+    return Relaxed(splits, left_out, seed, versions())
 
 
 def _outcomes(split: str, sizes: dict[str, int], seed: int, executor: Executor, ahead: int) -> Iterator[System | str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,22 +10,27 @@ import numpy as np
 
 from fairchem_hdgnn.data.demo.relaxation import FORCE_LIMIT
 from fairchem_hdgnn.data.demo.splits import UNSEEN_ADSORBATES, UNSEEN_METALS
-from fairchem_hdgnn.data.demo.system import System
+from fairchem_hdgnn.data.demo.system import Relaxed, System
 from fairchem_hdgnn.errors import DataError
 
 MANIFEST_FILE = "manifest.json"
-RECIPE = 1
+RECIPE = 2
 """Raised whenever the same seed would give other systems."""
 
 
-def make_manifest(splits: dict[str, list[System]], left_out: Counter[str], seed: int) -> dict:
+def versions() -> dict[str, str]:
+    """Versions of what decides a relaxation's result."""
+    return {package: version(package) for package in ("fairchem-hdgnn", "ase", "numpy", "scipy")}
+
+
+def make_manifest(relaxed: Relaxed) -> dict:
     """Describe a data set: seed, counts, target statistics (eV), rejected relaxations, held-out chemistry, versions."""
-    train_energies = [system.y_relaxed for system in splits["train"]]
+    train_energies = [system.y_relaxed for system in relaxed.splits["train"]]
     median = float(np.median(train_energies))
     return {
         "recipe": RECIPE,
-        "seed": seed,
-        "sizes": {split: len(systems) for split, systems in splits.items()},
+        "seed": relaxed.seed,
+        "sizes": relaxed.sizes,
         "target": {
             "name": "y_relaxed: E(relaxed adslab) - E(relaxed slab) - E(gas phase), EMT",
             "unit": "eV",
@@ -34,12 +38,14 @@ def make_manifest(splits: dict[str, list[System]], left_out: Counter[str], seed:
             "std": float(np.std(train_energies)),
             "median": median,
         },
-        "splits": {split: _statistics(systems, median) for split, systems in splits.items() if "test" not in split},
-        "left_out": dict(left_out.most_common()),
+        "splits": {
+            split: _statistics(systems, median) for split, systems in relaxed.splits.items() if "test" not in split
+        },
+        "left_out": dict(relaxed.left_out.most_common()),
         "unseen_adsorbates": list(UNSEEN_ADSORBATES),
         "unseen_metals": ["-".join(metals) for metals in UNSEEN_METALS],
         "force_limit_eV_per_A": FORCE_LIMIT,
-        "versions": {package: version(package) for package in ("fairchem-hdgnn", "ase", "numpy", "scipy")},
+        "versions": relaxed.versions,
     }
 
 
@@ -56,20 +62,31 @@ def _statistics(systems: list[System], train_median: float) -> dict[str, float]:
     }
 
 
-def matching_manifest(directory: Path, sizes: dict[str, int], seed: int) -> dict:
-    """The manifest of a finished data set, if it is the one asked for.
+def read_manifest(directory: Path) -> dict:
+    """The manifest of a finished data set.
 
     Raises:
-        DataError: if the data set there was made otherwise.
+        DataError: if there is none, or a damaged one.
     """
     path = directory / MANIFEST_FILE
     try:
         manifest = json.loads(path.read_text())
-        found = {key: manifest[key] for key in ("recipe", "seed", "sizes")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged; remove {directory} and run again") from error
-    asked = {"recipe": RECIPE, "seed": seed, "sizes": sizes}
+        complete = {"recipe", "seed", "sizes"} <= manifest.keys() and "train" in manifest["sizes"]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"{path} is missing or damaged; remove {directory} and run again") from error
+    if not complete:
+        raise DataError(f"{path} is damaged; remove {directory} and run again")
+    return manifest
+
+
+def matching_manifest(directory: Path, sizes: dict[str, int], seed: int) -> dict:
+    """The manifest of a finished data set, if it is the one asked for.
+
+    Raises:
+        DataError: if the data set there was made otherwise, or its manifest is damaged.
+    """
+    found, asked = read_manifest(directory), {"recipe": RECIPE, "seed": seed, "sizes": sizes}
     different = [f"{key} {found[key]} instead of {asked[key]}" for key in asked if found[key] != asked[key]]
     if different:
         raise DataError(f"{directory} holds another data set ({'; '.join(different)}): remove it or name another place")
-    return manifest
+    return found

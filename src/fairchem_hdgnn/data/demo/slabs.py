@@ -61,7 +61,7 @@ def all_slabs() -> list[Slab]:
 
 @cache
 def build_bulk(metals: tuple[str, ...], formula: str) -> Atoms:
-    """The cubic cell of four atoms at EMT's own lattice constant."""
+    """The cubic cell of four atoms at EMT's own lattice constant, to 0.0001 Å: the rest depends on the processor."""
     occupation = (0, 0, 0, 0)
     for ordering, sites in ORDERINGS.items():
         if len(metals) == 2 and ordering.format(*metals) == formula:
@@ -77,7 +77,7 @@ def build_bulk(metals: tuple[str, ...], formula: str) -> Atoms:
 
     experimental = [bulk(metal, cubic=True).cell.lengths()[0] for metal in metals]
     best = minimize_scalar(energy, bounds=(0.9 * min(experimental), 1.1 * max(experimental)), method="bounded")
-    cube.set_cell([best.x] * 3, scale_atoms=True)
+    cube.set_cell([round(best.x, 4)] * 3, scale_atoms=True)
     return cube
 
 

@@ -1,7 +1,8 @@
-"""One system: from a candidate to a relaxed, checked adsorption energy and to its OC20 record."""
+"""One system: from a candidate to a relaxed, checked adsorption energy and to its OC20 record; and a set of them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,28 @@ class System:
     y_relaxed: float
     adsorbate: str
     slab: str
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """The systems of a data set, and how they came about.
+
+    Attributes:
+        splits: systems of each split.
+        left_out: how many relaxations were left out for which reason.
+        seed: what decided the systems.
+        versions: of the packages that relaxed them.
+    """
+
+    splits: dict[str, list[System]]
+    left_out: Counter[str]
+    seed: int
+    versions: dict[str, str]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of systems in each split."""
+        return {split: len(systems) for split, systems in self.splits.items()}
 
 
 def relax_candidate(candidate: Candidate) -> System | str:
