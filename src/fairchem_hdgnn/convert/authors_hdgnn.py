@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.hdgnn.layer import Layer
 from fairchem_hdgnn.integration.models import HDGNN
 from fairchem_hdgnn.nn.edge_product import EdgeProduct
 from fairchem_hdgnn.so3.clebsch_gordan import Path, natural_parity_paths
@@ -154,10 +155,10 @@ def from_authors_hdgnn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
         elif ".product.product." not in name:
             converted[name] = _fitted(theirs, _their_name(name), current)
     for layer_index, layer in enumerate(network.backbone.layers):
-        for block_index, block in enumerate(layer.blocks):
+        for block_index, block in enumerate(cast(Layer, layer).blocks):
             for ours, their in _PRODUCTS.items():
                 flat = _take(theirs, f"edge_blocks.{layer_index}.message_blocks.{block_index}.{their}.tp.weight")
-                for l3, weight in enumerate(split_product_weights(block.get_submodule(ours), flat)):
+                for l3, weight in enumerate(split_product_weights(cast(EdgeProduct, block.get_submodule(ours)), flat)):
                     converted[f"backbone.layers.{layer_index}.blocks.{block_index}.{ours}.weight.{l3}"] = weight
     network.load_state_dict(converted)
     return model

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairchem_hdgnn.convert.authors_hdgnn import authors_config, from_authors_hdgnn
 from fairchem_hdgnn.convert.fairchem_escn import escn_config, from_fairchem_escn
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.integration.checkpoints import checkpoint_config, read_checkpoint
+from fairchem_hdgnn.integration.models import PlainModel
 from fairchem_hdgnn.so3.grid import fibonacci_points
 
 
@@ -34,7 +35,7 @@ class Source:
     description: str
     model_name: str
     keys: Callable[[Mapping[str, Any]], dict[str, Any]]
-    build: Callable[[Mapping[str, Any], Mapping[str, Tensor]], nn.Module]
+    build: Callable[[Mapping[str, Any], Mapping[str, Tensor]], PlainModel]
     constants: str
 
 

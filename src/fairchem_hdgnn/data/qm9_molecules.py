@@ -107,7 +107,7 @@ class Molecules:
                 targets=self.targets(),
                 target_names=np.array(list(TARGETS)),
                 target_units=np.array([target.unit for target in TARGETS.values()]),
-                **splits,
+                **splits,  # type: ignore[arg-type]
             )
 
     @classmethod

@@ -159,7 +159,8 @@ def _differences(
     vectors = graph.edge_vec
     system = graph.batch[graph.edge_index[1]]
     # A model that averages frames is measured with the same number of draws.
-    num_draws = model.network.config.frame_average
+    config: Any = model.network.config
+    num_draws = config.frame_average
 
     def energy(vectors: Tensor, frames: Sequence[Tensor | None]) -> Tensor:
         draws = [model.network(*graph._replace(edge_vec=vectors), each)["energy"] for each in frames]

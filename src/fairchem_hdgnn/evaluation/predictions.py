@@ -115,7 +115,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a compressed ``.npz``; the file is either complete or absent."""
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
     with complete_or_absent(path) as temporary:
         temporary.write_bytes(content.getbuffer())
 

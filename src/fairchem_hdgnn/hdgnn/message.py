@@ -7,7 +7,9 @@ frame.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Union
 
 import torch
 from jaxtyping import Float
@@ -127,6 +129,7 @@ class HybridMessage(nn.Module):
         super().__init__()
         self.size, self.neural_input = size, config.neural_input
         self.mlp, self.output_activation = config.mlp, config.output_activation
+        self.kept: Tensor
         self.register_buffer("kept", coefficient_index(size.lmax, size.mmax), persistent=False)
         self.channels = config.sphere_channels
         width = len(self.kept) * self.channels
@@ -140,9 +143,10 @@ class HybridMessage(nn.Module):
             self.networks = nn.ModuleList([nn1, nn2])
             self._single, self._pair = [[nn1] * inputs] * 2, [nn2] * inputs
         else:
-            self.networks = nn.ModuleList([network() for _ in range(3 * inputs)])
-            self._single = [list(self.networks[:inputs]), list(self.networks[inputs : 2 * inputs])]
-            self._pair = list(self.networks[2 * inputs :])
+            networks = [network() for _ in range(3 * inputs)]
+            self.networks = nn.ModuleList(networks)
+            self._single = [networks[:inputs], networks[inputs : 2 * inputs]]
+            self._pair = networks[2 * inputs :]
         self.single_features = InvariantFeatures(config.edge_channels, size.hidden_channels)
         self.pair_features = InvariantFeatures(config.edge_channels, size.hidden_channels)
         self.equivariant = EquivariantTerm(size.lmax, size.lmax_metp, self.channels, config.tensor_product)
@@ -282,7 +286,9 @@ class UnrestrictedMessage(nn.Module):
         return self.network(inputs, self.features(edge_features)).view_as(x_source) * attention
 
 
-MESSAGES = {
+AnyMessage = Union[HybridMessage, LinearMessage, FullyConnectedMessage, UnrestrictedMessage]
+
+MESSAGES: dict[Message, Callable[[HDGNNConfig, BlockSize], AnyMessage]] = {
     Message.HYBRID: HybridMessage,
     Message.LINEAR: LinearMessage,
     Message.FULLY_TP: FullyConnectedMessage,

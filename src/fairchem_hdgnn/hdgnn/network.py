@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from fairchem_hdgnn.hdgnn.config import HDGNNConfig
-from fairchem_hdgnn.hdgnn.layer import EdgeSet, Graph, Layer
+from fairchem_hdgnn.hdgnn.layer import EdgeSet, Graph, Layer, MessageBlock
 from fairchem_hdgnn.nn.heads import EnergyHead, ForceHead, sum_over_systems
 from fairchem_hdgnn.nn.precision import compute_dtype, full_precision
 from fairchem_hdgnn.nn.radial import GaussianBasis
@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         order = torch.argsort(distance, stable=True)
         order = order[torch.argsort(edge_index[1, order], stable=True)]
         source, target = edge_index[:, order]
-        blocks = self.layers[0].blocks
+        blocks = [cast(MessageBlock, block) for block in cast(Layer, self.layers[0]).blocks]
         mmax = max(block.message.mmax for block in blocks)
         rotation = EdgeRotation(edge_frames[order], self.config.lmax, mmax)
         if len(blocks) == 1:

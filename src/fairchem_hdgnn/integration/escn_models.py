@@ -18,6 +18,8 @@ from fairchem_hdgnn.integration.models import BackboneModel, PlainModel, graph_k
 class ESCN(PlainModel):
     """eSCN (Passaro & Zitnick, ICML 2023). Keys: :class:`ESCNConfig` and ``GraphSettings``."""
 
+    network: ESCNNetwork
+
     def __init__(self, **keys: Any) -> None:
         settings, network_keys = split_keys(keys, "eSCN")
         super().__init__(settings, ESCNNetwork(ESCNConfig.from_keys(network_keys, graph_key_names())))

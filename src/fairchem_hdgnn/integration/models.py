@@ -61,13 +61,15 @@ class BackboneModel(nn.Module, PlainGraphMixin, BackboneInterface):
     def __init__(self, settings: GraphSettings, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        self.config: Any = backbone.config
-        self.adopt(settings, self.config.cutoff, self.config.max_num_elements, self.config.regress_forces)
+        config: Any = backbone.config
+        self.config = config
+        self.adopt(settings, config.cutoff, config.max_num_elements, config.regress_forces)
 
     def forward(self, data: Any) -> dict[str, Any]:
         """``draws``: what the layers return, for each set of edge frames."""
         numbers, edge_index, edge_vec, batch, num_systems = self.plain_graph(data)
-        frame_draws = self.backbone.frames(edge_vec, numbers[edge_index.T], self.training)
+        draw_frames: Any = self.backbone.frames
+        frame_draws = draw_frames(edge_vec, numbers[edge_index.T], self.training)
         draws = [self.backbone(numbers, edge_index, edge_vec, frames) for frames in frame_draws]
         return {"draws": draws, "batch": batch, "num_systems": num_systems}
 
@@ -75,6 +77,8 @@ class BackboneModel(nn.Module, PlainGraphMixin, BackboneInterface):
 @registry.register_model("hdgnn")
 class HDGNN(PlainModel):
     """HDGNN (An et al., ICLR 2024). Keys: :class:`HDGNNConfig` and :class:`GraphSettings`."""
+
+    network: HDGNNNetwork
 
     def __init__(self, **keys: Any) -> None:
         settings, network_keys = split_keys(keys, "HDGNN")

@@ -41,7 +41,7 @@ class PreemptionWatch:
         self._received: int | None = None
         self._replaced: dict[int, Any] = {}
         # Gloo, also where the gradients go through NCCL: asking must not wait for the GPU.
-        self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        self._group: Any = dist.new_group(backend="gloo") if dist.is_initialized() else None
 
     def __enter__(self) -> PreemptionWatch:
         """Take over the signals; without effect outside the main thread, where Python allows no handlers."""

@@ -55,6 +55,7 @@ class EdgeProduct(ConstantsModule):
         self.num_rows_in = len(rows)
         grouped = [(l, m) for m in range(-lmax_out, lmax_out + 1) for l in range(max(abs(m), 1), lmax_out + 1)]
         layout = [grouped.index(pair) for pair in degrees_and_orders(lmax_out) if pair[0] > 0]
+        self.layout: Tensor
         self.register_buffer("layout", torch.tensor(layout, dtype=torch.long), persistent=False)
 
     @property
@@ -138,6 +139,7 @@ class GatedEdgeProduct(nn.Module):
         self.product = EdgeProduct(lmax_in, lmax_out, channels_in, channels, (lmax_out + 1) * channels)
         self.bias = nn.Parameter(torch.zeros((lmax_out + 1) * channels))
         gate_of_row = [l - 1 for l, _ in degrees_and_orders(lmax_out) if l > 0]
+        self.gate_of_row: Tensor
         self.register_buffer("gate_of_row", torch.tensor(gate_of_row, dtype=torch.long), persistent=False)
         self.num_rows = num_coefficients(lmax_out)
 

@@ -52,7 +52,7 @@ def write_archive(path: Path, relaxed: Relaxed) -> None:
         "versions": relaxed.versions,
     }
     with complete_or_absent(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, facts=np.array(json.dumps(facts)), **arrays)
+        np.savez_compressed(stream, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
 
 
 def read_archive(path: Path = PACKAGED) -> Relaxed:

@@ -64,7 +64,7 @@ def output_findings(model: nn.Module, outputs: dict[str, Any]) -> Iterator[Findi
     if not hasattr(model, "output_name"):
         return
     vector = getattr(model, "vector_name", "forces")
-    predicted = {model.output_name, *([vector] if model.regress_forces else [])}
+    predicted = {str(model.output_name), *([vector] if model.regress_forces else [])}
     for name in outputs:
         if name not in predicted:
             remedy = (
