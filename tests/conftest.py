@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from faults import Recorder, clean
+from jaxtyping import install_import_hook
+
+# Before the package is imported: shapes in its annotations are checked at every call. Python 3.9 cannot evaluate X | Y.
+if sys.version_info >= (3, 10):
+    install_import_hook("fairchem_hdgnn", "annotations.check")
 
 torch.set_num_threads(1)
 # Else a warning, which is an error here, fails whichever test happens to cause it first.
