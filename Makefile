@@ -15,7 +15,7 @@ help:
 	@echo "                  COMPILE=1 torch-scatter and torch-sparse from source"
 	@echo "make matrix       try every tested torch, each in an environment of its own, and write the table in docs/install.md"
 	@echo "make format       let ruff format and fix the code"
-	@echo "make constraints  pin the newest versions that fit together into constraints/ (needs uv)"
+	@echo "make constraints  pin the newest versions that fit together into constraints/"
 	@echo "make clean        remove .venv and caches; data and results stay"
 
 install: $(INSTALLED)

@@ -1,4 +1,4 @@
-"""Pin the newest versions that fit together beside each torch into ``constraints/``; needs uv.
+"""Pin the newest versions that fit together beside each torch into ``constraints/``, with the uv of ``.venv``.
 
 ``python tools/constraints.py`` writes all files, ``python tools/constraints.py 2.7`` one.
 """
@@ -49,7 +49,17 @@ def pins(line: Line) -> str:
     wanted += [requirement for requirement in lines if requirement and not requirement.startswith("#")]
     wanted += project["dependency-groups"]["test"]
     wanted += [requirement for extra in EXTRAS for requirement in project["project"]["optional-dependencies"][extra]]
-    command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", text(line.oldest)]
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        "--universal",
+        "--python-version",
+        text(line.oldest),
+    ]
     command += ["--no-header", "--no-annotate", "--no-emit-index-url"]
     pythons = f"python_version >= '{text(line.oldest)}' and python_version <= '{text(line.newest)}'"
     with tempfile.TemporaryDirectory() as folder:

@@ -56,12 +56,11 @@ def find_line(python: Python, name: str = "") -> Line:
     Raises:
         ValueError: there is no such line, or it does not run on this Python; the message names what there is.
     """
-    version = ".".join(map(str, python))
     fitting = [line for line in LINES if line.runs_on(python) and name in ("", line.name, line.torch)]
     if fitting:
         return fitting[-1]
     known = ", ".join(f"{line.name} (Python {text(line.oldest)} to {text(line.newest)})" for line in LINES)
-    asked = f"torch {name} on Python {version}" if name else f"Python {version}"
+    asked = f"torch {name} on Python {text(python)}" if name else f"Python {text(python)}"
     raise ValueError(f"{asked} is not among the tested lines of torch: {known}")
 
 
