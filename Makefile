@@ -1,5 +1,5 @@
 # Two commands: `make demo` trains and scores a small HDGNN, `make test` checks everything. Both install first, once.
-.PHONY: help install demo test format matrix constraints clean
+.PHONY: help install demo test format matrix gpu-bundle gpu-rehearsal constraints clean
 .DEFAULT_GOAL := help
 
 # A Python on the PATH that the newest tested torch runs on, else an older one; `make test PYTHON=...` chooses another.
@@ -14,6 +14,8 @@ help:
 	@echo "make install      only make .venv and install into it; TORCH=2.7 another torch, CPU=1 torch without CUDA,"
 	@echo "                  COMPILE=1 torch-scatter and torch-sparse from source"
 	@echo "make matrix       try every tested torch, each in an environment of its own, and write the table in docs/install.md"
+	@echo "make gpu-bundle   fill .carry/ with what benchmarks/gpu.py needs on a GPU machine without a network"
+	@echo "make gpu-rehearsal  go through benchmarks/gpu.py on this CPU (2 minutes, no useful numbers)"
 	@echo "make format       let ruff format and fix the code"
 	@echo "make constraints  pin the newest versions that fit together into constraints/"
 	@echo "make clean        remove .venv and caches; data and results stay"
@@ -40,6 +42,12 @@ format: $(INSTALLED)
 
 matrix: $(INSTALLED)
 	$(BIN)/python tools/matrix.py
+
+gpu-bundle: $(INSTALLED)
+	$(BIN)/python tools/gpu_bundle.py
+
+gpu-rehearsal: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu.py --everything --device cpu --tiny --out runs/gpu_rehearsal
 
 constraints: $(INSTALLED)
 	$(BIN)/python tools/constraints.py

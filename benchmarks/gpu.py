@@ -1,198 +1,117 @@
-"""HDGNN and its kernels on a GPU, with nothing but torch, e3nn and this package: ``python benchmarks/gpu.py``.
+"""Measure HDGNN and eSCN on a GPU, in one call of about eight minutes.
 
-Checks each kernel against float64 and times it beside two floors: its bytes over the bandwidth, and its operations over
-the matrix rate, that the same run measures. Then forward pass and training step of HDGNN (``authors``, one resolution,
-L = 6, C = 128) in float32, TF32 and bfloat16, for both implementations, beside fairchem's eSCN where it is installed.
+    make gpu-bundle                                          # here: data and fairchem's wheel into .carry/
+    python benchmarks/gpu.py --everything --carry .carry --budget 480 --out OUT
+    python benchmarks/gpu_report.py OUT/gpu.json             # into docs/performance.md
+
+Needs torch, torch-geometric, e3nn, numpy, pyyaml and jaxtyping; not fairchem, lmdb or a network. ``OUT/gpu.json`` is
+written anew after each stage, so a call that is cut off loses only the stage it was in. A stage that fails says so in
+the file and the next one runs. ``--device cpu --tiny`` goes through all of it in two minutes without a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib.util
-import statistics
-from collections.abc import Callable, Iterator
-from typing import Any
+import json
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "benchmarks")]
+# Batches change their size; without this each size leaves a hole. torch reads it when it is imported.
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
-from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
-from fairchem_hdgnn.so3.segments import FusedSegments, Segments
+import torch  # noqa: E402
+from gpu_stages.bench import Bench  # noqa: E402
+from gpu_stages.ceilings import ceilings  # noqa: E402
+from gpu_stages.kernels import kernels  # noqa: E402
+from gpu_stages.machine import machine  # noqa: E402
+from gpu_stages.memory import memory  # noqa: E402
+from gpu_stages.networks import networks  # noqa: E402
+from gpu_stages.parity import parity  # noqa: E402
+from gpu_stages.profile import profile  # noqa: E402
+from gpu_stages.summary import summary  # noqa: E402
+from gpu_stages.training import training  # noqa: E402
 
-ROWS, COLUMNS, CHANNELS, NEIGHBORS = 19, 49, 128, 40
-
-
-def milliseconds(work: Callable[[], object], repeats: int = 20) -> float:
-    """Median time on the GPU's own clock."""
-    for _ in range(3):
-        work()
-    times = []
-    for _ in range(repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        work()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
-
-
-def floors() -> tuple[float, float]:
-    """Measured bandwidth in bytes/ms and float32 (TF32 if allowed) rate in operations/ms."""
-    block = torch.empty(2**28, device="cuda")
-    target = torch.empty_like(block)
-    bandwidth = 2 * block.nbytes / milliseconds(lambda: target.copy_(block))
-    a, b = (torch.randn(4096, 4096, device="cuda") for _ in range(2))
-    return bandwidth, 2 * 4096**3 / milliseconds(lambda: a @ b)
+from fairchem_hdgnn.files import complete_or_absent  # noqa: E402
 
 
-@contextlib.contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """Matrix products in TF32 or in full float32."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    yield
-    torch.backends.cuda.matmul.allow_tf32 = before
+class Stage(NamedTuple):
+    """One stage.
+
+    Attributes:
+        run: returns what goes into the JSON file.
+        end: when it should be over, as a share of the budget.
+    """
+
+    run: Callable[[Bench], Any]
+    end: float
 
 
-def random_graph(atoms: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """Arguments of a network: atoms in a box, each with its nearest neighbours."""
-    generator = torch.Generator().manual_seed(0)
-    positions = torch.rand(atoms, 3, generator=generator) * (15.0 * atoms) ** (1 / 3)
-    distances = torch.cdist(positions, positions).fill_diagonal_(torch.inf)
-    count = min(NEIGHBORS, atoms - 1)
-    source = distances.topk(count, largest=False).indices.flatten()
-    target = torch.arange(atoms).repeat_interleave(count)
-    numbers = torch.randint(1, 80, (atoms,), generator=generator)
-    edge_vec = positions[source] - positions[target]
-    batch = torch.zeros(atoms, dtype=torch.long)
-    moved = [t.cuda() for t in (numbers, torch.stack([source, target]), edge_vec, batch)]
-    return moved[0], moved[1], moved[2], moved[3], 1
-
-
-def kernels(atoms: int) -> None:
-    """Check and time both rotations."""
-    edges = atoms * NEIGHBORS
-    target = torch.arange(atoms, device="cuda").repeat_interleave(NEIGHBORS)
-    source = torch.randint(atoms, (edges,), device="cuda")
-    matrices = torch.randn(edges, ROWS, COLUMNS, device="cuda")
-    x = torch.randn(atoms, COLUMNS, CHANNELS, device="cuda")
-    y = torch.randn(edges, ROWS, CHANNELS, device="cuda")
-    nodes = (0, atoms)
-    plain, fused = Segments(target, atoms), FusedSegments(target, atoms)
-
-    def collected(segments: Segments, dtype: torch.dtype = torch.float32) -> Tensor:
-        out = torch.zeros_like(x, dtype=dtype)
-        segments.collect(matrices.to(dtype), y.to(dtype), nodes, out)
-        return out
-
-    exact = {
-        "gather and rotate": plain.gather(matrices.double(), x.double(), source),
-        "rotate back and sum": collected(plain, torch.double),
-    }
-    bytes_moved = {
-        "gather and rotate": matrices.nbytes + x.nbytes + y.nbytes,
-        "rotate back and sum": matrices.nbytes + x.nbytes + y.nbytes,
-    }
-    operations = 2 * edges * ROWS * COLUMNS * CHANNELS
-    bandwidth, rate = floors()
-    print(f"\nkernels, {atoms} atoms, {edges} edges; floors: bytes and operations, ms")
-    for name, expected in exact.items():
-        for label, segments in (("torch", plain), ("triton", fused)):
-
-            def work(segments: Segments = segments, name: str = name) -> Tensor:
-                return segments.gather(matrices, x, source) if name.startswith("gather") else collected(segments)
-
-            error = (work().double() - expected).abs().max() / expected.abs().max()
-            print(
-                f"  {name:20} {label:7} {milliseconds(work):8.3f} ms   floors {bytes_moved[name] / bandwidth:.3f} "
-                f"{operations / rate:.3f}   error {error:.1e}"
-            )
-
-
-def networks(atoms: int, num_layers: int) -> None:
-    """Forward pass and training step of HDGNN, and of fairchem's eSCN where fairchem is installed."""
-    arguments = random_graph(atoms)
-    print(f"\nforward pass and training step, {atoms} atoms, {arguments[1].shape[1]} edges, {num_layers} layers, ms")
-    for implementation in ("fast", "triton"):
-        keys = {"preset": "authors", "num_resolutions": 1, "num_layers": num_layers, "implementation": implementation}
-        network = HDGNNNetwork(keys).cuda()
-        measure(f"HDGNN {implementation}", network, arguments)
-    if importlib.util.find_spec("fairchem") is None:
-        print("  fairchem's escn: fairchem is not installed here, so it was not measured")
-        return
-    escn, batch = fairchem_escn(arguments, num_layers)
-    escn, batch = escn.cuda(), batch.to("cuda")
-    measure("fairchem escn", escn, (batch,))
-
-
-def fairchem_escn(arguments: tuple[Tensor, Tensor, Tensor, Tensor, int], num_layers: int) -> tuple[nn.Module, Any]:
-    """fairchem's eSCN (L = 6, M = 2, C = 128, H = 256) and a batch with the same edges."""
-    from fairchem.core.common.registry import registry  # noqa: PLC0415 - optional
-    from fairchem.core.common.utils import setup_imports  # noqa: PLC0415
-    from torch_geometric.data import Batch, Data  # noqa: PLC0415
-
-    setup_imports()
-    numbers, edge_index, edge_vec = (value.cpu() for value in arguments[:3])
-    # All atoms at the origin of a cell of 1 mÅ: the offsets alone then make the edges, to 1 mÅ.
-    offsets = (edge_vec / 1e-3).round().long()
-    record = Data(
-        atomic_numbers=numbers,
-        pos=torch.zeros(len(numbers), 3),
-        cell=1e-3 * torch.eye(3)[None],
-        natoms=len(numbers),
-        tags=torch.zeros(len(numbers), dtype=torch.long),
-        edge_index=edge_index,
-        cell_offsets=offsets,
-        neighbors=edge_index.shape[1],
-    )
-    model = registry.get_model_class("escn")(
-        use_pbc=True, regress_forces=False, otf_graph=False, num_layers=num_layers, lmax_list=[6], mmax_list=[2],
-        sphere_channels=128, hidden_channels=256, cutoff=8.0, max_neighbors=NEIGHBORS, basis_width_scalar=2.0,
-    )  # fmt: skip
-    return model, Batch.from_data_list([record])
-
-
-def measure(name: str, network: nn.Module, inputs: tuple[Any, ...]) -> None:
-    """Print times and peak memory in three precisions."""
-    for precision in ("float32", "tf32", "bfloat16"):
-
-        def forward(precision: str = precision) -> Tensor:
-            with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
-                return network(*inputs)["energy"].sum()
-
-        def step(forward: Callable[[], Tensor] = forward) -> None:
-            network.zero_grad()
-            forward().backward()
-
-        with tf32(precision != "float32"):
-            torch.cuda.reset_peak_memory_stats()
-            try:
-                with torch.no_grad():
-                    of_forward = milliseconds(forward)
-                of_step = milliseconds(step)
-            except RuntimeError as error:
-                print(f"  {name:14} {precision:9} fails: {str(error).splitlines()[0]}")
-                continue
-            memory = torch.cuda.max_memory_allocated() / 2**20
-        print(f"  {name:14} {precision:9} forward {of_forward:8.2f}  step {of_step:8.2f}  peak {memory:.0f} MiB")
+STAGES = {
+    "ceilings": Stage(ceilings, 0.06),
+    "parity": Stage(parity, 0.17),
+    "kernels": Stage(kernels, 0.22),
+    "networks": Stage(networks, 0.46),
+    "profile": Stage(profile, 0.49),
+    "memory": Stage(memory, 0.54),
+    "training": Stage(training, 0.98),
+}
+"""In this order: what the others are compared with comes first, and training takes what is left."""
 
 
 def main() -> None:
-    """Run all, where there is a GPU."""
+    """Run the chosen stages and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--atoms", type=int, default=528, help="default: 8 slabs of 66 atoms")
-    parser.add_argument("--layers", type=int, default=2)
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--everything", action="store_true", help="all stages")
+    chosen.add_argument("--stages", nargs="+", choices=list(STAGES), metavar="NAME", help=", ".join(STAGES))
+    parser.add_argument("--carry", type=Path, default=ROOT / ".carry", help="what `make gpu-bundle` wrote")
+    parser.add_argument("--budget", type=float, default=480.0, metavar="SECONDS", help="for the whole call")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs/gpu")
+    parser.add_argument("--train", choices=("qm9", "hea"), default="qm9", help="what the last stage trains on")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="a rehearsal: small sizes, no useful numbers")
     args = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit("gpu.py: torch sees no GPU here; nothing was measured")
-    print(torch.cuda.get_device_name(), "torch", torch.__version__)
-    for allowed in (False, True):
-        with tf32(allowed):
-            print("\nTF32" if allowed else "\nfloat32", end="")
-            kernels(args.atoms)
-    networks(args.atoms, args.layers)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("gpu.py: torch sees no GPU here; nothing was measured (--device cpu --tiny rehearses)")
+    # Others' deprecations would hide the table.
+    warnings.simplefilter("ignore")
+    args.out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    device = torch.device(args.device)
+    bench = Bench(device, args.tiny, args.carry, args.out, began + args.budget, 0.0, args.train)
+    report: dict[str, Any] = {"machine": machine(device), "tiny": args.tiny, "budget_s": args.budget, "stages": {}}
+    for name in args.stages or STAGES:
+        bench.stage_end = began + STAGES[name].end * args.budget
+        report["stages"][name] = run_stage(name, bench)
+        write(report, args.out / "gpu.json")
+    print(summary(report))
+
+
+def run_stage(name: str, bench: Bench) -> dict[str, Any]:
+    """Its result or its error, and how long it took."""
+    print(f"== {name}, {bench.seconds_left():.0f} s", flush=True)
+    began = time.monotonic()
+    try:
+        outcome = {"result": STAGES[name].run(bench)}
+    except Exception as error:
+        traceback.print_exc()
+        outcome = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+    bench.free()
+    return {"seconds": round(time.monotonic() - began, 1), **outcome}
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    """Whole or not at all."""
+    with complete_or_absent(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

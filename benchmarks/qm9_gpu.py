@@ -13,7 +13,10 @@ import argparse
 from pathlib import Path
 
 import torch
-from qm9_loop import Run, Session
+from plain_loop import Run, Session
+from qm9_loop import qm9_network, qm9_task
+
+from fairchem_hdgnn.integration.precision import Precision
 
 
 def main() -> None:
@@ -31,13 +34,14 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--evaluations", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=[each.value for each in Precision], default="tf32")
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
 
-    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.manual_seed(args.seed)
+    device = torch.device(args.device)
+    task = qm9_task(args.config, args.data / "molecules.npz", device)
     run = Run(
-        config=args.config,
-        data=args.data,
         seconds=60 * args.minutes,
         train_size=args.train_size,
         val_size=args.val_size,
@@ -46,17 +50,17 @@ def main() -> None:
         learning_rate=args.learning_rate,
         evaluations=args.evaluations,
         seed=args.seed,
-        device=args.device,
+        precision=args.precision,
     )
-    result = Session(run, args.out).train(60 * args.stop_after)
+    result = Session(run, task, qm9_network(args.config).to(device), args.out).train(60 * args.stop_after)
     if result is None:
         print(f"stopped; start again to go on from {args.out / 'state.pt'}")
         return
     published = ", ".join(f"{model} {mae:g}" for model, mae in result["published_mae"].items())
     print(
-        f"test MAE of {result['target']}: {result['test_mae']:.3f} {result['unit']} after {args.minutes:g} min, "
-        f"{result['epochs']:.1f} epochs of {args.train_size:,} molecules\n"
-        f"mean predictor {result['mean_predictor_test_mae']:.1f}; published (about 300 epochs): {published}"
+        f"test MAE of {result['target']}: {result['test_mae']['test']:.3f} {result['unit']} after {args.minutes:g} min,"
+        f" {result['epochs']:.1f} epochs of {result['train_size']:,} molecules\n"
+        f"mean predictor {result['mean_predictor_mae']['test']:.1f}; published (about 300 epochs): {published}"
     )
 
 

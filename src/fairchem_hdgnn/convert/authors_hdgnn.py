@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.hdgnn.layer import Layer
-from fairchem_hdgnn.integration.models import HDGNN
 from fairchem_hdgnn.nn.edge_product import EdgeProduct
 from fairchem_hdgnn.so3.clebsch_gordan import Path, natural_parity_paths
+
+if TYPE_CHECKING:
+    from fairchem_hdgnn.integration.models import HDGNN
 
 _SAME_NAME = {
     "cutoff": "cutoff",
@@ -145,6 +147,9 @@ def from_authors_hdgnn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
     Raises:
         ConfigError: an argument that cannot be converted, or weights that do not fit the arguments.
     """
+    # The rest of this module works where fairchem is not installed.
+    from fairchem_hdgnn.integration.models import HDGNN  # noqa: PLC0415
+
     theirs = {re.sub(r"^(module\.)+", "", name): tensor for name, tensor in state_dict.items()}
     model = HDGNN(**authors_config(config), regress_forces="force_fc1.weight" in theirs)
     network = model.network.to(_take(theirs, "sphere_embedding.weight").dtype)

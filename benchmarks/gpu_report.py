@@ -1,0 +1,76 @@
+"""Write what ``benchmarks/gpu.py`` measured into docs/performance.md: ``python benchmarks/gpu_report.py OUT/*.json``.
+
+The files are kept as benchmarks/results/gpu_CARD_DATE.json, and the page's part between its markers is made from all
+that lie there; without any it says that nothing was measured. Without arguments the page is made anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "benchmarks")]
+
+from gpu_stages.page import section  # noqa: E402
+
+RESULTS = ROOT / "benchmarks/results"
+PAGE = ROOT / "docs/performance.md"
+BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
+
+NOTHING = """\
+**No GPU was at hand: nothing here is measured on one.** The Triton kernels are run in Triton's interpreter and
+compiled for sm_90 by the tests, and are off by default. Ratios between models on a CPU do not carry over.
+"""
+
+
+def main() -> None:
+    """Keep the given files and write the page.
+
+    Raises:
+        SystemExit: a file is no result of ``benchmarks/gpu.py``, or is a rehearsal's.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="gpu.json of one or more calls")
+    for path in parser.parse_args().files:
+        keep(path)
+    PAGE.write_text(replaced(PAGE.read_text(), page_part(stored_reports())))
+    print(f"{PAGE.relative_to(ROOT)}: written from {len(stored_reports())} results")
+
+
+def keep(path: Path) -> None:
+    """Copy a result to where the page's numbers come from; learning curves are part of it and need no copy."""
+    report = json.loads(path.read_text())
+    if path.name in ("qm9.json", "hea.json"):
+        return
+    if "stages" not in report:
+        sys.exit(f"gpu_report: {path} is no result of benchmarks/gpu.py")
+    if report["tiny"]:
+        sys.exit(f"gpu_report: {path} is a rehearsal (--tiny); its numbers mean nothing")
+    machine = report["machine"]
+    card = re.sub(r"\W+", "-", machine["device"].removeprefix("NVIDIA ")).strip("-").lower()
+    (RESULTS / f"gpu_{card}_{machine['date']}.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+def stored_reports() -> list[dict[str, Any]]:
+    """All results, in the order of their names."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("gpu_*.json"))]
+
+
+def replaced(text: str, part: str) -> str:
+    """The page with ``part`` between its markers."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{part.strip()}\n{END}{rest.split(END)[1]}"
+
+
+def page_part(reports: list[dict[str, Any]]) -> str:
+    """Markdown of all results."""
+    return "\n\n".join(map(section, reports)) if reports else NOTHING
+
+
+if __name__ == "__main__":
+    main()

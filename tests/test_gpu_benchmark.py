@@ -1,0 +1,219 @@
+"""The command that measures a GPU, rehearsed on the CPU: every stage on real data, small networks."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "src/fairchem_hdgnn/data/demo/relaxed.npz"
+STAGES = ("ceilings", "parity", "kernels", "networks", "profile", "memory", "training")
+
+# A Python without fairchem and what it needs, as on a machine that has torch, torch-geometric and e3nn only.
+BARE = """
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"fairchem", "torch_scatter", "torch_sparse", "lmdb", "ase"} and path is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+import importlib.util
+found = importlib.util.find_spec
+def find_spec(name, package=None):
+    try:
+        return found(name, package)
+    except ModuleNotFoundError:
+        return None
+importlib.util.find_spec = find_spec
+sys.meta_path.insert(0, Absent())
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def benchmarks_on_path() -> Any:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    yield
+    sys.path.remove(str(ROOT / "benchmarks"))
+
+
+@pytest.fixture(scope="module")
+def carry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a few hundred real molecules and the demonstration's slabs, with fairchem as installed here."""
+    pytest.importorskip("qm9pack", reason="QM9 comes with the package qm9pack")
+    folder = tmp_path_factory.mktemp("carry")
+    sys.path.insert(0, str(ROOT / "tools"))
+    bundle = importlib.import_module("gpu_bundle")
+    sources = importlib.import_module("fairchem_hdgnn.data.qm9_sources")
+    molecules = importlib.import_module("fairchem_hdgnn.data.qm9_molecules")
+    some = itertools.islice(sources.read_source("qm9pack")[1], 600)
+    bundle.write_qm9(molecules.collect(some), folder / "qm9_gap.npz")
+    with np.load(DEMO) as arrays:
+        ptr = np.concatenate([[0], np.cumsum(arrays["natoms"], dtype=np.int64)])
+        same = {name: arrays[name] for name in ("numbers", "pos", "cell", "split")}
+        for name in ("hea_adsorption.npz", "oc20_s2ef.npz"):
+            np.savez(folder / name, ptr=ptr, y=arrays["y_relaxed"], **same)
+    installed = Path(importlib.import_module("fairchem.core").__file__).parents[1]
+    with zipfile.ZipFile(folder / "fairchem_core-1.10.0-py3-none-any.whl", "w") as wheel:
+        for path in installed.rglob("*"):
+            if path.suffix in (".py", ".pt"):
+                wheel.write(path, path.relative_to(installed.parent))
+    return folder
+
+
+def rehearse(carry: Path, out: Path, *options: str, first: str = "") -> dict[str, Any]:
+    """Run the command, and read what it wrote."""
+    script = f"{first}\nimport runpy, sys\nsys.argv[0] = {str(ROOT / 'benchmarks/gpu.py')!r}\n"
+    script += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-W", "ignore", "-c", script, "--device", "cpu", "--tiny"]
+    done = subprocess.run(
+        [*command, "--carry", str(carry), "--out", str(out), *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return {"printed": done.stdout, **json.loads((out / "gpu.json").read_text())}
+
+
+def test_rehearsal_without_fairchem(carry, tmp_path):
+    """All stages, as on a bare machine: what is there to fail there fails here."""
+    report = rehearse(carry, tmp_path, "--everything", first=BARE)
+    assert tuple(report["stages"]) == STAGES
+    assert not [stage for stage in report["stages"].values() if "error" in stage], report["printed"]
+    assert sum(stage["seconds"] for stage in report["stages"].values()) < 120
+    results = {name: stage["result"] for name, stage in report["stages"].items()}
+
+    errors = {(row["network"], row["implementation"], row["precision"]): row for row in results["parity"]["networks"]}
+    assert len(errors) == 5 * 2 * 3
+    for (_, _, precision), row in errors.items():
+        assert max(row["energy"], row["gradient"]) < {"float32": 1e-5, "tf32": 1e-5, "bfloat16": 3e-2}[precision]
+    assert len(results["parity"]["wigner_d"]) == 4 and all(row["ok"] for row in results["parity"]["wigner_d"])
+    assert all(row["ok"] for row in results["parity"]["metp_under_roll"])
+    assert all(row["equal"] for row in results["parity"]["same_step_twice"])
+
+    rows = results["networks"]
+    assert {row["network"] for row in rows} == {"authors", "two resolutions", "escn", "fairchem escn"}
+    assert all(row["step_ms"] > 0 and row["step_tflop"] > 0 for row in rows), rows
+    shared = [row["energy_error_of_ours"] for row in rows if "energy_error_of_ours" in row]
+    assert shared and max(shared) < 1e-5
+
+    assert "skipped" in results["kernels"]
+    assert 0 < results["profile"]["busy_share"] <= 1
+    assert results["memory"]["batches"] == "OC20 frames"
+    training = results["training"]
+    assert training["train_size"] > 400 and len(training["curve"]) >= 2 and np.isfinite(training["test_mae"]["test"])
+    assert json.loads((tmp_path / "qm9.json").read_text())["test_mae"] == training["test_mae"]
+    assert "training" in report["printed"] and "fairchem escn" in report["printed"]
+
+
+def test_rehearsal_on_alloys(carry, tmp_path):
+    report = rehearse(carry, tmp_path, "--stages", "training", "--train", "hea")
+    result = report["stages"]["training"]["result"]
+    assert set(result["test_mae"]) == {"val_id", "val_ood_ads", "val_ood_cat", "val_ood_both"}
+    assert all(0 < mae < 20_000 for mae in result["test_mae"].values())
+
+
+def test_stops_when_its_time_is_spent(carry, tmp_path):
+    report = rehearse(carry, tmp_path, "--stages", "networks", "memory", "--budget", "0")
+    assert all(row["skipped"] == "no time was left" for row in report["stages"]["networks"]["result"])
+    assert set(report["stages"]["memory"]["result"]) == {"batches", "edges"}
+
+
+def test_failed_stage_costs_only_itself(tmp_path, monkeypatch, capsys):
+    gpu = importlib.import_module("gpu")
+
+    def fails(bench: Any) -> None:
+        raise RuntimeError("out of memory\nand more")
+
+    monkeypatch.setitem(gpu.STAGES, "parity", gpu.Stage(fails, 0.2))
+    options = ["--stages", "parity", "ceilings", "--device", "cpu", "--tiny", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *options])
+    gpu.main()
+    stages = json.loads((tmp_path / "gpu.json").read_text())["stages"]
+    assert stages["parity"]["error"] == "RuntimeError: out of memory"
+    assert stages["ceilings"]["result"]["copy_tb_per_s"] > 0
+    assert "RuntimeError: out of memory" in capsys.readouterr().out
+
+
+def test_says_what_is_missing(tmp_path):
+    report = rehearse(tmp_path / "empty", tmp_path, "--stages", "training", "memory", first=BARE)
+    assert "make gpu-bundle" in report["stages"]["training"]["result"]["skipped"]
+    assert report["stages"]["memory"]["result"]["batches"].startswith("random boxes")
+
+
+def test_edges_are_those_of_the_models(carry):
+    """Of atoms that stand outside of their cells, too."""
+    slabs = importlib.import_module("gpu_stages.slabs")
+    graph = importlib.import_module("fairchem_hdgnn.integration.graph")
+    data = importlib.import_module("torch_geometric.data")
+    structures = slabs.Slabs(carry / "hea_adsorption.npz", torch.device("cpu"), cutoff=5.0, max_neighbors=12)
+    rows = torch.tensor([3, 500, 41])
+    numbers, edge_index, edge_vec, batch, systems = structures.batch(rows, 5.0)
+    mixin = graph.PlainGraphMixin()
+    mixin.adopt(graph.GraphSettings(max_neighbors=12), 5.0, 90, False)
+    records = []
+    with np.load(carry / "hea_adsorption.npz") as arrays:
+        for row in rows.tolist():
+            atoms = slice(arrays["ptr"][row], arrays["ptr"][row + 1])
+            pos, cell = torch.from_numpy(arrays["pos"][atoms]), torch.from_numpy(arrays["cell"][row])
+            atomic_numbers = torch.from_numpy(arrays["numbers"][atoms].astype(np.int64))
+            moved = pos + cell[0] - 2 * cell[1]
+            records.append(data.Data(atomic_numbers=atomic_numbers, pos=moved, cell=cell[None], natoms=len(pos)))
+    expected = mixin.plain_graph(data.Batch.from_data_list(records))
+    assert torch.equal(numbers, expected.atomic_numbers) and torch.equal(batch, expected.batch) and systems == 3
+
+    def lengths(index: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        per_atom = [vectors.norm(dim=-1)[index[1] == atom].sort().values for atom in range(len(numbers))]
+        return torch.cat(per_atom)
+
+    torch.testing.assert_close(
+        lengths(edge_index, edge_vec), lengths(expected.edge_index, expected.edge_vec), atol=1e-4, rtol=0
+    )
+
+
+def test_page_is_made_from_the_stored_results():
+    report = importlib.import_module("gpu_report")
+    text = report.PAGE.read_text()
+    assert text == report.replaced(text, report.page_part(report.stored_reports()))
+
+
+def test_page_of_a_result(carry, tmp_path, monkeypatch):
+    """A rehearsal is refused; the same numbers, said to be measured, fill every part of the page."""
+    report = importlib.import_module("gpu_report")
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    monkeypatch.setattr(report, "PAGE", page)
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    report.RESULTS.mkdir()
+    options = ["--stages", "ceilings", "networks", "training", "parity", "profile", "memory", "kernels"]
+    rehearse(carry, tmp_path, *options)
+    file = tmp_path / "gpu.json"
+    monkeypatch.setattr(sys, "argv", ["gpu_report.py", str(file), str(tmp_path / "qm9.json")])
+    with pytest.raises(SystemExit, match="is a rehearsal"):
+        report.main()
+    measured = json.loads(file.read_text())
+    measured["tiny"], measured["machine"]["device"] = False, "NVIDIA H100 80GB HBM3"
+    file.write_text(json.dumps(measured))
+    report.main()
+    assert [path.name for path in report.RESULTS.iterdir()] == [
+        f"gpu_h100-80gb-hbm3_{measured['machine']['date']}.json"
+    ]
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    for part in ("### NVIDIA H100", "| authors | 2 | bfloat16 |", "gates passed", "launches", "OC20 frames", "meV"):
+        assert part in text, text
+    columns = {line.count("|") for line in text.splitlines() if line.startswith("| fairchem escn")}
+    assert columns == {11}
