@@ -80,6 +80,18 @@ def test_counter_counts() -> None:
         assert counter.traffic - before < 2.1 * 4 * 3000, "only the zeros, and one row"
 
 
+@pytest.mark.parametrize("name", ["hdgnn, authors", "escn"])
+def test_networks_are_counted_in_tf32(name: str) -> None:
+    model, graph = network(name, 2), random_graph(ATOMS, NEIGHBORS)
+    for precision in (Precision.TF32, Precision.FLOAT32):
+        with WorkCounter() as counter:
+            with precision.autocast(torch.device("cpu")):
+                energy = model(*graph)["energy"]
+            energy.sum().backward()
+        in_tf32 = sum(operation.flops for operation in counter.operations if operation.tf32)
+        assert (0.3 * counter.flops < in_tf32 < counter.flops) if precision is Precision.TF32 else in_tf32 == 0
+
+
 def test_time_is_bound_by_arithmetic_or_memory() -> None:
     gpu = GPUS["a100"]
     arithmetic, memory = Operation(10**12, 8, torch.float32), Operation(0, 10**12, torch.float32)
@@ -87,6 +99,8 @@ def test_time_is_bound_by_arithmetic_or_memory() -> None:
     assert gpu.seconds([memory]) == pytest.approx(1 / 2.039)
     assert gpu.seconds([arithmetic, memory]) == pytest.approx(1 / 19.5 + 1 / 2.039)
     assert gpu.seconds([Operation(10**12, 8, torch.bfloat16)]) == pytest.approx(1 / 312)
+    assert gpu.seconds([Operation(10**12, 8, torch.float32, tf32=True)]) == pytest.approx(1 / 156)
+    assert GPUS["v100"].seconds([Operation(10**12, 8, torch.float32, tf32=True)]) == pytest.approx(1 / 15.7)
     with pytest.raises(ConfigError, match="V100 has no bfloat16"):
         GPUS["v100"].seconds([Operation(1, 1, torch.bfloat16)])
 
@@ -106,6 +120,7 @@ def test_report_scales_as_it_should(tmp_path: Path) -> None:
     assert one.batch.training_flops == pytest.approx(4 * one.structure.training_flops, rel=0.02)
     assert one.hours(4) * 3600 == pytest.approx(one.step_seconds)
     assert report(write(tmp_path, precision="bfloat16"), GPUS["h100"], 1).step_seconds < one.step_seconds
+    assert report(write(tmp_path, precision="tf32"), GPUS["h100"], 1).step_seconds <= one.step_seconds
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

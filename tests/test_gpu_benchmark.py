@@ -25,7 +25,10 @@ BARE = """
 import importlib.abc, sys
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"fairchem", "torch_scatter", "torch_sparse", "lmdb", "ase"} and path is None:
+        absent = {"fairchem", "torch_sparse", "lmdb", "ase"}
+        if not any("torch-scatter" in folder for folder in sys.path):
+            absent.add("torch_scatter")
+        if name.split(".")[0] in absent and path is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 import importlib.util
 found = importlib.util.find_spec

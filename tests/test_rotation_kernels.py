@@ -56,19 +56,78 @@ for got, expected in zip(*results):
 print("equal")
 """
 
+EDGE_CASES = """
+import contextlib
+import torch
+from fairchem_hdgnn.so3 import rotation_kernels
+from fairchem_hdgnn.so3.rotation_kernels import gather_rotate, rotate_back_sum
 
-def test_kernels_equal_plain_products() -> None:
+device = "cuda" if torch.cuda.is_available() else "cpu"
+new = lambda *shape: torch.randn(*shape, device=device)
+numbers = lambda *values: torch.tensor(values, dtype=torch.long, device=device)
+
+# Neither edges nor atoms; atoms without edges, whose sums stay; several steps apart in memory.
+assert gather_rotate(new(0, 4, 9), new(0, 9, 5), numbers()).shape == (0, 4, 5)
+rotate_back_sum(new(0, 4, 9), new(0, 4, 5), numbers(0), new(0, 9, 5))
+out = new(2, 9, 5)
+before = out.clone()
+rotate_back_sum(new(0, 4, 9), new(0, 4, 5), numbers(0, 0, 0), out)
+assert torch.equal(out, before)
+for strided in (new(2, 5, 9).mT, new(4, 9, 5)[::2]):
+    before = strided.clone()
+    try:
+        rotate_back_sum(new(3, 4, 9), new(3, 4, 5), numbers(0, 1, 3), strided)
+    except ValueError as error:
+        assert str(error).startswith("rotate_back_sum: out must be contiguous"), error
+    else:
+        raise AssertionError("not refused")
+    assert torch.equal(strided, before)
+index = torch.tensor([[0, 9], [1, 9], [0, 9]], device=device)[:, 0]
+matrices, x = new(3, 4, 9), new(2, 9, 5)
+torch.testing.assert_close(gather_rotate(matrices, x, index), torch.bmm(matrices, x[index]))
+
+# What is launched: on the tensors' device, in the precision asked for.
+launches, guarded = [], []
+
+@contextlib.contextmanager
+def device_of(tensor):
+    guarded.append(tensor.device)
+    yield
+    guarded.pop()
+
+class Kernel:
+    def __getitem__(self, grid):
+        return lambda *_, **blocks: launches.append((list(guarded), blocks["precision"]))
+
+torch.cuda.device_of = device_of
+rotation_kernels._gather_rotate_kernel = rotation_kernels._rotate_back_sum_kernel = Kernel()
+torch.backends.cuda.matmul.allow_tf32 = True
+for keywords in ({}, {"precision": "tf32"}, {"precision": "tf32x3"}):
+    gather_rotate(matrices, x, index, **keywords)
+    rotate_back_sum(matrices, new(3, 4, 5), numbers(0, 1, 3), new(2, 9, 5), **keywords)
+assert launches == [([x.device], name) for name in ("ieee", "tf32", "tf32x3") for _ in range(2)], launches
+rotate_back_sum(new(0, 4, 9), new(0, 4, 5), numbers(0, 0, 0), out)
+gather_rotate(new(0, 4, 9), x, numbers())
+assert len(launches) == 6
+print("right")
+"""
+
+
+@pytest.mark.parametrize(
+    ("check", "answer"), [(CHECK, "equal\n"), (EDGE_CASES, "right\n")], ids=["values", "edge cases"]
+)
+def test_kernels(check: str, answer: str) -> None:
     """In a process of its own, as the interpreter is chosen when Triton is imported."""
     interpreter = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", CHECK],
+        [sys.executable, "-c", check],
         env={**os.environ, **interpreter},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert done.stdout == "equal\n", done.stderr
+    assert done.stdout == answer, done.stderr
 
 
 def test_kernels_need_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def write_qm9(molecules: Molecules, path: Path) -> None:
             positions=molecules.positions.astype(np.float32),
             targets=molecules.targets()[:, column : column + 1],
             target_names=np.array([TARGET]),
-            **splits,
+            **splits,  # type: ignore[arg-type]
         )
 
 

@@ -49,7 +49,7 @@ class Slabs:
         """Edges of these systems, by fairchem, where they are not known."""
         utils = importlib.import_module("fairchem.core.common.utils")
         new = torch.tensor([row for row in rows.tolist() if row not in self.edges], dtype=torch.long)
-        for part in new[self.natoms[new].argsort()].split(SYSTEMS_AT_ONCE):
+        for part in new[self.natoms[new].argsort()].split(SYSTEMS_AT_ONCE) if len(new) else ():
             atoms, natoms = self._atoms(part), self.natoms[part].to(self.pos.device)
             data = SimpleNamespace(pos=self.pos[atoms], cell=self.cell[part.to(self.pos.device)], natoms=natoms)
             with tf32_everywhere(False):

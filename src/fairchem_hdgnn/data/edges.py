@@ -42,8 +42,13 @@ class StoredEdges:
         record.edge_index, record.cell_offsets = edges.edge_index, edges.cell_offsets
 
     def _of_molecule(self, pos: Float[Tensor, "atoms 3"]) -> Int[Tensor, "2 edges"]:
-        distance = torch.cdist(pos, pos).fill_diagonal_(torch.inf)
+        distance = pair_distances(pos).fill_diagonal_(torch.inf)
         nearest, source = distance.topk(min(self.max_neighbors, len(pos)), dim=0, largest=False)
         target = torch.arange(len(pos)).expand_as(source)
         kept = nearest <= self.cutoff
         return torch.stack([source[kept], target[kept]])
+
+
+def pair_distances(pos: Float[Tensor, "atoms 3"]) -> Float[Tensor, "atoms atoms"]:
+    """Distances between all atoms, Å, from differences: products of matrices lose digits, and most of them in TF32."""
+    return torch.cdist(pos, pos, compute_mode="donot_use_mm_for_euclid_dist")

@@ -27,6 +27,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
+from fairchem_hdgnn.arithmetic.products import product
+from fairchem_hdgnn.arithmetic.tf32 import allow_tf32
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.hyperparameters import from_keys, real
 
@@ -104,14 +106,15 @@ def in_cells(vectors: Float[Tensor, "atoms 3"], cells: Float[Tensor, "atoms 3 3"
     periodic = (cells != 0).flatten(1).any(dim=1)
     identity = torch.eye(3, dtype=cells.dtype, device=cells.device).expand_as(cells)
     solvable = torch.where(periodic[:, None, None], cells, identity)
-    units = torch.linalg.solve(solvable.mT, vectors.unsqueeze(-1)).squeeze(-1)
+    with allow_tf32(False):
+        units = torch.linalg.solve(solvable.mT, vectors.unsqueeze(-1)).squeeze(-1)
     return units * periodic.unsqueeze(1)
 
 
 def _less_whole_cells(
     vectors: Float[Tensor, "atoms 3"], cells: Float[Tensor, "atoms 3 3"], counts: Float[Tensor, "atoms 3"]
 ) -> Float[Tensor, "atoms 3"]:
-    return vectors - (counts.unsqueeze(1) @ cells).squeeze(1)
+    return vectors - product(counts.unsqueeze(1), cells).squeeze(1)
 
 
 # fairchem evaluates the names under `transforms` in this module; there is no registry of transforms.

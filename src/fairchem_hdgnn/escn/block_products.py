@@ -18,12 +18,13 @@ from torch.nn.functional import silu
 from fairchem_hdgnn.escn.geometry import Rotations
 from fairchem_hdgnn.nn.edge_blocks import Block
 from fairchem_hdgnn.nn.packed_matrix import PackedMatrix
+from fairchem_hdgnn.nn.precision import Compute
 from fairchem_hdgnn.nn.silu import silu_backward
 from fairchem_hdgnn.nn.so2 import num_terms, order_of_term, terms_of_order
 from fairchem_hdgnn.so3.layout import num_coefficients
 
-EDGES_PER_GRID = 32
-"""Edges whose grid values are held at a time: one or two megabytes, which stay in a CPU's cache."""
+EDGES_PER_GRID_ON_CPU = 32
+"""Edges whose grid values are held at a time: one or two megabytes, which stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,15 @@ class BlockProducts:
         rotations: rotations of the edges.
         activation: the point-wise SiLU.
         hidden_channels: H.
+        compute: how products with the weights run; all others run in the precision that the caller has set.
     """
 
-    def __init__(self, weights: Weights, rotations: Rotations, activation: Activation, hidden_channels: int) -> None:
+    def __init__(
+        self, weights: Weights, rotations: Rotations, activation: Activation, hidden_channels: int, compute: Compute
+    ) -> None:
         self.weights, self.rotations, self.activation = weights, rotations, activation
         self.hidden_channels, self.num_terms = hidden_channels, num_terms(rotations.mmax)
-        self.lmax = len(weights.inner) - 1
+        self.lmax, self.compute = len(weights.inner) - 1, compute
 
     def mix(
         self, x: Float[Tensor, "coefficients nodes channels"], index: int
@@ -85,7 +89,8 @@ class BlockProducts:
         mixed = x.new_empty(*x.shape[:2], self.num_terms * self.hidden_channels)
         for degree, rows, width in self._degrees(x):
             weight = self.weights.inner[degree][index, :, :width]
-            torch.mm(x[rows].flatten(0, 1), weight, out=mixed[rows].flatten(0, 1)[:, :width])
+            with self.compute.products():
+                torch.mm(x[rows].flatten(0, 1), weight, out=mixed[rows].flatten(0, 1)[:, :width])
         return mixed
 
     def mix_backward(
@@ -99,9 +104,10 @@ class BlockProducts:
         x_gradient = torch.empty_like(x)
         for degree, rows, width in self._degrees(x):
             upstream = gradient[rows].flatten(0, 1)[:, :width]
-            add_product(total.inner[degree][index, :, :width], x[rows].flatten(0, 1).T, upstream)
+            self.compute.add_product(total.inner[degree][index, :, :width], x[rows].flatten(0, 1).T, upstream)
             weight = self.weights.inner[degree][index, :, :width]
-            torch.mm(upstream, weight.T, out=x_gradient[rows].flatten(0, 1))
+            with self.compute.products():
+                torch.mm(upstream, weight.T, out=x_gradient[rows].flatten(0, 1))
         return x_gradient.transpose(0, 1)
 
     def turn(
@@ -144,7 +150,7 @@ class BlockProducts:
     ) -> Float[Tensor, "slots edge_channels"]:
         """Gradient of the edge features; adds the scale layer's to ``total``."""
         flat = gradient.flatten(1)
-        add_product(total.scale[: self._scale_width], flat.T, features)
+        self.compute.add_product(total.scale[: self._scale_width], flat.T, features)
         total.scale_bias[: self._scale_width] += flat.sum(0)
         return self._scale_transposed.product(flat)
 
@@ -192,19 +198,20 @@ class BlockProducts:
         gradients = []
         for order, part in self._rows_of_orders(gradient):
             flat = part.reshape(part.shape[0] * part.shape[1], -1)
-            add_product(total.outer[order], gated[order].flatten(0, 1).T, flat)
+            self.compute.add_product(total.outer[order], gated[order].flatten(0, 1).T, flat)
             gradients.append(self._outer_transposed[order].product(flat).view(gated[order].shape))
         return gradients
 
     def activate(self, y: Float[Tensor, "slots rows channels"]) -> None:
         """Point-wise SiLU in place; rows change from order by order to storage order."""
-        for part in y.split(EDGES_PER_GRID):
+        for part in y.split(edges_per_grid(y)):
             to_grid, from_grid = self._grid(part.shape[0])
             torch.bmm(from_grid, silu(torch.bmm(to_grid, part), inplace=True), out=part)
 
     def activate_backward(self, y: Float[Tensor, "slots rows channels"], gradient: Tensor) -> None:
         """Replace y by its gradient."""
-        for part, upstream in zip(y.split(EDGES_PER_GRID), gradient.split(EDGES_PER_GRID)):
+        size = edges_per_grid(y)
+        for part, upstream in zip(y.split(size), gradient.split(size)):
             to_grid, from_grid = self._grid(part.shape[0])
             values = torch.bmm(to_grid, part)
             values = silu_backward(torch.bmm(from_grid.mT, upstream), values)
@@ -233,19 +240,22 @@ class BlockProducts:
 
     @cached_property
     def _outer(self) -> list[PackedMatrix]:
-        return [PackedMatrix(weight.T) for weight in self.weights.outer[: self.rotations.mmax + 1]]
+        return [self._prepared(weight.T) for weight in self.weights.outer[: self.rotations.mmax + 1]]
 
     @cached_property
     def _outer_transposed(self) -> list[PackedMatrix]:
-        return [PackedMatrix(weight) for weight in self.weights.outer[: self.rotations.mmax + 1]]
+        return [self._prepared(weight) for weight in self.weights.outer[: self.rotations.mmax + 1]]
 
     @cached_property
     def _scale(self) -> PackedMatrix:
-        return PackedMatrix(self.weights.scale[: self._scale_width])
+        return self._prepared(self.weights.scale[: self._scale_width])
 
     @cached_property
     def _scale_transposed(self) -> PackedMatrix:
-        return PackedMatrix(self.weights.scale[: self._scale_width].T)
+        return self._prepared(self.weights.scale[: self._scale_width].T)
+
+    def _prepared(self, matrix: Tensor) -> PackedMatrix:
+        return PackedMatrix(matrix, tf32=self.compute.tf32)
 
     @property
     def _scale_width(self) -> int:
@@ -255,9 +265,6 @@ class BlockProducts:
         return self.activation.to_grid.expand(edges, -1, -1), self.activation.from_grid.expand(edges, -1, -1)
 
 
-def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """``total += a @ b``, in the precision of ``total``."""
-    if total.dtype == a.dtype:
-        total.addmm_(a, b)
-    else:
-        total.add_(a @ b)
+def edges_per_grid(y: Float[Tensor, "slots rows channels"]) -> int:
+    """Edges of a block whose grid values are formed together."""
+    return EDGES_PER_GRID_ON_CPU if y.device.type == "cpu" else max(1, len(y))

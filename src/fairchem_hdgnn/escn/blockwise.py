@@ -26,6 +26,7 @@ from torch.nn.functional import pad, silu
 from fairchem_hdgnn.escn.block_products import Activation, BlockProducts, Weights
 from fairchem_hdgnn.escn.geometry import Geometry, Rotations
 from fairchem_hdgnn.nn.edge_blocks import Block
+from fairchem_hdgnn.nn.precision import Compute, full_precision
 from fairchem_hdgnn.nn.silu import silu_backward
 from fairchem_hdgnn.nn.so2 import SO2Convolution
 from fairchem_hdgnn.so3.layout import num_coefficients
@@ -58,10 +59,9 @@ def blockwise_message(
         convolution.scale.weight, convolution.scale.bias, tuple(convolution.inner), tuple(convolution.outer)
     )
     weights = (parameter.to(dtype) for parameter in parameters.flat())
-    with torch.autocast(x.device.type, enabled=False):
-        summed = _BlockwiseMessage.apply(
-            convolution, activation, geometry, rotations, x.to(dtype), edge_features.to(dtype), *weights
-        )
+    summed = _BlockwiseMessage.apply(
+        convolution, activation, geometry, rotations, Compute.chosen(x), x.to(dtype), edge_features.to(dtype), *weights
+    )
     return summed.to(x.dtype)
 
 
@@ -73,71 +73,88 @@ class _BlockwiseMessage(torch.autograd.Function):
         activation: Activation,
         geometry: Geometry,
         rotations: Rotations,
+        compute: Compute,
         x: Tensor,
         edge_features: Tensor,
         *flat_weights: Tensor,
     ) -> Tensor:
         weights = Weights.from_flat(convolution.lmax, flat_weights)
-        ctx.arguments, ctx.geometry = (weights, rotations, activation, convolution.hidden_channels), geometry
-        products = BlockProducts(*ctx.arguments)
+        ctx.arguments = (weights, rotations, activation, convolution.hidden_channels, compute)
+        ctx.geometry = geometry
         ctx.save_for_backward(x, edge_features)
-        features = _with_none(edge_features)
-        source_hidden = _source_hidden(products, geometry, x)
-        result = x.new_zeros(x.shape[0], num_coefficients(convolution.lmax), x.shape[2])
-        for chunk in _chunks(geometry.target.blocks):
-            mixed = products.mix(_features_of(x, chunk.nodes), TARGET)
-            for block, part in chunk.blocks:
-                source = _rows_at(source_hidden, geometry.source_slot[block.slots])
-                hidden = [source, products.turn(mixed[:, part], rotations.turned_target, block)]
-                scales = silu(products.unscaled(features[geometry.target.edges[block.slots]]), inplace=True)
-                y = products.outer(products.gate(hidden, scales), x.shape[2])
-                products.activate(y)
-                rows = _rows_of_atoms(rotations, block)
-                result[block.nodes] = torch.bmm(rows.mT, y.view(*rows.shape[:2], -1))
-        return result
+        with full_precision(x):
+            return _summed(BlockProducts(*ctx.arguments), geometry, x, edge_features)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        products, geometry = BlockProducts(*ctx.arguments), ctx.geometry
         x, edge_features = ctx.saved_tensors
-        total = products.weights.zeros()
-        features = _with_none(edge_features)
-        features_gradient, x_gradient = torch.zeros_like(features), torch.zeros_like(x)
-        source_hidden = _source_hidden(products, geometry, x)
-        turned_source, turned_target = products.rotations.turned_source, products.rotations.turned_target
-        for chunk in _chunks(geometry.target.blocks):
-            x_chunk = _features_of(x, chunk.nodes)
-            mixed = products.mix(x_chunk, TARGET)
-            for block, part in chunk.blocks:
-                edges, source_slots = geometry.target.edges[block.slots], geometry.source_slot[block.slots]
-                hidden = [_rows_at(source_hidden, source_slots), products.turn(mixed[:, part], turned_target, block)]
-                unscaled = products.unscaled(features[edges])
-                scales = silu(unscaled)
-                gated = products.gate(hidden, scales)
-                y = products.outer(gated, x.shape[2])
+        with full_precision(gradient):
+            gradients = _gradients(BlockProducts(*ctx.arguments), ctx.geometry, x, edge_features, gradient)
+        return None, None, None, None, None, *gradients
 
-                upstream = torch.bmm(_rows_of_atoms(products.rotations, block), gradient[block.nodes])
-                products.activate_backward(y, upstream.view(y.shape))
-                scales_gradient = products.gate_backward(hidden, scales, products.outer_backward(gated, y, total))
-                unscaled_gradient = silu_backward(scales_gradient, unscaled)
-                features_gradient[edges] = products.unscaled_backward(features[edges], unscaled_gradient, total)
-                # Each slot's hidden values are needed once, and V x of an atom in one block only, so that their
-                # gradients take their places.
-                for values, block_values in zip(source_hidden, hidden[SOURCE]):
-                    values.index_copy_(0, source_slots, block_values)
-                products.turn_backward(mixed[:, part], turned_target, block, hidden[TARGET])
-            x_gradient[chunk.nodes] += products.mix_backward(x_chunk, TARGET, mixed, total)
-        for chunk in _chunks(geometry.source.blocks):
-            x_chunk = _features_of(x, chunk.nodes)
-            mixed = x.new_empty(*x_chunk.shape[:2], products.num_terms * products.hidden_channels)
-            for block, part in chunk.blocks:
-                hidden_gradient = [values[block.slots] for values in source_hidden]
-                products.turn_backward(mixed[:, part], turned_source, block, hidden_gradient)
-            x_gradient[chunk.nodes] += products.mix_backward(x_chunk, SOURCE, mixed, total)
-        weights = products.weights.flat()
-        weight_gradients = (sum_.to(weight.dtype) for sum_, weight in zip(total.flat(), weights))
-        return None, None, None, None, x_gradient, features_gradient[:-1], *weight_gradients
+
+def _summed(
+    products: BlockProducts, geometry: Geometry, x: Tensor, edge_features: Tensor
+) -> Float[Tensor, "nodes all_coefficients channels"]:
+    """The messages; arguments as those of :func:`blockwise_message`."""
+    features = _with_none(edge_features)
+    source_hidden = _source_hidden(products, geometry, x)
+    result = x.new_zeros(x.shape[0], num_coefficients(products.lmax), x.shape[2])
+    for chunk in _chunks(geometry.target.blocks):
+        mixed = products.mix(_features_of(x, chunk.nodes), TARGET)
+        for block, part in chunk.blocks:
+            source = _rows_at(source_hidden, geometry.source_slot[block.slots])
+            hidden = [source, products.turn(mixed[:, part], products.rotations.turned_target, block)]
+            scales = silu(products.unscaled(features[geometry.target.edges[block.slots]]), inplace=True)
+            y = products.outer(products.gate(hidden, scales), x.shape[2])
+            products.activate(y)
+            rows = _rows_of_atoms(products.rotations, block)
+            result[block.nodes] = torch.bmm(rows.mT, y.view(*rows.shape[:2], -1))
+    return result
+
+
+def _gradients(
+    products: BlockProducts, geometry: Geometry, x: Tensor, edge_features: Tensor, gradient: Tensor
+) -> tuple[Tensor, ...]:
+    """Gradients of x, edge features and weights from that of the messages."""
+    total = products.weights.zeros()
+    features = _with_none(edge_features)
+    features_gradient, x_gradient = torch.zeros_like(features), torch.zeros_like(x)
+    source_hidden = _source_hidden(products, geometry, x)
+    turned_source, turned_target = products.rotations.turned_source, products.rotations.turned_target
+    for chunk in _chunks(geometry.target.blocks):
+        x_chunk = _features_of(x, chunk.nodes)
+        mixed = products.mix(x_chunk, TARGET)
+        for block, part in chunk.blocks:
+            edges, source_slots = geometry.target.edges[block.slots], geometry.source_slot[block.slots]
+            hidden = [_rows_at(source_hidden, source_slots), products.turn(mixed[:, part], turned_target, block)]
+            unscaled = products.unscaled(features[edges])
+            scales = silu(unscaled)
+            gated = products.gate(hidden, scales)
+            y = products.outer(gated, x.shape[2])
+
+            upstream = torch.bmm(_rows_of_atoms(products.rotations, block), gradient[block.nodes])
+            products.activate_backward(y, upstream.view(y.shape))
+            scales_gradient = products.gate_backward(hidden, scales, products.outer_backward(gated, y, total))
+            unscaled_gradient = silu_backward(scales_gradient, unscaled)
+            features_gradient[edges] = products.unscaled_backward(features[edges], unscaled_gradient, total)
+            # Each slot's hidden values are needed once, and V x of an atom in one block only, so that their
+            # gradients take their places.
+            for values, block_values in zip(source_hidden, hidden[SOURCE]):
+                values.index_copy_(0, source_slots, block_values)
+            products.turn_backward(mixed[:, part], turned_target, block, hidden[TARGET])
+        x_gradient[chunk.nodes] += products.mix_backward(x_chunk, TARGET, mixed, total)
+    for chunk in _chunks(geometry.source.blocks):
+        x_chunk = _features_of(x, chunk.nodes)
+        mixed = x.new_empty(*x_chunk.shape[:2], products.num_terms * products.hidden_channels)
+        for block, part in chunk.blocks:
+            hidden_gradient = [values[block.slots] for values in source_hidden]
+            products.turn_backward(mixed[:, part], turned_source, block, hidden_gradient)
+        x_gradient[chunk.nodes] += products.mix_backward(x_chunk, SOURCE, mixed, total)
+    weights = products.weights.flat()
+    weight_gradients = (sum_.to(weight.dtype) for sum_, weight in zip(total.flat(), weights))
+    return x_gradient, features_gradient[:-1], *weight_gradients
 
 
 def _with_none(edge_features: Tensor) -> Float[Tensor, "edges_and_none edge_channels"]:

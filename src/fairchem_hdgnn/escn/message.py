@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad, silu
 
+from fairchem_hdgnn.arithmetic.products import product
 from fairchem_hdgnn.escn.block_products import Activation
 from fairchem_hdgnn.escn.blockwise import blockwise_message
 from fairchem_hdgnn.escn.config import ESCNConfig
@@ -77,7 +78,7 @@ class MessageBlock(ConstantsModule):
     ) -> Tensor:
         """The plain equations."""
         full = pad(x, (0, 0, 0, num_coefficients(self.lmax) - x.shape[1]))
-        rotated = [torch.bmm(rows, full[nodes]) for nodes in edge_index]
-        values = silu(self.to_grid @ self.convolution(rotated, edge_features))
-        messages = torch.bmm(rows.mT, self.from_grid @ values)
+        rotated = [product(rows, full[nodes]) for nodes in edge_index]
+        values = silu(product(self.to_grid, self.convolution(rotated, edge_features)))
+        messages = product(rows.mT, product(self.from_grid, values))
         return torch.zeros_like(full).index_add_(0, edge_index[1], messages.to(full.dtype))

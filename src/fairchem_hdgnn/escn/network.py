@@ -14,6 +14,7 @@ from fairchem_hdgnn.escn.geometry import build_geometry
 from fairchem_hdgnn.escn.graph import Graph
 from fairchem_hdgnn.escn.layer import Layer
 from fairchem_hdgnn.nn.heads import EnergyHead, ForceHead
+from fairchem_hdgnn.nn.precision import Compute, full_precision
 from fairchem_hdgnn.nn.radial import distance_basis
 from fairchem_hdgnn.so3.frame_source import FrameSource
 from fairchem_hdgnn.so3.wigner import wigner_d
@@ -57,13 +58,13 @@ class Backbone(nn.Module):
     ) -> Graph:
         """Distance basis and rotations of the edges."""
         lmax, mmax = self.config.lmax, self.config.mmax
-        basis = self.basis(edge_vec.norm(dim=-1))
-        if self.config.implementation is Implementation.REFERENCE:
-            return Graph(atomic_numbers, edge_index, basis, rows=wigner_d(edge_frames, lmax, mmax))
-        device = edge_vec.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else edge_vec.dtype
-        geometry = build_geometry(edge_index, edge_frames, len(atomic_numbers), lmax, mmax, dtype)
-        return Graph(atomic_numbers, edge_index, basis, geometry=geometry)
+        dtype = Compute.chosen(edge_vec).dtype
+        with full_precision(edge_vec):
+            basis = self.basis(edge_vec.norm(dim=-1))
+            if self.config.implementation is Implementation.REFERENCE:
+                return Graph(atomic_numbers, edge_index, basis, rows=wigner_d(edge_frames, lmax, mmax))
+            geometry = build_geometry(edge_index, edge_frames, len(atomic_numbers), lmax, mmax, dtype)
+            return Graph(atomic_numbers, edge_index, basis, geometry=geometry)
 
 
 class EnergyReadout(nn.Module):

@@ -8,14 +8,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear, pad, silu
+from torch.nn.functional import pad, silu
 
+from fairchem_hdgnn.arithmetic.products import linear
 from fairchem_hdgnn.escn.config import ESCNConfig, Implementation
+from fairchem_hdgnn.nn.precision import Compute, full_precision
 from fairchem_hdgnn.nn.silu import silu_backward
 from fairchem_hdgnn.so3.grid import S2Grid
 
-NODES_PER_CHUNK = 64
+NODES_PER_CHUNK_ON_CPU = 64
 """Atoms whose grid values are held at a time."""
+
+NODES_PER_CHUNK = 1024
+"""The same elsewhere: about half a gigabyte of temporaries in float32."""
 
 
 class UpdateBlock(nn.Module):
@@ -43,11 +48,10 @@ class UpdateBlock(nn.Module):
             return self.reference(x, message)
         # The outer linear layers act on channels and commute with the transforms; there are four times fewer
         # coefficients than points.
-        mixed = linear(torch.cat([x, message], dim=-1), self.first.weight)
+        mixed = self.first(torch.cat([x, message], dim=-1))
         constants = (matrix.to(mixed.dtype) for matrix in (self.grid.to_grid, self.grid.from_grid, self.second.weight))
-        with torch.autocast(mixed.device.type, enabled=False):
-            result = _PointwiseNetwork.apply(mixed, *constants)
-        return linear(result, self.third.weight)
+        result = _PointwiseNetwork.apply(Compute.chosen(mixed), mixed, *constants)
+        return self.third(result)
 
     def reference(self, x: Tensor, message: Tensor) -> Tensor:
         """The plain equations."""
@@ -59,24 +63,38 @@ class _PointwiseNetwork(torch.autograd.Function):
     """``FromGrid(SiLU(W_2 SiLU(ToGrid(mixed))))``; grid values, four times larger than x, are never kept."""
 
     @staticmethod
-    def forward(ctx: Any, mixed: Tensor, to_grid: Tensor, from_grid: Tensor, weight: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, compute: Compute, mixed: Tensor, to_grid: Tensor, from_grid: Tensor, weight: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(mixed, to_grid, from_grid, weight)
-        chunks = [
-            from_grid @ silu(linear(silu(to_grid @ chunk, inplace=True), weight), inplace=True)
-            for chunk in mixed.split(NODES_PER_CHUNK)
-        ]
+        ctx.compute = compute
+        chunks = []
+        with full_precision(mixed):
+            for chunk in mixed.split(nodes_per_chunk(mixed)):
+                first = silu(to_grid @ chunk, inplace=True)
+                chunks.append(from_grid @ silu(linear(first, weight, tf32=compute.tf32), inplace=True))
         return torch.cat(chunks)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         mixed, to_grid, from_grid, weight = ctx.saved_tensors
+        compute: Compute = ctx.compute
         weight_gradient = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
         chunks = []
-        for chunk, upstream in zip(mixed.split(NODES_PER_CHUNK), gradient.split(NODES_PER_CHUNK)):
-            first = to_grid @ chunk
-            first_active = silu(first)
-            second_gradient = silu_backward(from_grid.T @ upstream, linear(first_active, weight))
-            weight_gradient += second_gradient.flatten(0, 1).T @ first_active.flatten(0, 1)
-            chunks.append(to_grid.T @ silu_backward(second_gradient @ weight, first))
-        return torch.cat(chunks), None, None, weight_gradient.to(weight.dtype)
+        size = nodes_per_chunk(mixed)
+        with full_precision(mixed):
+            for chunk, upstream in zip(mixed.split(size), gradient.split(size)):
+                first = to_grid @ chunk
+                first_active = silu(first)
+                second = linear(first_active, weight, tf32=compute.tf32)
+                second_gradient = silu_backward(from_grid.T @ upstream, second)
+                compute.add_product(weight_gradient, second_gradient.flatten(0, 1).T, first_active.flatten(0, 1))
+                first_gradient = linear(second_gradient, weight.T, tf32=compute.tf32)
+                chunks.append(to_grid.T @ silu_backward(first_gradient, first))
+        return None, torch.cat(chunks), None, None, weight_gradient.to(weight.dtype)
+
+
+def nodes_per_chunk(mixed: Float[Tensor, "nodes coefficients channels"]) -> int:
+    """Atoms whose grid values are formed together."""
+    return NODES_PER_CHUNK_ON_CPU if mixed.device.type == "cpu" else NODES_PER_CHUNK

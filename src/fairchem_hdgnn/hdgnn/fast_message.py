@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
 
+from fairchem_hdgnn.arithmetic.products import linear
 from fairchem_hdgnn.hdgnn.edge_gates import EdgeGates
 from fairchem_hdgnn.hdgnn.evaluations import Evaluations, Role, plan_evaluations
 from fairchem_hdgnn.hdgnn.neural_chunk import NeuralChunk, Workspace
 from fairchem_hdgnn.hdgnn.neural_weights import NeuralMatrices, NeuralWeights
-from fairchem_hdgnn.nn.precision import full_precision
+from fairchem_hdgnn.nn.precision import Compute, full_precision
 from fairchem_hdgnn.so3.layout import degrees_and_orders
 from fairchem_hdgnn.so3.segments import FusedSegments, Segments
 
@@ -69,7 +69,7 @@ class HybridPlan:
         num_nodes: number of atoms.
         only_scalars: whether x has only l = 0.
         keep_activations: store the networks' activations for the backward pass instead of computing them again.
-        compute_dtype: of the networks' matrix products.
+        compute: how the networks' matrix products run.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class HybridPlan:
         num_nodes: int,
         only_scalars: bool,
         keep_activations: bool,
-        compute_dtype: torch.dtype,
+        compute: Compute,
     ) -> None:
         message: Any = block.message
         self.message, self.edges = message, edges
-        self.keep_activations, self.compute_dtype = keep_activations, compute_dtype
+        self.keep_activations, self.compute = keep_activations, compute
         segments = FusedSegments if block.fused_rotations else Segments
         self.segments = segments(edges.target, num_nodes)
         self.evaluations: Evaluations = plan_evaluations(
@@ -150,7 +150,8 @@ def _projections(plan: HybridPlan, x_source: Tensor, x_target: Tensor) -> list[T
             if used and repeated:
                 projections.append(projections[-1])
             elif used:
-                projections.append(linear(x[:, message.kept].flatten(1), network.first.weight))
+                rows = x[:, message.kept].flatten(1)
+                projections.append(linear(rows, network.first.weight, tf32=plan.compute.tf32))
             else:
                 projections.append(x.new_zeros(0))
     return projections
@@ -165,60 +166,73 @@ class _Aggregate(torch.autograd.Function):
         x_source: Tensor, x_target: Tensor, u_source: Tensor, u_target: Tensor, f: Tensor, edge_features: Tensor,
         *tensors: Tensor,
     ) -> Tensor:  # fmt: skip
-        out = torch.zeros_like(x_target)
-        projections, matrices, weights, _ = _split(plan, num_projections, num_matrices, tensors)
-        networks = [NeuralMatrices(network, plan.compute_dtype) for network in weights]
-        kept = []
-        for span in plan.spans:
-            first, last = plan.segments.edge_range(span.nodes)
-            gates = plan.gates(u_source, u_target, f, edge_features[first:last], matrices, first)
-            if gates.full is not None:
-                plan.segments.collect(gates.full.term.mT, gates.full.attention.unsqueeze(1), span.nodes, out)
-            for nodes in span.chunks:
-                start, end = plan.segments.edge_range(nodes)
-                chunk = NeuralChunk(
-                    plan, nodes, projections, networks, gates.neural.constants(start - first, end - first)
-                )
-                rows = gates.low.new_zeros(end - start, plan.output_matrices.shape[1], gates.low.shape[2])
-                rows[:, plan.low_positions] = gates.low[start - first : end - first]
-                chunk.forward(x_source, x_target, plan.keep_activations, out=rows[:, : plan.num_neural_rows])
-                plan.segments.collect(plan.output_matrices[start:end], rows, nodes, out)
-                kept.append(chunk.kept)
-        ctx.plan, ctx.counts, ctx.kept = plan, (num_projections, num_matrices), kept
+        ctx.plan, ctx.counts, ctx.kept = plan, (num_projections, num_matrices), []
         ctx.save_for_backward(x_source, x_target, u_source, u_target, f, edge_features, *tensors)
-        return out
+        with full_precision(x_target):
+            return _forward(ctx, x_source, x_target, u_source, u_target, f, edge_features, *tensors)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        plan = ctx.plan
+        if plan is None:
+            raise RuntimeError(
+                "a second backward pass (retain_graph) through messages whose activations the first has freed: compute "
+                "the prediction again, or set model.activations to recompute"
+            )
+        if plan.keep_activations:
+            ctx.plan = None
         # A caller may still be inside autocast; the chunk code chooses its own dtypes.
         with full_precision(grad_out):
-            return _backward(ctx, grad_out.contiguous())
+            gradients = _backward(ctx, plan, grad_out.contiguous())
+        plan.workspace.clear()
+        return gradients
 
 
-def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    plan = ctx.plan
+def _forward(
+    ctx: Any, x_source: Tensor, x_target: Tensor, u_source: Tensor, u_target: Tensor, f: Tensor, edge_features: Tensor,
+    *tensors: Tensor,
+) -> Tensor:  # fmt: skip
+    plan, out = ctx.plan, torch.zeros_like(x_target)
+    projections, matrices, weights, _ = _split(plan, ctx.counts, tensors)
+    networks = [NeuralMatrices(network, plan.compute) for network in weights]
+    for span in plan.spans:
+        first, last = plan.segments.edge_range(span.nodes)
+        gates = plan.gates(u_source, u_target, f, edge_features[first:last], matrices, first)
+        if gates.full is not None:
+            plan.segments.collect(gates.full.term.mT, gates.full.attention.unsqueeze(1), span.nodes, out)
+        for nodes in span.chunks:
+            start, end = plan.segments.edge_range(nodes)
+            chunk = NeuralChunk(plan, nodes, projections, networks, gates.neural.constants(start - first, end - first))
+            rows = gates.low.new_zeros(end - start, plan.output_matrices.shape[1], gates.low.shape[2])
+            rows[:, plan.low_positions] = gates.low[start - first : end - first]
+            chunk.forward(x_source, x_target, plan.keep_activations, out=rows[:, : plan.num_neural_rows])
+            plan.segments.collect(plan.output_matrices[start:end], rows, nodes, out)
+            if chunk.kept is not None:
+                ctx.kept.append(chunk.kept)
+    return out
+
+
+def _backward(ctx: Any, plan: HybridPlan, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     x_source, x_target, u_source, u_target, f, edge_features, *tensors = ctx.saved_tensors
-    num_projections, num_matrices = ctx.counts
-    projections, matrices, weights, _ = _split(plan, num_projections, num_matrices, tensors)
-    networks = [NeuralMatrices(network, plan.compute_dtype) for network in weights]
+    projections, matrices, weights, _ = _split(plan, ctx.counts, tensors)
+    networks = [NeuralMatrices(network, plan.compute) for network in weights]
     totals = [torch.zeros_like(t) for t in ctx.saved_tensors]
     grad_x_source, grad_x_target, grad_u_source, grad_u_target, grad_f, grad_features, *grad_tensors = totals
-    grad_projections, grad_matrices, grad_weights, grad_parameters = _split(
-        plan, num_projections, num_matrices, grad_tensors
-    )
-    kept_of_chunks = iter(ctx.kept)
+    grad_projections, grad_matrices, grad_weights, grad_parameters = _split(plan, ctx.counts, grad_tensors)
     for span in plan.spans:
         first, last = plan.segments.edge_range(span.nodes)
         with torch.enable_grad():
             leaves = (u_source, u_target, f, edge_features[first:last], *matrices)
             inputs = [t.detach().requires_grad_() for t in leaves]
-            gates = plan.gates(*inputs[:4], inputs[4:], first)
+            gates = plan.gates(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4:], first)
         parts = []
         for nodes in span.chunks:
             start, end = plan.segments.edge_range(nodes)
             neural = gates.neural.constants(start - first, end - first)
-            chunk = NeuralChunk(plan, nodes, projections, networks, neural, next(kept_of_chunks))
+            # Out of the list, so that a chunk's activations go as soon as they have been used.
+            kept = ctx.kept.pop(0) if plan.keep_activations else None
+            chunk = NeuralChunk(plan, nodes, projections, networks, neural, kept)
             grad_rows = plan.segments.spread(plan.output_matrices[start:end], grad_out, nodes)
             grad_gates = chunk.backward(
                 grad_rows[:, : plan.num_neural_rows], (x_source, x_target), (grad_x_source, grad_x_target),
@@ -244,9 +258,10 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _split(
-    plan: HybridPlan, num_projections: int, num_matrices: int, tensors: Sequence[Tensor]
+    plan: HybridPlan, counts: tuple[int, int], tensors: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor], list[NeuralWeights], list[Tensor]]:
     """Separate the flat arguments of ``_Aggregate``: projections, product matrices, networks, gate parameters."""
+    num_projections, num_matrices = counts
     projections = list(tensors[:num_projections])
     matrices = list(tensors[num_projections : num_projections + num_matrices])
     rest = list(tensors)[num_projections + num_matrices :]

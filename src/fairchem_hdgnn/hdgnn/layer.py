@@ -17,6 +17,7 @@ from fairchem_hdgnn.hdgnn.update import UpdateBlock
 from fairchem_hdgnn.nn.degree_linear import DegreeLinear
 from fairchem_hdgnn.nn.edge_embedding import EdgeEmbedding
 from fairchem_hdgnn.nn.norm import DegreeLayerNorm
+from fairchem_hdgnn.nn.precision import Compute
 from fairchem_hdgnn.so3.layout import num_coefficients
 from fairchem_hdgnn.so3.rotation import EdgeRotation
 
@@ -45,7 +46,7 @@ class Graph:
         source: atom j of each edge.
         target: atom i of each edge, ascending.
         basis: distance basis of each edge.
-        compute_dtype: of large matrix products.
+        compute: how large matrix products run.
         members: for each resolution, which edges it has.
         edge_sets: for each resolution, its edges.
     """
@@ -54,7 +55,7 @@ class Graph:
     source: Int[Tensor, "edges"]
     target: Int[Tensor, "edges"]
     basis: Float[Tensor, "edges centres"]
-    compute_dtype: torch.dtype
+    compute: Compute
     members: list[Tensor]
     edge_sets: list[EdgeSet]
 
@@ -96,7 +97,7 @@ class MessageBlock(nn.Module):
         f: Float[Tensor, "nodes invariant"],
         edge_features: Float[Tensor, "edges edge_channels"],
         edges: EdgeSet,
-        compute_dtype: torch.dtype,
+        compute: Compute,
     ) -> Float[Tensor, "nodes block_coefficients channels"]:
         """Sum of the messages into each atom, up to the block's degree."""
         x = x[:, : num_coefficients(self.size.lmax)]
@@ -105,7 +106,7 @@ class MessageBlock(nn.Module):
             x_source, x_target = self.extra_linear[0](x), self.extra_linear[1](x)
         if self.fast:
             keep = self.keeps_activations and torch.is_grad_enabled()
-            plan = HybridPlan(self, edges, x.shape[0], self.only_scalars, keep, compute_dtype)
+            plan = HybridPlan(self, edges, x.shape[0], self.only_scalars, keep, compute)
             return aggregate_hybrid(plan, x_source, x_target, f, edge_features)
         attention = self.attention(f, edge_features, edges.source, edges.target)
         messages = self.message(
@@ -146,10 +147,10 @@ class Layer(nn.Module):
         normalised = (x if self.norm is None else self.norm(x)) * self.feature_scale
         message = torch.zeros_like(x)
         for block, members, edges in zip(self.blocks, graph.members, graph.edge_sets):
-            summed = block(normalised, f, features[members], edges, graph.compute_dtype)
+            summed = block(normalised, f, features[members], edges, graph.compute)
             message[:, : summed.shape[1]] += summed
         if self.branch is not None:
             # Only the nearest neighbours feed the branch where there are two resolutions, as in the authors' code.
             near = graph.edge_sets[0]
             f = self.branch(f, features[graph.members[0]], near.target)
-        return self.update(x, message, graph.compute_dtype), f
+        return self.update(x, message, graph.compute), f

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from fairchem_hdgnn.arithmetic.products import product
 from fairchem_hdgnn.hdgnn.config import NUM_TERMS, HDGNNConfig
 from fairchem_hdgnn.hdgnn.options import Message, Mlp, NeuralInput, TensorProduct
 from fairchem_hdgnn.nn.degree_linear import DegreeLinear
@@ -97,7 +98,7 @@ class EquivariantTerm(nn.Module):
     ) -> Float[Tensor, "edges rows_out channels"]:
         """The product, still in the edge frame, full layout up to ``lmax_out``."""
         rows = rotation.rows(self.lmax, self.lmax_out)
-        return self.product(torch.bmm(rows, self.reduce(x)))
+        return self.product(product(rows, self.reduce(x)))
 
 
 class FullDegreeTerm(nn.Module):
@@ -113,7 +114,7 @@ class FullDegreeTerm(nn.Module):
     ) -> Float[Tensor, "edges coefficients one"]:
         """The term in the global frame, from the channel mean u."""
         rows = rotation.rows(self.lmax, self.lmax)
-        return torch.bmm(rows.mT, self.product(torch.bmm(rows, u)))
+        return product(rows.mT, self.product(product(rows, u)))
 
 
 class HybridMessage(nn.Module):
@@ -166,7 +167,7 @@ class HybridMessage(nn.Module):
         self, networks: list[GatedMlp], x: Float[Tensor, "edges coefficients channels"], c: Tensor, rows: Tensor
     ) -> Float[Tensor, "edges rows channels"]:
         """``NN(x'') + NN(x)`` (eq. 10) in the edge frame, or NN(x')."""
-        rotated, plain = torch.bmm(rows, x), x[:, self.kept]
+        rotated, plain = product(rows, x), x[:, self.kept]
         views = [rotated - plain, plain] if self.neural_input is NeuralInput.SPLIT else [rotated]
         outputs = [network(view.flatten(1), c) for network, view in zip(networks, views)]
         return sum(outputs[1:], outputs[0]).view_as(plain)
@@ -189,10 +190,10 @@ class HybridMessage(nn.Module):
             + a[:, 1] * self.neural(self._single[1], x_target, c_single, rows)
             + a[:, 2] * self.neural(self._pair, x_pair, c_pair, rows)
         )
-        message = torch.bmm(rows.mT, neural)
+        message = product(rows.mT, neural)
         low = rotation.rows(self.size.lmax_metp, self.size.lmax_metp)
-        product = torch.bmm(low.mT, self.equivariant(x_pair, rotation))
-        message = add_low_degrees(message, a[:, 3] * product)
+        equivariant = product(low.mT, self.equivariant(x_pair, rotation))
+        message = add_low_degrees(message, a[:, 3] * equivariant)
         if self.full_degree is not None:
             message = message + a[:, 4] * self.full_degree(x_pair.mean(-1, keepdim=True), rotation)
         return message
@@ -231,7 +232,7 @@ class LinearMessage(nn.Module):
             c = self.features[index](edge_features).unsqueeze(1)
             message = message + a[:, term] * self.second[index](self.first[index](x) * c)
         low = rotation.rows(self.size.lmax_metp, self.size.lmax_metp)
-        return add_low_degrees(message, a[:, 3] * torch.bmm(low.mT, self.equivariant(x_pair, rotation)))
+        return add_low_degrees(message, a[:, 3] * product(low.mT, self.equivariant(x_pair, rotation)))
 
 
 class FullyConnectedMessage(nn.Module):
@@ -256,8 +257,8 @@ class FullyConnectedMessage(nn.Module):
     ) -> Float[Tensor, "edges coefficients channels"]:
         """Messages in the global frame."""
         pair = (x_source + x_target) * self.features(edge_features).unsqueeze(1)
-        product = self.equivariant(pair, rotation)
-        return torch.bmm(rotation.rows(self.lmax, self.lmax).mT, product) * attention
+        in_frame = self.equivariant(pair, rotation)
+        return product(rotation.rows(self.lmax, self.lmax).mT, in_frame) * attention
 
 
 class UnrestrictedMessage(nn.Module):

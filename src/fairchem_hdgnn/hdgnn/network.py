@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from fairchem_hdgnn.arithmetic.products import linear
 from fairchem_hdgnn.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.hdgnn.layer import EdgeSet, Graph, Layer, MessageBlock
 from fairchem_hdgnn.nn.heads import EnergyHead, ForceHead, sum_over_systems
-from fairchem_hdgnn.nn.precision import compute_dtype, full_precision
+from fairchem_hdgnn.nn.precision import Compute, full_precision
 from fairchem_hdgnn.nn.radial import GaussianBasis
 from fairchem_hdgnn.so3.frame_source import FrameSource
 from fairchem_hdgnn.so3.layout import num_coefficients
@@ -46,9 +47,9 @@ class Backbone(nn.Module):
         edge_frames: Float[Tensor, "edges 3 3"],
     ) -> tuple[Float[Tensor, "nodes coefficients channels"], Float[Tensor, "nodes invariant"]]:
         """Node embedding x^K (coefficients up to lmax) and invariant features f^K."""
-        dtype = compute_dtype(edge_vec)
+        compute = Compute.chosen(edge_vec)
         with full_precision(edge_vec):
-            graph = self.graph(atomic_numbers, edge_index, edge_vec, edge_frames, dtype)
+            graph = self.graph(atomic_numbers, edge_index, edge_vec, edge_frames, compute)
             f = self.element_embedding(atomic_numbers)
             scalars = silu(self.scalar_embedding(f))
             x = scalars.new_zeros(scalars.shape[0], num_coefficients(self.config.lmax), scalars.shape[1])
@@ -63,7 +64,7 @@ class Backbone(nn.Module):
         edge_index: Int[Tensor, "2 edges"],
         edge_vec: Float[Tensor, "edges 3"],
         edge_frames: Float[Tensor, "edges 3 3"],
-        dtype: torch.dtype,
+        compute: Compute,
     ) -> Graph:
         """Sort edges by target and distance, split them by resolution, build the Wigner-D matrices."""
         distance = edge_vec.norm(dim=-1)
@@ -83,7 +84,7 @@ class Backbone(nn.Module):
             members = [near.nonzero().squeeze(-1), (~near).nonzero().squeeze(-1)]
             edge_sets = [EdgeSet(source[m], target[m], rotation.subset(m)) for m in members]
         basis = self.basis(distance[order])
-        return Graph(atomic_numbers, source, target, basis, dtype, members, edge_sets)
+        return Graph(atomic_numbers, source, target, basis, compute, members, edge_sets)
 
 
 class InvariantReadout(nn.Module):
@@ -96,7 +97,8 @@ class InvariantReadout(nn.Module):
 
     def forward(self, f: Float[Tensor, "nodes invariant"]) -> Float[Tensor, "nodes"]:
         """The atom's contribution."""
-        return self.second(silu(self.first(f))).squeeze(-1)
+        hidden = silu(linear(f, self.first.weight, self.first.bias))
+        return linear(hidden, self.second.weight, self.second.bias).squeeze(-1)
 
 
 class EnergyReadout(nn.Module):

@@ -39,6 +39,10 @@ class Workspace:
             self._buffers[name] = buffer
         return buffer[: rows * columns].view(rows, columns)
 
+    def clear(self) -> None:
+        """Give the buffers back."""
+        self._buffers.clear()
+
 
 class NeuralChunk:
     """One chunk of edges.
@@ -73,7 +77,7 @@ class NeuralChunk:
 
     def _cast(self, value: Tensor) -> Tensor:
         """In the dtype of large matrix products."""
-        return value.to(self.plan.compute_dtype)
+        return value.to(self.plan.compute.dtype)
 
     def _rows(self, flat: Float[Tensor, "edges outputs"]) -> Float[Tensor, "edges rows channels"]:
         return flat.unflatten(-1, (self.plan.num_neural_rows, -1))
@@ -190,7 +194,7 @@ class NeuralChunk:
         grad_hidden: dict[int, Tensor],
         total: NeuralWeights,
     ) -> None:
-        _add_product(total.second, grad_result.T, self._cast(_summed(hidden, group)))
+        self.plan.compute.add_product(total.second, grad_result.T, self._cast(_summed(hidden, group)))
         total.second_bias.add_(grad_result.sum(0), alpha=len(group.evaluations))
         grad_sum = self.weights[group.network].second_transposed.product(grad_result).to(hidden[0].dtype)
         for k in group.evaluations:
@@ -215,7 +219,7 @@ class NeuralChunk:
                 of_target.index_add_(0, self.target, grad_before, alpha=evaluation.plain)
         if evaluation.rotated:
             grad_product = self._cast(grad_before)
-            _add_product(total.first, grad_product.T, self._cast(rotated[evaluation.role]))
+            self.plan.compute.add_product(total.first, grad_product.T, self._cast(rotated[evaluation.role]))
             back = weights.first_transposed.product(grad_product).to(grad_before.dtype)
             present = grad_rotated.get(evaluation.role)
             grad_rotated[evaluation.role] = back if present is None else present.add_(back)
@@ -236,14 +240,6 @@ def _factor(attention: Tensor, group: Group) -> Float[Tensor, "edges 1 channels"
     """Sum of the coefficients of the terms that take a group's result."""
     first, *others = (attention[:, term : term + 1] for term in group.terms)
     return sum(others, first)
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """``total += a @ b``, summed over chunks in the dtype of ``total``."""
-    if total.dtype == a.dtype:
-        total.addmm_(a, b)
-    else:
-        total.add_(a @ b)
 
 
 def _summed(hidden: list[Tensor], group: Group) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fairchem_hdgnn.nn.packed_matrix import PackedMatrix
+from fairchem_hdgnn.nn.precision import Compute
 
 
 class NeuralWeights(NamedTuple):
@@ -26,29 +26,32 @@ class NeuralMatrices:
 
     Args:
         weights: the parameters.
-        dtype: of the large products; the first bias is added in full precision.
+        compute: how products run; the first bias is added in full precision.
     """
 
-    def __init__(self, weights: NeuralWeights, dtype: torch.dtype) -> None:
-        self._weights, self._dtype = weights, dtype
-        self.first_bias, self.second_bias = weights.first_bias, weights.second_bias.to(dtype)
+    def __init__(self, weights: NeuralWeights, compute: Compute) -> None:
+        self._weights, self._compute = weights, compute
+        self.first_bias, self.second_bias = weights.first_bias, weights.second_bias.to(compute.dtype)
 
     @cached_property
     def first(self) -> PackedMatrix:
         """The first layer's matrix."""
-        return PackedMatrix(self._weights.first.to(self._dtype))
+        return self._prepared(self._weights.first)
 
     @cached_property
     def second(self) -> PackedMatrix:
         """The second layer's matrix."""
-        return PackedMatrix(self._weights.second.to(self._dtype))
+        return self._prepared(self._weights.second)
 
     @cached_property
     def first_transposed(self) -> PackedMatrix:
         """From gradients of the first layer's result to those of its input."""
-        return PackedMatrix(self._weights.first.T.to(self._dtype))
+        return self._prepared(self._weights.first.T)
 
     @cached_property
     def second_transposed(self) -> PackedMatrix:
         """From gradients of the second layer's result to those of its input."""
-        return PackedMatrix(self._weights.second.T.to(self._dtype))
+        return self._prepared(self._weights.second.T)
+
+    def _prepared(self, matrix: Tensor) -> PackedMatrix:
+        return PackedMatrix(matrix.to(self._compute.dtype), tf32=self._compute.tf32)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import silu
 
+from fairchem_hdgnn.arithmetic.products import linear
 from fairchem_hdgnn.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.hdgnn.options import Antipode, Implementation
+from fairchem_hdgnn.nn.precision import Compute
 from fairchem_hdgnn.so3.constants import ConstantsModule
 from fairchem_hdgnn.so3.grid import S2Grid
 from fairchem_hdgnn.so3.layout import num_coefficients, parity_sign
@@ -56,15 +58,15 @@ class UpdateBlock(ConstantsModule):
         self,
         x: Float[Tensor, "nodes coefficients channels"],
         message: Float[Tensor, "nodes coefficients channels"],
-        compute_dtype: torch.dtype,
+        compute: Compute,
     ) -> Float[Tensor, "nodes coefficients channels"]:
-        """The next x from the current one and the summed messages; ``compute_dtype`` is that of the widest layer."""
+        """The next x from the current one and the summed messages; ``compute`` is for the widest layer."""
         functions = [x, message] if self.shortcut else [message]
         if self.antipodal:
             functions = [part for f in functions for part in (f, self.sign * f)]
         if self.implementation is Implementation.REFERENCE:
             return self._on_grid(functions)
-        return self._on_coefficients(functions, compute_dtype)
+        return self._on_coefficients(functions, compute)
 
     def _on_grid(self, functions: list[Tensor]) -> Tensor:
         """The plain equations: every layer at every grid point."""
@@ -74,7 +76,7 @@ class UpdateBlock(ConstantsModule):
             hidden = hidden * self.excitation(hidden.mean(dim=1)).unsqueeze(1)
         return self.grid.coefficients(self.third(hidden))
 
-    def _on_coefficients(self, functions: list[Tensor], compute_dtype: torch.dtype) -> Tensor:
+    def _on_coefficients(self, functions: list[Tensor], compute: Compute) -> Tensor:
         """The same with the outer linear layers applied to coefficients, of which there are four times fewer.
 
         They act on channels and so commute with the transforms; the last bias is a constant function, which has only
@@ -82,9 +84,8 @@ class UpdateBlock(ConstantsModule):
         """
         mixed = linear(torch.cat(functions, dim=-1), self.first.weight)
         hidden = silu(self.grid.values(mixed) + self.first.bias)
-        second = linear(
-            hidden.to(compute_dtype), self.second.weight.to(compute_dtype), self.second.bias.to(compute_dtype)
-        )
+        weights = (self.second.weight.to(compute.dtype), self.second.bias.to(compute.dtype))
+        second = linear(hidden.to(compute.dtype), *weights, tf32=compute.tf32)
         hidden = silu(second).to(hidden.dtype)
         if self.excitation is not None:
             scale = self.excitation(hidden.mean(dim=1)).unsqueeze(1)

@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
+from fairchem_hdgnn.arithmetic.tf32 import tf32_allowed
+
 aten = torch.ops.aten
 
 IN_PLACE_PRODUCTS = (aten.addmm_, aten.baddbmm_)
@@ -30,11 +32,13 @@ class Operation:
         flops: of matrix products, one multiply-add counted as two; 0 for anything else.
         traffic: bytes read and written, each number once.
         dtype: of the result.
+        tf32: whether a GPU may run it in TF32.
     """
 
     flops: int
     traffic: int
     dtype: torch.dtype
+    tf32: bool = False
 
 
 class WorkCounter(TorchDispatchMode):
@@ -58,7 +62,8 @@ class WorkCounter(TorchDispatchMode):
         outputs = [tensor for tensor in _tensors(result) if not tensor.is_mkldnn]
         if outputs and not func.is_view:
             traffic = _traffic(func._overloadpacket, inputs, outputs)
-            self.operations.append(Operation(_flops(func, args, kwargs, result), traffic, outputs[0].dtype))
+            flops, dtype = _flops(func, args, kwargs, result), outputs[0].dtype
+            self.operations.append(Operation(flops, traffic, dtype, dtype is torch.float32 and tf32_allowed()))
         present = {tensor.untyped_storage()._cdata for tensor in inputs}
         for storage in (tensor.untyped_storage() for tensor in outputs):
             if storage._cdata not in present:

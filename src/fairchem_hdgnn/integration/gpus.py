@@ -17,7 +17,8 @@ class Gpu:
 
     Attributes:
         name: as people call it.
-        float32: TFLOP/s; without TF32, which PyTorch leaves off for matrix products.
+        float32: TFLOP/s.
+        tf32: TFLOP/s of the tensor cores; ``None`` without TF32, which is then float32.
         bfloat16: TFLOP/s of the tensor cores; ``None`` without bfloat16.
         bandwidth: of the memory, TB/s.
         memory: GB.
@@ -25,6 +26,7 @@ class Gpu:
 
     name: str
     float32: float
+    tf32: float | None
     bfloat16: float | None
     bandwidth: float
     memory: int
@@ -38,14 +40,16 @@ class Gpu:
         return sum(self._seconds(operation) for operation in operations)
 
     def _seconds(self, operation: Operation) -> float:
-        peak = self.bfloat16 if operation.dtype is torch.bfloat16 else self.float32
+        peak: float | None = (self.tf32 if operation.tf32 else None) or self.float32
+        if operation.dtype is torch.bfloat16:
+            peak = self.bfloat16
         if peak is None:
             raise ConfigError(f"optim.precision: a {self.name} has no bfloat16; set float32, or use --amp (float16)")
         return max(operation.flops / peak, operation.traffic / self.bandwidth) * 1e-12
 
 
 GPUS = {
-    "v100": Gpu("V100", 15.7, None, 0.9, 32),
-    "a100": Gpu("A100", 19.5, 312.0, 2.039, 80),
-    "h100": Gpu("H100", 66.9, 989.4, 3.35, 80),
+    "v100": Gpu("V100", 15.7, None, None, 0.9, 32),
+    "a100": Gpu("A100", 19.5, 156.0, 312.0, 2.039, 80),
+    "h100": Gpu("H100", 66.9, 494.7, 989.4, 3.35, 80),
 }

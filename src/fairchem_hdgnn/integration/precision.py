@@ -1,4 +1,4 @@
-"""bfloat16 for the networks, float32 for everything that needs it."""
+"""bfloat16 or TF32 for the networks, float32 for everything that needs it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import Enum
 import torch
 
 from fairchem_hdgnn.errors import ConfigError, nearest
+from fairchem_hdgnn.nn.precision import networks_in_tf32
 
 
 class Precision(str, Enum):
@@ -15,13 +16,14 @@ class Precision(str, Enum):
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+    TF32 = "tf32"
 
     @classmethod
     def from_config(cls, optim: dict, *, amp: bool) -> Precision:
         """The precision that ``optim`` asks for, ``float32`` if it does not say.
 
         Raises:
-            ConfigError: the value is unknown, or asks for bfloat16 beside ``amp`` (which is float16).
+            ConfigError: the value is unknown, or another than float32 beside ``amp`` (which is float16).
         """
         name = optim.get("precision", cls.FLOAT32.value)
         try:
@@ -30,15 +32,20 @@ class Precision(str, Enum):
             raise ConfigError(
                 f"optim.precision: '{name}' is unknown{nearest(str(name), [p.value for p in cls])}"
             ) from error
-        if amp and precision is cls.BFLOAT16:
-            raise ConfigError("optim.precision: bfloat16 and --amp (float16) exclude each other; drop one of them")
+        if amp and precision is not cls.FLOAT32:
+            raise ConfigError(
+                f"optim.precision: {precision.value} and --amp (float16) exclude each other; drop one of them"
+            )
         return precision
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """A context in which matrix products run in this precision.
+        """A context for forward passes whose networks' matrix products run in this precision, backward too.
 
         Models leave it for geometry, rotations, norms and sums; weights, gradients and the optimizer stay float32.
-        No loss scaling is needed: bfloat16 has float32's range.
+        No loss scaling is needed: both have float32's range. TF32 is not torch's own setting, which is for everything
+        in the process; only the networks of our models follow it.
         """
+        if self is Precision.BFLOAT16:
+            return torch.autocast(device.type, dtype=torch.bfloat16)
         # Not autocast(enabled=False), which would switch off the float16 autocast of --amp around it.
-        return torch.autocast(device.type, dtype=torch.bfloat16) if self is Precision.BFLOAT16 else nullcontext()
+        return networks_in_tf32() if self is Precision.TF32 else nullcontext()

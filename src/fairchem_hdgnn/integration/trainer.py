@@ -53,12 +53,13 @@ class Trainer(OCPTrainer):
     It reads the same configuration and writes the same checkpoints (they say ``ocp``, so any fairchem tool opens
     them). What differs:
 
-    - A resumed run repeats the losses of the uninterrupted one bit for bit (same world size and batch size):
-      checkpoints are written after the scheduler's step, and random numbers are a function of (seed, rank, step).
+    - A resumed run repeats the losses of the uninterrupted one (same world size and batch size), on a CPU bit for bit
+      and on a GPU, which adds up edges in no fixed order, to rounding: checkpoints are written after the scheduler's
+      step, and random numbers are a function of (seed, rank, step).
     - ``checkpoint.pt`` is replaced atomically and never by weights that are not finite.
     - SIGUSR1 and SIGTERM stop the run between two steps, with a checkpoint and a requeue under Slurm.
     - A nan ends the run and names the structures; fairchem turns it into a zero.
-    - ``optim.precision: bfloat16``; ``final_coefficient`` of a loss; the ``noisy_nodes`` transform.
+    - ``optim.precision``: ``bfloat16``, ``tf32``; ``final_coefficient`` of a loss; the ``noisy_nodes`` transform.
     - Run directories are unique, to the second and beyond.
     """
 
@@ -366,7 +367,8 @@ class Trainer(OCPTrainer):
         if changes:
             logger.warning("The run goes on from step %d, but not exactly: %s.", self.step, "; ".join(changes))
         else:
-            logger.info("The run goes on from step %d exactly.", self.step)
+            how = "exactly" if self.device.type == "cpu" else "as it would have, but for rounding"
+            logger.info("The run goes on from step %d %s.", self.step, how)
 
 
 def _write(state: dict[str, Any], path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fairchem_hdgnn.arithmetic.products import product as exact_product
 from fairchem_hdgnn.nn.gate import normalised_sigmoid, normalised_silu
 from fairchem_hdgnn.so3.clebsch_gordan import natural_parity_paths, polar_coupling
 from fairchem_hdgnn.so3.constants import ConstantsModule
@@ -75,7 +76,7 @@ class EdgeProduct(ConstantsModule):
             for l3 in range(order, self.lmax_out + 1):
                 coupling = getattr(self, f"coupling_{l3}_{order}")
                 weight = self.weight[l3]
-                block = coupling.to(weight.dtype) @ weight.flatten(1)
+                block = exact_product(coupling.to(weight.dtype), weight.flatten(1))
                 blocks.append(block.view(-1, weight.shape[-1]))
             matrices.append(torch.cat(blocks, dim=-1))
         return matrices
@@ -111,12 +112,13 @@ class EdgeProduct(ConstantsModule):
         edges = rotated.shape[0]
         matrices = self.matrices() if matrices is None else matrices
         if self.is_joint:
-            joint = rotated.flatten(1) @ matrices[0]
+            joint = exact_product(rotated.flatten(1), matrices[0])
             return joint[:, : self.num_scalars], joint[:, self.num_scalars :].unflatten(1, (-1, self.channels_out))
         scalars = rotated.new_zeros(0)
         blocks = []
         for order, rows in zip(range(-self.lmax_out, self.lmax_out + 1), self._rows_of_order):
-            product = rotated[:, rows].reshape(edges, len(rows) * self.channels_in) @ matrices[abs(order)]
+            of_order = rotated[:, rows].reshape(edges, len(rows) * self.channels_in)
+            product = exact_product(of_order, matrices[abs(order)])
             if order == 0:
                 scalars, product = product[:, : self.num_scalars], product[:, self.num_scalars :]
             blocks.append(product.view(edges, product.shape[-1] // self.channels_out, self.channels_out))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from e3nn import o3
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from fairchem_hdgnn.arithmetic.products import linear, product
 from fairchem_hdgnn.nn.precision import full_precision
 from fairchem_hdgnn.so3.constants import ConstantsModule
 from fairchem_hdgnn.so3.grid import fibonacci_points
@@ -50,9 +50,9 @@ class SphereReadout(ConstantsModule):
     def forward(self, x: Float[Tensor, "nodes coefficients channels"]) -> Float[Tensor, "nodes points"]:
         """The number at each atom and point."""
         with full_precision(x):
-            mixed = nn.functional.linear(x, self.first.weight)
-            values = silu(torch.matmul(self.harmonics, mixed) + self.first.bias)
-            return self.third(silu(self.second(values))).squeeze(-1)
+            values = silu(product(self.harmonics, linear(x, self.first.weight)) + self.first.bias)
+            values = silu(linear(values, self.second.weight, self.second.bias))
+            return linear(values, self.third.weight, self.third.bias).squeeze(-1)
 
 
 class EnergyHead(nn.Module):
@@ -93,7 +93,7 @@ class ForceHead(nn.Module):
         # Forces come from small differences between points; removing the mean first keeps their digits.
         mean = values.mean(-1, keepdim=True)
         points = self.readout.points.to(values.dtype)
-        return (values - mean) @ points / values.shape[-1] + mean * self.readout.points_mean.to(values.dtype)
+        return product(values - mean, points) / values.shape[-1] + mean * self.readout.points_mean.to(values.dtype)
 
 
 def sum_over_systems(node_values: Float[Tensor, "nodes"], batch: Tensor, num_systems: int) -> Float[Tensor, "systems"]:

@@ -43,7 +43,8 @@ class DegreeLayerNorm(ConstantsModule):
             x = x.to(self.weight.dtype)
             if self.centred:
                 x = torch.cat([x[:, :1] - x[:, :1].mean(dim=-1, keepdim=True), x[:, 1:]], dim=1)
-            mean_square = x.square().mean(dim=-1) @ self.averaging.T
+            # Not a product of matrices, which could run in TF32, here and backward.
+            mean_square = (x.square().mean(dim=-1).unsqueeze(1) * self.averaging).sum(dim=-1)
             scale = (mean_square + self.epsilon).rsqrt()
             x = x * (scale.unsqueeze(-1) * self.weight)[:, self.degree]
             return torch.cat([x[:, :1] + self.bias, x[:, 1:]], dim=1)

@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import linear, silu
 
+from fairchem_hdgnn.arithmetic.tf32 import allow_tf32
+
 _PACKED_DTYPES = (torch.float32, torch.bfloat16)
 _TYPICAL_ROWS = 256
 
@@ -55,10 +57,11 @@ class PackedMatrix:
 
     Args:
         weight: W, ``[outputs, inputs]``; a later change of it is not seen.
+        tf32: whether products may run in TF32.
     """
 
-    def __init__(self, weight: Float[Tensor, "outputs inputs"]) -> None:
-        self.weight = weight.detach()
+    def __init__(self, weight: Float[Tensor, "outputs inputs"], *, tf32: bool = False) -> None:
+        self.weight, self.tf32 = weight.detach(), tf32
         self._packed: Tensor | None = None
         if weight.device.type == "cpu" and can_pack(weight.dtype):
             self._packed = _pack(self.weight)
@@ -67,10 +70,11 @@ class PackedMatrix:
         self, x: Float[Tensor, "rows inputs"], bias: Float[Tensor, "outputs"] | None = None, *, activated: bool = False
     ) -> Float[Tensor, "rows outputs"]:
         """``x W^T + bias``, followed by SiLU if ``activated``."""
-        if self._packed is None or x.shape[0] == 0:
+        with allow_tf32(self.tf32):
+            if self._packed is not None and x.shape[0] > 0:
+                return _packed_product(x, self._packed, bias, activated=activated)
             value = linear(x, self.weight, bias)
-            return silu(value, inplace=True) if activated else value
-        return _packed_product(x, self._packed, bias, activated=activated)
+        return silu(value, inplace=True) if activated else value
 
     def added_product(
         self, x: Float[Tensor, "rows inputs"], other: Float[Tensor, "rows outputs"]
@@ -78,4 +82,5 @@ class PackedMatrix:
         """``x W^T + other``, summed in the dtype of ``other``."""
         if self._packed is None or x.shape[0] == 0 or other.dtype != x.dtype:
             return other + self.product(x)
-        return _packed_sum(x, self._packed, other)
+        with allow_tf32(self.tf32):
+            return _packed_sum(x, self._packed, other)

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from fairchem_hdgnn.arithmetic.products import linear
+
 
 class DistanceFunction(str, Enum):
     """Name of a distance basis."""
@@ -80,7 +82,8 @@ class SiLUBasis(nn.Module):
 
     def forward(self, distance: Float[Tensor, "edges"]) -> Float[Tensor, "edges centres"]:
         """Basis values at distances in Å."""
-        return silu(self.linear(torch.stack([distance, torch.ones_like(distance)], -1)))
+        inputs = torch.stack([distance, torch.ones_like(distance)], -1)
+        return silu(linear(inputs, self.linear.weight, self.linear.bias))
 
 
 def distance_basis(kind: DistanceFunction, cutoff: float, num_centres: int, width: float) -> nn.Module:

@@ -149,7 +149,8 @@ class SO2Convolution(nn.Module):
                 for index, x in enumerate(inputs):
                     products = torch.einsum("eslc,lch->esh", self._turned(x, term), self._inner_of(term, index))
                     hidden.append(scales[:, term, index] * products)
-            result = (torch.cat(hidden, -1) @ self.outer[order]).unflatten(-1, (-1, self.channels))
+            # Under autocast products come in its dtype.
+            result = (torch.cat(hidden, -1) @ self.outer[order]).unflatten(-1, (-1, self.channels)).to(y.dtype)
             y[:, plus] = result[:, 0]
             if order > 0:
                 y[:, minus] = result[:, 1]

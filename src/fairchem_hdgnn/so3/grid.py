@@ -9,6 +9,7 @@ from e3nn import o3
 from jaxtyping import Float
 from torch import Tensor
 
+from fairchem_hdgnn.arithmetic.products import product
 from fairchem_hdgnn.so3.constants import ConstantsModule
 from fairchem_hdgnn.so3.layout import coefficient_index
 
@@ -72,11 +73,11 @@ class S2Grid(ConstantsModule):
 
     def values(self, coefficients: Float[Tensor, "n rows channels"]) -> Float[Tensor, "n points channels"]:
         """Values at the grid points: ``f(r) = sum_lm f_lm Y_lm(r)``."""
-        return torch.matmul(self.to_grid, coefficients)
+        return product(self.to_grid, coefficients)
 
     def coefficients(self, values: Float[Tensor, "n points channels"]) -> Float[Tensor, "n rows channels"]:
         """Coefficients of the function with these values: ``f_lm = integral f(r) Y_lm(r) dr``."""
-        return torch.matmul(self.from_grid, values)
+        return product(self.from_grid, values)
 
 
 def fibonacci_points(count: int) -> Float[Tensor, "points 3"]:

@@ -8,6 +8,8 @@ Runs in Triton's interpreter too (``TRITON_INTERPRET=1``, set before the first i
 where there is no GPU. It needs the annotations below as objects, so they are not postponed in this module.
 """
 
+from typing import Literal
+
 import torch
 import triton
 import triton.language as tl
@@ -19,6 +21,9 @@ _WIDEST_BLOCK = 64
 
 _SMALLEST_SIDE = 16
 """``tl.dot`` takes no smaller sides."""
+
+Precision = Literal["ieee", "tf32", "tf32x3"]
+"""Of products: exact, TF32, or almost exact from three products in TF32. torch's setting for TF32 does not matter."""
 
 
 @triton.jit
@@ -83,13 +88,15 @@ def gather_rotate(
     matrices: Float[Tensor, "edges rows columns"],
     x: Float[Tensor, "nodes columns channels"],
     index: Int[Tensor, "edges"],
+    precision: Precision = "ieee",
 ) -> Float[Tensor, "edges rows channels"]:
     """``matrices[e] @ x[index[e]]``; float32."""
     edges, rows, columns = matrices.shape
     out = x.new_empty(edges, rows, x.shape[2])
-    if edges:
-        grid, blocks = _layout(edges, rows, columns, x.shape[2])
-        _gather_rotate_kernel[grid](x.contiguous(), matrices.contiguous(), index, out, **blocks)
+    if out.numel() > 0:
+        grid, blocks = _layout(edges, rows, columns, x.shape[2], precision)
+        with torch.cuda.device_of(x):
+            _gather_rotate_kernel[grid](x.contiguous(), matrices.contiguous(), index.contiguous(), out, **blocks)
     return out
 
 
@@ -98,19 +105,28 @@ def rotate_back_sum(
     y: Float[Tensor, "edges rows channels"],
     ends: Int[Tensor, "nodes_plus_one"],
     out: Float[Tensor, "nodes columns channels"],
+    precision: Precision = "ieee",
 ) -> None:
-    """Add ``sum_e matrices[e]^T @ y[e]`` over the edges ``ends[n]:ends[n + 1]`` of each atom n to ``out``; float32."""
-    _, rows, columns = matrices.shape
-    if len(out):
-        grid, blocks = _layout(len(out), rows, columns, y.shape[2])
-        _rotate_back_sum_kernel[grid](y.contiguous(), matrices.contiguous(), ends, out, **blocks)
+    """Add ``sum_e matrices[e]^T @ y[e]`` over the edges ``ends[n]:ends[n + 1]`` of each atom n to ``out``; float32.
+
+    Raises:
+        ValueError: ``out`` is not contiguous.
+    """
+    if not out.is_contiguous():
+        raise ValueError(f"rotate_back_sum: out must be contiguous; its strides are {out.stride()}")
+    edges, rows, columns = matrices.shape
+    if edges > 0 and out.numel() > 0:
+        grid, blocks = _layout(len(out), rows, columns, y.shape[2], precision)
+        with torch.cuda.device_of(out):
+            _rotate_back_sum_kernel[grid](y.contiguous(), matrices.contiguous(), ends.contiguous(), out, **blocks)
 
 
-def _layout(programs: int, rows: int, columns: int, channels: int) -> tuple[tuple[int, int], dict[str, object]]:
-    """Grid, and the kernels' sizes; products follow torch's setting for TF32."""
+def _layout(
+    programs: int, rows: int, columns: int, channels: int, precision: Precision
+) -> tuple[tuple[int, int], dict[str, object]]:
+    """Grid, and the kernels' sizes."""
     channel_block = min(_WIDEST_BLOCK, _block(channels))
-    precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
-    blocks = {
+    blocks: dict[str, object] = {
         "rows": rows, "columns": columns, "channels": channels, "row_block": _block(rows),
         "column_block": _block(columns), "channel_block": channel_block, "precision": precision,
     }  # fmt: skip

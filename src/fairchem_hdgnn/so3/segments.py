@@ -2,7 +2,8 @@
 
 All edges of an atom rotate the same target features, and their messages are summed. Both are one matrix product
 per atom, ``[D_1; D_2; ...] x_i`` and ``[D_1^T, D_2^T, ...] [y_1; y_2; ...]``, without a message per edge in the
-global frame. On a GPU the same is done with batched products.
+global frame. On a GPU the same is done with batched products. Callers hold torch to full precision
+(:func:`~fairchem_hdgnn.nn.precision.full_precision`), in the backward pass too.
 """
 
 from __future__ import annotations

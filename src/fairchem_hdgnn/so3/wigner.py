@@ -13,6 +13,7 @@ from e3nn import o3
 from jaxtyping import Float
 from torch import Tensor
 
+from fairchem_hdgnn.arithmetic.products import product
 from fairchem_hdgnn.so3.layout import degrees_and_orders, num_coefficients
 
 
@@ -104,7 +105,7 @@ def wigner_d(
     :func:`~fairchem_hdgnn.so3.layout.degrees_and_orders`; columns are the full layout.
 
     Args:
-        frames: proper rotation matrices; products and sums are formed in their dtype.
+        frames: proper rotation matrices; products and sums are exact in their dtype.
         lmax: largest degree.
         mmax: largest order of the rows kept; all if absent.
     """
@@ -123,7 +124,7 @@ def wigner_d(
     cos_c = frames[:, 0, 0] * cos_a - frames[:, 0, 2] * sin_a
     sin_c = -(frames[:, 2, 0] * cos_a - frames[:, 2, 2] * sin_a)
 
-    entries = torch.cat(_multiples(cos_b, -sin_b, lmax), -1) @ table
+    entries = product(torch.cat(_multiples(cos_b, -sin_b, lmax), -1), table)
     entries = _turn_columns(entries, *_multiples(cos_a, -sin_a, lmax), column_order, column_mirror)
     entries = _turn_rows(entries, *_multiples(cos_c, sin_c, lmax), row_order, row_mirror)
     rows, full = len(degrees_and_orders(lmax, mmax)), num_coefficients(lmax)

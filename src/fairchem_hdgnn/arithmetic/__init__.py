@@ -1,0 +1,1 @@
+"""How exactly products of matrices are formed."""

@@ -1,0 +1,72 @@
+"""Activations go as the backward pass goes, whether or not somebody still holds the loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_networks import clusters, network
+from torch import Tensor
+
+from fairchem_hdgnn.hdgnn import fast_message
+from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.hdgnn.neural_chunk import NeuralChunk
+from fairchem_hdgnn.integration.counting import WorkCounter
+
+SIZES = {"num_resolutions": 1, "hidden_channels": 64, "sphere_channels": 16, "num_layers": 3}
+
+
+def loss_of(model: HDGNNNetwork) -> Tensor:
+    return model(*clusters((12, 9), dtype=torch.float32).arguments())["energy"].square().sum()
+
+
+@pytest.mark.parametrize("activations", ["store", "recompute"])
+def test_nothing_is_left_after_the_backward_pass(activations: str) -> None:
+    model = network(torch.float32, activations=activations, **SIZES)
+    with WorkCounter() as counter:
+        loss = loss_of(model)
+        before = counter.live_bytes
+        loss.backward()
+        gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+        left = counter.live_bytes - gradients
+    assert loss.isfinite()
+    # When activations are recomputed, the rotations stay, for another pass.
+    assert left < (0.01 if activations == "store" else 0.35) * before
+
+
+def test_layers_are_freed_one_by_one_and_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At no time does the backward pass hold much more than the forward pass left."""
+    monkeypatch.setattr(fast_message, "ON_CPU", fast_message.Chunking(8_000, 2))
+    model = network(torch.float32, **SIZES)
+    live: list[int] = []
+    original = NeuralChunk.backward
+
+    def watched(self: NeuralChunk, *arguments: object) -> list[Tensor]:
+        live.append(counter.live_bytes)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(NeuralChunk, "backward", watched)
+    with WorkCounter() as counter:
+        loss = loss_of(model)
+        kept = counter.live_bytes
+        loss.backward()
+    per_layer = len(live) // SIZES["num_layers"]
+    assert per_layer > 3
+    assert live[per_layer] < live[0] - 0.2 * kept, "the last layer's activations are gone before those of the one below"
+    assert live[per_layer - 1] < live[1], "within a layer, those of a chunk before those of the next"
+
+
+def test_a_second_backward_pass_is_refused_in_one_line() -> None:
+    model = network(torch.float32, **SIZES)
+    loss = loss_of(model)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match=r"^a second backward pass .* compute the prediction again.*recompute$"):
+        loss.backward()
+
+
+def test_recomputed_activations_serve_twice() -> None:
+    model = network(torch.float32, activations="recompute", **SIZES)
+    loss, parameters = loss_of(model), [p for p in model.parameters() if p.requires_grad]
+    first = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    second = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for one, other in zip(first, second):
+        assert one is other is None or torch.equal(one, other)
