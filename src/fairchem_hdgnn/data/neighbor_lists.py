@@ -1,21 +1,24 @@
 """Edges across periodic boundaries: fairchem's search over all pairs of atoms, or vesin's over cells.
 
 fairchem's takes time and memory in proportion to atoms squared times images, on the device of the batch; vesin's in
-proportion to edges, on the CPU. Both keep the same edges.
+proportion to edges, on the CPU. Both keep the same edges. What is periodic, and how structures that are not periodic in
+all directions are searched, is defined in :mod:`~fairchem_hdgnn.data.periodicity`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from fairchem.core.common.utils import radius_graph_pbc
-from jaxtyping import Int, Int64, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from fairchem_hdgnn.data.periodicity import Boxes, lattice_vectors, make_boxes
 from fairchem_hdgnn.errors import ConfigError
 
 DEGENERACY_TOLERANCE = 0.01
@@ -30,57 +33,110 @@ class NeighborList(Enum):
 
 
 class PeriodicEdges(NamedTuple):
-    """What fairchem's ``radius_graph_pbc`` returns.
+    """Edges of a batch.
 
     Attributes:
         edge_index: source and target of each edge; targets ascend.
-        cell_offsets: in units of the cell, the image of the source: ``edge_vec = r_source + offset @ cell - r_target``.
+        cell_offsets: in units of the cell, the image of the source: ``edge_vec = r_source + offset @ cell - r_target``,
+            with positions as they were given.
         neighbors: edges of each structure.
+        edge_vec: from target to source, Å; float64, from positions inside the cell, which are exact.
     """
 
     edge_index: Int64[Tensor, "2 edges"]
-    cell_offsets: Int[Tensor, "edges 3"]
+    cell_offsets: Int64[Tensor, "edges 3"]
     neighbors: Int64[Tensor, "systems"]
+    edge_vec: Float[Tensor, "edges 3"]
+
+
+class Search(NamedTuple):
+    """Which edges to find.
+
+    Attributes:
+        cutoff: Å.
+        max_neighbors: of each atom, the nearest ones.
+        strictly: leave out all but ``max_neighbors``; which of several at one distance stay is arbitrary. Otherwise
+            those within ``DEGENERACY_TOLERANCE`` (of squared distances) stay as well.
+        neighbor_list: who finds them.
+        one_by_one: let fairchem search one structure at a time, which takes less memory and more time.
+    """
+
+    cutoff: float
+    max_neighbors: int
+    strictly: bool = True
+    neighbor_list: NeighborList = NeighborList.FAIRCHEM
+    one_by_one: bool = False
 
 
 def periodic_edges(
     data: Any, cutoff: float, max_neighbors: int, strictly: bool, neighbor_list: NeighborList
 ) -> PeriodicEdges:
-    """The edges that end at each atom, no longer than ``cutoff``, from its nearest ``max_neighbors`` neighbours.
+    """The edges that end at each atom of a fairchem batch, whose atoms may stand anywhere.
 
     Args:
-        data: a fairchem batch with ``pos``, ``cell``, ``natoms``.
-        cutoff: Å.
-        max_neighbors: of each atom.
-        strictly: leave out all but ``max_neighbors``; which of several at one distance stay is arbitrary. Otherwise
-            those within ``DEGENERACY_TOLERANCE`` (of squared distances) stay as well.
-        neighbor_list: who finds them.
+        data: with ``pos``, ``cell``, ``natoms``, ``batch``, and perhaps ``pbc``.
+        cutoff: as in :class:`Search`, like all others.
+    """
+    search = Search(cutoff, max_neighbors, strictly, neighbor_list)
+    return find_edges(make_boxes(data, cutoff), data.natoms, data.batch, search)
+
+
+def find_edges(
+    boxes: Boxes, natoms: Int64[Tensor, "systems"], system: Int64[Tensor, "nodes"], search: Search
+) -> PeriodicEdges:
+    """The edges that end at each atom, no longer than the cutoff, from its nearest neighbours.
+
+    Args:
+        boxes: the structures; made for this cutoff.
+        natoms: atoms of each.
+        system: structure of each atom.
+        search: which edges.
 
     Raises:
         ConfigError: vesin is asked for and not installed.
     """
-    if neighbor_list is NeighborList.FAIRCHEM:
-        edge_index, cell_offsets, neighbors = radius_graph_pbc(
-            data, cutoff, max_neighbors, enforce_max_neighbors_strictly=strictly
-        )
-        return PeriodicEdges(edge_index.long(), cell_offsets.long(), neighbors.long())
-    positions = data.pos.detach().cpu().double()
-    cells = data.cell.detach().cpu().double()
-    pbc = getattr(data, "pbc", None)
-    periodic = [[True] * 3] * len(cells) if pbc is None else pbc.reshape(-1, 3).tolist()
-    search = _vesin(cutoff)
+    if search.neighbor_list is NeighborList.VESIN:
+        edge_index, offsets, neighbors = _by_vesin(boxes, natoms, search)
+    else:
+        parts = _structures(boxes, natoms) if search.one_by_one else [_all_structures(boxes, natoms)]
+        found = [radius_graph_pbc(part, search.cutoff, search.max_neighbors, search.strictly) for part in parts]
+        firsts = (natoms.cumsum(0) - natoms).tolist() if search.one_by_one else [0]
+        edge_index = torch.cat([edges.long() + first for (edges, *_), first in zip(found, firsts)], dim=1)
+        offsets, neighbors = (torch.cat([each[k].long() for each in found]) for k in (1, 2))
+    source, target = edge_index
+    edge_vec = boxes.pos[source] - boxes.pos[target] + lattice_vectors(offsets, boxes.cell, system[target])
+    offsets = offsets - boxes.images[source] + boxes.images[target]
+    return PeriodicEdges(edge_index, offsets, neighbors, edge_vec)
+
+
+def _all_structures(boxes: Boxes, natoms: Int64[Tensor, "systems"]) -> Any:
+    """What fairchem's search takes; it wants one ``pbc`` for all, and boxes are long where it is not needed."""
+    pbc = boxes.periodic.any(dim=0, keepdim=True)
+    return SimpleNamespace(pos=boxes.pos.float(), cell=boxes.cell.float(), natoms=natoms, pbc=pbc)
+
+
+def _structures(boxes: Boxes, natoms: Int64[Tensor, "systems"]) -> list[Any]:
+    """The same, each on its own."""
+    each = zip(boxes.pos.float().split(natoms.tolist()), boxes.cell.float().split(1), natoms.split(1))
+    along = boxes.periodic.split(1)
+    return [SimpleNamespace(pos=p, cell=c, natoms=n, pbc=pbc) for (p, c, n), pbc in zip(each, along)]
+
+
+def _by_vesin(
+    boxes: Boxes, natoms: Int64[Tensor, "systems"], wanted: Search
+) -> tuple[Int64[Tensor, "2 edges"], Int64[Tensor, "edges 3"], Int64[Tensor, "systems"]]:
+    """Edges, cell offsets and edges of each structure."""
+    positions, cells, periodic = boxes.pos.cpu(), boxes.cell.cpu().numpy(), boxes.periodic.tolist()
+    search = _vesin(wanted.cutoff)
     parts, first = [], 0
-    for cell, along, count in zip(cells, periodic, data.natoms.tolist()):
-        found = search.compute(positions[first : first + count].numpy(), cell.numpy(), along, quantities="ijSd")
-        parts.append(_nearest(found, max_neighbors, strictly, first))
+    for cell, along, count in zip(cells, periodic, natoms.tolist()):
+        found = search.compute(positions[first : first + count].numpy(), cell, along, quantities="ijSd")
+        parts.append(_nearest(found, wanted.max_neighbors, wanted.strictly, first))
         first += count
     edge_index, offsets = (np.concatenate(arrays, axis=-1) for arrays in zip(*parts))
-    device = data.pos.device
-    return PeriodicEdges(
-        torch.from_numpy(edge_index).to(device),
-        torch.from_numpy(offsets.T.copy()).to(device),
-        torch.tensor([part[0].shape[1] for part in parts], device=device),
-    )
+    device = natoms.device
+    counts = torch.tensor([part[0].shape[1] for part in parts], device=device)
+    return torch.from_numpy(edge_index).to(device), torch.from_numpy(offsets.T.copy()).to(device), counts
 
 
 def _vesin(cutoff: float) -> Any:

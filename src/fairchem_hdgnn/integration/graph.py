@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from fairchem.core.models.base import GraphModelMixin
-from jaxtyping import Float, Int, Num
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
-from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
-from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search, find_edges
+from fairchem_hdgnn.data.periodicity import lattice_vectors, make_boxes
+from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.hyperparameters import choice, integer, switch, text
 from fairchem_hdgnn.integration.structures import check_edges, check_structures
 from fairchem_hdgnn.nn.precision import full_precision
@@ -23,7 +23,8 @@ class GraphSettings:
     """Keys of a model's YAML that belong to the graph and the trainer, not to the network.
 
     Attributes:
-        use_pbc: whether structures are periodic.
+        use_pbc: whether structures are periodic, along those of their cell vectors that a record's ``pbc`` names, or
+            along all three where it has none; otherwise none is, whatever ``pbc`` says.
         use_pbc_single: build periodic graphs one structure at a time (less memory, slower).
         otf_graph: build edges in the forward pass; otherwise ``edge_index`` (and ``cell_offsets``, ``neighbors``) of
             the record are used where present.
@@ -71,84 +72,62 @@ class PlainGraphMixin(GraphModelMixin):
         self.direct_forces = True
 
     def plain_graph(self, data: Any) -> PlainGraph:
-        """Edges within the cutoff and the tensors a network takes.
+        """Edges within the cutoff and the tensors a network takes, in its dtype.
+
+        What ``use_pbc`` means for records with a ``pbc`` of their own stands in
+        :mod:`~fairchem_hdgnn.data.periodicity`.
 
         Raises:
             DataError: a structure that cannot be used, naming system and atom.
+            ConfigError: positions require a gradient.
         """
-        atomic_numbers = data.atomic_numbers.long()
-        check_structures(data, self.max_num_elements, periodic=self.use_pbc)
-        # Autocast would multiply cells and offsets in bfloat16.
+        if data.pos.requires_grad and torch.is_grad_enabled():
+            raise ConfigError(
+                "positions require a gradient, but no force can be had from the energy's: edge frames carry none, and "
+                "edges end without an envelope at the cutoff; train with 'regress_forces: true' and read the forces"
+            )
+        # Autocast would multiply cells and offsets in bfloat16, and a GPU in TF32, here and in fairchem's code.
         with full_precision(data.pos):
-            if self.use_pbc:
-                edge_index, edge_vec = self._periodic_edges(data)
+            boxes = make_boxes(data, self.cutoff, use_pbc=self.use_pbc)
+            check_structures(data, boxes, self.max_num_elements)
+            if not self.otf_graph and self._has_edges(data):
+                edge_index, edge_vec = self._stored_edges(data)
+                check_edges(data, edge_index, edge_vec)
             else:
-                edge_index = self._molecular_edges(data)
-                edge_vec = data.pos[edge_index[0]] - data.pos[edge_index[1]]
-        check_edges(data, edge_index, edge_vec)
-        return PlainGraph(atomic_numbers, edge_index, edge_vec, data.batch, len(data.natoms))
+                found = find_edges(boxes, data.natoms, data.batch, self._search())
+                edge_index, edge_vec = found.edge_index, found.edge_vec
+        edge_vec = edge_vec.to(self._dtype(data))
+        return PlainGraph(data.atomic_numbers.long(), edge_index, edge_vec, data.batch, len(data.natoms))
 
-    def _periodic_edges(self, data: Any) -> tuple[Int[Tensor, "2 edges"], Float[Tensor, "edges 3"]]:
-        """Edges across periodic boundaries; fairchem finds them in float32 only."""
-        if self.otf_graph:
-            data = _inside_cell(data)
-            if self.neighbor_list is NeighborList.VESIN:
-                strictly = self.enforce_max_neighbors_strictly
-                edges = periodic_edges(data, self.cutoff, self.max_neighbors, strictly, self.neighbor_list)
-                return edges.edge_index, _edge_vec(data, edges.edge_index, edges.cell_offsets)
-        if data.pos.dtype is torch.float32:
-            graph = self.generate_graph(data)
-            return graph.edge_index, graph.edge_distance_vec
-        rounded = copy.copy(data)
-        rounded.pos, rounded.cell = data.pos.float(), data.cell.float()
-        graph = self.generate_graph(rounded)
-        cell = data.cell[data.batch[graph.edge_index[1]]].to(data.pos.dtype)
-        images = (graph.offset_distances.to(cell).unsqueeze(1) @ torch.linalg.inv(cell)).round().squeeze(1)
-        return graph.edge_index, _edge_vec(data, graph.edge_index, images)
+    def _search(self) -> Search:
+        return Search(
+            self.cutoff,
+            self.max_neighbors,
+            self.enforce_max_neighbors_strictly,
+            self.neighbor_list,
+            self.use_pbc_single,
+        )
 
-    def _molecular_edges(self, data: Any) -> Int[Tensor, "2 edges"]:
-        """Edges of non-periodic systems: the record's own, or all pairs within the cutoff, nearest first."""
-        stored = getattr(data, "edge_index", None)
-        if not self.otf_graph and stored is not None:
-            return self._within_cutoff(data, stored)
-        parts, offset = [], 0
-        for count in data.natoms.tolist():
-            distance = torch.cdist(data.pos[offset : offset + count], data.pos[offset : offset + count])
-            distance.fill_diagonal_(torch.inf)
-            nearest, source = distance.topk(min(self.max_neighbors, count), dim=0, largest=False)
-            kept = nearest <= self.cutoff
-            target = torch.arange(count, device=source.device).expand_as(source)
-            parts.append(torch.stack([source[kept], target[kept]]) + offset)
-            offset += count
-        return torch.cat(parts, dim=1)
+    def _dtype(self, data: Any) -> torch.dtype:
+        """Of the network, whatever the records have."""
+        parameters = self.parameters() if isinstance(self, nn.Module) else iter(())
+        return next(parameters, data.pos).dtype
 
-    def _within_cutoff(self, data: Any, edge_index: Int[Tensor, "2 edges"]) -> Int[Tensor, "2 kept"]:
-        """The stored edges that are no longer than the cutoff."""
+    def _has_edges(self, data: Any) -> bool:
+        names = ["edge_index", "cell_offsets"] if self.use_pbc else ["edge_index"]
+        return all(getattr(data, name, None) is not None for name in names)
+
+    def _stored_edges(self, data: Any) -> tuple[Int[Tensor, "2 edges"], Float[Tensor, "edges 3"]]:
+        """The record's own edges that are no longer than the cutoff."""
         stored_cutoff = getattr(data, "edge_cutoff", None)
         if stored_cutoff is not None and float(stored_cutoff.min()) < self.cutoff:
             raise DataError(
                 f"the records hold edges up to {float(stored_cutoff.min()):g} Å, the model's cutoff is "
                 f"{self.cutoff:g} Å: lower 'cutoff', set 'otf_graph: true', or prepare the records again"
             )
-        distance = (data.pos[edge_index[0]] - data.pos[edge_index[1]]).norm(dim=-1)
-        return edge_index[:, distance <= self.cutoff]
-
-
-def _edge_vec(
-    data: Any, edge_index: Int[Tensor, "2 edges"], images: Num[Tensor, "edges 3"]
-) -> Float[Tensor, "edges 3"]:
-    """Vectors from targets to sources, whose images are counted in cells."""
-    source, target = edge_index
-    cell = data.cell[data.batch[target]].to(data.pos.dtype)
-    return data.pos[source] - data.pos[target] + (images.to(cell).unsqueeze(1) @ cell).squeeze(1)
-
-
-def _inside_cell(data: Any) -> Any:
-    """The same structures with every atom moved into its cell: fairchem misses edges of atoms far outside."""
-    cell = data.cell[data.batch].to(data.pos.dtype)
-    images = (data.pos.unsqueeze(1) @ torch.linalg.inv(cell)).floor()
-    if not images.any():
-        return data
-    moved = copy.copy(data)
-    moved.pos = data.pos - (images @ cell).squeeze(1)
-    return moved
+        source, target = data.edge_index
+        edge_vec = data.pos[source].double() - data.pos[target].double()
+        if self.use_pbc:
+            edge_vec = edge_vec + lattice_vectors(data.cell_offsets, data.cell.double(), data.batch[target])
+        kept = edge_vec.norm(dim=-1) <= self.cutoff
+        return data.edge_index[:, kept], edge_vec[kept]

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch_geometric.utils import to_dense_batch
 
+from fairchem_hdgnn.data.periodicity import Boxes, fractional
 from fairchem_hdgnn.errors import DataError
 
 TOUCHING = 0.01
@@ -18,22 +18,37 @@ MIN_HEIGHT = 0.5
 """Å between opposite faces of a cell; no atom fits into a flatter one."""
 
 
-def check_structures(data: Any, max_num_elements: int, *, periodic: bool) -> None:
+def check_structures(data: Any, boxes: Boxes, max_num_elements: int) -> None:
     """Refuse a batch with a structure that has no graph, or a wrong one.
+
+    A GPU is waited for once, however many structures there are.
 
     Raises:
         DataError: no atoms, an element out of range, a position that is not finite, two atoms on the same place, or
-            a flat cell; names system and atom.
+            periodic cell vectors that span no volume; names system and atom.
     """
-    _check_atoms(data, data.atomic_numbers.long(), max_num_elements)
-    if periodic:
-        flat = flat_cells(data.cell)
-        if bool(flat.any()):
+    numbers = data.atomic_numbers.long()
+    empty = data.natoms == 0
+    element = (numbers < 1) | (numbers >= max_num_elements)
+    position = ~torch.isfinite(data.pos).all(dim=-1)
+    flat = flat_cells(boxes.cell)
+    crowded = _crowded(boxes, data.batch)
+    problems = torch.stack([found.any() for found in (empty, element, position, flat, crowded)])
+    if not bool(problems.any()):
+        return
+    if bool(empty.any()):
+        raise DataError(f"{_system(data, _first(empty))} has no atoms; remove it")
+    if bool((element | position).any()):
+        atom = _first(element | position)
+        if bool(element[atom]):
             raise DataError(
-                f"{_system(data, int(flat.nonzero()[0]))} has a cell without volume: "
-                f"{data.cell[int(flat.nonzero()[0])].tolist()}; correct it, or set 'use_pbc: false'"
+                f"{_atom(data, atom)} has atomic number {int(numbers[atom])}; the model knows 1 to "
+                f"{max_num_elements - 1} (raise 'max_num_elements')"
             )
-        _check_places(data)
+        raise DataError(f"{_atom(data, atom)} has a position that is not finite: {data.pos[atom].tolist()}")
+    if bool(flat.any()):
+        _refuse_cell(data, boxes, _first(flat))
+    _check_places(data, boxes, crowded)
 
 
 def check_edges(data: Any, edge_index: Int[Tensor, "2 edges"], edge_vec: Float[Tensor, "edges 3"]) -> None:
@@ -57,35 +72,60 @@ def flat_cells(cell: Float[Tensor, "systems 3 3"]) -> Bool[Tensor, "systems"]:
     return ~(volume > MIN_HEIGHT * faces.amax(dim=0))
 
 
-def _check_atoms(data: Any, atomic_numbers: Int[Tensor, "nodes"], max_num_elements: int) -> None:
-    if bool((data.natoms == 0).any()):
-        raise DataError(f"{_system(data, int((data.natoms == 0).nonzero()[0]))} has no atoms; remove it")
-    outside = (atomic_numbers < 1) | (atomic_numbers >= max_num_elements)
-    broken = ~torch.isfinite(data.pos).all(dim=-1)
-    if not bool((outside | broken).any()):
-        return
-    atom = int((outside | broken).nonzero()[0])
-    if bool(outside[atom]):
+def _first(found: Bool[Tensor, "n"]) -> int:
+    return int(found.nonzero()[0])
+
+
+def _refuse_cell(data: Any, boxes: Boxes, system: int) -> None:
+    along = boxes.periodic[system]
+    if bool(along.all()):
         raise DataError(
-            f"{_atom(data, atom)} has atomic number {int(atomic_numbers[atom])}; the model knows 1 to "
-            f"{max_num_elements - 1} (raise 'max_num_elements')"
+            f"{_system(data, system)} has a cell without volume: {data.cell[system].tolist()}; correct it, or set "
+            "'use_pbc: false'"
         )
-    raise DataError(f"{_atom(data, atom)} has a position that is not finite: {data.pos[atom].tolist()}")
+    vectors = data.cell[system][along].tolist()
+    raise DataError(
+        f"{_system(data, system)} repeats along cell vectors that are zero or point the same way: {vectors}; correct "
+        "them, or its pbc"
+    )
 
 
-def _check_places(data: Any) -> None:
-    """All pairs of each system, each to its nearest image."""
-    cell = data.cell.to(data.pos)
-    fractional = (data.pos.unsqueeze(1) @ torch.linalg.inv(cell)[data.batch]).squeeze(1)
-    places, present = to_dense_batch(fractional, data.batch)
-    difference = places.unsqueeze(2) - places.unsqueeze(1)
-    distance = ((difference - difference.round()) @ cell.unsqueeze(1)).norm(dim=-1)
-    later = torch.ones_like(distance[0], dtype=torch.bool).triu(diagonal=1)
-    close = (distance < TOUCHING) & later & present.unsqueeze(1) & present.unsqueeze(2)
-    if bool(close.any()):
-        system, one, other = close.nonzero()[0].tolist()
-        first = int(data.natoms[:system].sum())
-        _refuse_place(data, first + one, first + other)
+def _crowded(boxes: Boxes, system: Int[Tensor, "nodes"]) -> Bool[Tensor, "nodes"]:
+    """Atoms that may stand on the place of another: all that do, and few others.
+
+    Space is cut into bins twice as wide as atoms that touch are apart. Two such atoms are in one bin, or are so after
+    the bins are moved by half their width along some directions. Sorted, atoms of one bin are neighbours.
+    """
+    a, b, c = boxes.cell.unbind(1)
+    faces = torch.stack([torch.linalg.cross(*pair) for pair in ((b, c), (c, a), (a, b))], dim=1)
+    heights = (a * faces[:, 0]).sum(-1, keepdim=True).abs() / faces.norm(dim=-1)
+    count = (heights / (2 * TOUCHING)).floor().clamp(min=1)[system]
+    place = fractional(boxes.pos, boxes.cell, system) * count
+    halves = 0.5 * torch.cartesian_prod(*[torch.arange(2, device=place.device)] * 3)
+    bins = (place + halves.unsqueeze(1)).floor().remainder(count).long()
+    width = count.long()
+    keys = ((system * width[:, 0] + bins[..., 0]) * width[:, 1] + bins[..., 1]) * width[:, 2] + bins[..., 2]
+    ordered, order = keys.sort(dim=1)
+    same = ordered[:, 1:] == ordered[:, :-1]
+    crowded = torch.zeros_like(system, dtype=torch.bool)
+    for neighbours in (order[:, 1:], order[:, :-1]):
+        crowded = crowded | torch.zeros_like(keys, dtype=torch.bool).scatter_(1, neighbours, same).any(dim=0)
+    return crowded
+
+
+def _check_places(data: Any, boxes: Boxes, crowded: Bool[Tensor, "nodes"]) -> None:
+    """All pairs of those atoms, each to its nearest image."""
+    atoms = crowded.nonzero().squeeze(-1)
+    for system in data.batch[atoms].unique().tolist():
+        some = atoms[data.batch[atoms] == system]
+        place = fractional(boxes.pos[some], boxes.cell, data.batch[some])
+        difference = place.unsqueeze(1) - place.unsqueeze(0)
+        cell = boxes.cell[system]
+        distance = ((difference - difference.round()).unsqueeze(-1) * cell).sum(-2).norm(dim=-1)
+        close = (distance < TOUCHING).triu(diagonal=1)
+        if bool(close.any()):
+            one, other = close.nonzero()[0].tolist()
+            _refuse_place(data, int(some[one]), int(some[other]))
 
 
 def _refuse_place(data: Any, one: int, other: int) -> None:

@@ -1,0 +1,111 @@
+"""Which directions a structure repeats in, and a box that says the same to every search for edges.
+
+The rule, for training, prediction and the calculator alike. ``use_pbc: true``: a record's own ``pbc`` decides, for each
+cell vector; a record without one repeats along all three, as OC20's records do. Cell vectors that a structure does not
+repeat along mean nothing: they may be zero, or made up. ``use_pbc: false``: nothing repeats, whatever ``pbc`` says.
+
+Searches for edges want three vectors and atoms inside of them. So a vector without periodicity is replaced by one at a
+right angle to the others, so long that no image comes within the cutoff, and atoms are moved by whole cells along the
+periodic vectors only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch_geometric.utils import scatter
+
+MARGIN = 1.0
+"""Å by which images along a direction without periodicity are farther away than the cutoff."""
+
+
+class Boxes(NamedTuple):
+    """Structures as searches for edges take them.
+
+    Attributes:
+        periodic: which cell vectors the structure repeats along.
+        cell: cell vectors in rows, Å; those without periodicity replaced.
+        pos: positions, Å, inside the cell along the periodic vectors.
+        images: the cells that each atom stood in; 0 along directions without periodicity.
+    """
+
+    periodic: Bool[Tensor, "systems 3"]
+    cell: Float[Tensor, "systems 3 3"]
+    pos: Float[Tensor, "nodes 3"]
+    images: Int[Tensor, "nodes 3"]
+
+
+def periodic_directions(data: Any) -> Bool[Tensor, "systems 3"]:
+    """Which cell vectors each structure of a fairchem batch repeats along."""
+    pbc = getattr(data, "pbc", None)
+    if pbc is None:
+        return torch.ones(len(data.cell), 3, dtype=torch.bool, device=data.cell.device)
+    # fairchem's records hold three values each, which a batch strings together.
+    return torch.as_tensor(pbc, device=data.cell.device).bool().reshape(-1, 3)
+
+
+def make_boxes(data: Any, cutoff: float, *, use_pbc: bool = True) -> Boxes:
+    """Boxes of a fairchem batch with ``pos``, ``batch``, ``natoms``, and perhaps ``cell`` and ``pbc``; in float64.
+
+    Where a structure has positions that are not finite, or repeats along vectors that span no volume, what comes back
+    is not finite either; nothing is raised.
+
+    Args:
+        data: the batch.
+        cutoff: longest edge, Å.
+        use_pbc: whether anything repeats at all.
+    """
+    pos, systems = data.pos.detach().double(), len(data.natoms)
+    if use_pbc:
+        cell, periodic = data.cell.detach().double(), periodic_directions(data)
+    else:
+        cell, periodic = pos.new_zeros(systems, 3, 3), torch.zeros(systems, 3, dtype=torch.bool, device=pos.device)
+    box = _completed(cell, periodic)
+    across = (pos.unsqueeze(1) * box[data.batch]).sum(-1)
+    size = scatter(across, data.batch, 0, len(box), "max") - scatter(across, data.batch, 0, len(box), "min")
+    box = torch.where(periodic.unsqueeze(-1), box, box * (size + cutoff + MARGIN).unsqueeze(-1))
+    images = fractional(pos, box, data.batch).floor() * periodic[data.batch]
+    return Boxes(periodic, box, pos - lattice_vectors(images, box, data.batch), images.long())
+
+
+def lattice_vectors(
+    counts: Float[Tensor, "n 3"] | Int[Tensor, "n 3"], cell: Float[Tensor, "systems 3 3"], system: Int[Tensor, "n"]
+) -> Float[Tensor, "n 3"]:
+    """So many times each vector of the cell of that system, Å; no product of matrices, which TF32 would round."""
+    return (counts.to(cell.dtype).unsqueeze(-1) * cell[system]).sum(dim=1)
+
+
+def fractional(
+    pos: Float[Tensor, "n 3"], cell: Float[Tensor, "systems 3 3"], system: Int[Tensor, "n"]
+) -> Float[Tensor, "n 3"]:
+    """Positions in units of the cell vectors."""
+    a, b, c = cell.unbind(1)
+    reciprocal = torch.stack([torch.linalg.cross(*pair) for pair in ((b, c), (c, a), (a, b))], dim=1)
+    reciprocal = reciprocal / (a * reciprocal[:, 0]).sum(-1)[:, None, None]
+    return (pos.unsqueeze(1) * reciprocal[system]).sum(-1)
+
+
+def _completed(cell: Float[Tensor, "systems 3 3"], periodic: Bool[Tensor, "systems 3"]) -> Float[Tensor, "systems 3 3"]:
+    """Cells whose vectors without periodicity are unit vectors, at right angles to all others.
+
+    Written without branches, which would make a GPU wait: each vector is one of three candidates.
+    """
+    rows = [torch.where(periodic[:, k, None], cell[:, k], 0.0) for k in range(3)]
+    known = list(periodic.unbind(1))
+    for k in range(3):
+        one, other = (k + 1) % 3, (k + 2) % 3
+        both, any_ = known[one] & known[other], known[one] | known[other]
+        single = torch.where(known[one].unsqueeze(-1), rows[one], rows[other])
+        # At a right angle to the one known vector: the axis along which it is shortest is far from parallel to it.
+        axis = torch.nn.functional.one_hot(single.abs().argmin(-1), 3).to(cell)
+        beside = torch.linalg.cross(single, axis)
+        alone = torch.eye(3, dtype=cell.dtype, device=cell.device)[k].expand_as(single)
+        new = torch.where(any_.unsqueeze(-1), beside, alone)
+        new = torch.where(both.unsqueeze(-1), torch.linalg.cross(rows[one], rows[other]), new)
+        new = new / new.norm(dim=-1, keepdim=True)
+        rows[k] = torch.where(known[k].unsqueeze(-1), rows[k], new)
+        known[k] = torch.ones_like(known[k])
+    return torch.stack(rows, dim=1)

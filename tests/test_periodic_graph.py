@@ -1,0 +1,271 @@
+"""The graph of structures that are periodic in any directions: what ASE and a plain loop find, by every builder."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import add_adsorbate, fcc111, molecule
+from ase.neighborlist import neighbor_list
+from fairchem.core.datasets import data_list_collater
+from fairchem.core.preprocessing import AtomsToGraphs
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch_geometric.data import Batch
+
+from fairchem_hdgnn import ESCN, HDGNN
+from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search, find_edges, periodic_edges
+from fairchem_hdgnn.data.periodicity import make_boxes
+from fairchem_hdgnn.errors import ConfigError, DataError
+
+ALL = 10_000
+"""No limit to neighbours."""
+
+BUILDERS = {
+    "fairchem": (NeighborList.FAIRCHEM, False),
+    "fairchem, one by one": (NeighborList.FAIRCHEM, True),
+    "vesin": (NeighborList.VESIN, False),
+}
+SIZES: dict[str, Any] = {
+    "lmax": 2, "num_layers": 2, "sphere_channels": 4, "hidden_channels": 8, "edge_channels": 8,
+    "distance_resolution": 0.5, "num_sphere_samples": 16, "max_neighbors": ALL, "frames": "fixed",
+}  # fmt: skip
+
+
+def batch_of(*structures: Atoms) -> Batch:
+    """As fairchem's calculator and its ASE data sets make it: ``pbc`` of all structures in one row."""
+    convert = AtomsToGraphs(r_edges=False, r_pbc=True)
+    records = []
+    for sid, atoms in enumerate(structures):
+        record = convert.convert(atoms)
+        record.pos, record.sid = torch.from_numpy(atoms.positions), sid
+        record.cell = torch.from_numpy(atoms.get_cell(complete=True).array)[None]
+        records.append(record)
+    return data_list_collater(records, otf_graph=True)
+
+
+def edges_of(batch: Batch, cutoff: float, builder: str) -> list[Counter]:
+    """Source, target and image of each edge of each structure, counted from its first atom."""
+    kind, one_by_one = BUILDERS[builder]
+    if kind is NeighborList.VESIN:
+        pytest.importorskip("vesin", reason="vesin needs Python 3.10")
+    found = find_edges(
+        make_boxes(batch, cutoff), batch.natoms, batch.batch, Search(cutoff, ALL, True, kind, one_by_one)
+    )
+    first = batch.natoms.cumsum(0) - batch.natoms
+    system = batch.batch[found.edge_index[1]]
+    cell = batch.cell[system]
+    shifts = (found.cell_offsets.to(cell).unsqueeze(-1) * cell).sum(1)
+    expected = batch.pos[found.edge_index[0]] - batch.pos[found.edge_index[1]] + shifts
+    torch.testing.assert_close(found.edge_vec, expected, atol=1e-8, rtol=0)
+    assert torch.bincount(system, minlength=len(first)).tolist() == found.neighbors.tolist()
+    columns = torch.cat([(found.edge_index - first[system]).T, found.cell_offsets], dim=1)
+    return [Counter(map(tuple, columns[system == k].tolist())) for k in range(len(first))]
+
+
+def by_ase(atoms: Atoms, cutoff: float) -> Counter:
+    target, source, offsets = neighbor_list("ijS", atoms, cutoff)
+    return Counter(map(tuple, np.column_stack([source, target, offsets]).tolist()))
+
+
+def by_loop(atoms: Atoms, cutoff: float) -> Counter:
+    """Every pair in every image that could be near: nothing shared with any of the searches."""
+    vectors = atoms.cell.array[atoms.pbc]
+    dual = np.linalg.pinv(vectors) if len(vectors) else np.zeros((3, 0))
+    found: Counter = Counter()
+    for target, source in itertools.product(range(len(atoms)), repeat=2):
+        apart = atoms.positions[source] - atoms.positions[target]
+        centre, reach = -apart @ dual, cutoff * np.linalg.norm(dual, axis=0)
+        ranges = [range(int(np.floor(c - r)), int(np.ceil(c + r)) + 1) for c, r in zip(centre, reach)]
+        for counts in itertools.product(*ranges):
+            distance = np.linalg.norm(apart + np.array(counts) @ vectors if len(vectors) else apart)
+            if distance <= cutoff and not (source == target and not any(counts)):
+                offsets = np.zeros(3, dtype=int)
+                offsets[atoms.pbc] = counts
+                found[(source, target, *offsets.tolist())] += 1
+    return found
+
+
+@st.composite
+def structures(draw: st.DrawFn) -> Atoms:
+    """A few atoms anywhere, cells of any shape and hand, any periodic directions; other vectors made up or zero."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    pbc = np.array(draw(st.tuples(st.booleans(), st.booleans(), st.booleans())))
+    shape = draw(st.sampled_from(["any", "thin", "skewed", "box"]))
+    cell = rng.normal(size=(3, 3)) * rng.uniform(1.5, 6.0, size=(3, 1))
+    if shape == "thin":
+        cell[rng.integers(3)] *= 0.3
+    elif shape == "skewed":
+        cell = np.diag(rng.uniform(2.5, 6.0, 3))
+        cell[1] += rng.uniform(1.2, 3.0) * cell[0]
+        cell[2] += rng.uniform(-2.0, 2.0, 2) @ cell[:2]
+    elif shape == "box":
+        cell = np.diag(rng.uniform(2.0, 8.0, 3))
+    vectors = cell[pbc]
+    if len(vectors):
+        heights = 1 / np.linalg.norm(np.linalg.pinv(vectors), axis=0)
+        assume(heights.min() > 0.7)
+    cell[~pbc] *= draw(st.sampled_from([0.0, 0.2, 1.0]))
+    count = draw(st.integers(1, 5))
+    positions = rng.uniform(-1.0, 1.0, size=(count, 3)) * draw(st.sampled_from([3.0, 40.0]))
+    return Atoms(numbers=rng.choice([1, 8, 29], count), positions=positions, cell=cell, pbc=pbc)
+
+
+def decidable(atoms: Atoms, cutoff: float) -> bool:
+    """Whether no distance is within rounding of the cutoff, and no two atoms touch."""
+    distances = np.array([])
+    for counts in by_loop(atoms, cutoff + 0.01):
+        source, target, *offsets = counts
+        vector = atoms.positions[source] - atoms.positions[target] + np.array(offsets) @ atoms.cell.array
+        distances = np.append(distances, np.linalg.norm(vector))
+    return bool((abs(distances - cutoff) > 1e-4).all() and (distances > 0.1).all())
+
+
+DRAWN = Counter()
+"""Structures compared, by their periodic directions."""
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(structures(), min_size=1, max_size=3), st.floats(2.0, 5.0))
+def test_edges_are_those_of_ase_and_of_a_plain_loop(several: list[Atoms], cutoff: float) -> None:
+    assume(all(decidable(atoms, cutoff) for atoms in several))
+    batch = batch_of(*several)
+    expected = [by_loop(atoms, cutoff) for atoms in several]
+    assert [by_ase(atoms, cutoff) for atoms in several] == expected
+    for builder in BUILDERS:
+        assert edges_of(batch, cutoff, builder) == expected, builder
+    DRAWN.update(tuple(atoms.pbc.tolist()) for atoms in several)
+
+
+def test_all_kinds_of_periodicity_were_drawn() -> None:
+    if not DRAWN:
+        pytest.skip("the comparison ran in another process, or not at all")
+    assert len(DRAWN) == 8 and sum(DRAWN.values()) >= 150, DRAWN
+
+
+def copper(site: float = 1.5, above: float = 0.0, vacuum: float | None = 8.0) -> Atoms:
+    """Cu(111) 2x2x2 with O, periodic in the plane, moved up by ``above`` Å."""
+    atoms = fcc111("Cu", (2, 2, 2), vacuum=vacuum)
+    if vacuum:
+        add_adsorbate(atoms, "O", site, "fcc")
+    atoms.pbc = (True, True, False)
+    atoms.positions[:, 2] += above
+    return atoms
+
+
+def water(**keys: Any) -> Atoms:
+    atoms = molecule("H2O")
+    return Atoms(atoms.numbers, positions=atoms.positions, **keys)
+
+
+def over_the_top() -> Atoms:
+    """The cell ends below the adsorbate."""
+    atoms = copper()
+    atoms.cell[2, 2] = atoms.positions[:-1, 2].max() + 0.5
+    return atoms
+
+
+TABLE = [
+    ("slab, its lowest layer just below z = 0", copper(above=-8.05), 228),
+    ("slab moved up by 8 Å", copper(above=8.0), 228),
+    ("adsorbate above the top of the cell", over_the_top(), 228),
+    ("slab without vacuum, third cell vector made up", copper(vacuum=None), 192),
+    ("water without a cell", water(), 6),
+    ("water at the corner of a box that is not periodic", water(cell=[20.0] * 3), 6),
+]
+
+
+@pytest.mark.parametrize(("atoms", "count"), [pytest.param(*rest, id=name) for name, *rest in TABLE])
+@pytest.mark.parametrize("make", [HDGNN, ESCN])
+@pytest.mark.parametrize("neighbor_list", ["fairchem", "vesin"])
+def test_structures_that_are_not_periodic_in_all_directions(atoms, count, make, neighbor_list) -> None:
+    """5 Å, no limit to neighbours."""
+    if neighbor_list == "vesin":
+        pytest.importorskip("vesin", reason="vesin needs Python 3.10")
+    model = make(**SIZES, cutoff=5.0, regress_forces=False, neighbor_list=neighbor_list)
+    assert len(neighbor_list_of(atoms, 5.0)) == count
+    graph = model.plain_graph(batch_of(atoms))
+    assert graph.edge_index.shape[1] == count
+    assert graph.edge_vec.norm(dim=-1).min() == pytest.approx(neighbor_list_of(atoms, 5.0).min(), abs=1e-5)
+
+
+def neighbor_list_of(atoms: Atoms, cutoff: float) -> np.ndarray:
+    return neighbor_list("d", atoms, cutoff)
+
+
+@settings(max_examples=25, deadline=None)
+@given(structures(), st.integers(0, 2**32 - 1))
+def test_energies_do_not_see_where_atoms_stand(atoms: Atoms, seed: int) -> None:
+    """Whole translations of single atoms along periodic directions, and any shift of all atoms."""
+    assume(decidable(atoms, 4.0) and all(decidable(atoms, 4.0 + x) for x in (1e-3, -1e-3)))
+    rng = np.random.default_rng(seed)
+    moved = atoms.copy()
+    moved.positions += (rng.integers(-3, 4, size=(len(atoms), 3)) * atoms.pbc) @ atoms.cell.array
+    moved.positions += rng.uniform(-30, 30, size=3)
+    for make in (HDGNN, ESCN):
+        torch.manual_seed(0)
+        model = make(**SIZES, cutoff=4.0, regress_forces=False).double().eval()
+        with torch.no_grad():
+            one, other, both = model(batch_of(atoms)), model(batch_of(moved)), model(batch_of(moved, atoms))
+        torch.testing.assert_close(one["energy"], other["energy"], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(both["energy"], torch.cat([other["energy"], one["energy"]]), rtol=1e-9, atol=1e-9)
+
+
+def test_without_periodic_boundaries_pbc_does_not_matter() -> None:
+    """``use_pbc: false``: nothing repeats, whatever the record says."""
+    model = HDGNN(**SIZES, cutoff=5.0, use_pbc=False).eval()
+    bulk, alone = copper(), copper()
+    alone.pbc = False
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch_of(bulk))["energy"], model(batch_of(alone))["energy"])
+    assert model.plain_graph(batch_of(bulk)).edge_index.shape[1] == len(neighbor_list("i", alone, 5.0))
+
+
+def test_record_without_pbc_repeats_everywhere() -> None:
+    """As OC20's."""
+    atoms = copper()
+    atoms.pbc = True
+    batch = batch_of(atoms)
+    del batch.pbc
+    found = periodic_edges(batch, 5.0, ALL, True, NeighborList.FAIRCHEM)
+    assert found.edge_index.shape[1] == len(neighbor_list("i", atoms, 5.0))
+
+
+@pytest.mark.parametrize("make", [HDGNN, ESCN])
+def test_dependent_periodic_vectors_are_refused(make) -> None:
+    batch = batch_of(copper(), copper())
+    batch.cell[1, 1] = 2 * batch.cell[1, 0]
+    with pytest.raises(DataError, match="system 1 repeats along cell vectors that are zero or point the same way"):
+        make(**SIZES, cutoff=5.0, regress_forces=False)(batch)
+
+
+@pytest.mark.parametrize("make", [HDGNN, ESCN])
+def test_positions_that_require_a_gradient_are_refused(make) -> None:
+    """The energy's derivative lacks a part: no gradient flows through edge frames."""
+    model, batch = make(**SIZES, cutoff=5.0, regress_forces=False), batch_of(copper())
+    batch.pos.requires_grad_()
+    with pytest.raises(ConfigError, match="positions require a gradient"):
+        model(batch)
+    with torch.no_grad():
+        assert torch.isfinite(model(batch)["energy"]).all()
+
+
+@pytest.mark.parametrize("make", [HDGNN, ESCN])
+def test_float64_positions_in_a_float32_model(make) -> None:
+    model = make(**SIZES, cutoff=5.0, regress_forces=False).eval()
+    atoms = copper()
+    # Off the axes, at which rounding decides how fixed frames are rolled.
+    atoms.rattle(0.1, seed=0)
+    batch = batch_of(atoms)
+    assert batch.pos.dtype == torch.float64
+    rounded = batch.clone()
+    rounded.pos, rounded.cell = batch.pos.float(), batch.cell.float()
+    with torch.no_grad():
+        got, expected = model(batch)["energy"], model(rounded)["energy"]
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
