@@ -19,8 +19,9 @@ from fairchem_hdgnn.arithmetic.tf32 import allow_tf32
 def product(
     a: Float[Tensor, "*batch rows inner"], b: Float[Tensor, "*batches inner columns"], *, tf32: bool = False
 ) -> Float[Tensor, "*batches rows columns"]:
-    """``a @ b`` in their dtype, exact unless ``tf32``; one ``a`` may serve a whole batch of ``b``."""
-    return _Product.apply(a, b, tf32)
+    """``a @ b`` in the wider of their dtypes, exact unless ``tf32``; one ``a`` may serve a whole batch of ``b``."""
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    return _Product.apply(a.to(dtype), b.to(dtype), tf32)
 
 
 def linear(
