@@ -48,7 +48,7 @@ def batch_of(num: int = 6):
 
 def assert_same_places(pos: torch.Tensor, expected: torch.Tensor, batch) -> None:
     """Equal up to whole cell vectors."""
-    units = in_cells(pos - expected, batch.cell[batch.batch])
+    units = in_cells(pos - expected, batch)
     torch.testing.assert_close(units, units.round(), atol=1e-5, rtol=0)
 
 
@@ -60,6 +60,22 @@ def test_displacement_does_not_jump_over_the_boundary():
     expected = record.pos_relaxed - record.pos
     record.pos_relaxed = record.pos_relaxed + record.cell[0, 0] - 2 * record.cell[0, 1] + record.cell[0, 2]
     torch.testing.assert_close(add_displacement(record).displacement, expected, atol=1e-5, rtol=0)
+
+
+def test_only_periodic_boundaries_are_crossed():
+    """A slab that is periodic in the plane: nothing comes back from below."""
+    record = records(1, 1)[0]
+    record.pbc = torch.tensor([True, True, False])
+    expected = record.pos_relaxed - record.pos + record.cell[0, 2]
+    record.pos_relaxed = record.pos_relaxed + record.cell[0, 0] + record.cell[0, 2]
+    torch.testing.assert_close(add_displacement(record).displacement, expected, atol=1e-5, rtol=0)
+    batch = data_list_collater([record], otf_graph=True)
+    batch.pos = batch.pos - batch.cell[0, 2]
+    heights = batch.pos[:, 2].clone()
+    NoisyNodes(probability=1.0, standard_deviation=0.0).move(batch)
+    moved = (batch.tags > 0) & (batch.fixed == 0)
+    assert (batch.pos[moved, 2] - heights[moved]).max() < record.cell[0, 2, 2] + 1e-4
+    assert (batch.pos[~moved, 2] == heights[~moved]).all()
 
 
 def test_a_test_split_has_no_target():
@@ -91,7 +107,7 @@ def test_noise_moves_free_atoms_of_half_of_the_structures():
     surface = moved & (batch.tags == 1)
     assert batch.displacement[surface].std().item() == pytest.approx(0.3, rel=0.05)
     assert_same_places(batch.pos + batch.displacement, end, batch)
-    units = in_cells(batch.pos, batch.cell[batch.batch])[moved]
+    units = in_cells(batch.pos, batch)[moved]
     assert units.min() > -1e-5 and units.max() < 1 + 1e-5, "fairchem misses edges of atoms outside the cell"
 
 

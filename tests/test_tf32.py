@@ -17,13 +17,13 @@ from fairchem.core.preprocessing import AtomsToGraphs
 from small_networks import clusters, network, random_rotations, randomise, relative_error
 from small_runs import TINY_HDGNN, losses, train, write_config
 from torch import Tensor, nn
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 
 import fairchem_hdgnn
 from fairchem_hdgnn.arithmetic.products import linear, product
 from fairchem_hdgnn.arithmetic.tf32 import allow_tf32
 from fairchem_hdgnn.data.edges import pair_distances
-from fairchem_hdgnn.data.noisy_nodes import inside
+from fairchem_hdgnn.data.noisy_nodes import in_cells, whole_cells
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.escn.network import ESCNNetwork
 from fairchem_hdgnn.integration.precision import Precision
@@ -142,11 +142,11 @@ def test_distances_have_no_product_of_matrices(gpu: EmulatedTF32) -> None:
 
 
 def test_noisy_nodes_move_atoms_by_whole_cells(gpu: EmulatedTF32) -> None:
-    cells = (torch.diag(torch.tensor([11.0, 9.0, 31.0])) + torch.randn(3, 3)).expand(20, 3, 3)
-    pos = 60 * torch.randn(20, 3)
-    exact = inside(pos, cells)
+    cell = (torch.diag(torch.tensor([11.0, 9.0, 31.0])) + torch.randn(3, 3))[None]
+    record = Data(pos=60 * torch.randn(20, 3), cell=cell)
+    exact = whole_cells(in_cells(record.pos, record).floor(), record)
     with tf32_by("high"):
-        assert torch.equal(inside(pos, cells), exact)
+        assert torch.equal(whole_cells(in_cells(record.pos, record).floor(), record), exact)
     assert not gpu.in_tf32
 
 

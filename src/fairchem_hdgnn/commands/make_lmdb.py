@@ -90,8 +90,8 @@ def _advice(args: argparse.Namespace, report: Report) -> list[str]:
     lines = []
     if report.open_boundaries:
         lines.append(
-            f"Note: {report.open_boundaries:,} systems are not periodic in all directions. fairchem takes every cell "
-            "as periodic: the vacuum must be wider than the model's cutoff."
+            f"Note: {report.open_boundaries:,} systems are not periodic in all directions. Their records say so "
+            "('pbc'), and the models here follow it; fairchem's own want the same directions in all records of a batch."
         )
     labels = report.statistics.numbers.get("y_relaxed", [])
     if labels and max(map(abs, labels)) > TOTAL_ENERGY:

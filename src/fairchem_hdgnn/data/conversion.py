@@ -171,6 +171,8 @@ def _record(atoms: Atoms, name: str, sid: int | str, conversion: Conversion, rep
         raise _StructureError(
             f"{name}: its cell has {atoms.cell.rank} vectors; give it vacuum with atoms.center(vacuum=10, ...)"
         )
+    if atoms.cell.rank == 0 and atoms.pbc.any():
+        raise _StructureError(f"{name}: it is periodic but has no cell; set its cell, or atoms.pbc = False")
     try:
         tags, tags_origin = oc20_tags(atoms, conversion.adsorbate_elements)
     except DataError as error:
@@ -181,6 +183,7 @@ def _record(atoms: Atoms, name: str, sid: int | str, conversion: Conversion, rep
     report.open_boundaries += int(atoms.cell.rank == 3 and not atoms.pbc.all())
     record = atoms_to_record(atoms, sid)
     record.pos = torch.tensor(_inside(atoms), dtype=torch.float32)
+    record.pbc = torch.from_numpy(atoms.pbc.copy())[None]
     record.tags = torch.from_numpy(tags)
     record.fixed = torch.from_numpy(fixed.astype(np.float32))
     return record
@@ -230,13 +233,13 @@ def _calculated(atoms: Atoms, name: str) -> Any:
 
 
 def _inside(atoms: Atoms) -> np.ndarray:
-    """Positions inside the cell, as in OC20's records: fairchem misses edges of atoms outside."""
-    return wrap_positions(atoms.positions, atoms.cell, pbc=True, eps=0) if atoms.cell.rank == 3 else atoms.positions
+    """Positions inside the cell along its periodic vectors, as in OC20's records: fairchem misses edges of others."""
+    return wrap_positions(atoms.positions, atoms.cell, pbc=atoms.pbc, eps=0) if atoms.pbc.any() else atoms.positions
 
 
 def _continued(atoms: Atoms, relaxed: np.ndarray) -> torch.Tensor:
     """Relaxed positions on the near side of the periodic boundaries: displacements are the shortest ones."""
     displacement = np.asarray(relaxed, dtype=np.float64) - atoms.positions
-    if atoms.cell.rank == 3:
-        displacement, _ = find_mic(displacement, atoms.cell, pbc=True)
+    if atoms.pbc.any():
+        displacement, _ = find_mic(displacement, atoms.cell, pbc=atoms.pbc)
     return torch.tensor(_inside(atoms) + displacement, dtype=torch.float32)

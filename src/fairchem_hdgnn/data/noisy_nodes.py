@@ -23,12 +23,11 @@ from typing import Any
 
 import torch
 from fairchem.core.modules import transforms
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from fairchem_hdgnn.arithmetic.products import product
-from fairchem_hdgnn.arithmetic.tf32 import allow_tf32
+from fairchem_hdgnn.data.periodicity import completed_cells, fractional, lattice_vectors, periodic_directions
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.hyperparameters import from_keys, real
 
@@ -79,42 +78,40 @@ class NoisyNodes:
         step = travelled.to(device) * batch[TARGET] + noise.to(device)
         step = torch.where(moved.unsqueeze(1), step, torch.zeros_like(step))
         # Back into the cell, for fairchem's neighbour search misses edges of atoms outside.
-        batch.pos = torch.where(moved.unsqueeze(1), inside(batch.pos + step, batch.cell[batch.batch]), batch.pos)
+        goal = batch.pos + step
+        goal = goal - whole_cells(in_cells(goal, batch).floor(), batch)
+        batch.pos = torch.where(moved.unsqueeze(1), goal, batch.pos)
         batch[TARGET] = batch[TARGET] - step
 
 
 def add_displacement(record: Data, settings: Mapping[str, Any] | None = None) -> Data:
-    """fairchem's transform ``noisy_nodes``: the target ``displacement`` of a record that has ``pos_relaxed``."""
+    """fairchem's transform ``noisy_nodes``: the target ``displacement`` of a record that has ``pos_relaxed``.
+
+    It does not jump over periodic boundaries.
+    """
     if "pos_relaxed" in record:
-        record[TARGET] = shortest(record.pos_relaxed - record.pos, record.cell.reshape(3, 3))
+        straight = record.pos_relaxed - record.pos
+        record[TARGET] = straight - whole_cells(in_cells(straight, record).round(), record)
     return record
 
 
-def shortest(displacement: Float[Tensor, "atoms 3"], cell: Float[Tensor, "3 3"]) -> Float[Tensor, "atoms 3"]:
-    """Displacements without jumps over periodic boundaries, Å; a cell of zeros is no cell."""
-    cells = cell.expand(len(displacement), 3, 3)
-    return _less_whole_cells(displacement, cells, in_cells(displacement, cells).round())
+def in_cells(vectors: Float[Tensor, "atoms 3"], data: Any) -> Float[Tensor, "atoms 3"]:
+    """Vectors, one an atom of a record or batch, in units of the cell; 0 along directions without periodicity."""
+    cell, repeats, system = _cells(data)
+    return fractional(vectors, completed_cells(cell, repeats), system) * repeats[system]
 
 
-def inside(pos: Float[Tensor, "atoms 3"], cells: Float[Tensor, "atoms 3 3"]) -> Float[Tensor, "atoms 3"]:
-    """Positions moved into each atom's cell by whole cell vectors, Å."""
-    return _less_whole_cells(pos, cells, in_cells(pos, cells).floor())
+def whole_cells(counts: Float[Tensor, "atoms 3"], data: Any) -> Float[Tensor, "atoms 3"]:
+    """So many cell vectors of each atom's structure, Å."""
+    cell, _, system = _cells(data)
+    return lattice_vectors(counts, cell, system)
 
 
-def in_cells(vectors: Float[Tensor, "atoms 3"], cells: Float[Tensor, "atoms 3 3"]) -> Float[Tensor, "atoms 3"]:
-    """Vectors in units of the cell vectors; zero where a cell is zero."""
-    periodic = (cells != 0).flatten(1).any(dim=1)
-    identity = torch.eye(3, dtype=cells.dtype, device=cells.device).expand_as(cells)
-    solvable = torch.where(periodic[:, None, None], cells, identity)
-    with allow_tf32(False):
-        units = torch.linalg.solve(solvable.mT, vectors.unsqueeze(-1)).squeeze(-1)
-    return units * periodic.unsqueeze(1)
-
-
-def _less_whole_cells(
-    vectors: Float[Tensor, "atoms 3"], cells: Float[Tensor, "atoms 3 3"], counts: Float[Tensor, "atoms 3"]
-) -> Float[Tensor, "atoms 3"]:
-    return vectors - product(counts.unsqueeze(1), cells).squeeze(1)
+def _cells(data: Any) -> tuple[Float[Tensor, "systems 3 3"], Bool[Tensor, "systems 3"], Int[Tensor, "atoms"]]:
+    """Cells, what each structure repeats along, and the structure of each atom; a cell of zeros is no cell."""
+    batch = getattr(data, "batch", None)
+    system = torch.zeros(len(data.pos), dtype=torch.long, device=data.pos.device) if batch is None else batch
+    return data.cell, periodic_directions(data) & (data.cell != 0).any(dim=-1), system
 
 
 # fairchem evaluates the names under `transforms` in this module; there is no registry of transforms.

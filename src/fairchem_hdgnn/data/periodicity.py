@@ -63,7 +63,7 @@ def make_boxes(data: Any, cutoff: float, *, use_pbc: bool = True) -> Boxes:
         cell, periodic = data.cell.detach().double(), periodic_directions(data)
     else:
         cell, periodic = pos.new_zeros(systems, 3, 3), torch.zeros(systems, 3, dtype=torch.bool, device=pos.device)
-    box = _completed(cell, periodic)
+    box = completed_cells(cell, periodic)
     across = (pos.unsqueeze(1) * box[data.batch]).sum(-1)
     size = scatter(across, data.batch, 0, len(box), "max") - scatter(across, data.batch, 0, len(box), "min")
     box = torch.where(periodic.unsqueeze(-1), box, box * (size + cutoff + MARGIN).unsqueeze(-1))
@@ -88,7 +88,9 @@ def fractional(
     return (pos.unsqueeze(1) * reciprocal[system]).sum(-1)
 
 
-def _completed(cell: Float[Tensor, "systems 3 3"], periodic: Bool[Tensor, "systems 3"]) -> Float[Tensor, "systems 3 3"]:
+def completed_cells(
+    cell: Float[Tensor, "systems 3 3"], periodic: Bool[Tensor, "systems 3"]
+) -> Float[Tensor, "systems 3 3"]:
     """Cells whose vectors without periodicity are unit vectors, at right angles to all others.
 
     Written without branches, which would make a GPU wait: each vector is one of three candidates.

@@ -13,6 +13,7 @@ from ase.geometry import get_distances, minkowski_reduce
 from jaxtyping import Float64
 from torch import Tensor
 
+from fairchem_hdgnn.data.periodicity import completed_cells, periodic_directions
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.integration.preflight.findings import Finding, error, warning
 from fairchem_hdgnn.integration.structures import TOUCHING, flat_cells
@@ -141,6 +142,8 @@ def _shapes(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Itera
     natoms = int(record.natoms)
     shapes = {"pos": (natoms, 3), "atomic_numbers": (natoms,), "fixed": (natoms,)}
     shapes |= {"cell": (1, 3, 3)} if needs.use_pbc else {}
+    if needs.use_pbc and torch.as_tensor(getattr(record, "pbc", [True] * 3)).numel() != 3:
+        yield "shape of pbc", error(subject, "'pbc' is not three values", "prepare the records again")
     for name, expected in shapes.items():
         value = record[name]
         if not isinstance(value, Tensor) or tuple(value.shape) != expected:
@@ -181,7 +184,7 @@ def _values(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Itera
     if bool(broken.any()):
         atom = int(broken.nonzero()[0])
         yield "position", error(subject, f"atom {atom} is at {record.pos[atom].tolist()}", "remove the record")
-    if needs.use_pbc and bool(flat_cells(record.cell).any()):
+    if needs.use_pbc and bool(flat_cells(completed_cells(record.cell.double(), periodic_directions(record))).any()):
         yield "volume", error(subject, "its cell has no volume", "correct it, or set model.use_pbc: false")
     for name in needs.targets if labelled else ():
         if not bool(torch.isfinite(torch.as_tensor(record[name], dtype=torch.float64)).all()):
@@ -224,9 +227,11 @@ def nearest_distances(record: Any, *, periodic: bool) -> Float64[np.ndarray, "at
         _, distance = get_distances(positions)
         np.fill_diagonal(distance, np.inf)
         return distance
-    cell = record.cell[0].double().numpy()
-    _, distance = get_distances(positions, cell=cell, pbc=True)
-    np.fill_diagonal(distance, np.linalg.norm(minkowski_reduce(cell, True)[0], axis=1).min())
+    pbc = periodic_directions(record)[0].numpy()
+    cell = completed_cells(record.cell.double(), periodic_directions(record))[0].numpy()
+    _, distance = get_distances(positions, cell=cell, pbc=pbc)
+    own = np.linalg.norm(minkowski_reduce(cell, pbc)[0][pbc], axis=1)
+    np.fill_diagonal(distance, own.min(initial=np.inf))
     return distance
 
 
