@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections import Counter
 from typing import Any
@@ -16,12 +17,14 @@ from fairchem.core.datasets import data_list_collater
 from fairchem.core.preprocessing import AtomsToGraphs
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch
 
 from fairchem_hdgnn import ESCN, HDGNN
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search, find_edges, periodic_edges
 from fairchem_hdgnn.data.periodicity import make_boxes
 from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.integration.structures import TOUCHING, check_structures
 
 ALL = 10_000
 """No limit to neighbours."""
@@ -256,6 +259,15 @@ def test_positions_that_require_a_gradient_are_refused(make) -> None:
 
 
 @pytest.mark.parametrize("make", [HDGNN, ESCN])
+def test_edge_vectors_that_require_a_gradient_are_warned_of(make) -> None:
+    model = make(**SIZES, cutoff=5.0, regress_forces=False)
+    graph = model.plain_graph(batch_of(copper()))
+    wanted = graph._replace(edge_vec=graph.edge_vec.requires_grad_())
+    with pytest.warns(UserWarning, match="none flows through edge frames"):
+        model.network(*wanted)
+
+
+@pytest.mark.parametrize("make", [HDGNN, ESCN])
 def test_float64_positions_in_a_float32_model(make) -> None:
     model = make(**SIZES, cutoff=5.0, regress_forces=False).eval()
     atoms = copper()
@@ -269,3 +281,67 @@ def test_float64_positions_in_a_float32_model(make) -> None:
         got, expected = model(batch)["energy"], model(rounded)["energy"]
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations whose result's value or size the CPU needs, for which it waits for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aten = torch.ops.aten
+        masked = func._overloadpacket in (aten.index, aten.index_put_) and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        names = (aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2, aten.equal)
+        self.count += masked or func._overloadpacket in names
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("use_pbc", [True, False])
+def test_graph_building_waits_once_for_a_gpu(use_pbc, monkeypatch) -> None:
+    """Besides fairchem's search, which is taken out here; however many structures there are."""
+    batch = batch_of(copper(), water(), copper(above=3.0))
+    module = importlib.import_module("fairchem_hdgnn.data.neighbor_lists")
+    model = HDGNN(**SIZES, cutoff=5.0, use_pbc=use_pbc)
+    found = module.radius_graph_pbc
+    with Waits() as before:
+        expected = model.plain_graph(batch)
+    results: list[Any] = []
+
+    def record(*arguments: Any) -> Any:
+        results.append(found(*arguments))
+        return results[-1]
+
+    monkeypatch.setattr(module, "radius_graph_pbc", record)
+    model.plain_graph(batch)
+    monkeypatch.setattr(module, "radius_graph_pbc", lambda *_: results[0])
+    with Waits() as ours:
+        graph = model.plain_graph(batch)
+    assert torch.equal(graph.edge_index, expected.edge_index)
+    assert ours.count <= 2 < before.count
+
+
+@pytest.mark.parametrize("distance", [0.004, 0.02])
+def test_atoms_on_one_place_are_found_wherever_they_are(distance: float) -> None:
+    """Against all pairs, at any angle, over periodic boundaries, among many atoms; those a little apart are left."""
+    generator = np.random.default_rng(0)
+    tried = 0
+    while tried < 30:
+        atoms = Atoms("Cu60", positions=generator.uniform(0, 20, (60, 3)), cell=[[12, 0, 0], [7, 9, 0], [1, 2, 25]])
+        atoms.pbc = generator.integers(0, 2, 3).astype(bool)
+        if len(neighbor_list("i", atoms, 0.1)):
+            continue
+        tried += 1
+        direction = generator.normal(size=3)
+        atoms.positions[7] = atoms.positions[23] + distance * direction / np.linalg.norm(direction)
+        atoms.positions[7] += (generator.integers(-2, 3, 3) * atoms.pbc) @ atoms.cell.array
+        batch = batch_of(copper(), atoms)
+        boxes = make_boxes(batch, 5.0)
+        if distance < TOUCHING:
+            with pytest.raises(DataError, match="system 1: atoms 7 and 23 stand on the same place"):
+                check_structures(batch, boxes, 90)
+        else:
+            check_structures(batch, boxes, 90)

@@ -95,6 +95,7 @@ def completed_cells(
 
     Written without branches, which would make a GPU wait: each vector is one of three candidates.
     """
+    axes = torch.eye(3, dtype=cell.dtype, device=cell.device)
     rows = [torch.where(periodic[:, k, None], cell[:, k], 0.0) for k in range(3)]
     known = list(periodic.unbind(1))
     for k in range(3):
@@ -102,10 +103,8 @@ def completed_cells(
         both, any_ = known[one] & known[other], known[one] | known[other]
         single = torch.where(known[one].unsqueeze(-1), rows[one], rows[other])
         # At a right angle to the one known vector: the axis along which it is shortest is far from parallel to it.
-        axis = torch.nn.functional.one_hot(single.abs().argmin(-1), 3).to(cell)
-        beside = torch.linalg.cross(single, axis)
-        alone = torch.eye(3, dtype=cell.dtype, device=cell.device)[k].expand_as(single)
-        new = torch.where(any_.unsqueeze(-1), beside, alone)
+        beside = torch.linalg.cross(single, axes.index_select(0, single.abs().argmin(-1)))
+        new = torch.where(any_.unsqueeze(-1), beside, axes[k])
         new = torch.where(both.unsqueeze(-1), torch.linalg.cross(rows[one], rows[other]), new)
         new = new / new.norm(dim=-1, keepdim=True)
         rows[k] = torch.where(known[k].unsqueeze(-1), rows[k], new)

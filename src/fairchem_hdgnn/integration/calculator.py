@@ -33,7 +33,11 @@ def calculator(
 
     Energies are in eV, forces in eV/Å, in float32. The graph is built from the atoms at every call, mixed precision
     is off, and the averaged weights (EMA) are used where the checkpoint has them, which fairchem's
-    own ``OCPCalculator`` does not do for ``checkpoint.pt``. Forces are there if the checkpoint was trained on them.
+    own ``OCPCalculator`` does not do for ``checkpoint.pt``. ``atoms.pbc`` decides, for each cell vector, whether the
+    structure repeats along it.
+
+    Forces are there if the checkpoint was trained on them. They are a head of their own, not the energy's gradient, and
+    as there is no envelope at the cutoff, both can jump where a neighbour comes or goes.
 
     A model of IS2RE answers with the energy of the *relaxed* system for the unrelaxed atoms it is given: use
     it on initial structures; a relaxation needs a model trained on energies and forces (S2EF).

@@ -18,6 +18,7 @@ from fairchem.core.trainers import OCPTrainer
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from fairchem_hdgnn.data.labels import collect_labels
 from fairchem_hdgnn.data.noisy_nodes import NoisyNodes
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
 from fairchem_hdgnn.files import complete_or_absent
@@ -199,6 +200,7 @@ class Trainer(OCPTrainer):
     def _forward(self, batch: Batch) -> dict[str, Tensor]:
         if self._watch is not None and not self.model.training and self._watch.agreed():
             raise PreemptedError
+        collect_labels(batch, self.output_targets)
         with self.precision.autocast(self.device), explained_out_of_memory(batch, self._unwrapped_model):
             predictions = super()._forward(batch)
         return {name: prediction.float() for name, prediction in predictions.items()}

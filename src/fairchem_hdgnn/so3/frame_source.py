@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -32,7 +34,16 @@ class FrameSource(nn.Module):
     def forward(
         self, edge_vec: Float[Tensor, "edges 3"], species: Int[Tensor, "edges 2"], training: bool
     ) -> list[Float[Tensor, "edges 3 3"]]:
-        """One set of frames per draw."""
+        """One set of frames per draw.
+
+        Warns:
+            UserWarning: ``edge_vec`` requires a gradient, which would lack the part that goes through the frames.
+        """
+        if edge_vec.requires_grad and torch.is_grad_enabled():
+            warnings.warn(
+                "edge_vec requires a gradient, but none flows through edge frames: what autograd gives is no force",
+                stacklevel=3,
+            )
         if self.mode is FrameMode.FIXED:
             return [edge_frames(edge_vec)]
         if self.mode is FrameMode.RANDOM and training:
