@@ -90,9 +90,15 @@ def rehearse(carry: Path, out: Path, *options: str, first: str = "") -> dict[str
     return {"printed": done.stdout, **json.loads((out / "gpu.json").read_text())}
 
 
-def test_rehearsal_without_fairchem(carry, tmp_path):
+@pytest.fixture(scope="module")
+def everything(carry: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """All stages, as on a bare machine: what is there to fail there fails here."""
-    report = rehearse(carry, tmp_path, "--everything", first=BARE)
+    out = tmp_path_factory.mktemp("everything")
+    return out, rehearse(carry, out, "--everything", first=BARE)
+
+
+def test_rehearsal_without_fairchem(everything):
+    out, report = everything
     assert tuple(report["stages"]) == STAGES
     assert not [stage for stage in report["stages"].values() if "error" in stage], report["printed"]
     assert sum(stage["seconds"] for stage in report["stages"].values()) < 120
@@ -117,7 +123,7 @@ def test_rehearsal_without_fairchem(carry, tmp_path):
     assert results["memory"]["batches"] == "OC20 frames"
     training = results["training"]
     assert training["train_size"] > 400 and len(training["curve"]) >= 2 and np.isfinite(training["test_mae"]["test"])
-    assert json.loads((tmp_path / "qm9.json").read_text())["test_mae"] == training["test_mae"]
+    assert json.loads((out / "qm9.json").read_text())["test_mae"] == training["test_mae"]
     assert "training" in report["printed"] and "fairchem escn" in report["printed"]
 
 
@@ -192,7 +198,7 @@ def test_page_is_made_from_the_stored_results():
     assert text == report.replaced(text, report.page_part(report.stored_reports()))
 
 
-def test_page_of_a_result(carry, tmp_path, monkeypatch):
+def test_page_of_a_result(everything, tmp_path, monkeypatch):
     """A rehearsal is refused; the same numbers, said to be measured, fill every part of the page."""
     report = importlib.import_module("gpu_report")
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
@@ -201,13 +207,13 @@ def test_page_of_a_result(carry, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "PAGE", page)
     monkeypatch.setattr(report, "ROOT", tmp_path)
     report.RESULTS.mkdir()
-    options = ["--stages", "ceilings", "networks", "training", "parity", "profile", "memory", "kernels"]
-    rehearse(carry, tmp_path, *options)
-    file = tmp_path / "gpu.json"
-    monkeypatch.setattr(sys, "argv", ["gpu_report.py", str(file), str(tmp_path / "qm9.json")])
+    out, _ = everything
+    monkeypatch.setattr(sys, "argv", ["gpu_report.py", str(out / "gpu.json"), str(out / "qm9.json")])
     with pytest.raises(SystemExit, match="is a rehearsal"):
         report.main()
-    measured = json.loads(file.read_text())
+    measured = json.loads((out / "gpu.json").read_text())
+    file = tmp_path / "gpu.json"
+    monkeypatch.setattr(sys, "argv", ["gpu_report.py", str(file), str(out / "qm9.json")])
     measured["tiny"], measured["machine"]["device"] = False, "NVIDIA H100 80GB HBM3"
     file.write_text(json.dumps(measured))
     report.main()
