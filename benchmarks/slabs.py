@@ -30,5 +30,5 @@ def batch_with_edges(records: list[Any], neighbor_list: NeighborList) -> Any:
     """A fairchem batch with its edges: 8 Å, 40 neighbours."""
     batch = data_list_collater(records, otf_graph=True)
     edges = periodic_edges(batch, CUTOFF, MAX_NEIGHBORS, True, neighbor_list)
-    batch.edge_index, batch.cell_offsets, batch.neighbors = edges
+    batch.edge_index, batch.cell_offsets, batch.neighbors = edges.edge_index, edges.cell_offsets, edges.neighbors
     return batch

@@ -70,6 +70,7 @@ def test_float32_agrees_with_float64(network: nn.Module) -> None:
     assert (single - exact).abs().max() < 1e-5 * exact.std()
 
 
+@pytest.mark.filterwarnings("ignore:edge_vec requires a gradient:UserWarning")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_gradients_are_finite_at_every_edge(network: nn.Module, dtype: torch.dtype) -> None:
     vectors = awkward_vectors()
