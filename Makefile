@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed$(addprefix -,$(TORCH))
 
 help:
 	@echo "make demo         train HDGNN on 500 relaxed structures that come with it, score it (about 10 minutes)"
-	@echo "make test         lint, type check and tests (about 12 minutes)"
+	@echo "make test         lint, type check and tests (about 15 minutes on two cores)"
 	@echo "make install      only make .venv and install into it; TORCH=2.7 another torch, CPU=1 torch without CUDA,"
 	@echo "                  COMPILE=1 torch-scatter and torch-sparse from source"
 	@echo "make matrix       try every tested torch, each in an environment of its own, and write the table in docs/install.md"
