@@ -20,7 +20,8 @@ from fairchem_hdgnn.integration.precision import Precision
 from fairchem_hdgnn.so3.frames import edge_frames
 
 PRECISIONS = tuple(precision.value for precision in Precision)
-NEIGHBORS = 40
+SYSTEMS, ATOMS, NEIGHBORS = 8, 70, 40
+"""22,400 edges: a batch of OC20's average size."""
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, int]
 """What a network takes: atomic numbers, edges, edge vectors, system of each atom, number of systems."""
@@ -141,6 +142,11 @@ def random_graph(systems: int, atoms: int, seed: int = 0, neighbors: int = NEIGH
     flat = positions.flatten(0, 1)
     batch = torch.arange(systems).repeat_interleave(atoms)
     return numbers, torch.stack([source, target]), flat[source] - flat[target], batch, systems
+
+
+def usual_graph(bench: Bench) -> Arguments:
+    """The graph on which networks are timed."""
+    return random_graph(2, 10) if bench.tiny else random_graph(SYSTEMS, ATOMS)
 
 
 def moved(arguments: Arguments, device: torch.device, dtype: torch.dtype = torch.float32) -> Arguments:

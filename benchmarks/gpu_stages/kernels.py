@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from fairchem_hdgnn.so3.segments import Segments
-from gpu_stages.bench import Bench, attempt
+from gpu_stages.bench import ATOMS as ATOMS_EACH
+from gpu_stages.bench import NEIGHBORS, SYSTEMS, Bench, attempt
 
 SHAPES = ((19, 49, 128), (21, 49, 128), (13, 25, 128), (1, 49, 128), (1, 128, 49))
 """(rows, columns, channels): |m| <= 1 at L = 6, the same with METP's rows, L = 4, and the fifth term both ways."""
 
 TOLERANCE = {"ieee": 1e-5, "tf32": 1e-3, "tf32x3": 1e-5}
-ATOMS, NEIGHBORS = 560, 40
+ATOMS = SYSTEMS * ATOMS_EACH
 
 
 def kernels(bench: Bench) -> list[dict[str, Any]] | dict[str, str]:

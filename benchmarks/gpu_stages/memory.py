@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpu_stages.bench import Arguments, Bench, make_network, moved, precision, random_graph
+from gpu_stages.bench import SYSTEMS, Arguments, Bench, make_network, moved, precision, random_graph
 from gpu_stages.slabs import slabs
 
-STEPS, SYSTEMS = 40, 8
+STEPS = 40
 
 
 def memory(bench: Bench) -> dict[str, Any]:

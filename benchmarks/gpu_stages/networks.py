@@ -17,13 +17,10 @@ from gpu_stages.bench import (
     make_network,
     moved,
     precision,
-    random_graph,
     tf32_everywhere,
+    usual_graph,
 )
 from gpu_stages.fairchem import fairchem_escn, same_weights
-
-SYSTEMS, ATOMS = 8, 70
-"""22,400 edges with 40 neighbours each: a batch of OC20's average size."""
 
 DEPTHS = (4, 16)
 
@@ -52,7 +49,7 @@ def variants(bench: Bench, name: str, deep: bool) -> list[dict[str, str]]:
 
 def hdgnn_rows(bench: Bench, name: str, depth: int, keys: dict[str, str]) -> list[dict[str, Any]]:
     """One of our networks in all precisions."""
-    arguments = moved(batch(bench), bench.device)
+    arguments = moved(usual_graph(bench), bench.device)
     network = make_network(bench, name, depth, **keys).to(bench.device).train()
     rows = []
     for mode in PRECISIONS:
@@ -68,7 +65,7 @@ def hdgnn_rows(bench: Bench, name: str, depth: int, keys: dict[str, str]) -> lis
 
 def fairchem_rows(bench: Bench, depth: int) -> list[dict[str, Any]]:
     """fairchem's eSCN: float32, and TF32 by torch's own setting. It has no bfloat16: sums stop in another dtype."""
-    graph = batch(bench)
+    graph = usual_graph(bench)
     row = {"network": "fairchem escn", "num_layers": depth, "edges": graph[1].shape[1]}
     made = attempt(lambda: fairchem_escn(bench, graph, depth))
     if isinstance(made, dict):
@@ -85,11 +82,6 @@ def fairchem_rows(bench: Bench, depth: int) -> list[dict[str, Any]]:
     if depth == min(DEPTHS) or bench.tiny:
         rows[0]["energy_error_of_ours"] = attempt(lambda: same_weights(bench, model, data, graph, frames_of(graph)))
     return rows
-
-
-def batch(bench: Bench) -> Any:
-    """The graph that all networks see."""
-    return random_graph(2, 10) if bench.tiny else random_graph(SYSTEMS, ATOMS)
 
 
 def measure(bench: Bench, network: nn.Module, forward: Callable[[], Tensor]) -> dict[str, Any]:

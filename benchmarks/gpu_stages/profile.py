@@ -9,7 +9,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
-from gpu_stages.bench import Bench, make_network, moved, precision, random_graph
+from gpu_stages.bench import Bench, make_network, moved, precision, usual_graph
 
 NUM_KERNELS = 15
 NUM_LAYERS = 4
@@ -17,7 +17,7 @@ NUM_LAYERS = 4
 
 def profile(bench: Bench) -> dict[str, Any]:
     """One step of ``authors`` in bfloat16, on a CPU its operations instead of kernels."""
-    arguments = moved(random_graph(2, 10) if bench.tiny else random_graph(8, 70), bench.device)
+    arguments = moved(usual_graph(bench), bench.device)
     num_layers = 1 if bench.tiny else NUM_LAYERS
     network = make_network(bench, "authors", num_layers).to(bench.device).train()
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpu_stages.bench import Arguments, Bench, tf32_everywhere
+from fairchem_hdgnn.data.periodicity import make_boxes
+from gpu_stages.bench import Arguments, Bench
 from gpu_stages.fairchem import load
 
 SYSTEMS_AT_ONCE = 16
@@ -32,35 +33,31 @@ class Slabs:
         with np.load(path, allow_pickle=False) as arrays:
             ptr = torch.from_numpy(arrays["ptr"].astype(np.int64))
             self.numbers = torch.from_numpy(arrays["numbers"].astype(np.int64)).to(device)
-            cell, pos = (torch.from_numpy(arrays[name].astype(np.float64)) for name in ("cell", "pos"))
+            self.pos = torch.from_numpy(arrays["pos"].astype(np.float32)).to(device)
+            self.cell = torch.from_numpy(arrays["cell"].astype(np.float32)).to(device)
             self.targets = torch.from_numpy(arrays["y"]).to(device)
             splits = arrays["split"] if "split" in arrays.files else np.full(len(ptr) - 1, "train")
         self.rows = {str(name): torch.from_numpy(np.flatnonzero(splits == name)) for name in np.unique(splits)}
         self.first, self.natoms = ptr[:-1], ptr.diff()
-        # fairchem misses edges of atoms far outside their cell.
-        cell_of_atom = cell.repeat_interleave(self.natoms, dim=0)
-        fractional = torch.linalg.solve(cell_of_atom.mT, pos)
-        inside = pos - (fractional.floor().unsqueeze(1) @ cell_of_atom).squeeze(1)
-        self.pos, self.cell = inside.float().to(device), cell.float().to(device)
         self.cutoff, self.max_neighbors = cutoff, max_neighbors
         self.edges: dict[int, tuple[Tensor, Tensor]] = {}
 
     def find_edges(self, rows: Tensor) -> None:
-        """Edges of these systems, by fairchem, where they are not known."""
-        utils = importlib.import_module("fairchem.core.common.utils")
+        """Edges of these systems, where they are not known, as the models find them."""
+        # This imports fairchem, which has to be loaded before.
+        lists = importlib.import_module("fairchem_hdgnn.data.neighbor_lists")
         new = torch.tensor([row for row in rows.tolist() if row not in self.edges], dtype=torch.long)
         for part in new[self.natoms[new].argsort()].split(SYSTEMS_AT_ONCE) if len(new) else ():
             atoms, natoms = self._atoms(part), self.natoms[part].to(self.pos.device)
-            data = SimpleNamespace(pos=self.pos[atoms], cell=self.cell[part.to(self.pos.device)], natoms=natoms)
-            with tf32_everywhere(False):
-                found, images, counts = utils.radius_graph_pbc(data, self.cutoff, self.max_neighbors, True)
-            system = torch.repeat_interleave(torch.arange(len(part), device=found.device), counts)
-            shifts = (images.unsqueeze(-1) * data.cell[system]).sum(1)
-            edge_vec = data.pos[found[0]] - data.pos[found[1]] + shifts
-            found = found - (natoms.cumsum(0) - natoms)[system]
-            sizes = counts.tolist()
-            for row, index, vectors in zip(part.tolist(), found.split(sizes, dim=1), edge_vec.split(sizes)):
-                self.edges[row] = (index, vectors)
+            system = torch.repeat_interleave(torch.arange(len(part), device=natoms.device), natoms)
+            cell = self.cell[part.to(self.pos.device)]
+            data = SimpleNamespace(pos=self.pos[atoms], cell=cell, natoms=natoms, batch=system)
+            search = lists.Search(self.cutoff, self.max_neighbors)
+            found = lists.find_edges(make_boxes(data, self.cutoff), natoms, system, search)
+            edge_index = found.edge_index - (natoms.cumsum(0) - natoms)[system[found.edge_index[1]]]
+            sizes = found.neighbors.tolist()
+            each = zip(edge_index.split(sizes, dim=1), found.edge_vec.float().split(sizes))
+            self.edges.update(zip(part.tolist(), each))
 
     def batch(self, rows: Tensor, cutoff: float) -> Arguments:
         """Arguments of ``network(...)`` for these systems; ``cutoff`` is the one that the edges were made for."""

@@ -82,10 +82,15 @@ def fractional(
     pos: Float[Tensor, "n 3"], cell: Float[Tensor, "systems 3 3"], system: Int[Tensor, "n"]
 ) -> Float[Tensor, "n 3"]:
     """Positions in units of the cell vectors."""
-    a, b, c = cell.unbind(1)
-    reciprocal = torch.stack([torch.linalg.cross(*pair) for pair in ((b, c), (c, a), (a, b))], dim=1)
-    reciprocal = reciprocal / (a * reciprocal[:, 0]).sum(-1)[:, None, None]
+    across = faces(cell)
+    reciprocal = across / (cell[:, 0] * across[:, 0]).sum(-1)[:, None, None]
     return (pos.unsqueeze(1) * reciprocal[system]).sum(-1)
+
+
+def faces(cell: Float[Tensor, "systems 3 3"]) -> Float[Tensor, "systems 3 3"]:
+    """For each cell vector, the cross product of the other two: as long as their face is large, and across it."""
+    a, b, c = cell.unbind(1)
+    return torch.stack([torch.linalg.cross(*pair) for pair in ((b, c), (c, a), (a, b))], dim=1)
 
 
 def completed_cells(

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fairchem_hdgnn.data.periodicity import Boxes, fractional
+from fairchem_hdgnn.data.periodicity import Boxes, faces, fractional
 from fairchem_hdgnn.errors import DataError
 
 TOUCHING = 0.01
@@ -65,11 +65,14 @@ def check_edges(data: Any, edge_index: Int[Tensor, "2 edges"], edge_vec: Float[T
 
 def flat_cells(cell: Float[Tensor, "systems 3 3"]) -> Bool[Tensor, "systems"]:
     """Which cells enclose no volume, or are not finite."""
-    a, b, c = cell.double().unbind(dim=1)
-    faces = torch.stack([torch.linalg.cross(*pair).norm(dim=-1) for pair in ((a, b), (b, c), (c, a))])
-    volume = (torch.linalg.cross(a, b) * c).sum(dim=-1).abs()
     # Written so that nan is flat, too.
-    return ~(volume > MIN_HEIGHT * faces.amax(dim=0))
+    return ~(cell_heights(cell.double()) > MIN_HEIGHT).all(dim=1)
+
+
+def cell_heights(cell: Float[Tensor, "systems 3 3"]) -> Float[Tensor, "systems 3"]:
+    """Distance of opposite faces along each cell vector, Å."""
+    across = faces(cell)
+    return (cell[:, 0] * across[:, 0]).sum(-1, keepdim=True).abs() / across.norm(dim=-1)
 
 
 def _first(found: Bool[Tensor, "n"]) -> int:
@@ -96,10 +99,7 @@ def _crowded(boxes: Boxes, system: Int[Tensor, "nodes"]) -> Bool[Tensor, "nodes"
     Space is cut into bins twice as wide as atoms that touch are apart. Two such atoms are in one bin, or are so after
     the bins are moved by half their width along some directions. Sorted, atoms of one bin are neighbours.
     """
-    a, b, c = boxes.cell.unbind(1)
-    faces = torch.stack([torch.linalg.cross(*pair) for pair in ((b, c), (c, a), (a, b))], dim=1)
-    heights = (a * faces[:, 0]).sum(-1, keepdim=True).abs() / faces.norm(dim=-1)
-    count = (heights / (2 * TOUCHING)).floor().clamp(min=1)[system]
+    count = (cell_heights(boxes.cell) / (2 * TOUCHING)).floor().clamp(min=1)[system]
     place = fractional(boxes.pos, boxes.cell, system) * count
     halves = 0.5 * torch.cartesian_prod(*[torch.arange(2, device=place.device)] * 3)
     bins = (place + halves.unsqueeze(1)).floor().remainder(count).long()
