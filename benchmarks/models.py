@@ -86,7 +86,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 def slab_batch() -> Any:
     """The system as a fairchem batch with its edges."""
-    return batch_with_edges([slab((4, 4, 4))], NeighborList.FAIRCHEM)
+    return batch_with_edges([slab((4, 4, 4))], NeighborList.PAIRS)
 
 
 class Candidate:

@@ -1,4 +1,4 @@
-"""vesin finds the edges that fairchem finds, and ASE confirms both."""
+"""Both searches find the edges that fairchem finds, and ASE confirms them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from ase import Atoms
 from ase.build import add_adsorbate, bulk, fcc111, molecule
 from ase.neighborlist import neighbor_list
+from fairchem.core.common.utils import radius_graph_pbc
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.preprocessing import AtomsToGraphs
 from torch_geometric.data import Batch, Data
@@ -67,16 +68,31 @@ def edge_set(batch: Batch, max_neighbors: int, strictly: bool, kind: NeighborLis
     return Counter(map(tuple, columns.tolist()))
 
 
+@pytest.mark.parametrize("kind", NeighborList)
 @pytest.mark.parametrize("strictly", [True, False])
 @pytest.mark.parametrize("max_neighbors", [1, 12, 1000])
-def test_same_edges_as_fairchem(max_neighbors: int, strictly: bool) -> None:
+def test_same_edges_as_fairchem(max_neighbors: int, strictly: bool, kind: NeighborList) -> None:
     """A batch of a slab, a crystal with one atom and a triclinic cell."""
     batch = batch_of(*(make() for make in STRUCTURES))
-    vesins, fairchems = (
-        edge_set(batch, max_neighbors, strictly, kind) for kind in (NeighborList.VESIN, NeighborList.FAIRCHEM)
-    )
-    assert vesins == fairchems
-    assert max(vesins.values()) == 1
+    edge_index, offsets, _ = radius_graph_pbc(batch, CUTOFF, max_neighbors, strictly)
+    expected = Counter(map(tuple, torch.cat([edge_index.T, offsets], dim=1).long().tolist()))
+    assert edge_set(batch, max_neighbors, strictly, kind) == expected
+    assert max(expected.values()) == 1
+
+
+def test_neighbours_at_one_distance_are_chosen_alike_in_every_batch() -> None:
+    """A crystal's shells are cut by the limit; which neighbours stay does not depend on rounding or on the batch."""
+    structure = bulk("Cu", "fcc", 3.6, cubic=True)
+    data = [AtomsToGraphs(r_edges=False, r_pbc=False).convert(atoms) for atoms in (slab(), structure, crystal())]
+    alone = data_list_collater(data[1:2], otf_graph=True)
+    with_others = data_list_collater(data, otf_graph=True)
+    first = len(data[0].pos)
+    one, several = (periodic_edges(batch, CUTOFF, 15, True, NeighborList.PAIRS) for batch in (alone, with_others))
+    ours = (several.edge_index[1] >= first) & (several.edge_index[1] < first + len(structure))
+    expected = torch.cat([one.edge_index + first, one.cell_offsets.T]).T
+    found = torch.cat([several.edge_index[:, ours], several.cell_offsets[ours].T]).T
+    assert Counter(map(tuple, found.tolist())) == Counter(map(tuple, expected.tolist()))
+    assert one.neighbors.tolist() == [15 * len(structure)]
 
 
 @pytest.mark.parametrize("make", STRUCTURES)
@@ -105,7 +121,7 @@ def test_the_model_predicts_the_same(dtype: torch.dtype) -> None:
     batch.pos[3] += batch.cell[0, 0]
     batch.pos, batch.cell = batch.pos.to(dtype), batch.cell.to(dtype)
     results = []
-    for kind in ("fairchem", "vesin"):
+    for kind in ("pairs", "vesin"):
         torch.manual_seed(0)
         model = fairchem_hdgnn.ESCN(
             lmax=2, mmax=1, num_layers=1, sphere_channels=4, hidden_channels=4, edge_channels=4, cutoff=CUTOFF,
@@ -117,6 +133,10 @@ def test_the_model_predicts_the_same(dtype: torch.dtype) -> None:
     tolerance = {torch.float32: 1e-4, torch.float64: 1e-10}[dtype]
     for left, right in zip(*results):
         torch.testing.assert_close(left, right, rtol=tolerance, atol=tolerance)
+
+
+def test_the_name_of_release_0_1() -> None:
+    assert NeighborList("fairchem") is NeighborList.PAIRS
 
 
 def test_without_vesin_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

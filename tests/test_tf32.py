@@ -22,7 +22,6 @@ from torch_geometric.data import Batch, Data
 import fairchem_hdgnn
 from fairchem_hdgnn.arithmetic.products import linear, product
 from fairchem_hdgnn.arithmetic.tf32 import allow_tf32
-from fairchem_hdgnn.data.edges import pair_distances
 from fairchem_hdgnn.data.noisy_nodes import in_cells, whole_cells
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.escn.network import ESCNNetwork
@@ -111,11 +110,11 @@ def molecular() -> Batch:
 @pytest.mark.parametrize(
     ("make", "keys"),
     [
-        (periodic, {"neighbor_list": "fairchem"}),
+        (periodic, {"neighbor_list": "pairs"}),
         (periodic, {"neighbor_list": "vesin"}),
         (molecular, {"use_pbc": False}),
     ],
-    ids=["fairchem", "vesin", "molecules"],
+    ids=["pairs", "vesin", "molecules"],
 )
 def test_graphs(make: Callable[[], Batch], keys: dict[str, Any], way: str) -> None:
     if keys.get("neighbor_list") == "vesin":
@@ -131,14 +130,6 @@ def test_graphs(make: Callable[[], Batch], keys: dict[str, Any], way: str) -> No
     assert torch.equal(got.edge_index, exact.edge_index)
     assert torch.equal(got.edge_vec, exact.edge_vec)
     assert not gpu.in_tf32
-
-
-def test_distances_have_no_product_of_matrices(gpu: EmulatedTF32) -> None:
-    pos = 9 * torch.rand(40, 3)
-    with tf32_by("high"):
-        got = pair_distances(pos)
-    assert not gpu.products
-    torch.testing.assert_close(got, (pos[:, None] - pos[None]).norm(dim=-1))
 
 
 def test_noisy_nodes_move_atoms_by_whole_cells(gpu: EmulatedTF32) -> None:

@@ -1,4 +1,4 @@
-"""Periodic structures from one npz file as plain tensors, edges found by fairchem once, at the start.
+"""Periodic structures from one npz file as plain tensors, edges found once, at the start.
 
 The file holds all systems one after another: ``ptr`` [n+1], per atom ``numbers`` and ``pos`` (Å), per system ``cell``
 (Å) and ``y`` (eV), and ``split`` where there are splits.
@@ -6,7 +6,6 @@ The file holds all systems one after another: ``ptr`` [n+1], per atom ``numbers`
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairchem_hdgnn.data.neighbor_lists import Search, find_edges
 from fairchem_hdgnn.data.periodicity import make_boxes
 from gpu_stages.bench import Arguments, Bench
-from gpu_stages.fairchem import load
 
 SYSTEMS_AT_ONCE = 16
 
@@ -44,16 +43,15 @@ class Slabs:
 
     def find_edges(self, rows: Tensor) -> None:
         """Edges of these systems, where they are not known, as the models find them."""
-        # This imports fairchem, which has to be loaded before.
-        lists = importlib.import_module("fairchem_hdgnn.data.neighbor_lists")
         new = torch.tensor([row for row in rows.tolist() if row not in self.edges], dtype=torch.long)
         for part in new[self.natoms[new].argsort()].split(SYSTEMS_AT_ONCE) if len(new) else ():
             atoms, natoms = self._atoms(part), self.natoms[part].to(self.pos.device)
             system = torch.repeat_interleave(torch.arange(len(part), device=natoms.device), natoms)
             cell = self.cell[part.to(self.pos.device)]
             data = SimpleNamespace(pos=self.pos[atoms], cell=cell, natoms=natoms, batch=system)
-            search = lists.Search(self.cutoff, self.max_neighbors)
-            found = lists.find_edges(make_boxes(data, self.cutoff), natoms, system, search)
+            search = Search(self.cutoff, self.max_neighbors)
+            boxes = make_boxes(data, self.cutoff)
+            found = find_edges(boxes, boxes.sizes.tolist(), system, search)
             edge_index = found.edge_index - (natoms.cumsum(0) - natoms)[system[found.edge_index[1]]]
             sizes = found.neighbors.tolist()
             each = zip(edge_index.split(sizes, dim=1), found.edge_vec.float().split(sizes))
@@ -80,9 +78,8 @@ def slabs(path: Path, bench: Bench, cutoff: float, max_neighbors: int) -> Slabs:
     """Structures of a file that ``make gpu-bundle`` carried along.
 
     Raises:
-        FileNotFoundError: the file, or fairchem to find edges with, is not there.
+        FileNotFoundError: the file is not there.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there; `make gpu-bundle` makes it")
-    load(bench.carry)
     return Slabs(path, bench.device, cutoff, max_neighbors)

@@ -46,8 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--neighbor-list",
         choices=[member.value for member in NeighborList],
-        default=NeighborList.FAIRCHEM.value,
-        help="who finds the edges; vesin is faster from some 100 atoms on (default: fairchem)",
+        default=NeighborList.PAIRS.value,
+        help="who finds the edges; vesin is faster from some 500 atoms on (default: pairs)",
     )
     parser.add_argument("--max-neighbors", type=int, default=40, metavar="N", help="of stored edges (default: 40)")
 

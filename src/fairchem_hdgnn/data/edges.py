@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
@@ -24,7 +21,7 @@ class StoredEdges:
 
     cutoff: float
     max_neighbors: int
-    neighbor_list: NeighborList = NeighborList.FAIRCHEM
+    neighbor_list: NeighborList = NeighborList.PAIRS
 
     def add_to(self, record: Data) -> None:
         """Set ``edge_index`` [2, edges], ``cell_offsets`` [edges, 3], ``edge_cutoff`` (Å) as fairchem 1.10 reads them.
@@ -33,22 +30,9 @@ class StoredEdges:
         ``cell_offsets``.
         """
         record.edge_cutoff = float(self.cutoff)
-        if not record.cell.any():
-            record.edge_index = self._of_molecule(record.pos)
-            return
-        edges = periodic_edges(
-            Batch.from_data_list([record]), self.cutoff, self.max_neighbors, True, self.neighbor_list
-        )
-        record.edge_index, record.cell_offsets = edges.edge_index, edges.cell_offsets
-
-    def _of_molecule(self, pos: Float[Tensor, "atoms 3"]) -> Int[Tensor, "2 edges"]:
-        distance = pair_distances(pos).fill_diagonal_(torch.inf)
-        nearest, source = distance.topk(min(self.max_neighbors, len(pos)), dim=0, largest=False)
-        target = torch.arange(len(pos)).expand_as(source)
-        kept = nearest <= self.cutoff
-        return torch.stack([source[kept], target[kept]])
-
-
-def pair_distances(pos: Float[Tensor, "atoms 3"]) -> Float[Tensor, "atoms atoms"]:
-    """Distances between all atoms, Å, from differences: products of matrices lose digits, and most of them in TF32."""
-    return torch.cdist(pos, pos, compute_mode="donot_use_mm_for_euclid_dist")
+        molecule = not record.cell.any()
+        batch = Batch.from_data_list([record])
+        edges = periodic_edges(batch, self.cutoff, self.max_neighbors, True, self.neighbor_list, use_pbc=not molecule)
+        record.edge_index = edges.edge_index
+        if not molecule:
+            record.cell_offsets = edges.cell_offsets

@@ -1,23 +1,23 @@
-"""Edges across periodic boundaries: fairchem's search over all pairs of atoms, or vesin's over cells.
+"""Edges across periodic boundaries: from all pairs of atoms, or by vesin from cells.
 
-fairchem's takes time and memory in proportion to atoms squared times images, on the device of the batch; vesin's in
-proportion to edges, on the CPU. Both keep the same edges. What is periodic, and how structures that are not periodic in
-all directions are searched, is defined in :mod:`~fairchem_hdgnn.data.periodicity`.
+All pairs take time in proportion to atoms squared times images, on the device of the batch; vesin takes time in
+proportion to edges, on the CPU. Both keep the edges that fairchem's own builder keeps. What is periodic, and how
+structures that are not periodic in all directions are searched, is defined in
+:mod:`~fairchem_hdgnn.data.periodicity`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from fairchem.core.common.utils import radius_graph_pbc
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from fairchem_hdgnn.data.pair_search import pairs_within
 from fairchem_hdgnn.data.periodicity import Boxes, lattice_vectors, make_boxes
 from fairchem_hdgnn.errors import ConfigError
 
@@ -28,8 +28,13 @@ DEGENERACY_TOLERANCE = 0.01
 class NeighborList(Enum):
     """Who finds the edges."""
 
-    FAIRCHEM = "fairchem"
+    PAIRS = "pairs"
     VESIN = "vesin"
+
+    @classmethod
+    def _missing_(cls, value: object) -> NeighborList | None:
+        """``fairchem`` is what release 0.1 called the search over all pairs."""
+        return cls.PAIRS if value == "fairchem" else None
 
 
 class PeriodicEdges(NamedTuple):
@@ -58,37 +63,41 @@ class Search(NamedTuple):
         strictly: leave out all but ``max_neighbors``; which of several at one distance stay is arbitrary. Otherwise
             those within ``DEGENERACY_TOLERANCE`` (of squared distances) stay as well.
         neighbor_list: who finds them.
-        one_by_one: let fairchem search one structure at a time, which takes less memory and more time.
     """
 
     cutoff: float
     max_neighbors: int
     strictly: bool = True
-    neighbor_list: NeighborList = NeighborList.FAIRCHEM
-    one_by_one: bool = False
+    neighbor_list: NeighborList = NeighborList.PAIRS
 
 
 def periodic_edges(
-    data: Any, cutoff: float, max_neighbors: int, strictly: bool, neighbor_list: NeighborList
+    data: Any,
+    cutoff: float,
+    max_neighbors: int,
+    strictly: bool,
+    neighbor_list: NeighborList,
+    *,
+    use_pbc: bool = True,
 ) -> PeriodicEdges:
     """The edges that end at each atom of a fairchem batch, whose atoms may stand anywhere.
 
     Args:
         data: with ``pos``, ``cell``, ``natoms``, ``batch``, and perhaps ``pbc``.
         cutoff: as in :class:`Search`, like all others.
+        use_pbc: as in :func:`~fairchem_hdgnn.data.periodicity.make_boxes`.
     """
+    boxes = make_boxes(data, cutoff, use_pbc=use_pbc)
     search = Search(cutoff, max_neighbors, strictly, neighbor_list)
-    return find_edges(make_boxes(data, cutoff), data.natoms, data.batch, search)
+    return find_edges(boxes, boxes.sizes.tolist(), data.batch, search)
 
 
-def find_edges(
-    boxes: Boxes, natoms: Int64[Tensor, "systems"], system: Int64[Tensor, "nodes"], search: Search
-) -> PeriodicEdges:
+def find_edges(boxes: Boxes, sizes: list[list[int]], system: Int64[Tensor, "nodes"], search: Search) -> PeriodicEdges:
     """The edges that end at each atom, no longer than the cutoff, from its nearest neighbours.
 
     Args:
         boxes: the structures; made for this cutoff.
-        natoms: atoms of each.
+        sizes: ``boxes.sizes``, on the host.
         system: structure of each atom.
         search: which edges.
 
@@ -96,47 +105,31 @@ def find_edges(
         ConfigError: vesin is asked for and not installed.
     """
     if search.neighbor_list is NeighborList.VESIN:
-        edge_index, offsets, neighbors = _by_vesin(boxes, natoms, search)
+        edge_index, offsets = _by_vesin(boxes, [atoms for atoms, *_ in sizes], search)
     else:
-        parts = _structures(boxes, natoms) if search.one_by_one else [_all_structures(boxes, natoms)]
-        found = [radius_graph_pbc(part, search.cutoff, search.max_neighbors, search.strictly) for part in parts]
-        firsts = (natoms.cumsum(0) - natoms).tolist() if search.one_by_one else [0]
-        edge_index = torch.cat([edges.long() + first for (edges, *_), first in zip(found, firsts)], dim=1)
-        offsets, neighbors = (torch.cat([each[k].long() for each in found]) for k in (1, 2))
+        tolerance = None if search.strictly else DEGENERACY_TOLERANCE
+        edge_index, offsets = pairs_within(boxes, sizes, search.cutoff, search.max_neighbors, tolerance)
     source, target = edge_index
     edge_vec = boxes.pos[source] - boxes.pos[target] + lattice_vectors(offsets, boxes.cell, system[target])
     offsets = offsets - boxes.images[source] + boxes.images[target]
+    neighbors = torch.zeros_like(boxes.sizes[:, 0]).index_add_(0, system[target], torch.ones_like(target))
     return PeriodicEdges(edge_index, offsets, neighbors, edge_vec)
 
 
-def _all_structures(boxes: Boxes, natoms: Int64[Tensor, "systems"]) -> Any:
-    """What fairchem's search takes; it wants one ``pbc`` for all, and boxes are long where it is not needed."""
-    pbc = boxes.periodic.any(dim=0, keepdim=True)
-    return SimpleNamespace(pos=boxes.pos.float(), cell=boxes.cell.float(), natoms=natoms, pbc=pbc)
-
-
-def _structures(boxes: Boxes, natoms: Int64[Tensor, "systems"]) -> list[Any]:
-    """The same, each on its own."""
-    each = zip(boxes.pos.float().split(natoms.tolist()), boxes.cell.float().split(1), natoms.split(1))
-    along = boxes.periodic.split(1)
-    return [SimpleNamespace(pos=p, cell=c, natoms=n, pbc=pbc) for (p, c, n), pbc in zip(each, along)]
-
-
 def _by_vesin(
-    boxes: Boxes, natoms: Int64[Tensor, "systems"], wanted: Search
-) -> tuple[Int64[Tensor, "2 edges"], Int64[Tensor, "edges 3"], Int64[Tensor, "systems"]]:
-    """Edges, cell offsets and edges of each structure."""
+    boxes: Boxes, natoms: list[int], wanted: Search
+) -> tuple[Int64[Tensor, "2 edges"], Int64[Tensor, "edges 3"]]:
+    """Edges and cell offsets."""
     positions, cells, periodic = boxes.pos.cpu(), boxes.cell.cpu().numpy(), boxes.periodic.tolist()
     search = _vesin(wanted.cutoff)
     parts, first = [], 0
-    for cell, along, count in zip(cells, periodic, natoms.tolist()):
+    for cell, along, count in zip(cells, periodic, natoms):
         found = search.compute(positions[first : first + count].numpy(), cell, along, quantities="ijSd")
         parts.append(_nearest(found, wanted.max_neighbors, wanted.strictly, first))
         first += count
     edge_index, offsets = (np.concatenate(arrays, axis=-1) for arrays in zip(*parts))
-    device = natoms.device
-    counts = torch.tensor([part[0].shape[1] for part in parts], device=device)
-    return torch.from_numpy(edge_index).to(device), torch.from_numpy(offsets.T.copy()).to(device), counts
+    device = boxes.pos.device
+    return torch.from_numpy(edge_index).to(device), torch.from_numpy(offsets.T.copy()).to(device)
 
 
 def _vesin(cutoff: float) -> Any:

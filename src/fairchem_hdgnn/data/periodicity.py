@@ -22,6 +22,10 @@ MARGIN = 1.0
 """Å by which images along a direction without periodicity are farther away than the cutoff."""
 
 
+ROUNDING = 1e-6
+"""Of a position in units of cell vectors, generously."""
+
+
 class Boxes(NamedTuple):
     """Structures as searches for edges take them.
 
@@ -30,12 +34,14 @@ class Boxes(NamedTuple):
         cell: cell vectors in rows, Å; those without periodicity replaced.
         pos: positions, Å, inside the cell along the periodic vectors.
         images: the cells that each atom stood in; 0 along directions without periodicity.
+        sizes: atoms of each structure, and for each cell vector how many images away an atom within the cutoff may be.
     """
 
     periodic: Bool[Tensor, "systems 3"]
     cell: Float[Tensor, "systems 3 3"]
     pos: Float[Tensor, "nodes 3"]
     images: Int[Tensor, "nodes 3"]
+    sizes: Int[Tensor, "systems 4"]
 
 
 def periodic_directions(data: Any) -> Bool[Tensor, "systems 3"]:
@@ -67,8 +73,19 @@ def make_boxes(data: Any, cutoff: float, *, use_pbc: bool = True) -> Boxes:
     across = (pos.unsqueeze(1) * box[data.batch]).sum(-1)
     size = scatter(across, data.batch, 0, len(box), "max") - scatter(across, data.batch, 0, len(box), "min")
     box = torch.where(periodic.unsqueeze(-1), box, box * (size + cutoff + MARGIN).unsqueeze(-1))
-    images = fractional(pos, box, data.batch).floor() * periodic[data.batch]
-    return Boxes(periodic, box, pos - lattice_vectors(images, box, data.batch), images.long())
+    place = fractional(pos, box, data.batch)
+    images = place.floor() * periodic[data.batch]
+    reach = _images_within(cutoff, box, place - images, data.batch) * periodic
+    sizes = torch.cat([data.natoms.unsqueeze(1), reach.long()], dim=1)
+    return Boxes(periodic, box, pos - lattice_vectors(images, box, data.batch), images.long(), sizes)
+
+
+def _images_within(
+    cutoff: float, cell: Float[Tensor, "systems 3 3"], place: Float[Tensor, "nodes 3"], system: Int[Tensor, "nodes"]
+) -> Float[Tensor, "systems 3"]:
+    """How many cells away an atom may be that is no farther than the cutoff from another, along each cell vector."""
+    extent = scatter(place, system, 0, len(cell), "max") - scatter(place, system, 0, len(cell), "min")
+    return (cutoff / cell_heights(cell) + extent + ROUNDING).floor()
 
 
 def lattice_vectors(
@@ -91,6 +108,12 @@ def faces(cell: Float[Tensor, "systems 3 3"]) -> Float[Tensor, "systems 3 3"]:
     """For each cell vector, the cross product of the other two: as long as their face is large, and across it."""
     a, b, c = cell.unbind(1)
     return torch.stack([torch.linalg.cross(*pair) for pair in ((b, c), (c, a), (a, b))], dim=1)
+
+
+def cell_heights(cell: Float[Tensor, "systems 3 3"]) -> Float[Tensor, "systems 3"]:
+    """Distance of opposite faces along each cell vector, Å."""
+    across = faces(cell)
+    return (cell[:, 0] * across[:, 0]).sum(-1, keepdim=True).abs() / across.norm(dim=-1)
 
 
 def completed_cells(

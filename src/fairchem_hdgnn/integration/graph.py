@@ -25,12 +25,12 @@ class GraphSettings:
     Attributes:
         use_pbc: whether structures are periodic, along those of their cell vectors that a record's ``pbc`` names, or
             along all three where it has none; otherwise none is, whatever ``pbc`` says.
-        use_pbc_single: build periodic graphs one structure at a time (less memory, slower).
+        use_pbc_single: a key of fairchem's own models, accepted; memory is bounded with either value.
         otf_graph: build edges in the forward pass; otherwise ``edge_index`` (and ``cell_offsets``, ``neighbors``) of
             the record are used where present.
         max_neighbors: the nearest so many neighbours of each atom are kept.
         enforce_max_neighbors_strictly: whether neighbours as far as the last one kept are dropped.
-        neighbor_list: ``fairchem``, or ``vesin`` for large structures on a CPU.
+        neighbor_list: ``pairs``, or ``vesin`` for large structures on a CPU.
         output_name: name of the system-level output, to match the trainer's target.
         vector_name: name of the per-atom vector output, if the network has one (``regress_forces``).
     """
@@ -40,7 +40,7 @@ class GraphSettings:
     otf_graph: bool = switch(True)
     max_neighbors: int = integer(40)
     enforce_max_neighbors_strictly: bool = switch(True)
-    neighbor_list: NeighborList = choice(NeighborList, NeighborList.FAIRCHEM)
+    neighbor_list: NeighborList = choice(NeighborList, NeighborList.PAIRS)
     output_name: str = text("energy")
     vector_name: str = text("forces")
 
@@ -89,24 +89,18 @@ class PlainGraphMixin(GraphModelMixin):
         # Autocast would multiply cells and offsets in bfloat16, and a GPU in TF32, here and in fairchem's code.
         with full_precision(data.pos):
             boxes = make_boxes(data, self.cutoff, use_pbc=self.use_pbc)
-            check_structures(data, boxes, self.max_num_elements)
+            sizes = check_structures(data, boxes, self.max_num_elements)
             if not self.otf_graph and self._has_edges(data):
                 edge_index, edge_vec = self._stored_edges(data)
                 check_edges(data, edge_index, edge_vec)
             else:
-                found = find_edges(boxes, data.natoms, data.batch, self._search())
+                found = find_edges(boxes, sizes, data.batch, self._search())
                 edge_index, edge_vec = found.edge_index, found.edge_vec
         edge_vec = edge_vec.to(self._dtype(data))
         return PlainGraph(data.atomic_numbers.long(), edge_index, edge_vec, data.batch, len(data.natoms))
 
     def _search(self) -> Search:
-        return Search(
-            self.cutoff,
-            self.max_neighbors,
-            self.enforce_max_neighbors_strictly,
-            self.neighbor_list,
-            self.use_pbc_single,
-        )
+        return Search(self.cutoff, self.max_neighbors, self.enforce_max_neighbors_strictly, self.neighbor_list)
 
     def _dtype(self, data: Any) -> torch.dtype:
         """Of the network, whatever the records have."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fairchem_hdgnn.data.periodicity import Boxes, faces, fractional
+from fairchem_hdgnn.data.periodicity import Boxes, cell_heights, fractional
 from fairchem_hdgnn.errors import DataError
 
 TOUCHING = 0.01
@@ -18,10 +18,13 @@ MIN_HEIGHT = 0.5
 """Å between opposite faces of a cell; no atom fits into a flatter one."""
 
 
-def check_structures(data: Any, boxes: Boxes, max_num_elements: int) -> None:
+def check_structures(data: Any, boxes: Boxes, max_num_elements: int) -> list[list[int]]:
     """Refuse a batch with a structure that has no graph, or a wrong one.
 
     A GPU is waited for once, however many structures there are.
+
+    Returns:
+        ``boxes.sizes``, which come to the host at the same time.
 
     Raises:
         DataError: no atoms, an element out of range, a position that is not finite, two atoms on the same place, or
@@ -34,8 +37,9 @@ def check_structures(data: Any, boxes: Boxes, max_num_elements: int) -> None:
     flat = flat_cells(boxes.cell)
     crowded = _crowded(boxes, data.batch)
     problems = torch.stack([found.any() for found in (empty, element, position, flat, crowded)])
-    if not bool(problems.any()):
-        return
+    *sizes, (problem, *_) = torch.cat([boxes.sizes, problems.any().long().expand(1, 4)]).tolist()
+    if not problem:
+        return sizes
     if bool(empty.any()):
         raise DataError(f"{_system(data, _first(empty))} has no atoms; remove it")
     if bool((element | position).any()):
@@ -49,6 +53,7 @@ def check_structures(data: Any, boxes: Boxes, max_num_elements: int) -> None:
     if bool(flat.any()):
         _refuse_cell(data, boxes, _first(flat))
     _check_places(data, boxes, crowded)
+    return sizes
 
 
 def check_edges(data: Any, edge_index: Int[Tensor, "2 edges"], edge_vec: Float[Tensor, "edges 3"]) -> None:
@@ -67,12 +72,6 @@ def flat_cells(cell: Float[Tensor, "systems 3 3"]) -> Bool[Tensor, "systems"]:
     """Which cells enclose no volume, or are not finite."""
     # Written so that nan is flat, too.
     return ~(cell_heights(cell.double()) > MIN_HEIGHT).all(dim=1)
-
-
-def cell_heights(cell: Float[Tensor, "systems 3 3"]) -> Float[Tensor, "systems 3"]:
-    """Distance of opposite faces along each cell vector, Å."""
-    across = faces(cell)
-    return (cell[:, 0] * across[:, 0]).sum(-1, keepdim=True).abs() / across.norm(dim=-1)
 
 
 def _first(found: Bool[Tensor, "n"]) -> int:

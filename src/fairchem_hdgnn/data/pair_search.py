@@ -1,0 +1,144 @@
+"""Edges from all pairs of atoms and images, on the device of the batch, in float64.
+
+Time grows with atoms squared times images. Memory does not: pairs are looked at in parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from fairchem_hdgnn.data.periodicity import Boxes
+
+PAIRS_AT_ONCE = {"cpu": 2**22, "cuda": 2**27}
+"""Distances in one part."""
+
+QUANTUM = 1e-6
+"""Å^2; of neighbours whose squared distances differ by less, the limit keeps those of lower index."""
+
+
+class Pairs(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        edge_index: source and target; targets ascend.
+        cell_offsets: image of the source, in units of the box.
+    """
+
+    edge_index: Int64[Tensor, "2 edges"]
+    cell_offsets: Int64[Tensor, "edges 3"]
+
+
+class Part(NamedTuple):
+    """Systems ``first`` to ``last`` (exclusive), and targets ``start`` to ``stop`` of each."""
+
+    first: int
+    last: int
+    start: int
+    stop: int
+
+
+def pairs_within(
+    boxes: Boxes, sizes: list[list[int]], cutoff: float, max_neighbors: int, tolerance: float | None
+) -> Pairs:
+    """Pairs of atoms no farther apart than the cutoff, of each target the nearest ones.
+
+    A GPU is waited for once for each part, which is the number of edges found.
+
+    Args:
+        boxes: the structures.
+        sizes: ``boxes.sizes``, on the host.
+        cutoff: Å.
+        max_neighbors: sources of one target.
+        tolerance: Å^2; keep those that are farther by so little than the first one left out. ``None``: keep none.
+    """
+    device = boxes.pos.device
+    offsets = [0]
+    for atoms, *_ in sizes:
+        offsets.append(offsets[-1] + atoms)
+    found = []
+    for part in _parts(sizes, PAIRS_AT_ONCE.get(device.type, PAIRS_AT_ONCE["cuda"])):
+        of_part = sizes[part.first : part.last]
+        atoms = max(size[0] for size in of_part)
+        images = _images([max(size[k] for size in of_part) for k in (1, 2, 3)], device)
+        natoms = torch.tensor([size[0] for size in of_part], device=device)
+        first = torch.tensor(offsets[part.first : part.last], device=device)
+        distance = _distances(boxes, part, first, natoms, atoms, images)
+        kept = _nearest(distance, cutoff, max_neighbors, tolerance)
+        system, target, column = kept.nonzero().unbind(1)
+        source = first[system] + column % atoms
+        found.append((torch.stack([source, first[system] + target + part.start]), images[column // atoms]))
+    edge_index, cell_offsets = zip(*found)
+    return Pairs(torch.cat(edge_index, dim=1), torch.cat(cell_offsets))
+
+
+def _parts(sizes: list[list[int]], limit: int) -> Iterator[Part]:
+    """Neighbouring systems that have no more pairs than the limit, padded to the largest; or some targets of one."""
+    first = 0
+    while first < len(sizes):
+        last, largest = first, [0, 0, 0, 0]
+        while last < len(sizes):
+            grown = [max(pair) for pair in zip(largest, sizes[last])]
+            if last > first and (last + 1 - first) * _count(grown) > limit:
+                break
+            last, largest = last + 1, grown
+        rows = max(1, limit * largest[0] // max(1, _count(largest))) if last == first + 1 else largest[0]
+        for start in range(0, max(1, largest[0]), max(1, rows)):
+            yield Part(first, last, start, min(start + rows, largest[0]))
+        first = last
+
+
+def _count(size: list[int]) -> int:
+    atoms, *reach = size
+    return atoms * atoms * math.prod(2 * n + 1 for n in reach)
+
+
+def _images(reach: list[int], device: torch.device) -> Int64[Tensor, "images 3"]:
+    return torch.cartesian_prod(*[torch.arange(-n, n + 1, device=device) for n in reach])
+
+
+def _distances(
+    boxes: Boxes,
+    part: Part,
+    first: Int64[Tensor, "systems"],
+    natoms: Int64[Tensor, "systems"],
+    atoms: int,
+    images: Int64[Tensor, "images 3"],
+) -> Float[Tensor, "systems targets sources"]:
+    """Å, from targets to images of sources; infinite where there is no such atom, and from an atom to itself."""
+    index = torch.arange(atoms, device=first.device)
+    pos = boxes.pos[(first.unsqueeze(1) + index).clamp(max=len(boxes.pos) - 1)]
+    cell = boxes.cell[part.first : part.last].unsqueeze(1)
+    shifts = (images.to(cell.dtype).unsqueeze(-1) * cell).sum(dim=2)
+    sources = (shifts.unsqueeze(2) + pos.unsqueeze(1)).flatten(1, 2)
+    targets = pos[:, part.start : part.stop]
+    # Products of matrices would lose digits, and most of them in TF32.
+    distance = torch.cdist(targets, sources, compute_mode="donot_use_mm_for_euclid_dist")
+    there = index < natoms.unsqueeze(1)
+    pairs = there[:, part.start : part.stop].unsqueeze(2) & there.repeat(1, len(images)).unsqueeze(1)
+    distance.masked_fill_(~pairs, torch.inf)
+    own = len(images) // 2 * atoms + part.start
+    distance.diagonal(offset=own, dim1=1, dim2=2).fill_(torch.inf)
+    return distance
+
+
+def _nearest(
+    distance: Float[Tensor, "systems targets sources"], cutoff: float, max_neighbors: int, tolerance: float | None
+) -> Bool[Tensor, "systems targets sources"]:
+    """Which pairs to keep."""
+    within = distance <= cutoff
+    count = distance.shape[-1]
+    if max_neighbors >= count:
+        return within
+    if tolerance is not None:
+        limit = distance.topk(max_neighbors + 1, largest=False).values[..., -1:]
+        return within & (distance.square() <= limit.square() + tolerance)
+    # Whole numbers that order by distance, then by index, so that no two are equal.
+    far = (cutoff**2 + 1.0) / QUANTUM
+    order = (distance.square() / QUANTUM).clamp(max=far).long() * count + torch.arange(count, device=distance.device)
+    return within & (order <= order.topk(max_neighbors, largest=False).values[..., -1:])
