@@ -14,11 +14,10 @@ from small_networks import SMALL, Clusters, clusters, network
 from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.hdgnn import fast_message
 from fairchem_hdgnn.hdgnn.config import PRESETS, HDGNNConfig
 from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
 from fairchem_hdgnn.hdgnn.options import Activations, Antipode, Attention, GateInputs, LayerNorm, Message, Preset
-from fairchem_hdgnn.so3 import segments
+from fairchem_hdgnn.ops import blocks, rotations
 from fairchem_hdgnn.so3.frames import edge_frames
 
 CHOICES: list[dict[str, Any]] = [
@@ -148,15 +147,14 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
 @given(
     keys=configurations(),
     sizes=st.lists(st.integers(1, 6), min_size=1, max_size=3),
-    chunk=st.sampled_from([1, 300, 640_000]),
-    per_span=st.sampled_from([1, 2, 4]),
+    numbers=st.sampled_from([1, 300, 640_000]),
     per_node=st.sampled_from([0, 500_000]),
 )
-def test_any_combination(keys, sizes, chunk, per_span, per_node):
-    """Also with chunks of a single atom, and with either way to rotate (one product per atom, or batched)."""
+def test_any_combination(keys, sizes, numbers, per_node):
+    """Also with blocks of a single atom, and with either way to rotate (one product per atom, or batched)."""
     with (
-        mock.patch.object(fast_message, "ON_CPU", fast_message.Chunking(chunk, per_span)),
-        mock.patch.object(segments, "_PER_NODE_SIZE", per_node),
+        mock.patch.object(blocks, "NUMBERS_ON_CPU", numbers),
+        mock.patch.object(rotations, "_PER_NODE_SIZE", per_node),
     ):
         check_equal(keys, clusters(sizes), 1e-10)
 

@@ -50,13 +50,12 @@ class EdgeAttention(nn.Module):
 
     def forward(
         self,
-        f: Float[Tensor, "nodes invariant"],
         edge_features: Float[Tensor, "edges edge_channels"],
-        source: Int[Tensor, "edges"],
-        target: Int[Tensor, "edges"],
+        f_source: Float[Tensor, "edges invariant"],
+        f_target: Float[Tensor, "edges invariant"],
     ) -> Float[Tensor, "edges terms channels"]:
         """The coefficients; sigmoid in (0, 1) or softmax over the terms."""
-        parts = [edge_features] * self.sees_edge + [f[source], f[target]] * self.sees_branch
+        parts = [edge_features] * self.sees_edge + [f_source, f_target] * self.sees_branch
         hidden = torch.relu(self.first(torch.cat(parts, dim=-1)))
         logits = self.second(hidden).unflatten(-1, (self.num_terms, -1))
         return logits.softmax(dim=1) if self.activation is Attention.SOFTMAX else logits.sigmoid()
@@ -74,11 +73,10 @@ class FixedEdgeAttention(nn.Module):
 
     def forward(
         self,
-        f: Float[Tensor, "nodes invariant"],
         edge_features: Float[Tensor, "edges edge_channels"],
-        source: Int[Tensor, "edges"],
-        target: Int[Tensor, "edges"],
+        f_source: Float[Tensor, "edges invariant"],
+        f_target: Float[Tensor, "edges invariant"],
     ) -> Float[Tensor, "edges terms one"]:
         """The constants, broadcast over edges."""
         values = self.coefficients.to(edge_features.dtype)
-        return values.view(1, -1, 1).expand(source.shape[0], -1, 1)
+        return values.view(1, -1, 1).expand(edge_features.shape[0], -1, 1)

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fairchem_hdgnn.edges import Edges
 from fairchem_hdgnn.hdgnn.config import HDGNNConfig
-from fairchem_hdgnn.hdgnn.fast_message import HybridPlan, aggregate_hybrid
 from fairchem_hdgnn.hdgnn.invariant import EdgeAttention, FixedEdgeAttention, InvariantUpdate
-from fairchem_hdgnn.hdgnn.message import MESSAGES, BlockSize
-from fairchem_hdgnn.hdgnn.options import Activations, Implementation, LayerNorm, Message
+from fairchem_hdgnn.hdgnn.message import BlockSize, HybridMessage
+from fairchem_hdgnn.hdgnn.options import LayerNorm, Message
+from fairchem_hdgnn.hdgnn.other_messages import FullyConnectedMessage, LinearMessage, UnrestrictedMessage
 from fairchem_hdgnn.hdgnn.update import UpdateBlock
 from fairchem_hdgnn.nn.degree_linear import DegreeLinear
 from fairchem_hdgnn.nn.edge_embedding import EdgeEmbedding
 from fairchem_hdgnn.nn.norm import DegreeLayerNorm
-from fairchem_hdgnn.nn.precision import Compute
+from fairchem_hdgnn.ops.blocks import Execution, sum_messages
+from fairchem_hdgnn.ops.edge_ops import Atom, EdgeOps
 from fairchem_hdgnn.so3.layout import num_coefficients
-from fairchem_hdgnn.so3.rotation import EdgeRotation
 
-
-@dataclass(frozen=True)
-class EdgeSet:
-    """Edges sorted by target, with what stays the same from layer to layer.
-
-    Attributes:
-        source: atom j of each edge.
-        target: atom i of each edge, ascending.
-        rotation: Wigner-D matrices of the edges' frames.
-    """
-
-    source: Int[Tensor, "edges"]
-    target: Int[Tensor, "edges"]
-    rotation: EdgeRotation
+MESSAGES: dict[Message, Any] = {
+    Message.HYBRID: HybridMessage,
+    Message.LINEAR: LinearMessage,
+    Message.FULLY_TP: FullyConnectedMessage,
+    Message.UNRESTRICTED: UnrestrictedMessage,
+}
 
 
 @dataclass(frozen=True)
@@ -43,43 +37,38 @@ class Graph:
 
     Attributes:
         atomic_numbers: one per atom.
-        source: atom j of each edge.
-        target: atom i of each edge, ascending.
+        source: atom j of each edge; edges of one resolution after those of another.
+        target: atom i of each edge, ascending within a resolution.
         basis: distance basis of each edge.
-        compute: how large matrix products run.
-        members: for each resolution, which edges it has.
-        edge_sets: for each resolution, its edges.
+        edges: for each resolution, its edges.
+        execution: how messages are run.
     """
 
     atomic_numbers: Int[Tensor, "nodes"]
     source: Int[Tensor, "edges"]
     target: Int[Tensor, "edges"]
     basis: Float[Tensor, "edges centres"]
-    compute: Compute
-    members: list[Tensor]
-    edge_sets: list[EdgeSet]
+    edges: list[Edges]
+    execution: Execution
 
 
-def block_sizes(config: HDGNNConfig) -> list[BlockSize]:
+def block_sizes(config: HDGNNConfig, *, only_scalars: bool) -> list[BlockSize]:
     """Degrees and widths of each resolution: all neighbours, or near and far ones."""
-    near = BlockSize(config.lmax, config.mmax, config.lmax_metp, config.hidden_channels)
+    near = BlockSize(config.lmax, config.mmax, config.lmax_metp, config.hidden_channels, only_scalars)
     if config.num_resolutions == 1:
         return [near]
     lmax = config.lmax_far
-    far = BlockSize(lmax, min(lmax, config.mmax), min(lmax, config.lmax_metp), config.hidden_channels_far)
-    return [near, far]
+    degrees = (lmax, min(lmax, config.mmax), min(lmax, config.lmax_metp))
+    return [near, BlockSize(*degrees, config.hidden_channels_far, only_scalars)]
 
 
 class MessageBlock(nn.Module):
     """Messages of one resolution, summed over the edges into each atom (section 3.2)."""
 
-    def __init__(self, config: HDGNNConfig, size: BlockSize, only_scalars: bool) -> None:
+    def __init__(self, config: HDGNNConfig, size: BlockSize) -> None:
         super().__init__()
-        self.size, self.only_scalars = size, only_scalars
-        self.keeps_activations = config.activations is Activations.STORE
+        self.size = size
         self.message = MESSAGES[config.message](config, size)
-        self.fast = config.implementation is not Implementation.REFERENCE and config.message is Message.HYBRID
-        self.fused_rotations = config.implementation is Implementation.TRITON
         num_terms = self.message.num_terms
         self.attention: FixedEdgeAttention | EdgeAttention
         if isinstance(config.attention, tuple):
@@ -96,23 +85,28 @@ class MessageBlock(nn.Module):
         x: Float[Tensor, "nodes coefficients channels"],
         f: Float[Tensor, "nodes invariant"],
         edge_features: Float[Tensor, "edges edge_channels"],
-        edges: EdgeSet,
-        compute: Compute,
+        edges: Edges,
+        execution: Execution,
     ) -> Float[Tensor, "nodes block_coefficients channels"]:
         """Sum of the messages into each atom, up to the block's degree."""
         x = x[:, : num_coefficients(self.size.lmax)]
         x_source = x_target = x
         if self.extra_linear is not None:
             x_source, x_target = self.extra_linear[0](x), self.extra_linear[1](x)
-        if self.fast:
-            keep = self.keeps_activations and torch.is_grad_enabled()
-            plan = HybridPlan(self, edges, x.shape[0], self.only_scalars, keep, compute)
-            return aggregate_hybrid(plan, x_source, x_target, f, edge_features)
-        attention = self.attention(f, edge_features, edges.source, edges.target)
-        messages = self.message(
-            x_source[edges.source], x_target[edges.target], edge_features, attention, edges.rotation
-        )
-        return torch.zeros_like(x).index_add_(0, edges.target, messages)
+        nodes = {"f": f, **self.message.node_tensors(x_source, x_target, execution.compute)}
+        parameters = [*self.message.parameters(), *self.attention.parameters()]
+        return sum_messages(self.in_block, parameters, edges, edge_features, nodes, execution, self.message.width)
+
+    def in_block(
+        self, ops: EdgeOps, edge_features: Float[Tensor, "edges edge_channels"], nodes: dict[str, Tensor]
+    ) -> Float[Tensor, "block_nodes block_coefficients channels"]:
+        """The same for a block of edges."""
+
+        def attention(ops: EdgeOps, edge_features: Tensor) -> Tensor:
+            f = nodes["f"]
+            return self.attention(edge_features, ops.gather(f, Atom.SOURCE), ops.gather(f, Atom.TARGET))
+
+        return self.message(ops, edge_features, attention, nodes)
 
 
 class Layer(nn.Module):
@@ -132,7 +126,8 @@ class Layer(nn.Module):
             centred = config.layer_norm is LayerNorm.CENTRED
             self.norm = DegreeLayerNorm(config.lmax, config.sphere_channels, centred)
         self.feature_scale = config.feature_scale
-        self.blocks = nn.ModuleList([MessageBlock(config, size, only_scalars) for size in block_sizes(config)])
+        sizes = block_sizes(config, only_scalars=only_scalars)
+        self.blocks = nn.ModuleList([MessageBlock(config, size) for size in sizes])
         self.update = UpdateBlock(config)
         self.branch = None
         if updates_branch:
@@ -145,12 +140,12 @@ class Layer(nn.Module):
         numbers = graph.atomic_numbers
         features = self.edge_embedding(graph.basis, numbers[graph.source], numbers[graph.target])
         normalised = (x if self.norm is None else self.norm(x)) * self.feature_scale
+        parts = features.split([edges.num_edges for edges in graph.edges])
         message = torch.zeros_like(x)
-        for block, members, edges in zip(self.blocks, graph.members, graph.edge_sets):
-            summed = block(normalised, f, features[members], edges, graph.compute)
+        for block, part, edges in zip(self.blocks, parts, graph.edges):
+            summed = block(normalised, f, part, edges, graph.execution)
             message[:, : summed.shape[1]] += summed
         if self.branch is not None:
             # Only the nearest neighbours feed the branch where there are two resolutions, as in the authors' code.
-            near = graph.edge_sets[0]
-            f = self.branch(f, features[graph.members[0]], near.target)
-        return self.update(x, message, graph.compute), f
+            f = self.branch(f, parts[0], graph.edges[0].target)
+        return self.update(x, message, graph.execution.compute), f

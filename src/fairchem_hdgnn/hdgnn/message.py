@@ -1,62 +1,56 @@
-"""The message m_ij (section 3.2): the plain equations.
+"""The message m_ij (section 3.2), summed over the edges into each atom.
 
-Shapes: E edges, ``coefficients = (lmax + 1)**2``, ``rows`` those with ``|m| <= mmax``, C channels. x_j belongs to the
-source of an edge, x_i to its target. Every message takes the same arguments and returns coefficients in the global
-frame.
+Shapes: E edges of a block, ``coefficients = (lmax + 1)**2``, ``rows`` those with ``|m| <= mmax``, C channels. x_j
+belongs to the source of an edge, x_i to its target. Every message has two parts: ``node_tensors`` forms what does not
+depend on an edge, once for each atom; calling it gives the sums into a block's atoms, in the global frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Union
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from fairchem_hdgnn.arithmetic.products import product
+from fairchem_hdgnn.arithmetic.products import linear
+from fairchem_hdgnn.edges import Rows, rows_up_to
 from fairchem_hdgnn.hdgnn.config import NUM_TERMS, HDGNNConfig
-from fairchem_hdgnn.hdgnn.options import Message, Mlp, NeuralInput, TensorProduct
-from fairchem_hdgnn.nn.degree_linear import DegreeLinear
-from fairchem_hdgnn.nn.edge_product import GatedEdgeProduct
-from fairchem_hdgnn.so3.layout import coefficient_index, num_coefficients
-from fairchem_hdgnn.so3.rotation import EdgeRotation
+from fairchem_hdgnn.hdgnn.options import Mlp, NeuralInput
+from fairchem_hdgnn.hdgnn.tensor_product import EquivariantTerm, FullDegreeTerm
+from fairchem_hdgnn.nn.precision import Compute
+from fairchem_hdgnn.ops.edge_ops import Atom, EdgeOps
+from fairchem_hdgnn.ops.gated_network import DIFFERENCE, NOTHING, PLAIN, ROTATED, Evaluations, GatedMlp
+from fairchem_hdgnn.so3.layout import coefficient_index
+
+ATOMS_OF_TERM = (("source",), ("target",), ("source", "target"))
+"""Whose x the networks of each learned term see."""
+
+Nodes = Float[Tensor, "nodes coefficients channels"]
+Attention = Callable[[EdgeOps, Tensor], Tensor]
+"""a_ij from a block and its edge features, ``[edges, terms, channels]``."""
 
 
 @dataclass(frozen=True)
 class BlockSize:
-    """Degrees and hidden width of one message block (one resolution)."""
+    """Degrees and hidden width of one message block (one resolution), and what is known of its x.
+
+    Attributes:
+        lmax: largest degree of x and of the message.
+        mmax: largest order that the networks see.
+        lmax_metp: largest degree L' of the equivariant term.
+        hidden_channels: width of the networks.
+        only_scalars: whether x has only l = 0, as in the first layer.
+    """
 
     lmax: int
     mmax: int
     lmax_metp: int
     hidden_channels: int
-
-
-class GatedMlp(nn.Module):
-    """NN of eq. 10: ``W_2 (SiLU(W_1 u + b_1) * c) + b_2``, optionally a SiLU after it.
-
-    Args:
-        inputs: size of u, flattened rows x channels.
-        hidden: hidden width.
-        outputs: size of the result.
-        output_activation: whether a SiLU follows.
-    """
-
-    def __init__(self, inputs: int, hidden: int, outputs: int, output_activation: bool) -> None:
-        super().__init__()
-        self.first = nn.Linear(inputs, hidden)
-        self.second = nn.Linear(hidden, outputs)
-        self.output_activation = output_activation
-
-    def forward(
-        self, u: Float[Tensor, "edges inputs"], c: Float[Tensor, "edges hidden"]
-    ) -> Float[Tensor, "edges outputs"]:
-        """Apply the network with invariant features c_ij."""
-        result = self.second(silu(self.first(u)) * c)
-        return silu(result) if self.output_activation else result
+    only_scalars: bool = False
 
 
 class InvariantFeatures(nn.Module):
@@ -71,50 +65,36 @@ class InvariantFeatures(nn.Module):
         return silu(self.linear(edge_features))
 
 
-class EquivariantTerm(nn.Module):
-    """The strictly equivariant term of eq. 11, ``(x_i + x_j) (x) S(r)`` with a gate, in the edge frame.
+class NetworkCall(NamedTuple):
+    """One use of a network in eq. 11.
 
-    With METP (eq. 7) the factor is the mean over channels; with the fully connected product all of them.
-
-    Args:
-        lmax: largest degree of x.
-        lmax_out: largest degree L' of the result.
-        channels: channels of x and of the result.
-        kind: which product.
+    Attributes:
+        terms: whose coefficients a_1..a_3 weigh the result.
+        network: index into the message's networks.
+        evaluations: what of x_j (term 0), x_i (1) or x_i + x_j (2) it sees.
     """
 
-    def __init__(self, lmax: int, lmax_out: int, channels: int, kind: TensorProduct) -> None:
-        super().__init__()
-        self.lmax, self.lmax_out, self.kind = lmax, lmax_out, kind
-        channels_in = 1 if kind is TensorProduct.METP else channels
-        self.product = GatedEdgeProduct(lmax, lmax_out, channels_in, channels)
-
-    def reduce(self, x: Float[Tensor, "n coefficients channels"]) -> Float[Tensor, "n coefficients channels_in"]:
-        """The factor of the product: the mean over channels, or x itself."""
-        return x.mean(dim=-1, keepdim=True) if self.kind is TensorProduct.METP else x
-
-    def forward(
-        self, x: Float[Tensor, "edges coefficients channels"], rotation: EdgeRotation
-    ) -> Float[Tensor, "edges rows_out channels"]:
-        """The product, still in the edge frame, full layout up to ``lmax_out``."""
-        rows = rotation.rows(self.lmax, self.lmax_out)
-        return self.product(product(rows, self.reduce(x)))
+    terms: tuple[int, ...]
+    network: int
+    evaluations: Evaluations
 
 
-class FullDegreeTerm(nn.Module):
-    """The authors' fifth term: one channel of ``mean_C(x_i + x_j) (x) S(r)`` at every degree, gated."""
+def network_calls(config: HDGNNConfig, only_scalars: bool) -> list[NetworkCall]:
+    """The learned terms of eq. 11.
 
-    def __init__(self, lmax: int) -> None:
-        super().__init__()
-        self.lmax = lmax
-        self.product = GatedEdgeProduct(lmax, lmax, 1, 1)
-
-    def forward(
-        self, u: Float[Tensor, "edges coefficients one"], rotation: EdgeRotation
-    ) -> Float[Tensor, "edges coefficients one"]:
-        """The term in the global frame, from the channel mean u."""
-        rows = rotation.rows(self.lmax, self.lmax)
-        return product(rows.mT, self.product(product(rows, u)))
+    Where x has only l = 0, ``D x = x``, so that x'' = 0 and nothing needs rotating; NN_1(0) is then the same for both
+    atoms.
+    """
+    seen = (DIFFERENCE, PLAIN) if config.neural_input is NeuralInput.SPLIT else (ROTATED,)
+    if only_scalars:
+        seen = (NOTHING, PLAIN) if config.neural_input is NeuralInput.SPLIT else (PLAIN,)
+    if config.mlp is Mlp.SEPARATE:
+        each = [(term, evaluation) for term in range(3) for evaluation in seen]
+        return [NetworkCall((term,), index, (evaluation,)) for index, (term, evaluation) in enumerate(each)]
+    if only_scalars and config.output_activation and NOTHING in seen:
+        plain = [NetworkCall((term,), term // 2, (PLAIN,)) for term in range(3)]
+        return [*plain, NetworkCall((0, 1), 0, (NOTHING,)), NetworkCall((2,), 1, (NOTHING,))]
+    return [NetworkCall((term,), term // 2, seen) for term in range(3)]
 
 
 class HybridMessage(nn.Module):
@@ -128,30 +108,26 @@ class HybridMessage(nn.Module):
 
     def __init__(self, config: HDGNNConfig, size: BlockSize) -> None:
         super().__init__()
-        self.size, self.neural_input = size, config.neural_input
-        self.mlp, self.output_activation = config.mlp, config.output_activation
+        self.size, self.channels = size, config.sphere_channels
         self.kept: Tensor
         self.register_buffer("kept", coefficient_index(size.lmax, size.mmax), persistent=False)
-        self.channels = config.sphere_channels
+        self.calls = network_calls(config, size.only_scalars)
         width = len(self.kept) * self.channels
-
-        def network() -> GatedMlp:
-            return GatedMlp(width, size.hidden_channels, width, config.output_activation)
-
-        inputs = 2 if config.neural_input is NeuralInput.SPLIT else 1
-        if config.mlp is Mlp.SHARED:
-            nn1, nn2 = network(), network()
-            self.networks = nn.ModuleList([nn1, nn2])
-            self._single, self._pair = [[nn1] * inputs] * 2, [nn2] * inputs
-        else:
-            networks = [network() for _ in range(3 * inputs)]
-            self.networks = nn.ModuleList(networks)
-            self._single = [networks[:inputs], networks[inputs : 2 * inputs]]
-            self._pair = networks[2 * inputs :]
+        count = 2 if config.mlp is Mlp.SHARED else len(self.calls)
+        self.networks = nn.ModuleList(
+            [GatedMlp(width, size.hidden_channels, width, config.output_activation) for _ in range(count)]
+        )
         self.single_features = InvariantFeatures(config.edge_channels, size.hidden_channels)
         self.pair_features = InvariantFeatures(config.edge_channels, size.hidden_channels)
         self.equivariant = EquivariantTerm(size.lmax, size.lmax_metp, self.channels, config.tensor_product)
         self.full_degree = FullDegreeTerm(size.lmax) if config.full_degree_product else None
+
+        self.network_rows = rows_up_to(size.lmax, size.mmax)
+        low_rows = rows_up_to(size.lmax_metp, size.lmax_metp)
+        self.rows: Rows = (*self.network_rows, *(row for row in low_rows if row not in self.network_rows))
+        self.low_positions: Tensor
+        positions = torch.tensor([self.rows.index(row) for row in low_rows])
+        self.register_buffer("low_positions", positions, persistent=False)
 
     @property
     def num_terms(self) -> int:
@@ -163,141 +139,94 @@ class HybridMessage(nn.Module):
         """Largest order of D that the message needs."""
         return self.size.lmax if self.full_degree is not None else max(self.size.mmax, self.size.lmax_metp)
 
-    def neural(
-        self, networks: list[GatedMlp], x: Float[Tensor, "edges coefficients channels"], c: Tensor, rows: Tensor
-    ) -> Float[Tensor, "edges rows channels"]:
-        """``NN(x'') + NN(x)`` (eq. 10) in the edge frame, or NN(x')."""
-        rotated, plain = product(rows, x), x[:, self.kept]
-        views = [rotated - plain, plain] if self.neural_input is NeuralInput.SPLIT else [rotated]
-        outputs = [network(view.flatten(1), c) for network, view in zip(networks, views)]
-        return sum(outputs[1:], outputs[0]).view_as(plain)
+    @property
+    def width(self) -> int:
+        """Numbers for each edge in the largest temporary."""
+        return len(self.network_rows) * self.channels
 
-    def forward(
-        self,
-        x_source: Float[Tensor, "edges coefficients channels"],
-        x_target: Float[Tensor, "edges coefficients channels"],
-        edge_features: Float[Tensor, "edges edge_channels"],
-        attention: Float[Tensor, "edges terms ..."],
-        rotation: EdgeRotation,
-    ) -> Float[Tensor, "edges coefficients channels"]:
-        """Messages in the global frame."""
-        rows = rotation.rows(self.size.lmax, self.size.mmax)
-        c_single, c_pair = self.single_features(edge_features), self.pair_features(edge_features)
-        x_pair = x_source + x_target
-        a = attention.unsqueeze(2)
-        neural = (
-            a[:, 0] * self.neural(self._single[0], x_source, c_single, rows)
-            + a[:, 1] * self.neural(self._single[1], x_target, c_single, rows)
-            + a[:, 2] * self.neural(self._pair, x_pair, c_pair, rows)
-        )
-        message = product(rows.mT, neural)
-        low = rotation.rows(self.size.lmax_metp, self.size.lmax_metp)
-        equivariant = product(low.mT, self.equivariant(x_pair, rotation))
-        message = add_low_degrees(message, a[:, 3] * equivariant)
+    def node_tensors(self, x_source: Nodes, x_target: Nodes, compute: Compute) -> dict[str, Tensor]:
+        """x, the equivariant terms' factors and matrices, and ``W_1 x`` of each network."""
+        atoms = {"source": x_source, "target": x_target}
+        tensors = {f"x_{atom}": x for atom, x in atoms.items()}
+        tensors |= {f"u_{atom}": self.equivariant.factor(x) for atom, x in atoms.items()}
+        tensors |= named("matrix", self.equivariant.matrices())
         if self.full_degree is not None:
-            message = message + a[:, 4] * self.full_degree(x_pair.mean(-1, keepdim=True), rotation)
-        return message
-
-
-class LinearMessage(nn.Module):
-    """Eq. 11 with equivariant linear layers for the networks (Table 3, 'Linear'): strictly equivariant.
-
-    ``D^-1 (Lin(x'') + Lin(x)) = Lin(x)``, so each term is ``V^l (c * U^l x^l)`` with the invariant features c_ij.
-    """
-
-    num_terms = NUM_TERMS
-
-    def __init__(self, config: HDGNNConfig, size: BlockSize) -> None:
-        super().__init__()
-        self.size, self.mmax = size, size.lmax_metp
-        channels = config.sphere_channels
-        self.first = nn.ModuleList([DegreeLinear(size.lmax, channels, channels) for _ in range(2)])
-        self.second = nn.ModuleList([DegreeLinear(size.lmax, channels, channels) for _ in range(2)])
-        self.features = nn.ModuleList([InvariantFeatures(config.edge_channels, channels) for _ in range(2)])
-        self.equivariant = EquivariantTerm(size.lmax, size.lmax_metp, channels, config.tensor_product)
+            tensors |= {f"mean_{atom}": x.mean(dim=-1, keepdim=True) for atom, x in atoms.items()}
+            tensors |= named("full_matrix", self.full_degree.matrices())
+        for terms, network, evaluations in self.calls:
+            if not any(plain for _, plain in evaluations):
+                continue
+            for atom in ATOMS_OF_TERM[terms[0]]:
+                name, other = f"projected_{network}_{atom}", tensors.get(f"projected_{network}_source")
+                if x_target is x_source and other is not None:
+                    tensors[name] = other
+                elif name not in tensors:
+                    weight = self.networks[network].first.weight
+                    tensors[name] = linear(atoms[atom][:, self.kept].flatten(1), weight, tf32=compute.tf32)
+        return tensors
 
     def forward(
         self,
-        x_source: Float[Tensor, "edges coefficients channels"],
-        x_target: Float[Tensor, "edges coefficients channels"],
-        edge_features: Float[Tensor, "edges edge_channels"],
-        attention: Float[Tensor, "edges terms ..."],
-        rotation: EdgeRotation,
-    ) -> Float[Tensor, "edges coefficients channels"]:
-        """Messages in the global frame."""
-        a = attention.unsqueeze(2)
-        x_pair = x_source + x_target
-        message = torch.zeros_like(x_pair)
-        for term, (index, x) in enumerate([(0, x_source), (0, x_target), (1, x_pair)]):
-            c = self.features[index](edge_features).unsqueeze(1)
-            message = message + a[:, term] * self.second[index](self.first[index](x) * c)
-        low = rotation.rows(self.size.lmax_metp, self.size.lmax_metp)
-        return add_low_degrees(message, a[:, 3] * product(low.mT, self.equivariant(x_pair, rotation)))
+        ops: EdgeOps,
+        features: Float[Tensor, "edges edge_channels"],
+        attention: Attention,
+        nodes: dict[str, Tensor],
+    ) -> Float[Tensor, "block_nodes coefficients channels"]:
+        """Sums into the block's atoms."""
+
+        def invariant_parts(features: Tensor) -> tuple[Tensor, ...]:
+            a = attention(ops, features)
+            low = a[:, 3:4] * self.equivariant(ops, nodes["u_source"], nodes["u_target"], all_of("matrix", nodes))
+            parts = (a, self.single_features(features), self.pair_features(features), low)
+            if self.full_degree is None:
+                return parts
+            means, matrices = (nodes["mean_source"], nodes["mean_target"]), all_of("full_matrix", nodes)
+            return (*parts, self.full_degree(ops, *means, matrices))
+
+        a, c_single, c_pair, low, *full = ops.recomputed(invariant_parts, features)
+        y = low.new_zeros(len(low), len(self.rows), self.channels).index_copy_(1, self.low_positions, low)
+        rotated = self._rotated(ops, nodes)
+        for terms, index, evaluations in self.calls:
+            coefficient = sum(a[:, term] for term in terms[1:]) + a[:, terms[0]]
+            y = ops.add_gated_network(
+                y,
+                self.networks[index],
+                evaluations,
+                rotated[terms[0]],
+                self._projected(ops, nodes, index, terms[0], evaluations),
+                c_pair if terms[0] == 2 else c_single,
+                coefficient,
+            )
+        out = ops.rotate_scatter(y, self.size.lmax, self.rows)
+        if full:
+            out = out + ops.multiply_scatter(full[0].unsqueeze(1), a[:, 4:5].expand(-1, -1, self.channels))
+        return out
+
+    def _rotated(self, ops: EdgeOps, nodes: dict[str, Tensor]) -> list[Tensor | None]:
+        """D x_j, D x_i and their sum, the rows that networks see; nothing where no network does."""
+        if not any(rotated for call in self.calls for rotated, _ in call.evaluations):
+            return [None, None, None]
+        source = ops.gather_rotate(nodes["x_source"], Atom.SOURCE, self.size.lmax, self.network_rows)
+        target = ops.gather_rotate(nodes["x_target"], Atom.TARGET, self.size.lmax, self.network_rows)
+        return [source, target, source + target]
+
+    def _projected(
+        self, ops: EdgeOps, nodes: dict[str, Tensor], network: int, term: int, evaluations: Evaluations
+    ) -> Tensor | None:
+        """``W_1`` of x_j, x_i or their sum."""
+        if not any(factor for _, factor in evaluations):
+            return None
+        names = (f"projected_{network}_source", f"projected_{network}_target")
+        if term == 2:
+            return ops.gather_pair(*(nodes[name] for name in names))
+        return ops.gather(nodes[names[term]], (Atom.SOURCE, Atom.TARGET)[term])
 
 
-class FullyConnectedMessage(nn.Module):
-    """``a (x_i + x_j) (x) S(r)`` with all channels and degrees (Table 3, 'Fully-TP'): strictly equivariant."""
-
-    num_terms = 1
-
-    def __init__(self, config: HDGNNConfig, size: BlockSize) -> None:
-        super().__init__()
-        self.mmax, self.lmax = size.lmax, size.lmax
-        channels = config.sphere_channels
-        self.features = InvariantFeatures(config.edge_channels, channels)
-        self.equivariant = EquivariantTerm(size.lmax, size.lmax, channels, TensorProduct.FULLY_CONNECTED)
-
-    def forward(
-        self,
-        x_source: Float[Tensor, "edges coefficients channels"],
-        x_target: Float[Tensor, "edges coefficients channels"],
-        edge_features: Float[Tensor, "edges edge_channels"],
-        attention: Float[Tensor, "edges terms ..."],
-        rotation: EdgeRotation,
-    ) -> Float[Tensor, "edges coefficients channels"]:
-        """Messages in the global frame."""
-        pair = (x_source + x_target) * self.features(edge_features).unsqueeze(1)
-        in_frame = self.equivariant(pair, rotation)
-        return product(rotation.rows(self.lmax, self.lmax).mT, in_frame) * attention
+def named(name: str, tensors: list[Tensor]) -> dict[str, Tensor]:
+    """Under ``name_0``, ``name_1``, ..."""
+    return {f"{name}_{index}": tensor for index, tensor in enumerate(tensors)}
 
 
-class UnrestrictedMessage(nn.Module):
-    """``a NN([x_i; x_j; S(r)])`` without any frame (Table 3, 'Unrestricted')."""
-
-    num_terms = 1
-
-    def __init__(self, config: HDGNNConfig, size: BlockSize) -> None:
-        super().__init__()
-        self.mmax, self.lmax = 0, size.lmax
-        coefficients = num_coefficients(size.lmax)
-        width = coefficients * config.sphere_channels
-        self.network = GatedMlp(2 * width + coefficients, size.hidden_channels, width, config.output_activation)
-        self.features = InvariantFeatures(config.edge_channels, size.hidden_channels)
-
-    def forward(
-        self,
-        x_source: Float[Tensor, "edges coefficients channels"],
-        x_target: Float[Tensor, "edges coefficients channels"],
-        edge_features: Float[Tensor, "edges edge_channels"],
-        attention: Float[Tensor, "edges terms ..."],
-        rotation: EdgeRotation,
-    ) -> Float[Tensor, "edges coefficients channels"]:
-        """Messages in the global frame."""
-        inputs = torch.cat([x_target.flatten(1), x_source.flatten(1), rotation.harmonics(self.lmax)], dim=-1)
-        return self.network(inputs, self.features(edge_features)).view_as(x_source) * attention
-
-
-AnyMessage = Union[HybridMessage, LinearMessage, FullyConnectedMessage, UnrestrictedMessage]
-
-MESSAGES: dict[Message, Callable[[HDGNNConfig, BlockSize], AnyMessage]] = {
-    Message.HYBRID: HybridMessage,
-    Message.LINEAR: LinearMessage,
-    Message.FULLY_TP: FullyConnectedMessage,
-    Message.UNRESTRICTED: UnrestrictedMessage,
-}
-
-
-def add_low_degrees(message: Tensor, low: Float[Tensor, "edges low channels"]) -> Tensor:
-    """Degree-wise sum of a message and a term that has only the lowest degrees."""
-    rows = low.shape[1]
-    return torch.cat([message[:, :rows] + low, message[:, rows:]], dim=1)
+def all_of(name: str, tensors: dict[str, Tensor]) -> list[Tensor]:
+    """The reverse of :func:`named`."""
+    return [tensors[key] for key in (f"{name}_{index}" for index in range(len(tensors))) if key in tensors]

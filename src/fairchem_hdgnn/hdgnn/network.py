@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -11,14 +12,22 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from fairchem_hdgnn.arithmetic.products import linear
+from fairchem_hdgnn.edges import Edges
 from fairchem_hdgnn.hdgnn.config import HDGNNConfig
-from fairchem_hdgnn.hdgnn.layer import EdgeSet, Graph, Layer, MessageBlock
+from fairchem_hdgnn.hdgnn.layer import Graph, Layer, MessageBlock
+from fairchem_hdgnn.hdgnn.options import Activations, Implementation
 from fairchem_hdgnn.nn.heads import EnergyHead, ForceHead, sum_over_systems
 from fairchem_hdgnn.nn.precision import Compute, full_precision
 from fairchem_hdgnn.nn.radial import GaussianBasis
+from fairchem_hdgnn.ops.blocks import Execution
+from fairchem_hdgnn.ops.edge_ops import EdgeOps, FastEdgeOps
 from fairchem_hdgnn.so3.frame_source import FrameSource
 from fairchem_hdgnn.so3.layout import num_coefficients
-from fairchem_hdgnn.so3.rotation import EdgeRotation
+
+OPS: dict[Implementation, type[EdgeOps]] = {
+    Implementation.REFERENCE: EdgeOps,
+    Implementation.FAST: FastEdgeOps,
+}
 
 
 class Backbone(nn.Module):
@@ -34,8 +43,13 @@ class Backbone(nn.Module):
         self.basis = GaussianBasis(config.cutoff, config.num_centres, config.basis_width)
         self.element_embedding = nn.Embedding(config.max_num_elements, config.invariant_channels)
         self.scalar_embedding = nn.Linear(config.invariant_channels, config.sphere_channels)
+        # The plain equations make no use of what is known of x.
+        shortcuts = config.implementation is not Implementation.REFERENCE
         self.layers = nn.ModuleList(
-            [Layer(config, config.reads_branch(after_layer=k), only_scalars=k == 0) for k in range(config.num_layers)]
+            [
+                Layer(config, config.reads_branch(after_layer=k), only_scalars=k == 0 and shortcuts)
+                for k in range(config.num_layers)
+            ]
         )
         self.frames = FrameSource(config.frames, config.frame_seed, config.frame_average)
 
@@ -70,21 +84,23 @@ class Backbone(nn.Module):
         distance = edge_vec.norm(dim=-1)
         order = torch.argsort(distance, stable=True)
         order = order[torch.argsort(edge_index[1, order], stable=True)]
-        source, target = edge_index[:, order]
+        sizes = [len(order)]
         blocks = [cast(MessageBlock, block) for block in cast(Layer, self.layers[0]).blocks]
+        if len(blocks) > 1:
+            target = edge_index[1, order]
+            rank = torch.arange(len(order), device=order.device) - torch.searchsorted(target, target)
+            far = rank >= self.config.near_neighbors
+            order = order[torch.argsort(far, stable=True)]
+            num_far = int(far.sum())
+            sizes = [len(order) - num_far, num_far]
+        source, target = edge_index[:, order]
         mmax = max(block.message.mmax for block in blocks)
-        rotation = EdgeRotation(edge_frames[order], self.config.lmax, mmax)
-        if len(blocks) == 1:
-            members: list[Tensor] = [torch.arange(len(order), device=order.device)]
-            edge_sets = [EdgeSet(source, target, rotation)]
-        else:
-            counts = torch.bincount(target, minlength=atomic_numbers.shape[0])
-            rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[target]
-            near = rank < self.config.near_neighbors
-            members = [near.nonzero().squeeze(-1), (~near).nonzero().squeeze(-1)]
-            edge_sets = [EdgeSet(source[m], target[m], rotation.subset(m)) for m in members]
-        basis = self.basis(distance[order])
-        return Graph(atomic_numbers, source, target, basis, compute, members, edge_sets)
+        edges = Edges.from_frames(source, target, edge_frames[order], len(atomic_numbers), self.config.lmax, mmax)
+        cuts = [0, *itertools.accumulate(sizes)]
+        parts = [edges.between(start, end) for start, end in zip(cuts, cuts[1:])]
+        ops = OPS[self.config.implementation]
+        execution = Execution(ops, compute, keep=self.config.activations is Activations.STORE)
+        return Graph(atomic_numbers, source, target, self.basis(distance[order]), parts, execution)
 
 
 class InvariantReadout(nn.Module):

@@ -29,5 +29,11 @@ class DegreeLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "n coefficients channels_in"]) -> Float[Tensor, "n coefficients channels_out"]:
         """``W^l x^l + b`` (b for l = 0 only)."""
-        mixed = torch.einsum("nkc,kcd->nkd", x, self.weight[self.degree])
+        mixed = self.without_bias(x)
         return torch.cat([mixed[:, :1] + self.bias, mixed[:, 1:]], dim=1)
+
+    def without_bias(
+        self, x: Float[Tensor, "n coefficients channels_in"]
+    ) -> Float[Tensor, "n coefficients channels_out"]:
+        """``W^l x^l``."""
+        return torch.einsum("nkc,kcd->nkd", x, self.weight.index_select(0, self.degree))

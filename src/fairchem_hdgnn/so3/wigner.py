@@ -1,5 +1,8 @@
 """Wigner-D matrices of edge frames, built from the frame's own entries without angles.
 
+D is block-diagonal in the degree l, so a column (l, n) has one entry for each order m. These entries are all that is
+built and held, as ``[edges, orders, coefficients]``; rows of D, mostly zeros, are written out where they are used.
+
 Every rotation is ``R = Ry(c) Rx(-b) Ry(-a)``. About y, D is diagonal up to pairs (m, -m). About x, its
 entries are trigonometric polynomials in b, so one product with a constant table gives all degrees at once.
 """
@@ -14,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fairchem_hdgnn.arithmetic.products import product
-from fairchem_hdgnn.so3.layout import degrees_and_orders, num_coefficients
+from fairchem_hdgnn.so3.layout import degree_index, degrees_and_orders, num_coefficients
 
 
 @cache
@@ -44,15 +47,14 @@ def _turn_about_y(degree: int, cos: Tensor, sin: Tensor) -> Tensor:
 
 @cache
 def _x_turn_table(lmax: int, mmax: int) -> tuple[Tensor, Tensor]:
-    """Constants of a turn by b about x: table and the flat positions of its entries in [rows, columns].
+    """Constants of a turn by b about x: table and the flat positions of its entries in [orders, coefficients].
 
     ``[cos(k b), sin(k b)]_{k <= lmax} @ table`` are the entries of D, degree by degree, for rows with
     ``|m| <= mmax``. Float64, shape [2 (lmax + 1), entries].
     """
     full = num_coefficients(lmax)
-    rows = degrees_and_orders(lmax, mmax)
-    entries, columns = [], []
-    for row, (l, m) in enumerate(rows):
+    entries, positions = [], []
+    for l, m in degrees_and_orders(lmax, mmax):
         exchange = axis_exchange(l)
         # D = J Z(b) J with Z from cos(k b) and sin(k b): collect what multiplies each of them.
         entry = torch.zeros(2 * (lmax + 1), 2 * l + 1, dtype=torch.float64)
@@ -64,8 +66,8 @@ def _x_turn_table(lmax: int, mmax: int) -> tuple[Tensor, Tensor]:
                 entry[k] = exchange[l + m] @ _turn_about_y(l, unit, none) @ exchange
                 entry[lmax + 1 + k] = exchange[l + m] @ _turn_about_y(l, none, unit) @ exchange
         entries.append(entry)
-        columns.append(row * full + l * l + torch.arange(2 * l + 1))
-    return torch.cat(entries, 1), torch.cat(columns)
+        positions.append((m + mmax) * full + l * l + torch.arange(2 * l + 1))
+    return torch.cat(entries, 1), torch.cat(positions)
 
 
 @cache
@@ -110,6 +112,19 @@ def wigner_d(
         mmax: largest order of the rows kept; all if absent.
     """
     mmax = lmax if mmax is None else min(mmax, lmax)
+    return dense_rows(wigner_entries(frames, lmax, mmax), lmax, degrees_and_orders(lmax, mmax))
+
+
+def wigner_entries(
+    frames: Float[Tensor, "edges 3 3"], lmax: int, mmax: int
+) -> Float[Tensor, "edges orders coefficients"]:
+    """``D^l_mn`` at order m = -mmax..mmax and column (l, n); zero where l < ``|m|``.
+
+    Args:
+        frames: as in :func:`wigner_d`.
+        lmax: largest degree.
+        mmax: largest order, at most ``lmax``.
+    """
     table, flat, row_order, row_mirror, column_order, column_mirror = _constants(
         lmax, mmax, frames.dtype, frames.device
     )
@@ -127,10 +142,29 @@ def wigner_d(
     entries = product(torch.cat(_multiples(cos_b, -sin_b, lmax), -1), table)
     entries = _turn_columns(entries, *_multiples(cos_a, -sin_a, lmax), column_order, column_mirror)
     entries = _turn_rows(entries, *_multiples(cos_c, sin_c, lmax), row_order, row_mirror)
-    rows, full = len(degrees_and_orders(lmax, mmax)), num_coefficients(lmax)
-    dense = entries.new_zeros(frames.shape[0], rows * full)
-    dense[:, flat] = entries
-    return dense.view(-1, rows, full)
+    orders, full = 2 * mmax + 1, num_coefficients(lmax)
+    by_order = entries.new_zeros(frames.shape[0], orders * full)
+    by_order[:, flat] = entries
+    return by_order.view(-1, orders, full)
+
+
+def dense_rows(
+    entries: Float[Tensor, "edges orders coefficients"], lmax: int, rows: tuple[tuple[int, int], ...]
+) -> Float[Tensor, "edges rows low_coefficients"]:
+    """The rows (l, m) of D, columns up to degree ``lmax``, from its entries."""
+    order, of_degree = _rows_of_entries(entries.shape[1] // 2, lmax, rows, entries.dtype, entries.device)
+    return entries[..., : num_coefficients(lmax)].index_select(1, order).mul_(of_degree)
+
+
+@lru_cache(maxsize=64)
+def _rows_of_entries(
+    mmax: int, lmax: int, rows: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """For each row, which order it takes, and 1 at the columns of its degree."""
+    order = torch.tensor([m + mmax for _, m in rows])
+    degrees = torch.tensor([l for l, _ in rows])
+    of_degree = (degrees.unsqueeze(1) == degree_index(lmax)).to(dtype)
+    return order.to(device), of_degree.to(device)
 
 
 def _turn_rows(entries: Tensor, cos: Tensor, sin: Tensor, order: Tensor, mirror: Tensor) -> Tensor:
