@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fairchem_hdgnn.edges import EdgeBlock, Edges
 from fairchem_hdgnn.nn import packed_matrix
-from fairchem_hdgnn.so3.segments import Segments
 
 aten = torch.ops.aten
 PRODUCTS = ("mm", "bmm", "mv", "dot", "linear", "matmul", "einsum", "_euclidean_dist", "_cdist_forward")
@@ -134,10 +134,5 @@ def tf32_by(way: str) -> Iterator[None]:
 def take_the_branches_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """No products by oneDNN, which the emulation cannot see, and batched products instead of one per atom."""
     monkeypatch.setattr(packed_matrix, "can_pack", lambda dtype: False)
-    original = Segments.__init__
-
-    def without_cpu(self: Segments, target: Tensor, num_nodes: int) -> None:
-        original(self, target, num_nodes)
-        self.on_cpu = False
-
-    monkeypatch.setattr(Segments, "__init__", without_cpu)
+    for kind in (Edges, EdgeBlock):
+        monkeypatch.setattr(kind, "on_cpu", False)

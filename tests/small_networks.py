@@ -11,7 +11,11 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
+from fairchem_hdgnn.edges import Edges
 from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.nn.precision import Compute
+from fairchem_hdgnn.ops.edge_ops import EdgeOps
+from fairchem_hdgnn.ops.passes import Pass
 
 SMALL: dict[str, Any] = {
     "lmax": 3,
@@ -83,6 +87,13 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
     for parameter in module.parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         parameter.data += 0.2 * noise.to(parameter)
+
+
+def separate_edges(frames: Tensor, lmax: int, mmax: int) -> EdgeOps:
+    """The plain operations on edges that share no atom: of n edges, k goes from atom n + k to atom k."""
+    number = torch.arange(len(frames))
+    edges = Edges.from_frames(len(frames) + number, number, frames, 2 * len(frames), lmax, mmax)
+    return EdgeOps(edges.blocks(None)[0], Pass(Compute(frames.dtype, tf32=False)))
 
 
 @contextlib.contextmanager

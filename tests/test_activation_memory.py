@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from small_networks import clusters, network
 from torch import Tensor
 
-from fairchem_hdgnn.hdgnn import fast_message
 from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
-from fairchem_hdgnn.hdgnn.neural_chunk import NeuralChunk
 from fairchem_hdgnn.integration.counting import WorkCounter
+from fairchem_hdgnn.ops import blocks
+from fairchem_hdgnn.ops.rotations import RotateScatter
 
 SIZES = {"num_resolutions": 1, "hidden_channels": 64, "sphere_channels": 16, "num_layers": 3}
 
@@ -35,16 +37,16 @@ def test_nothing_is_left_after_the_backward_pass(activations: str) -> None:
 
 def test_layers_are_freed_one_by_one_and_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """At no time does the backward pass hold much more than the forward pass left."""
-    monkeypatch.setattr(fast_message, "ON_CPU", fast_message.Chunking(8_000, 2))
+    monkeypatch.setattr(blocks, "NUMBERS_ON_CPU", 8_000)
     model = network(torch.float32, **SIZES)
     live: list[int] = []
-    original = NeuralChunk.backward
+    original = RotateScatter.backward
 
-    def watched(self: NeuralChunk, *arguments: object) -> list[Tensor]:
+    def watched(ctx: Any, gradient: Tensor) -> Any:
         live.append(counter.live_bytes)
-        return original(self, *arguments)
+        return original(ctx, gradient)
 
-    monkeypatch.setattr(NeuralChunk, "backward", watched)
+    monkeypatch.setattr(RotateScatter, "backward", watched)
     with WorkCounter() as counter:
         loss = loss_of(model)
         kept = counter.live_bytes

@@ -10,15 +10,14 @@ import pytest
 import torch
 from e3nn import o3
 from e3nn.nn import Gate
-from small_networks import float64_by_default, random_rotations, randomise
+from small_networks import float64_by_default, random_rotations, randomise, separate_edges
 
 from fairchem_hdgnn.convert.authors_hdgnn import split_product_weights
-from fairchem_hdgnn.hdgnn.message import EquivariantTerm
 from fairchem_hdgnn.hdgnn.options import TensorProduct
+from fairchem_hdgnn.hdgnn.tensor_product import EquivariantTerm
 from fairchem_hdgnn.nn.edge_product import EdgeProduct, GatedEdgeProduct
 from fairchem_hdgnn.so3.clebsch_gordan import Path, natural_parity_paths
 from fairchem_hdgnn.so3.frames import edge_frames
-from fairchem_hdgnn.so3.rotation import EdgeRotation
 from fairchem_hdgnn.so3.wigner import wigner_d
 
 EDGES, CHANNELS, SCALARS = 4, 2, 3
@@ -109,7 +108,7 @@ def test_bias_and_gate_are_e3nns(lmax_out):
     gated = GatedEdgeProduct(lmax, lmax_out, CHANNELS, CHANNELS).double()
     randomise(gated)
     x = torch.randn(EDGES, (lmax + 1) ** 2, CHANNELS, dtype=torch.float64)
-    rows = EdgeRotation(edge_frames(*random_edges()), lmax, lmax_out).rows(lmax, lmax_out)
+    rows = wigner_d(edge_frames(*random_edges()), lmax, lmax_out)
     scalars, higher = gated.product(rows @ x)
     higher = to_e3nn(torch.cat([torch.zeros(EDGES, 1, CHANNELS), higher], 1))[:, CHANNELS:]
     with float64_by_default():
@@ -131,6 +130,12 @@ def test_weights_of_e3nn_are_split_in_its_order():
         assert torch.equal(weight, theirs)
 
 
+def value_of(term: EquivariantTerm, x: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """The term of edges whose x_i + x_j is x, in the edges' frames."""
+    u = term.factor(torch.cat([0.25 * x, 0.75 * x]))
+    return term(separate_edges(frames, term.lmax, term.lmax_out), u, u, term.matrices())
+
+
 @pytest.mark.parametrize("kind", list(TensorProduct))
 @pytest.mark.parametrize(("lmax", "lmax_out", "channels"), [(1, 0, 1), (3, 2, 2), (6, 6, 3), (8, 4, 1)])
 def test_equivariant_whatever_the_roll(kind, lmax, lmax_out, channels):
@@ -141,8 +146,8 @@ def test_equivariant_whatever_the_roll(kind, lmax, lmax_out, channels):
     vectors, roll = random_edges()
 
     def message(x: torch.Tensor, vectors: torch.Tensor, roll: torch.Tensor) -> torch.Tensor:
-        rotation = EdgeRotation(edge_frames(vectors, roll), lmax, lmax_out)
-        return rotation.rows(lmax_out, lmax_out).mT @ term(x, rotation)
+        frames = edge_frames(vectors, roll)
+        return wigner_d(frames, lmax_out).mT @ value_of(term, x, frames)
 
     expected = message(x, vectors, roll)
     for turn in random_rotations(3):
@@ -155,13 +160,13 @@ def test_equivariant_whatever_the_roll(kind, lmax, lmax_out, channels):
 def test_metp_depends_on_every_channel_through_their_mean():
     term = EquivariantTerm(2, 2, 3, TensorProduct.METP).double()
     x = torch.randn(EDGES, 9, 3, dtype=torch.float64)
-    rotation = EdgeRotation(edge_frames(*random_edges()), 2, 2)
+    frames = edge_frames(*random_edges())
     same_mean = x + torch.tensor([1.0, -1.0, 0.0]) * torch.randn(EDGES, 9, 1)
-    torch.testing.assert_close(term(same_mean, rotation), term(x, rotation))
+    torch.testing.assert_close(value_of(term, same_mean, frames), value_of(term, x, frames))
     for channel in range(3):
         other = x.clone()
         other[..., channel] += 1.0
-        assert (term(other, rotation) - term(x, rotation)).abs().max() > 1e-3
+        assert (value_of(term, other, frames) - value_of(term, x, frames)).abs().max() > 1e-3
 
 
 def test_float32_agrees_with_float64():

@@ -11,19 +11,26 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from fairchem.core.datasets import data_list_collater
-from small_networks import SMALL, Clusters, clusters, network, random_rotations, randomise, relative_error
+from small_networks import (
+    SMALL,
+    Clusters,
+    clusters,
+    network,
+    random_rotations,
+    randomise,
+    relative_error,
+    separate_edges,
+)
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from fairchem_hdgnn import HDGNN
 from fairchem_hdgnn.data.records import atoms_to_record
 from fairchem_hdgnn.hdgnn.config import HDGNNConfig
-from fairchem_hdgnn.hdgnn.layer import block_sizes
-from fairchem_hdgnn.hdgnn.message import MESSAGES
+from fairchem_hdgnn.hdgnn.layer import MESSAGES, block_sizes
 from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
 from fairchem_hdgnn.so3.frames import edge_frames
 from fairchem_hdgnn.so3.layout import num_coefficients
-from fairchem_hdgnn.so3.rotation import EdgeRotation
 from fairchem_hdgnn.so3.wigner import wigner_d
 
 EDGES = 12
@@ -55,7 +62,7 @@ class Edges:
     def __init__(self, keys: dict[str, Any]) -> None:
         config = HDGNNConfig.from_keys({**SMALL, **keys})
         self.lmax, channels = config.lmax, config.sphere_channels
-        self.message: nn.Module = MESSAGES[config.message](config, block_sizes(config)[0]).double()
+        self.message: nn.Module = MESSAGES[config.message](config, block_sizes(config, only_scalars=False)[0]).double()
         randomise(self.message)
         self.x = torch.randn(2, EDGES, num_coefficients(self.lmax), channels, dtype=torch.float64)
         self.vectors = torch.randn(EDGES, 3, dtype=torch.float64)
@@ -71,9 +78,11 @@ class Edges:
     def messages(self, frames: Tensor, turn: Tensor | None = None) -> Tensor:
         """Messages in the global frame; of features and edges turned by ``turn``, whose edges have these frames."""
         x = self.x if turn is None else wigner_d(turn[None], self.lmax)[0] @ self.x
-        rotation = EdgeRotation(frames, self.lmax, self.message.mmax)
+        ops = separate_edges(frames, self.lmax, self.message.mmax)
         with torch.no_grad():
-            return self.message(x[0], x[1], self.features, self.attention, rotation)
+            both = torch.cat([x[1], x[0]])
+            nodes = self.message.node_tensors(both, both, ops.run.compute)
+            return self.message(ops, self.features, lambda *_: self.attention, nodes)[:EDGES]
 
     def rotation_error(self, same_roll: bool) -> float:
         """Mean over rotations of ``|m(D x, R r) - D m(x, r)| / |m(x, r)|``; with the roll turned along, or redrawn."""

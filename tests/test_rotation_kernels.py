@@ -10,15 +10,16 @@ import pytest
 import torch
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.so3.segments import FusedSegments
+from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
 
 pytest.importorskip("triton", reason="no Triton for this platform")
 
 CHECK = """
 import torch
+from fairchem_hdgnn.edges import EdgeBlock
 from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
-from fairchem_hdgnn.so3.rotation_kernels import gather_rotate, rotate_back_sum
-from fairchem_hdgnn.so3.segments import FusedSegments, Segments
+from fairchem_hdgnn.ops.rotations import BatchedRotations
+from fairchem_hdgnn.ops.triton_ops import TritonRotations
 
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -28,15 +29,16 @@ for nodes, edges, rows, columns, channels in ((5, 12, 7, 9, 40), (3, 0, 4, 4, 1)
     matrices = torch.randn(edges, rows, columns, device=device)
     target = torch.randint(nodes, (edges,), device=device).sort().values
     source = torch.randint(nodes, (edges,), device=device)
-    plain, fused = Segments(target, nodes), FusedSegments(target, nodes)
-    torch.testing.assert_close(fused.gather(matrices, x, source), plain.gather(matrices, x, source))
-    for some in ((0, nodes), (nodes - 1, nodes)):
-        start, end = plain.edge_range(some)
-        part = matrices[start:end]
-        torch.testing.assert_close(fused.spread(part, x, some), plain.spread(part, x, some))
+    plain, fused = BatchedRotations(), TritonRotations()
+    for first in (0, nodes - 1):
+        start = int((target < first).sum())
+        part = matrices[start:]
+        block = EdgeBlock(source[start:], target[start:], part[:, :1, :1], first, nodes, nodes)
+        torch.testing.assert_close(fused.of_source(part, x, block), plain.of_source(part, x, block))
+        torch.testing.assert_close(fused.of_target(part, x, block), plain.of_target(part, x, block))
         expected, got = x.clone(), x.clone()
-        plain.collect(part, y[start:end], some, expected)
-        fused.collect(part, y[start:end], some, got)
+        plain.add_to_target(part, y[start:], block, expected)
+        fused.add_to_target(part, y[start:], block, got)
         torch.testing.assert_close(got, expected)
 
 keys = dict(lmax=2, num_layers=2, sphere_channels=4, hidden_channels=8, edge_channels=8, invariant_channels=8)
@@ -133,4 +135,10 @@ def test_kernels(check: str, answer: str) -> None:
 def test_kernels_need_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ConfigError, match="implementation: triton runs on GPUs only"):
-        FusedSegments(torch.zeros(3, dtype=torch.long), 1)
+        HDGNNNetwork({"implementation": "triton", "lmax": 1, "num_layers": 1, "sphere_channels": 2})(
+            torch.tensor([1, 1]),
+            torch.tensor([[0, 1], [1, 0]]),
+            torch.ones(2, 3),
+            torch.tensor([0, 0]),
+            1,
+        )

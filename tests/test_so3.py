@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from e3nn import o3
+from hypothesis import given
+from hypothesis import strategies as st
 from small_networks import float64_by_default, random_rotations
 
+from fairchem_hdgnn.edges import Edges, rows_up_to
 from fairchem_hdgnn.so3.clebsch_gordan import natural_parity_paths, polar_coupling
 from fairchem_hdgnn.so3.constants import ConstantsModule
 from fairchem_hdgnn.so3.frames import edge_frames
 from fairchem_hdgnn.so3.grid import S2Grid, fibonacci_points, grid_points
 from fairchem_hdgnn.so3.layout import coefficient_index, degree_index, num_coefficients, order_index, parity_sign
-from fairchem_hdgnn.so3.rotation import EdgeRotation
 from fairchem_hdgnn.so3.wigner import axis_exchange, wigner_d
 
 LMAX = 10
@@ -180,11 +182,26 @@ def test_constants_keep_their_digits_through_float32():
     assert "third" not in module.state_dict()
 
 
-def test_edge_rotation_selects_what_the_matrices_hold():
+def test_edges_hold_the_entries_that_are_not_zero():
     frames = random_rotations(6)
-    rotation = EdgeRotation(frames, 5, 3)
-    torch.testing.assert_close(rotation.rows(4, 2), wigner_d(frames, 4, 2), rtol=0, atol=1e-14)
-    chosen = torch.tensor([4, 1])
-    torch.testing.assert_close(rotation.subset(chosen).rows(5, 1), wigner_d(frames[chosen], 5, 1), rtol=0, atol=1e-14)
-    # The middle row of R is the direction that goes to y.
-    torch.testing.assert_close(rotation.harmonics(5), harmonics(5, frames[:, 1]), rtol=0, atol=1e-12)
+    whole = Edges.from_frames(torch.zeros(6).long(), torch.arange(6), frames, 6, 5, 3)
+    assert whole.wigner.shape == (6, 7, 36)
+    for block in (whole.blocks(None)[0], whole.between(2, 4).blocks(None)[0]):
+        part = frames if len(block.source) == 6 else frames[2:4]
+        rows = block.rotation(4, rows_up_to(4, 2))
+        torch.testing.assert_close(rows, wigner_d(part, 4, 2), rtol=0, atol=1e-14)
+        # The middle row of R is the direction that goes to y.
+        torch.testing.assert_close(block.harmonics(5), harmonics(5, part[:, 1]), rtol=0, atol=1e-12)
+
+
+@given(counts=st.lists(st.integers(0, 9), min_size=1, max_size=20), size=st.integers(1, 30))
+def test_blocks_hold_every_atom_once_and_are_even(counts: list[int], size: int) -> None:
+    target = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts, dtype=torch.long))
+    edges = Edges(torch.zeros_like(target), target, torch.zeros(len(target), 1, 1), len(counts))
+    blocks = edges.blocks(size)
+    assert [node for block in blocks for node in range(block.first_node, block.last_node)] == list(range(len(counts)))
+    sizes = [len(block.source) for block in blocks]
+    assert sum(sizes) == len(target)
+    assert max(sizes) <= size + max(counts)
+    for block in blocks:
+        assert set(block.target.tolist()) <= set(range(block.first_node, block.last_node))

@@ -23,17 +23,20 @@ import fairchem_hdgnn
 from fairchem_hdgnn.arithmetic.products import linear, product
 from fairchem_hdgnn.arithmetic.tf32 import allow_tf32
 from fairchem_hdgnn.data.noisy_nodes import in_cells, whole_cells
+from fairchem_hdgnn.edges import Edges
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.escn.network import ESCNNetwork
+from fairchem_hdgnn.hdgnn.network import OPS
+from fairchem_hdgnn.hdgnn.options import Implementation
 from fairchem_hdgnn.integration.precision import Precision
 from fairchem_hdgnn.nn.edge_product import GatedEdgeProduct
 from fairchem_hdgnn.nn.heads import EnergyHead, ForceHead
 from fairchem_hdgnn.nn.norm import DegreeLayerNorm
 from fairchem_hdgnn.nn.precision import Compute
 from fairchem_hdgnn.nn.radial import SiLUBasis
+from fairchem_hdgnn.ops.blocks import Execution
 from fairchem_hdgnn.so3.frames import edge_frames
 from fairchem_hdgnn.so3.grid import S2Grid
-from fairchem_hdgnn.so3.rotation import EdgeRotation
 from fairchem_hdgnn.so3.wigner import wigner_d
 
 CPU = torch.device("cpu")
@@ -221,20 +224,15 @@ def test_equivariant_messages_do_not_see_the_roll(gpu: EmulatedTF32, implementat
         frames = edge_frames(graph.edge_vec[order], roll)
         leaf = x.clone().requires_grad_()
         with tf32_by(way):
-            edges = _edge_set(source, target, EdgeRotation(frames, 3, 3))
-            message = block(leaf, f, features, edges, Compute.chosen(x))
+            edges = Edges.from_frames(source, target, frames, 9, 3, 3)
+            execution = Execution(OPS[Implementation(implementation)], Compute.chosen(x), keep=True)
+            message = block(leaf, f, features, edges, execution)
             [gradient] = torch.autograd.grad(message.square().sum(), leaf)
         results.append((message, gradient))
     for one, other in zip(*results):
         assert relative_error(one, other) < 2e-6
     if implementation == "fast":
         assert gpu.in_tf32, "the networks, whose coefficients are zero"
-
-
-def _edge_set(source: Tensor, target: Tensor, rotation: EdgeRotation) -> Any:
-    from fairchem_hdgnn.hdgnn.layer import EdgeSet  # noqa: PLC0415
-
-    return EdgeSet(source, target, rotation)
 
 
 # Networks. Sizes are primes, so that the shape of a product tells what it is.

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairchem_hdgnn.so3.segments import Segments
+from fairchem_hdgnn.edges import Edges
+from fairchem_hdgnn.ops.rotations import BatchedRotations
 from gpu_stages.bench import ATOMS as ATOMS_EACH
 from gpu_stages.bench import NEIGHBORS, SYSTEMS, Bench, attempt
 
@@ -51,7 +52,8 @@ class Inputs:
         self.matrices, self.x = randn(edges, rows, columns), randn(ATOMS, columns, channels)
         self.y, self.out = randn(edges, rows, channels), torch.zeros(ATOMS, columns, channels, device=bench.device)
         self.ends = torch.arange(0, edges + 1, NEIGHBORS, device=bench.device)
-        self.segments = Segments(self.target, ATOMS)
+        entries = torch.zeros(edges, 1, 1, device=bench.device)
+        self.block = Edges(self.source, self.target, entries, ATOMS).blocks(None)[0]
 
     @property
     def bytes_moved(self) -> int:
@@ -70,10 +72,10 @@ class Inputs:
 
         if name == "gather and rotate":
             if label == "torch":
-                return self.segments.gather(self.matrices, self.x, self.source)
+                return BatchedRotations().of_source(self.matrices, self.x, self.block)
             return rotation_kernels.gather_rotate(self.matrices, self.x, self.source, precision=label)
         if label == "torch":
-            self.segments.collect(self.matrices, self.y, (0, ATOMS), self.out)
+            BatchedRotations().add_to_target(self.matrices, self.y, self.block, self.out)
         else:
             rotation_kernels.rotate_back_sum(self.matrices, self.y, self.ends, self.out, precision=label)
         return self.out

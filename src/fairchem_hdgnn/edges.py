@@ -51,109 +51,110 @@ class Edges:
         return Edges(self.source[part], self.target[part], self.wigner[part], self.num_nodes)
 
     @property
+    def num_edges(self) -> int:
+        """Number of edges."""
+        return self.source.shape[0]
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the edges are in the CPU's memory."""
+        return self.source.device.type == "cpu"
+
+    def blocks(self, edges_per_block: int | None) -> list[EdgeBlock]:
+        """All atoms in ranges with about equally many edges, about ``edges_per_block`` at most; or one block.
+
+        A GPU is waited for if there are several.
+        """
+        count = 1 if edges_per_block is None else max(1, -(-self.num_edges // edges_per_block))
+        if count not in self._blocks:
+            whole = EdgeBlock(self.source, self.target, self.wigner, 0, self.num_nodes, self.num_nodes)
+            self._blocks[count] = [whole] if count == 1 else whole.cut(count)
+        return self._blocks[count]
+
+    @cached_property
+    def _blocks(self) -> dict[int, list[EdgeBlock]]:
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeBlock:
+    """All edges into some consecutive atoms of a batch.
+
+    Attributes:
+        source: atom j of each edge, counted in the batch.
+        target: atom i of each edge, counted in the batch, ascending.
+        wigner: the entries of D.
+        first_node: the first of the atoms.
+        last_node: the atom after the last one.
+        num_batch_nodes: atoms of the batch.
+    """
+
+    source: Int[Tensor, "edges"]
+    target: Int[Tensor, "edges"]
+    wigner: Float[Tensor, "edges orders coefficients"]
+    first_node: int
+    last_node: int
+    num_batch_nodes: int
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of atoms that the edges end at."""
+        return self.last_node - self.first_node
+
+    @property
     def on_cpu(self) -> bool:
         """Whether the edges are in the CPU's memory."""
         return self.source.device.type == "cpu"
 
     @cached_property
     def first_edge(self) -> Int[Tensor, "nodes_plus_one"]:
-        """Where the edges into each atom start, and at last their number."""
-        return torch.searchsorted(self.target, torch.arange(self.num_nodes + 1, device=self.target.device))
+        """Where the edges into each of the atoms start, and at last their number."""
+        nodes = torch.arange(self.first_node, self.last_node + 1, device=self.target.device)
+        return torch.searchsorted(self.target, nodes)
 
     @cached_property
     def starts(self) -> list[int]:
         """:attr:`first_edge` on the host; a GPU is waited for."""
         return self.first_edge.tolist()
 
-    def blocks(self, edges_per_block: int | None) -> list[EdgeBlock]:
-        """All atoms in ranges with about equally many edges, about ``edges_per_block`` at most; or one block."""
-        count = 1 if edges_per_block is None else max(1, -(-self.num_edges // edges_per_block))
-        if count not in self._blocks:
-            self._blocks[count] = self._cut(count)
-        return self._blocks[count]
+    def edges_of_nodes(self) -> list[tuple[int, int, int]]:
+        """(atom, its first edge, the edge after its last) of each atom that has edges."""
+        ranges = zip(range(self.first_node, self.last_node), self.starts, self.starts[1:])
+        return [(node, start, end) for node, start, end in ranges if end > start]
 
-    @property
-    def num_edges(self) -> int:
-        """Number of edges."""
-        return self.source.shape[0]
-
-    @cached_property
-    def _blocks(self) -> dict[int, list[EdgeBlock]]:
-        return {}
-
-    def _cut(self, count: int) -> list[EdgeBlock]:
-        if count == 1:
-            return [EdgeBlock(self, 0, self.num_nodes, 0, self.num_edges)]
+    def cut(self, count: int) -> list[EdgeBlock]:
+        """Up to so many blocks with about equally many edges."""
+        ends = self.starts[1:]
         first_of_block: dict[int, int] = {}
-        for node in range(self.num_nodes):
-            last_edge = max(0, self.starts[node + 1] - 1)
-            first_of_block.setdefault(last_edge * count // self.num_edges, node)
-        nodes = [*first_of_block.values(), self.num_nodes]
-        ranges = zip(nodes, nodes[1:])
-        return [EdgeBlock(self, first, last, self.starts[first], self.starts[last]) for first, last in ranges]
-
-
-@dataclass(frozen=True, eq=False)
-class EdgeBlock:
-    """All edges into the atoms ``first_node`` to ``last_node`` (exclusive).
-
-    Attributes:
-        edges: the whole that this is a part of.
-        first_node: first atom.
-        last_node: the atom after the last one.
-        start: first edge.
-        end: the edge after the last one.
-    """
-
-    edges: Edges
-    first_node: int
-    last_node: int
-    start: int
-    end: int
-
-    @property
-    def num_nodes(self) -> int:
-        """Number of atoms."""
-        return self.last_node - self.first_node
+        for node, end in zip(range(self.first_node, self.last_node), ends):
+            first_of_block.setdefault(max(0, end - 1) * count // max(1, ends[-1]), node)
+        nodes = [*first_of_block.values(), self.last_node]
+        blocks = []
+        for first, last in zip(nodes, nodes[1:]):
+            part = slice(self.starts[first - self.first_node], self.starts[last - self.first_node])
+            tensors = (self.source[part], self.target[part], self.wigner[part])
+            blocks.append(EdgeBlock(*tensors, first, last, self.num_batch_nodes))
+        return blocks
 
     @cached_property
-    def source(self) -> Int[Tensor, "edges"]:
-        """Atom j of each edge, counted in the whole batch."""
-        return self.edges.source[self.start : self.end]
-
-    @cached_property
-    def target(self) -> Int[Tensor, "edges"]:
-        """Atom i of each edge, counted in the whole batch."""
-        return self.edges.target[self.start : self.end]
-
-    @property
-    def wigner(self) -> Float[Tensor, "edges orders coefficients"]:
-        """The entries of D."""
-        return self.edges.wigner[self.start : self.end]
-
-    @cached_property
-    def first_edge(self) -> Int[Tensor, "nodes_plus_one"]:
-        """Where the edges into each of the atoms start, counted in the block, and at last their number."""
-        return self.edges.first_edge[self.first_node : self.last_node + 1] - self.start
-
-    @cached_property
-    def by_source(self) -> tuple[Int[Tensor, "edges"], Int[Tensor, "all_nodes_plus_one"]]:
-        """The block's edges in the order of their sources, and where those of each atom of the batch start."""
+    def by_source(self) -> tuple[Int[Tensor, "edges"], Int[Tensor, "batch_nodes_plus_one"]]:
+        """The edges in the order of their sources, and where those of each atom of the batch start."""
         order = torch.argsort(self.source, stable=True)
-        atoms = torch.arange(self.edges.num_nodes + 1, device=self.source.device)
-        return order, torch.searchsorted(self.source[order], atoms)
+        nodes = torch.arange(self.num_batch_nodes + 1, device=self.source.device)
+        return order, torch.searchsorted(self.source[order], nodes)
+
+    @property
+    def alone(self) -> EdgeBlock:
+        """The same with targets counted from the first atom, for sums that only the block's atoms get."""
+        return self if self.num_nodes == self.num_batch_nodes else self._alone
 
     @cached_property
-    def alone(self) -> EdgeBlock:
-        """The same with targets counted from the block's first atom, for sums that only its atoms get."""
-        if self.num_nodes == self.edges.num_nodes:
-            return self
-        edges = Edges(self.source, self.target - self.first_node, self.wigner, self.num_nodes)
-        return EdgeBlock(edges, 0, self.num_nodes, 0, edges.num_edges)
+    def _alone(self) -> EdgeBlock:
+        return EdgeBlock(self.source, self.target - self.first_node, self.wigner, 0, self.num_nodes, self.num_nodes)
 
     def rotation(self, lmax: int, rows: Rows) -> Float[Tensor, "edges rows coefficients"]:
         """Rows of D, columns up to degree ``lmax``; kept for all layers where the block is the whole batch."""
-        if self.num_nodes < self.edges.num_nodes:
+        if self.num_nodes < self.num_batch_nodes:
             return dense_rows(self.wigner, lmax, rows)
         if (lmax, rows) not in self._rotations:
             self._rotations[lmax, rows] = dense_rows(self.wigner, lmax, rows)
@@ -162,12 +163,6 @@ class EdgeBlock:
     @cached_property
     def _rotations(self) -> dict[tuple[int, Rows], Tensor]:
         return {}
-
-    def edges_of_nodes(self) -> list[tuple[int, int, int]]:
-        """(atom, its first edge, the edge after its last), edges counted in the block; atoms without edges left out."""
-        starts = self.edges.starts
-        nodes = range(self.first_node, self.last_node)
-        return [(n, starts[n] - self.start, starts[n + 1] - self.start) for n in nodes if starts[n + 1] > starts[n]]
 
     def harmonics(self, lmax: int) -> Float[Tensor, "edges coefficients"]:
         """``S(r)``, the edge's spherical harmonics, 'component' normalised: ``D^T Y(e_y)``."""

@@ -7,7 +7,7 @@ depend on an edge, once for each atom; calling it gives the sums into a block's 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from fairchem_hdgnn.hdgnn.options import Mlp, NeuralInput
 from fairchem_hdgnn.hdgnn.tensor_product import EquivariantTerm, FullDegreeTerm
 from fairchem_hdgnn.nn.precision import Compute
 from fairchem_hdgnn.ops.edge_ops import Atom, EdgeOps
-from fairchem_hdgnn.ops.gated_network import DIFFERENCE, NOTHING, PLAIN, ROTATED, Evaluations, GatedMlp
+from fairchem_hdgnn.ops.gated_network import DIFFERENCE, NOTHING, PLAIN, ROTATED, Evaluations, GatedMlp, Rotated
 from fairchem_hdgnn.so3.layout import coefficient_index
 
 ATOMS_OF_TERM = (("source",), ("target",), ("source", "target"))
@@ -114,9 +114,9 @@ class HybridMessage(nn.Module):
         self.calls = network_calls(config, size.only_scalars)
         width = len(self.kept) * self.channels
         count = 2 if config.mlp is Mlp.SHARED else len(self.calls)
-        self.networks = nn.ModuleList(
+        self.networks: Sequence[GatedMlp] = nn.ModuleList(
             [GatedMlp(width, size.hidden_channels, width, config.output_activation) for _ in range(count)]
-        )
+        )  # type: ignore[assignment]
         self.single_features = InvariantFeatures(config.edge_channels, size.hidden_channels)
         self.pair_features = InvariantFeatures(config.edge_channels, size.hidden_channels)
         self.equivariant = EquivariantTerm(size.lmax, size.lmax_metp, self.channels, config.tensor_product)
@@ -161,8 +161,8 @@ class HybridMessage(nn.Module):
                 if x_target is x_source and other is not None:
                     tensors[name] = other
                 elif name not in tensors:
-                    weight = self.networks[network].first.weight
-                    tensors[name] = linear(atoms[atom][:, self.kept].flatten(1), weight, tf32=compute.tf32)
+                    rows = atoms[atom].index_select(1, self.kept).flatten(1)
+                    tensors[name] = linear(rows, self.networks[network].first.weight, tf32=compute.tf32)
         return tensors
 
     def forward(
@@ -187,7 +187,6 @@ class HybridMessage(nn.Module):
         y = low.new_zeros(len(low), len(self.rows), self.channels).index_copy_(1, self.low_positions, low)
         rotated = self._rotated(ops, nodes)
         for terms, index, evaluations in self.calls:
-            coefficient = sum(a[:, term] for term in terms[1:]) + a[:, terms[0]]
             y = ops.add_gated_network(
                 y,
                 self.networks[index],
@@ -195,20 +194,18 @@ class HybridMessage(nn.Module):
                 rotated[terms[0]],
                 self._projected(ops, nodes, index, terms[0], evaluations),
                 c_pair if terms[0] == 2 else c_single,
-                coefficient,
+                a[:, terms[0]] if len(terms) == 1 else a[:, terms[0] : terms[-1] + 1].sum(dim=1),
             )
         out = ops.rotate_scatter(y, self.size.lmax, self.rows)
         if full:
             out = out + ops.multiply_scatter(full[0].unsqueeze(1), a[:, 4:5].expand(-1, -1, self.channels))
         return out
 
-    def _rotated(self, ops: EdgeOps, nodes: dict[str, Tensor]) -> list[Tensor | None]:
+    def _rotated(self, ops: EdgeOps, nodes: dict[str, Tensor]) -> Sequence[Rotated | None]:
         """D x_j, D x_i and their sum, the rows that networks see; nothing where no network does."""
         if not any(rotated for call in self.calls for rotated, _ in call.evaluations):
             return [None, None, None]
-        source = ops.gather_rotate(nodes["x_source"], Atom.SOURCE, self.size.lmax, self.network_rows)
-        target = ops.gather_rotate(nodes["x_target"], Atom.TARGET, self.size.lmax, self.network_rows)
-        return [source, target, source + target]
+        return ops.gather_rotate_pair(nodes["x_source"], nodes["x_target"], self.size.lmax, self.network_rows)
 
     def _projected(
         self, ops: EdgeOps, nodes: dict[str, Tensor], network: int, term: int, evaluations: Evaluations

@@ -21,12 +21,14 @@ from fairchem_hdgnn.nn.precision import Compute, full_precision
 from fairchem_hdgnn.nn.radial import GaussianBasis
 from fairchem_hdgnn.ops.blocks import Execution
 from fairchem_hdgnn.ops.edge_ops import EdgeOps, FastEdgeOps
+from fairchem_hdgnn.ops.triton_ops import TritonEdgeOps
 from fairchem_hdgnn.so3.frame_source import FrameSource
 from fairchem_hdgnn.so3.layout import num_coefficients
 
 OPS: dict[Implementation, type[EdgeOps]] = {
     Implementation.REFERENCE: EdgeOps,
     Implementation.FAST: FastEdgeOps,
+    Implementation.TRITON: TritonEdgeOps,
 }
 
 

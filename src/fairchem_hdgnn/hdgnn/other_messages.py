@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -31,7 +33,9 @@ class LinearMessage(nn.Module):
         self.size, self.mmax = size, size.lmax_metp
         channels = config.sphere_channels
         self.width = num_coefficients(size.lmax) * channels
-        self.first = nn.ModuleList([DegreeLinear(size.lmax, channels, channels) for _ in range(2)])
+        self.first: Sequence[DegreeLinear] = nn.ModuleList(
+            [DegreeLinear(size.lmax, channels, channels) for _ in range(2)]
+        )  # type: ignore[assignment]
         self.second = nn.ModuleList([DegreeLinear(size.lmax, channels, channels) for _ in range(2)])
         self.features = nn.ModuleList([InvariantFeatures(config.edge_channels, channels) for _ in range(2)])
         self.equivariant = EquivariantTerm(size.lmax, size.lmax_metp, channels, config.tensor_product)

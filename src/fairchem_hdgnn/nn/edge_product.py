@@ -9,7 +9,7 @@ Clebsch-Gordan sum is ever formed per edge. The result equals e3nn's ``FullyConn
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from fairchem_hdgnn.arithmetic.products import product as exact_product
@@ -43,21 +43,42 @@ class EdgeProduct(ConstantsModule):
             width = num_scalars if l3 == 0 else channels_out
             scale = (len(paths) * channels_in) ** -0.5
             self.weight.append(nn.Parameter(scale * torch.randn(len(paths), channels_in, width)))
-            for order in range(l3 + 1):
-                coupling = torch.zeros(lmax_in + 1 - order, len(paths), dtype=torch.float64)
-                for index, path in enumerate(paths):
-                    if path.l1 >= order:
-                        coupling[path.l1 - order, index] = polar_coupling(path)[order]
-                self.register_constant(f"coupling_{l3}_{order}", coupling)
+            couplings = torch.zeros(l3 + 1, lmax_in + 1, len(paths), dtype=torch.float64)
+            for index, path in enumerate(paths):
+                for order in range(min(l3, path.l1) + 1):
+                    couplings[order, path.l1, index] = polar_coupling(path)[order]
+            of_orders = [couplings[order, order:] for order in range(l3 + 1)]
+            self.register_constant(f"coupling_{l3}", torch.cat(of_orders))
         rows = degrees_and_orders(lmax_in, lmax_out)
-        self._rows_of_order = [
-            [index for index, (_, m) in enumerate(rows) if m == order] for order in range(-lmax_out, lmax_out + 1)
-        ]
-        self.num_rows_in = len(rows)
+        for order in range(-lmax_out, lmax_out + 1):
+            of_order = torch.tensor([index for index, (_, m) in enumerate(rows) if m == order])
+            self.register_buffer(f"rows_{order}", of_order, persistent=False)
         grouped = [(l, m) for m in range(-lmax_out, lmax_out + 1) for l in range(max(abs(m), 1), lmax_out + 1)]
         layout = [grouped.index(pair) for pair in degrees_and_orders(lmax_out) if pair[0] > 0]
         self.layout: Tensor
         self.register_buffer("layout", torch.tensor(layout, dtype=torch.long), persistent=False)
+        self.joint_positions: Tensor
+        self.register_buffer("joint_positions", self._joint_positions(), persistent=False)
+
+    def _joint_positions(self) -> Int64[Tensor, "entries"]:
+        """Where the entries of the orders' matrices stand in the flat :meth:`joint_matrix`; empty if there is none."""
+        if not self.is_joint:
+            return torch.zeros(0, dtype=torch.long)
+        columns_of = {
+            pair: self.num_scalars + index * self.channels_out + torch.arange(self.channels_out)
+            for index, pair in enumerate(pair for pair in degrees_and_orders(self.lmax_out) if pair[0] > 0)
+        }
+        width = self.num_scalars + len(columns_of) * self.channels_out
+        positions = []
+        for order in range(-self.lmax_out, self.lmax_out + 1):
+            parts = [columns_of[l, order] for l in range(max(abs(order), 1), self.lmax_out + 1)]
+            columns = torch.cat([torch.arange(self.num_scalars if order == 0 else 0), *parts])
+            positions.append((self._rows(order).unsqueeze(1) * width + columns).flatten())
+        return torch.cat(positions)
+
+    def _rows(self, order: int) -> Int64[Tensor, "rows"]:
+        """Rows of that order among those of the factor."""
+        return getattr(self, f"rows_{order}")
 
     @property
     def is_joint(self) -> bool:
@@ -70,32 +91,22 @@ class EdgeProduct(ConstantsModule):
 
     def order_matrices(self) -> list[Float[Tensor, "inputs outputs"]]:
         """For each order m = 0..lmax_out: the matrix from u's (l1, channel) to the result's (l3, channel)."""
-        matrices = []
-        for order in range(self.lmax_out + 1):
-            blocks = []
-            for l3 in range(order, self.lmax_out + 1):
-                coupling = getattr(self, f"coupling_{l3}_{order}")
-                weight = self.weight[l3]
-                block = exact_product(coupling.to(weight.dtype), weight.flatten(1))
-                blocks.append(block.view(-1, weight.shape[-1]))
-            matrices.append(torch.cat(blocks, dim=-1))
-        return matrices
+        blocks: list[list[Tensor]] = [[] for _ in range(self.lmax_out + 1)]
+        for l3, weight in enumerate(self.weight):
+            coupling = getattr(self, f"coupling_{l3}")
+            of_degree = exact_product(coupling.to(weight.dtype), weight.flatten(1))
+            sizes = [self.lmax_in + 1 - order for order in range(l3 + 1)]
+            for order, block in enumerate(of_degree.split(sizes)):
+                blocks[order].append(block.reshape(-1, weight.shape[-1]))
+        return [torch.cat(of_order, dim=-1) for of_order in blocks]
 
     def joint_matrix(self) -> Float[Tensor, "inputs outputs"]:
-        """All orders in one matrix: from u's (row, channel) to the scalars and the result's (row, channel)."""
+        """All orders in one matrix: from u's rows to the scalars and the result's (row, channel)."""
         matrices = self.order_matrices()
-        scalars = matrices[0].new_zeros(0)
-        blocks = []
-        for order, rows in zip(range(-self.lmax_out, self.lmax_out + 1), self._rows_of_order):
-            matrix = matrices[abs(order)]
-            width = matrix.shape[1]
-            spread = matrix.new_zeros(self.num_rows_in, self.channels_in, width)
-            spread[rows] = matrix.view(len(rows), self.channels_in, width)
-            if order == 0:
-                scalars, spread = spread[..., : self.num_scalars], spread[..., self.num_scalars :]
-            blocks.append(spread.unflatten(-1, (-1, self.channels_out)))
-        higher = torch.cat(blocks, dim=2).index_select(2, self.layout)
-        return torch.cat([scalars, higher.flatten(2)], dim=2).flatten(0, 1)
+        entries = torch.cat([matrices[abs(order)].flatten() for order in range(-self.lmax_out, self.lmax_out + 1)])
+        inputs = len(degrees_and_orders(self.lmax_in, self.lmax_out))
+        width = self.num_scalars + (num_coefficients(self.lmax_out) - 1) * self.channels_out
+        return entries.new_zeros(inputs * width).index_copy(0, self.joint_positions, entries).view(inputs, width)
 
     def forward(
         self, rotated: Float[Tensor, "edges rows channels_in"], matrices: list[Tensor] | None = None
@@ -116,13 +127,13 @@ class EdgeProduct(ConstantsModule):
             return joint[:, : self.num_scalars], joint[:, self.num_scalars :].unflatten(1, (-1, self.channels_out))
         scalars = rotated.new_zeros(0)
         blocks = []
-        for order, rows in zip(range(-self.lmax_out, self.lmax_out + 1), self._rows_of_order):
-            of_order = rotated[:, rows].reshape(edges, len(rows) * self.channels_in)
+        for order in range(-self.lmax_out, self.lmax_out + 1):
+            of_order = rotated.index_select(1, self._rows(order)).flatten(1)
             product = exact_product(of_order, matrices[abs(order)])
             if order == 0:
                 scalars, product = product[:, : self.num_scalars], product[:, self.num_scalars :]
             blocks.append(product.view(edges, product.shape[-1] // self.channels_out, self.channels_out))
-        return scalars, torch.cat(blocks, dim=1)[:, self.layout]
+        return scalars, torch.cat(blocks, dim=1).index_select(1, self.layout)
 
 
 class GatedEdgeProduct(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -78,25 +78,19 @@ class _Layer:
     edges_per_block: int
     names: tuple[str, ...]
 
-    def blocks(self) -> list[EdgeBlock]:
-        return self.edges.blocks(self.edges_per_block)
+    def blocks(self, edge_features: Tensor) -> list[tuple[EdgeBlock, Tensor]]:
+        """Each block with the features of its edges."""
+        blocks = self.edges.blocks(self.edges_per_block)
+        return list(zip(blocks, edge_features.split([len(block.source) for block in blocks])))
 
     def leaves(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Node tensors, cut off from what made them, and parameters as they are."""
         count = len(self.names)
-        return [*(t.detach().requires_grad_(t.requires_grad) for t in tensors[:count]), *tensors[count:]]
+        return [*(_leaf(tensor) for tensor in tensors[:count]), *tensors[count:]]
 
-    def run(self, block: EdgeBlock, run: Pass, features: Tensor, leaves: Sequence[Tensor], *, keep: bool) -> _Kept:
-        """The messages of a block, differentiable if ``keep`` or while gradients are enabled."""
-        leaf = features[block.start : block.end].detach().requires_grad_(features.requires_grad)
-        ops = self.execution.ops(block, run, keep=keep)
-        return _Kept(block, leaf, self.message(ops, leaf, dict(zip(self.names, leaves))))
-
-
-class _Kept(NamedTuple):
-    block: EdgeBlock
-    features: Tensor
-    result: Tensor
+    def run(self, block: EdgeBlock, run: Pass, features: Tensor, leaves: Sequence[Tensor], *, keep: bool) -> Tensor:
+        """The messages of a block, differentiable while gradients are enabled."""
+        return self.message(self.execution.ops(block, run, keep=keep), features, dict(zip(self.names, leaves)))
 
 
 class _SumMessages(torch.autograd.Function):
@@ -107,11 +101,12 @@ class _SumMessages(torch.autograd.Function):
         ctx.layer, ctx.kept = layer, []
         ctx.save_for_backward(edge_features, *tensors)
         with full_precision(edge_features), torch.set_grad_enabled(keep):
-            for block in layer.blocks():
-                kept = layer.run(block, run, edge_features, leaves, keep=keep)
-                results.append(kept.result.detach())
+            for block, part in layer.blocks(edge_features):
+                features = _leaf(part)
+                result = layer.run(block, run, features, leaves, keep=keep)
+                results.append(result.detach())
                 if keep:
-                    ctx.kept.append(kept)
+                    ctx.kept.append((features, result))
         run.forget_packed()
         ctx.pass_and_leaves = (run, leaves) if keep else None
         return torch.cat(results)
@@ -126,27 +121,34 @@ class _SumMessages(torch.autograd.Function):
                 "the prediction again, or set model.activations to recompute"
             )
         edge_features, *tensors = ctx.saved_tensors
-        kept = ctx.kept
         if ctx.pass_and_leaves is None:
             run, leaves = Pass(layer.execution.compute), layer.leaves(tensors)
         else:
             run, leaves = ctx.pass_and_leaves
             ctx.layer = ctx.pass_and_leaves = None
-        features_gradient = torch.zeros_like(edge_features) if edge_features.requires_grad else None
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        wanted, of_features = [leaf for leaf in leaves if leaf.requires_grad], []
         with full_precision(gradient):
-            for block in layer.blocks():
-                with torch.enable_grad():
+            for block, part in layer.blocks(edge_features):
+                if ctx.kept:
                     # Out of the list, so that a block's activations go as soon as they have been used.
-                    part = kept.pop(0) if kept else layer.run(block, run, edge_features, leaves, keep=False)
-                inputs = wanted if features_gradient is None else [*wanted, part.features]
+                    features, result = ctx.kept.pop(0)
+                else:
+                    features = _leaf(part)
+                    with torch.enable_grad():
+                        result = layer.run(block, run, features, leaves, keep=False)
+                inputs = [*wanted, features] if features.requires_grad else wanted
                 upstream = gradient[block.first_node : block.last_node]
-                found = torch.autograd.grad(part.result, inputs, upstream, allow_unused=True)
-                del part
+                found = torch.autograd.grad(result, inputs, upstream, allow_unused=True)
+                del result
                 for leaf, of_leaf in zip(wanted, found):
                     if of_leaf is not None:
-                        run.gradient(leaf).add_(of_leaf)
-                if features_gradient is not None and found[-1] is not None:
-                    features_gradient[block.start : block.end] = found[-1]
+                        run.add_gradient(leaf, of_leaf)
+                if features.requires_grad:
+                    of_features.append(torch.zeros_like(features) if found[-1] is None else found[-1])
         sums = [run.gradient(leaf).to(leaf.dtype) if leaf.requires_grad else None for leaf in leaves]
-        return None, features_gradient, *sums
+        return None, torch.cat(of_features) if of_features else None, *sums
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    """The same values, cut off from what made them."""
+    return tensor.detach().requires_grad_(tensor.requires_grad)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fairchem_hdgnn.edges import EdgeBlock, Rows
 from fairchem_hdgnn.ops import rotations
-from fairchem_hdgnn.ops.gated_network import Evaluations, GatedMlp, add_gated_network, add_gated_network_fast
+from fairchem_hdgnn.ops.gated_network import Evaluations, GatedMlp, Rotated, add_gated_network, add_gated_network_fast
 from fairchem_hdgnn.ops.passes import Pass
 from fairchem_hdgnn.ops.rotations import BatchedRotations
 
@@ -51,6 +52,12 @@ class EdgeOps:
         """Rows of ``D x`` of an atom of each edge; x has degrees up to ``lmax``."""
         return rotations.rotate(self.block.rotation(lmax, rows), self.gather(x, atom))
 
+    def gather_rotate_pair(self, x_source: Tensor, x_target: Tensor, lmax: int, rows: Rows) -> list[Rotated]:
+        """:meth:`gather_rotate` of sources, of targets, and their sum."""
+        source = self.gather_rotate(x_source, Atom.SOURCE, lmax, rows)
+        target = self.gather_rotate(x_target, Atom.TARGET, lmax, rows)
+        return [Rotated(source), Rotated(target), Rotated(source + target)]
+
     def rotate_scatter(
         self, y: Float[Tensor, "edges rows channels"], lmax: int, rows: Rows
     ) -> Float[Tensor, "block_nodes coefficients channels"]:
@@ -75,7 +82,7 @@ class EdgeOps:
         out: Float[Tensor, "edges rows channels"],
         network: GatedMlp,
         evaluations: Evaluations,
-        rotated: Float[Tensor, "edges network_rows channels"] | None,
+        rotated: Rotated | None,
         projected: Float[Tensor, "edges hidden"] | None,
         c: Float[Tensor, "edges hidden"],
         a: Float[Tensor, "edges _channels"],
@@ -105,6 +112,21 @@ class FastEdgeOps(EdgeOps):
         of_source = atom is Atom.SOURCE
         return rotations.GatherRotate.apply(x, self.run, self.block, of_source, lmax, rows, self.kernels)
 
+    def gather_rotate_pair(self, x_source: Tensor, x_target: Tensor, lmax: int, rows: Rows) -> list[Rotated]:
+        """As :meth:`EdgeOps.gather_rotate_pair`; what is not kept is rotated once more in the backward pass."""
+        values = super().gather_rotate_pair(x_source, x_target, lmax, rows)
+        if not self.keep:
+            return values
+
+        @cache
+        def again() -> tuple[Tensor, ...]:
+            matrices = self.block.rotation(lmax, rows)
+            source = self.kernels.of_source(matrices, x_source.detach(), self.block)
+            target = self.kernels.of_target(matrices, x_target.detach(), self.block)
+            return source, target, source + target
+
+        return [Rotated(value, partial(_take, again, k)) for k, (value, _) in enumerate(values)]
+
     def rotate_scatter(self, y: Tensor, lmax: int, rows: Rows) -> Tensor:
         """As :meth:`EdgeOps.rotate_scatter`."""
         return rotations.RotateScatter.apply(y, self.block, lmax, rows, self.kernels)
@@ -122,7 +144,7 @@ class FastEdgeOps(EdgeOps):
         out: Tensor,
         network: GatedMlp,
         evaluations: Evaluations,
-        rotated: Tensor | None,
+        rotated: Rotated | None,
         projected: Tensor | None,
         c: Tensor,
         a: Tensor,
@@ -135,3 +157,7 @@ class FastEdgeOps(EdgeOps):
         if not self.keep or not torch.is_grad_enabled():
             return function(*tensors)
         return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
+
+
+def _take(values: Callable[[], tuple[Tensor, ...]], index: int) -> Tensor:
+    return values()[index]

@@ -6,6 +6,7 @@ makes of ``x'' = D x - x`` and of x follows from two products: ``W_1 D x`` for e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,18 @@ Evaluations = tuple[tuple[int, int], ...]
 
 DIFFERENCE, PLAIN, ROTATED, NOTHING = (1, -1), (0, 1), (1, 0), (0, 0)
 """x'' = D x - x, x, D x, and 0."""
+
+
+class Rotated(NamedTuple):
+    """D x of an atom of each edge, or of both atoms together.
+
+    Attributes:
+        value: the rows that the network sees.
+        again: forms it once more, for a backward pass, so that it need not be kept.
+    """
+
+    value: Float[Tensor, "edges rows channels"]
+    again: Callable[[], Tensor] | None = None
 
 
 class GatedMlp(nn.Module):
@@ -53,7 +66,7 @@ def add_gated_network(
     out: Float[Tensor, "edges rows channels"],
     network: GatedMlp,
     evaluations: Evaluations,
-    rotated: Float[Tensor, "edges network_rows channels"] | None,
+    rotated: Rotated | None,
     projected: Float[Tensor, "edges hidden"] | None,
     c: Float[Tensor, "edges hidden"],
     a: Float[Tensor, "edges _channels"],
@@ -69,7 +82,7 @@ def add_gated_network(
         c: invariant features.
         a: attention coefficients, one for each channel or for all.
     """
-    of_rotated = None if rotated is None else linear(rotated.flatten(1), network.first.weight)
+    of_rotated = None if rotated is None else linear(rotated.value.flatten(1), network.first.weight)
     total = out.new_zeros(())
     for r, p in evaluations:
         before = network.first.bias.expand(len(out), -1)
@@ -89,7 +102,7 @@ def add_gated_network_fast(
     out: Tensor,
     network: GatedMlp,
     evaluations: Evaluations,
-    rotated: Tensor | None,
+    rotated: Rotated | None,
     projected: Tensor | None,
     c: Tensor,
     a: Tensor,
@@ -99,8 +112,11 @@ def add_gated_network_fast(
     Where NN ends without activation, its second layer is applied once, to the sum of the hidden layers.
     """
     weights = _Weights(network.first.weight, network.first.bias, network.second.weight, network.second.bias)
-    call = _Call(run, evaluations, network.output_activation, keep=torch.is_grad_enabled())
-    return _AddGatedNetwork.apply(call, out, rotated, projected, c, a, *weights)
+    if not any(factor for factor, _ in evaluations):
+        rotated = None
+    value, again = rotated or (None, None)
+    call = _Call(run, evaluations, network.output_activation, torch.is_grad_enabled(), again)
+    return _AddGatedNetwork.apply(call, out, value, projected, c, a, *weights)
 
 
 class _Weights(NamedTuple):
@@ -115,10 +131,11 @@ class _Call(NamedTuple):
     evaluations: Evaluations
     activated: bool
     keep: bool
+    again: Callable[[], Tensor] | None
 
 
 class _AddGatedNetwork(torch.autograd.Function):
-    """Keeps D x, the first layer's results before their activation, and the second layer's."""
+    """Keeps the results of both layers before their activations."""
 
     @staticmethod
     def forward(
@@ -142,7 +159,7 @@ class _AddGatedNetwork(torch.autograd.Function):
                 results.append(result)
         ctx.call, ctx.shape = call, (None if rotated is None else rotated.shape)
         ctx.count = len(before)
-        ctx.save_for_backward(inputs, c, a, *weights, *before, *results)
+        ctx.save_for_backward(inputs if call.again is None else None, c, a, *weights, *before, *results)
         ctx.mark_dirty(out)
         return out
 
@@ -151,6 +168,8 @@ class _AddGatedNetwork(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
         inputs, c, a, *rest = ctx.saved_tensors
+        if call.again is not None:
+            inputs = call.again().flatten(1).to(call.run.compute.dtype)
         weights, before, results = _Weights(*rest[:4]), rest[4 : 4 + ctx.count], rest[4 + ctx.count :]
         activated = [silu(values) for values in before]
         hidden = _grouped(call, [values * c for values in activated])

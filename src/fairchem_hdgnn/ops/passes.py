@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ class Pass:
     def __init__(self, compute: Compute) -> None:
         self.compute = compute
         self._packed: dict[tuple[int, bool], tuple[Tensor, PackedMatrix]] = {}
-        self._gradients: dict[int, tuple[Tensor, Tensor]] = {}
+        self._gradients: dict[int, _Total] = {}
 
     def packed(self, weight: Tensor, *, transposed: bool = False) -> PackedMatrix:
         """A weight matrix, or its transpose, in the dtype of products; laid out once until :meth:`forget_packed`."""
@@ -39,12 +41,28 @@ class Pass:
 
     def gradient(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor's gradients so far, to add to in place; at least float32."""
-        if id(tensor) not in self._gradients:
+        total = self._gradients.get(id(tensor))
+        if total is None:
             dtype = torch.promote_types(tensor.dtype, torch.float32)
             # Zeros in the tensor's own order of dimensions, which DistributedDataParallel wants.
-            self._gradients[id(tensor)] = (tensor, torch.zeros_like(tensor, dtype=dtype))
-        return self._gradients[id(tensor)][1]
+            total = _Total(tensor, torch.zeros_like(tensor, dtype=dtype), owned=True)
+        elif not total.owned:
+            total = _Total(tensor, total.value.clone(), owned=True)
+        self._gradients[id(tensor)] = total
+        return total.value
 
-    def forget_gradients(self) -> None:
-        """Begin new sums."""
-        self._gradients.clear()
+    def add_gradient(self, tensor: Tensor, gradient: Tensor) -> None:
+        """Add what autograd found, which may be shared with other tensors and is not written to."""
+        total = self._gradients.get(id(tensor))
+        if total is None:
+            self._gradients[id(tensor)] = _Total(tensor, gradient, owned=False)
+        elif total.owned:
+            total.value.add_(gradient)
+        else:
+            self._gradients[id(tensor)] = _Total(tensor, total.value + gradient, owned=True)
+
+
+class _Total(NamedTuple):
+    tensor: Tensor
+    value: Tensor
+    owned: bool

@@ -96,7 +96,7 @@ class BatchedRotations:
 
 def _per_node(matrices: Tensor, channels: int, block: EdgeBlock) -> bool:
     """Whether one product per atom beats batched ones: on a CPU, where each is large."""
-    if not block.edges.on_cpu:
+    if not block.on_cpu:
         return False
     edges_per_node = matrices.shape[0] / max(1, block.num_nodes)
     return edges_per_node * matrices.shape[2] * channels > _PER_NODE_SIZE
@@ -104,7 +104,7 @@ def _per_node(matrices: Tensor, channels: int, block: EdgeBlock) -> bool:
 
 def add_by_target(values: Float[Tensor, "edges ..."], block: EdgeBlock, total: Float[Tensor, "nodes ..."]) -> None:
     """Add each edge's values to its target's, in the order of the edges."""
-    if block.edges.on_cpu:
+    if block.on_cpu:
         total.index_add_(0, block.target, values)
     else:
         total[block.first_node : block.last_node].add_(sum_in_order(values, block.first_edge))
@@ -112,7 +112,7 @@ def add_by_target(values: Float[Tensor, "edges ..."], block: EdgeBlock, total: F
 
 def add_by_source(values: Float[Tensor, "edges ..."], block: EdgeBlock, total: Float[Tensor, "nodes ..."]) -> None:
     """Add each edge's values to its source's, in the order of the edges."""
-    if block.edges.on_cpu:
+    if block.on_cpu:
         total.index_add_(0, block.source, values)
     else:
         order, offsets = block.by_source
