@@ -82,7 +82,7 @@ def test_shipped_keys_have_no_findings(path: Path) -> None:
         ("optim.eval_every", 0.5, True, "optim.eval_every: is 0.5"),
         ("optim.optimizer", "AdmW", True, "torch has no 'AdmW'; did you mean 'AdamW'?"),
         ("optim.scheduler", "OneCycle", True, "did you mean 'OneCycleLR'?"),
-        ("optim.precision", "bf16", True, "optim.precision: 'bf16' is unknown; did you mean 'bfloat16'?"),
+        ("optim.precision", "bf16", True, "is 'bf16'; give float32, bfloat16 or tf32; did you mean 'bfloat16'?"),
         ("optim.lr_milestone", [1], False, "nothing reads this key; did you mean 'lr_milestones'?"),
         ("loss_functions", [{"enrgy": {"fn": "mae", "coefficient": 1}}], True, "did you mean 'energy'?"),
         ("loss_functions", [{"energy": {"fn": "mea", "coefficient": 1}}], True, "fairchem has no loss 'mea'"),
@@ -323,7 +323,7 @@ def test_check_a_good_config(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("model.lmx=2", "error: model: HDGNN: unknown key 'lmx'; did you mean 'lmax'?"),
-        ("model.lmax=-1", "error: model: HDGNN: 'lmax' must be between 0 and 10, not -1"),
+        ("model.lmax=-1", "error: model: HDGNN: 'lmax' must be a whole number from 0 to 10, not -1"),
         ("model.name=fairchem_hdgnn.HDGN", "did you mean 'fairchem_hdgnn.HDGNN'?"),
         ("model.max_num_elements=20", "raise model.max_num_elements, now 20"),
         ("dataset.train.src=absent.lmdb", "error: dataset.train: LMDB absent.lmdb does not exist"),

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
+
+
+class Switchable(str, Enum):
+    """A choice that can be ``off``, which YAML reads as false where it has no quotes."""
+
+    @classmethod
+    def _missing_(cls, value: Any) -> Any:
+        return cls("off") if value is False else None
 
 
 class Preset(str, Enum):
-    """Which set of defaults fills the options that a configuration leaves out.
-
-    ``paper``: the equations of the paper to the letter. ``authors``: what the authors' published code ran.
-    """
+    """``paper``: the equations of the paper to the letter. ``authors``: what the authors' published code ran."""
 
     PAPER = "paper"
     AUTHORS = "authors"
 
 
 class Message(str, Enum):
-    """The message function.
+    """What a message is.
 
     ``hybrid``: eq. 11. ``linear``: equivariant linear layers in place of the networks (Table 3). ``fully_tp``: one
     fully connected Clebsch-Gordan product and nothing else (Table 3). ``unrestricted``: a network on
@@ -30,7 +36,7 @@ class Message(str, Enum):
 
 
 class TensorProduct(str, Enum):
-    """The strictly equivariant term of eq. 11: ``metp`` (eq. 7) or ``fully_connected`` (Fully-TP, used on QM9)."""
+    """``metp``: eq. 7. ``fully_connected``: Fully-TP, used on QM9."""
 
     METP = "metp"
     FULLY_CONNECTED = "fully_connected"
@@ -44,14 +50,14 @@ class Attention(str, Enum):
 
 
 class GateInputs(str, Enum):
-    """What the attention network sees: the invariant branch of both atoms, or the edge features too."""
+    """``branch``: the invariant branch of both atoms. ``branch_and_edge``: the edge features too."""
 
     BRANCH = "branch"
     BRANCH_AND_EDGE = "branch_and_edge"
 
 
-class LayerNorm(str, Enum):
-    """Normalisation of x before the message block.
+class LayerNorm(Switchable):
+    """How scalars are centred.
 
     ``centred`` subtracts the channel mean of the scalars, so that METP, which averages over channels, receives no
     scalars at initialisation. ``uncentred`` leaves the mean and avoids that. ``off`` is an ablation (Table 5).
@@ -63,7 +69,7 @@ class LayerNorm(str, Enum):
 
 
 class NeuralInput(str, Enum):
-    """What the networks of eq. 11 see: ``split``, NN(x'') + NN(x) (eq. 10), or ``rotated``, NN(x') (Table 5)."""
+    """``split``: NN(x'') + NN(x) (eq. 10). ``rotated``: NN(x') (Table 5)."""
 
     SPLIT = "split"
     ROTATED = "rotated"
@@ -76,8 +82,8 @@ class Mlp(str, Enum):
     SEPARATE = "separate"
 
 
-class Antipode(str, Enum):
-    """The update's second sample f(-r).
+class Antipode(Switchable):
+    """The second sample of the update.
 
     ``exact``, ``off`` (ablation), or ``top_degree_unflipped``: degree lmax keeps its sign, a slip of the authors'
     code that only matters for odd lmax and is needed to reproduce such checkpoints.
@@ -89,7 +95,7 @@ class Antipode(str, Enum):
 
 
 class Activations(str, Enum):
-    """What the fast message keeps for its backward pass.
+    """What the fast message keeps.
 
     ``store``: the networks' activations, about 70 kB per edge and layer at L = 6, C = 128, H = 512. ``recompute``:
     nothing; they are computed again chunk by chunk, for about a third more time per training step.
@@ -100,7 +106,7 @@ class Activations(str, Enum):
 
 
 class Implementation(str, Enum):
-    """How the messages are computed; all give the same.
+    """All give the same.
 
     ``fast``; ``triton``: fast, with rotations fused into kernels for GPUs, whose speed has not been measured yet;
     ``reference``: the plain equations, slower and with far more memory, for checking.

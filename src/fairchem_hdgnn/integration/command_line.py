@@ -19,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig
 
-from fairchem_hdgnn.errors import ConfigError, UserError, nearest
+from fairchem_hdgnn.errors import ConfigError, UserError, suggestion
 from fairchem_hdgnn.integration.excepthook import user_message
 from fairchem_hdgnn.integration.names import with_dotted_names
 from fairchem_hdgnn.integration.preemption import PREEMPTED_EXIT_STATUS
@@ -109,7 +109,7 @@ def find_config(name: str) -> Path:
     """The file that ``--config-yml`` names.
 
     Raises:
-        ConfigError: there is none; with the nearest shipped config if it was to be one of those.
+        ConfigError: there is none; with the suggestion shipped config if it was to be one of those.
     """
     if not name.startswith(PACKAGED):
         if not Path(name).is_file():
@@ -121,7 +121,7 @@ def find_config(name: str) -> Path:
     path = folder / name[len(PACKAGED) :]
     if not path.is_file():
         shipped = [f"{PACKAGED}{file.relative_to(folder).as_posix()}" for file in folder.rglob("*.yml")]
-        raise ConfigError(f"--config-yml: no shipped config '{name}'{nearest(name, shipped)}")
+        raise ConfigError(f"--config-yml: no shipped config '{name}'{suggestion(name, shipped)}")
     return path
 
 

@@ -7,7 +7,7 @@ from enum import Enum
 
 import torch
 
-from fairchem_hdgnn.errors import ConfigError, nearest
+from fairchem_hdgnn.errors import ConfigError, suggestion
 from fairchem_hdgnn.nn.precision import networks_in_tf32
 
 
@@ -30,7 +30,7 @@ class Precision(str, Enum):
             precision = cls(name)
         except ValueError as error:
             raise ConfigError(
-                f"optim.precision: '{name}' is unknown{nearest(str(name), [p.value for p in cls])}"
+                f"optim.precision: '{name}' is unknown{suggestion(str(name), [p.value for p in cls])}"
             ) from error
         if amp and precision is not cls.FLOAT32:
             raise ConfigError(
