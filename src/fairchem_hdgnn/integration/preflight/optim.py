@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fairchem_hdgnn.errors import nearest, suggestion
+from fairchem_hdgnn.errors import ConfigError, nearest, suggestion
 from fairchem_hdgnn.hyperparameters import key_names
 from fairchem_hdgnn.integration.precision import Precision
 from fairchem_hdgnn.integration.preflight.findings import Finding, error, value_findings, warning
@@ -16,16 +16,16 @@ from fairchem_hdgnn.integration.sections import FURTHER_OPTIM_KEYS, Optim
 
 def optim_findings(optim: Mapping[str, Any], *, amp: bool) -> Iterator[Finding]:
     """Values, and names of torch's optimizers and schedulers, that cannot be used."""
-    yield from value_findings("optim", Optim, optim)
+    yield from value_findings("optim", Optim, {name: value for name, value in optim.items() if name != "precision"})
     for name, holder in (("optimizer", torch.optim), ("scheduler", torch.optim.lr_scheduler)):
         value = optim.get(name)
         if isinstance(value, str) and value not in ("", "Null") and not isinstance(getattr(holder, value, None), type):
             valid = [key for key, kind in vars(holder).items() if isinstance(kind, type) and key[0].isupper()]
             yield error(f"optim.{name}", f"torch has no {value!r}{suggestion(value, valid)}", "correct it")
-    if amp and optim.get("precision", Precision.FLOAT32) != Precision.FLOAT32:
-        yield error(
-            "optim.precision", f"{optim['precision']} and --amp (float16) exclude each other", "drop one of them"
-        )
+    try:
+        Precision.from_config(dict(optim), amp=amp)
+    except ConfigError as problem:
+        yield error("optim.precision", str(problem).partition(": ")[2], "correct it")
     known = [*key_names(Optim), *FURTHER_OPTIM_KEYS]
     for name in optim:
         close = nearest(str(name), known)
