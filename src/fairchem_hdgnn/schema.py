@@ -28,13 +28,15 @@ class Key:
         name: in the YAML.
         allowed: what it may hold, in words.
         choices: the names that it may hold, if it is a choice.
-        default: as in the YAML; ``None`` if it is derived from other keys, or required.
+        required: whether it cannot be left out.
+        default: as in the YAML; ``None`` if it is required or follows from other keys.
         meaning: what it does.
     """
 
     name: str
     allowed: str
     choices: tuple[str, ...]
+    required: bool
     default: Any
     meaning: str
 
@@ -96,7 +98,8 @@ def faults(kind: type, keys: Mapping[str, Any]) -> list[Fault]:
 def keys_of(kind: Any) -> dict[str, Key]:
     """The keys of a dataclass by name."""
     schema = _adapter(kind).json_schema()
-    return {name: _key(name, part, schema.get("$defs", {})) for name, part in schema["properties"].items()}
+    parts, required = schema["properties"], schema.get("required", ())
+    return {name: _key(name, part, schema.get("$defs", {}), name in required) for name, part in parts.items()}
 
 
 @functools.cache
@@ -109,17 +112,24 @@ def _faults(kind: type, keys: Mapping[str, Any], error: ValidationError) -> list
     return [Fault(keys_of(kind)[name], keys.get(name)) for name in names]
 
 
-def _key(name: str, part: Mapping[str, Any], definitions: Mapping[str, Any]) -> Key:
+def _key(name: str, part: Mapping[str, Any], definitions: Mapping[str, Any], required: bool) -> Key:
     options = [_resolved(option, definitions) for option in part.get("anyOf", [part]) if option.get("type") != "null"]
     choices = tuple(choice for option in options for choice in option.get("enum", ()))
-    meanings = [part.get("description"), *(option.get("description") for option in options if "enum" in option)]
+    meanings = [part.get("description"), *(_choices_meaning(option) for option in options if "enum" in option)]
     parts = [*choices, *(_words(option) for option in options if "enum" not in option)]
     allowed = " or ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
-    return Key(name, allowed, choices, part.get("default"), " ".join(" ".join(filter(None, meanings)).split()))
+    meaning = " ".join(" ".join(filter(None, meanings)).split())
+    return Key(name, allowed, choices, required, part.get("default"), meaning)
 
 
 def _resolved(option: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
     return definitions[option["$ref"].rpartition("/")[2]] if "$ref" in option else option
+
+
+def _choices_meaning(option: Mapping[str, Any]) -> str:
+    """What an enum's docstring says of its members, without the topic that it opens with."""
+    text = option.get("description", "")
+    return text.partition("\n\n")[2] or text
 
 
 def _words(option: Mapping[str, Any]) -> str:
@@ -135,6 +145,7 @@ def _words(option: Mapping[str, Any]) -> str:
             return f"a positive {noun}" if above == 0 else f"a {noun} above {above:g}"
         return f"a finite {noun}"
     if option["type"] == "array":
-        of = "numbers" if option.get("prefixItems", [option.get("items")])[0]["type"] == "number" else "texts"
-        return f"a list of {option['maxItems']} {of}" if "maxItems" in option else f"a list of {of}"
+        of = option.get("prefixItems", [option.get("items")])[0]["type"]
+        plural = {"number": "numbers", "integer": "whole numbers", "string": "texts"}[of]
+        return f"a list of {option['maxItems']} {plural}" if "maxItems" in option else f"a list of {plural}"
     return {"boolean": "true or false", "string": "a non-empty text", "object": "keys and values"}[option["type"]]

@@ -64,7 +64,7 @@ class ESCNConfig(Keys):
     """Å between centres of the distance basis. Cost: none; a smaller one means more basis functions."""
 
     basis_width: float = real(1.0, above=0.0)
-    """Width of the basis functions in units of ``distance_resolution``."""
+    """Width of the basis functions in units of their spacing."""
 
     max_num_elements: int = integer(90, minimum=2)
     """Atomic numbers must be below it. Cost: little."""

@@ -68,7 +68,8 @@ class HDGNNConfig(Keys):
     """Set of defaults that fills the options left out."""
 
     lmax: int = integer(6, minimum=0, maximum=10)
-    """Largest degree L of the node embedding. Cost: grows as L with ``mmax: 1``, as L² with ``mmax`` = L."""
+    """Largest degree L of the node embedding. Cost: time and memory grow as L with ``mmax: 1``, as L²
+    with ``mmax`` = L."""
 
     lmax_metp: int = integer(None, minimum=0)
     """Largest degree L' of the tensor product's result, at most ``lmax``; 2 if left out. Cost: little."""
@@ -100,7 +101,7 @@ class HDGNNConfig(Keys):
     """Å between centres of the distance basis. Cost: none; a smaller one means more basis functions."""
 
     basis_width: float = real(2.0, above=0.0)
-    """Width of the basis functions in units of ``distance_resolution``."""
+    """Standard deviation of the basis functions in units of their spacing."""
 
     max_num_elements: int = integer(90, minimum=2)
     """Atomic numbers must be below it. Cost: little."""
@@ -120,7 +121,7 @@ class HDGNNConfig(Keys):
     ``hidden_channels``, for the far neighbours."""
 
     message: Message = other(Message.HYBRID)
-    """The message function, of which eq. 11 is one."""
+    """The message function."""
 
     tensor_product: TensorProduct = other(TensorProduct.METP)
     """The strictly equivariant term of eq. 11."""

@@ -22,7 +22,7 @@ class Preset(str, Enum):
 
 
 class Message(str, Enum):
-    """What a message is.
+    """The message function.
 
     ``hybrid``: eq. 11. ``linear``: equivariant linear layers in place of the networks (Table 3). ``fully_tp``: one
     fully connected Clebsch-Gordan product and nothing else (Table 3). ``unrestricted``: a network on
@@ -43,7 +43,10 @@ class TensorProduct(str, Enum):
 
 
 class Attention(str, Enum):
-    """Output activation of the attention network (Table 4)."""
+    """Output activation of the attention network (Table 4).
+
+    ``sigmoid``: of each term. ``softmax``: over all terms.
+    """
 
     SIGMOID = "sigmoid"
     SOFTMAX = "softmax"
@@ -57,7 +60,7 @@ class GateInputs(str, Enum):
 
 
 class LayerNorm(Switchable):
-    """How scalars are centred.
+    """Normalisation of x before the message block.
 
     ``centred`` subtracts the channel mean of the scalars, so that METP, which averages over channels, receives no
     scalars at initialisation. ``uncentred`` leaves the mean and avoids that. ``off`` is an ablation (Table 5).
@@ -83,7 +86,7 @@ class Mlp(str, Enum):
 
 
 class Antipode(Switchable):
-    """The second sample of the update.
+    """The update's second sample f(-r).
 
     ``exact``, ``off`` (ablation), or ``top_degree_unflipped``: degree lmax keeps its sign, a slip of the authors'
     code that only matters for odd lmax and is needed to reproduce such checkpoints.
@@ -95,7 +98,7 @@ class Antipode(Switchable):
 
 
 class Activations(str, Enum):
-    """What the fast message keeps.
+    """What the fast message keeps for its backward pass.
 
     ``store``: the networks' activations, about 70 kB per edge and layer at L = 6, C = 128, H = 512. ``recompute``:
     nothing; they are computed again chunk by chunk, for about a third more time per training step.

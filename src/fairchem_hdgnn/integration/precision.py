@@ -12,7 +12,7 @@ from fairchem_hdgnn.nn.precision import networks_in_tf32
 
 
 class Precision(str, Enum):
-    """Values of ``optim.precision``."""
+    """``bfloat16`` and ``tf32`` are for the networks' matrix products; geometry, norms and sums stay ``float32``."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"

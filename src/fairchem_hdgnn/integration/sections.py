@@ -160,7 +160,7 @@ class Optim(Keys):
     never with fairchem's."""
 
     precision: Precision = other(Precision.FLOAT32)
-    """Of the networks. This plugin's trainer only."""
+    """Of the networks; this plugin's trainer only."""
 
 
 FURTHER_OPTIM_KEYS = (
