@@ -21,12 +21,11 @@ from small_runs import TINY_HDGNN, train, write_config, write_lmdb
 from torch_geometric.data import Data
 
 from fairchem_hdgnn import HDGNN, cli
+from fairchem_hdgnn.config_files import read_config, shipped_configs
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.integration.command_line import shipped_configs
 from fairchem_hdgnn.integration.preflight.disk import checkpoint_bytes, disk_findings
 from fairchem_hdgnn.integration.preflight.files import same_file_findings, splits_of
 from fairchem_hdgnn.integration.preflight.keys import key_findings
-from fairchem_hdgnn.integration.preflight.reading import read_config
 from fairchem_hdgnn.integration.preflight.records import SAMPLE, Needs, record_findings, sample
 from fairchem_hdgnn.integration.preflight.targets import target_findings
 
