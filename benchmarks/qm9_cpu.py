@@ -81,7 +81,7 @@ class Run:
         cpu_minutes(timing, self.folder / "timing.log")
         seconds, parameters = json.loads((self.folder / "timing.log").read_text().splitlines()[-1])
         epochs = max(1, round(60 * self.minutes / seconds / STEPS_PER_EPOCH))
-        command = self._command("train", f"--optim.max_epochs={epochs}", f"--optim.epochs={epochs}")
+        command = self._command("train", f"--optim.max_epochs={epochs}")
         return {
             "variant": self.variant,
             "seed": self.seed,

@@ -16,7 +16,7 @@ from small_runs import write_lmdb
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 import fairchem_hdgnn
-from fairchem_hdgnn import cli
+from fairchem_hdgnn import cli, config_files
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.integration import command_line, excepthook
 from fairchem_hdgnn.integration.excepthook import user_message
@@ -229,4 +229,4 @@ def test_excepthook_leaves_other_errors_alone(monkeypatch: pytest.MonkeyPatch, c
 def test_public_names() -> None:
     for name in fairchem_hdgnn.__all__:
         assert getattr(fairchem_hdgnn, name).__name__ == name
-    assert command_line.shipped_configs().is_dir()
+    assert config_files.shipped_configs().is_dir()

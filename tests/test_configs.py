@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ def read(path: Path) -> dict[str, Any]:
     config, _, duplicates = load_config(path)
     assert not duplicates
     return config
+
+
+def leaves(config: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every value with the keys that lead to it."""
+    if not isinstance(config, dict):
+        yield keys, repr(config)
+        return
+    for key, value in config.items():
+        yield from leaves(value, (*keys, str(key)))
 
 
 def header(path: Path) -> str:
@@ -69,12 +79,25 @@ def test_header_states_what_a_run_needs(path: Path) -> None:
         assert re.search(rf"^{topic}\s", lines, re.MULTILINE), f"{name_of(path)}: nothing on '{topic}'"
 
 
-@pytest.mark.parametrize("path", [path for path in HDGNN_OC20 if path.parent.name != "ablations"], ids=name_of)
+@pytest.mark.parametrize("path", HDGNN_OC20, ids=name_of)
 def test_main_sizes_are_one_line_each(path: Path) -> None:
-    model = yaml.safe_load(path.read_text())["model"]
-    text = path.read_text()
+    """In the file or the nearest that it includes, none of them in a base, with the paper's letter."""
+    model = read(path)["model"]
     for key, symbol in {"lmax": "L", "lmax_metp": "L'", "num_layers": "K", "sphere_channels": "C"}.items():
-        assert re.search(rf"^  {key}: {model[key]}\s+# {symbol}$", text, re.MULTILINE)
+        file = path
+        while key not in yaml.safe_load(file.read_text())["model"]:
+            file = file.parent / yaml.safe_load(file.read_text())["includes"][0]
+        assert file.resolve() in SHIPPED
+        assert re.search(rf"^  {key}: {model[key]}\s+# {symbol}$", file.read_text(), re.MULTILINE)
+
+
+def test_nothing_is_said_twice() -> None:
+    """No config holds a value that it includes anyway."""
+    for path in CONFIGS.rglob("*.yml"):
+        own = yaml.safe_load(path.read_text())
+        for include in own.pop("includes", []):
+            repeated = set(leaves(own)) & set(leaves(read((path.parent / include).resolve())))
+            assert not repeated, f"{name_of(path)} repeats {repeated} of {include}"
 
 
 def test_paper_sizes() -> None:

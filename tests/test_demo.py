@@ -20,13 +20,13 @@ from processes import session_members
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.commands.demo import plan_lines
+from fairchem_hdgnn.config_files import read_config
 from fairchem_hdgnn.data.demo.archive import read_archive, write_archive
 from fairchem_hdgnn.data.demo.build import unpack_demo_data
 from fairchem_hdgnn.errors import UserError
 from fairchem_hdgnn.integration.demo import CONFIG, Training
 from fairchem_hdgnn.integration.demo_plan import MIN_EPOCHS, Plan, best_threads, epochs_that_fit, read_plan
 from fairchem_hdgnn.integration.interruption import child, ended_by_signals
-from fairchem_hdgnn.integration.preflight.reading import read_config
 
 PLAN = Plan(threads=1, epochs=10, step_seconds=0.3, predict_seconds=0.01, start_seconds=5.0)
 

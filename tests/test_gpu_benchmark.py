@@ -25,7 +25,7 @@ BARE = """
 import importlib.abc, sys
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        absent = {"fairchem", "torch_sparse", "lmdb", "ase"}
+        absent = {"fairchem", "torch_sparse", "lmdb", "ase", "pydantic"}
         if not any("torch-scatter" in folder for folder in sys.path):
             absent.add("torch_scatter")
         if name.split(".")[0] in absent and path is None:

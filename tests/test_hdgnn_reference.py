@@ -189,5 +189,5 @@ def test_off_needs_no_quotes_in_yaml():
     """A bare off is false to YAML."""
     config = HDGNNConfig.from_keys(yaml.safe_load("{layer_norm: off, antipodal: off}"))
     assert config.layer_norm is LayerNorm.OFF and config.antipodal is Antipode.OFF
-    with pytest.raises(ConfigError, match="'mlp' is False, not one of shared, separate"):
+    with pytest.raises(ConfigError, match="'mlp' must be shared or separate, not False"):
         HDGNNConfig.from_keys({"mlp": False})

@@ -208,8 +208,8 @@ def test_predictions_are_those_of_the_clean_structures(run):
     ("settings", "message"),
     [
         ({"probabilty": 0.5}, "unknown key 'probabilty'; did you mean 'probability'"),
-        ({"probability": 1.5}, "'probability' must be at most 1, not 1.5"),
-        ({"standard_deviation": -0.1}, "'standard_deviation' must be at least 0"),
+        ({"probability": 1.5}, "'probability' must be a number from 0 to 1, not 1.5"),
+        ({"standard_deviation": -0.1}, "'standard_deviation' must be a number of at least 0"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
@@ -222,5 +222,7 @@ def test_no_transform_no_noise():
 
 
 def test_final_coefficient_must_be_a_number():
-    with pytest.raises(ConfigError, match=r"loss_functions\.energy\.final_coefficient: 'low' is no number"):
+    with pytest.raises(
+        ConfigError, match=r"loss_functions\.energy: 'final_coefficient' must be a number of at least 0, not 'low'"
+    ):
         LossSchedule([{"energy": {"fn": "mae", "coefficient": 1, "final_coefficient": "low"}}])

@@ -74,7 +74,7 @@ def test_wheel_contents(wheel: Path) -> None:
 def test_installed_wheel(site: Path) -> None:
     """The short name is found, and shipped configs are those inside the package."""
     script = f"""{SET_UP_IMPORTS}
-from fairchem_hdgnn.integration.command_line import find_config
+from fairchem_hdgnn.config_files import find_config
 assert models["hdgnn"].__module__.startswith("fairchem_hdgnn"), models
 print(find_config("hdgnn:qm9/mu.yml"))
 """
@@ -113,14 +113,17 @@ from importlib.machinery import PathFinder
 class Absent:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name.split(".")[0] in {"fairchem", "torch_geometric", "torch_scatter", "torch_sparse", "ase", "lmdb"}:
+        if name.split(".")[0] in "fairchem pydantic torch_geometric torch_scatter torch_sparse ase lmdb".split():
             raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
 sys.meta_path.insert(0, Absent)
 import importlib.util
 find_spec = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "fairchem" else find_spec(name, *rest)
+importlib.util.find_spec = lambda name, *rest: None if name in ("fairchem", "pydantic") else find_spec(name, *rest)
 from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
+keys = {"lmax": 1, "num_layers": 1, "sphere_channels": 2, "message": "linear", "layer_norm": False}
+config = HDGNNNetwork({**keys, "attention": [0, 0, 0, 1]}).config
+assert config.message.name == "LINEAR" and config.layer_norm.name == "OFF" and config.attention == (0, 0, 0, 1)
 try:
     from fairchem_hdgnn import HDGNN
 except ImportError as error:

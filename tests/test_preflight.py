@@ -21,12 +21,11 @@ from small_runs import TINY_HDGNN, train, write_config, write_lmdb
 from torch_geometric.data import Data
 
 from fairchem_hdgnn import HDGNN, cli
+from fairchem_hdgnn.config_files import read_config, shipped_configs
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.integration.command_line import shipped_configs
 from fairchem_hdgnn.integration.preflight.disk import checkpoint_bytes, disk_findings
 from fairchem_hdgnn.integration.preflight.files import same_file_findings, splits_of
 from fairchem_hdgnn.integration.preflight.keys import key_findings
-from fairchem_hdgnn.integration.preflight.reading import read_config
 from fairchem_hdgnn.integration.preflight.records import SAMPLE, Needs, record_findings, sample
 from fairchem_hdgnn.integration.preflight.targets import target_findings
 
@@ -323,7 +322,7 @@ def test_check_a_good_config(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("model.lmx=2", "error: model: HDGNN: unknown key 'lmx'; did you mean 'lmax'?"),
-        ("model.lmax=-1", "error: model: HDGNN: 'lmax' must be between 0 and 10, not -1"),
+        ("model.lmax=-1", "error: model: HDGNN: 'lmax' must be a whole number from 0 to 10, not -1"),
         ("model.name=fairchem_hdgnn.HDGN", "did you mean 'fairchem_hdgnn.HDGNN'?"),
         ("model.max_num_elements=20", "raise model.max_num_elements, now 20"),
         ("dataset.train.src=absent.lmdb", "error: dataset.train: LMDB absent.lmdb does not exist"),

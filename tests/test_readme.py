@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ import pytest
 from fairchem_hdgnn.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import keys_page  # noqa: E402
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "slurm").glob("*.md"))]
 
 
@@ -24,3 +29,7 @@ def test_page(page: Path) -> None:
         assert (ROOT / config).is_file(), f"{page.name} names {config}"
     for script in re.findall(r"python3? (?:-m )?(benchmarks/\S+\.py)", text):
         assert (ROOT / script).is_file(), f"{page.name} names {script}"
+
+
+def test_page_of_keys_is_current() -> None:
+    assert keys_page.PAGE.read_text() == keys_page.page(), "run `python tools/keys_page.py`"

@@ -25,8 +25,13 @@ class TrainingError(UserError):
     """Training cannot go on: a number is not finite, or a batch does not fit into memory."""
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name closest to ``name``, if any is close."""
+    return next(iter(difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0.5)), None)
+
+
+def suggestion(name: str, valid: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the valid name closest to ``name``, else the list of valid names."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; valid: {', '.join(names)}"
+    close = nearest(name, names)
+    return f"; did you mean '{close}'?" if close else f"; valid: {', '.join(names)}"

@@ -1,106 +1,77 @@
-"""Typed hyper-parameters: dataclass fields that check their own YAML values.
+"""Configuration keys as dataclass fields that state what they may hold.
 
-A model's configuration is a frozen dataclass whose fields are made by the functions below. Its keys are the
-YAML keys; :func:`from_keys` refuses unknown keys (naming the nearest valid one) and wrong values with one line.
+A group of keys is a frozen dataclass whose fields are made by the functions below, each with a docstring under it.
+:mod:`fairchem_hdgnn.schema` reads types, bounds and docstrings from them with pydantic. The networks also run where
+pydantic is not installed; values are then taken on trust.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterable, Mapping
+import importlib.util
+import typing
+from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from fairchem_hdgnn.errors import ConfigError, nearest
+from fairchem_hdgnn.errors import ConfigError, suggestion
+
+if importlib.util.find_spec("pydantic") is not None:
+    from fairchem_hdgnn.schema import validated
+else:
+
+    def validated(kind: type[Config], keys: Mapping[str, Any], owner: str) -> Config:
+        """The dataclass with these values, unchecked; names of choices become members of their enum."""
+        kinds = typing.get_type_hints(kind)
+        return kind(**{name: _member(value, kinds[name]) for name, value in keys.items()})
+
 
 Config = TypeVar("Config")
 
-
-def _field(default: Any, check: Callable[[Any], Any]) -> Any:
-    return dataclasses.field(default=default, metadata={"check": check})
-
-
-def integer(default: int | None, minimum: int = 1, maximum: int | None = None) -> Any:
-    """A whole number in [minimum, maximum]; ``None`` is allowed where it is the default."""
-
-    def check(value: Any) -> int | None:
-        if value is None and default is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(f"must be a whole number, not {value!r}")
-        if value < minimum or (maximum is not None and value > maximum):
-            bound = f"at least {minimum}" if maximum is None else f"between {minimum} and {maximum}"
-            raise ConfigError(f"must be {bound}, not {value}")
-        return value
-
-    return _field(default, check)
+REQUIRED: Any = dataclasses.MISSING
+"""In place of a default. A default of ``None`` is for keys that follow from others where they are left out."""
 
 
-def real(default: float | None, above: float | None = None, minimum: float | None = None) -> Any:
-    """A finite number, larger than ``above`` or at least ``minimum`` if given."""
+class Keys:
+    """Base of the dataclasses: how pydantic reads them."""
 
-    def check(value: Any) -> float | None:
-        if value is None and default is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ConfigError(f"must be a finite number, not {value!r}")
-        if above is not None and value <= above:
-            raise ConfigError(f"must be larger than {above:g}, not {value:g}")
-        if minimum is not None and value < minimum:
-            raise ConfigError(f"must be at least {minimum:g}, not {value:g}")
-        return float(value)
-
-    return _field(default, check)
+    __pydantic_config__: ClassVar = {"allow_inf_nan": False, "use_attribute_docstrings": True}
 
 
-def switch(default: bool | None) -> Any:
+def integer(default: Any, minimum: int = 1, maximum: int | None = None) -> Any:
+    """A whole number in [minimum, maximum]."""
+    return _field(default, strict=True, ge=minimum, le=maximum)
+
+
+def real(default: Any, above: float | None = None, minimum: float | None = None, maximum: float | None = None) -> Any:
+    """A finite number, larger than ``above``, in [minimum, maximum]."""
+    return _field(default, strict=True, gt=above, ge=minimum, le=maximum)
+
+
+def switch(default: Any) -> Any:
     """``true`` or ``false``."""
-
-    def check(value: Any) -> bool | None:
-        if isinstance(value, bool) or (value is None and default is None):
-            return value
-        raise ConfigError(f"must be true or false, not {value!r}")
-
-    return _field(default, check)
+    return _field(default, strict=True)
 
 
-def choice(kind: type[Enum], default: Enum | None) -> Any:
-    """One value of a string enum."""
-
-    def check(value: Any) -> Enum | None:
-        if value is None and default is None:
-            return None
-        if value is False and "off" in [member.value for member in kind]:
-            value = "off"  # YAML reads a bare off as false
-        try:
-            return kind(value)
-        except ValueError:
-            valid = [member.value for member in kind]
-            raise ConfigError(f"is {value!r}, not one of {', '.join(valid)}{_hint(value, valid)}") from None
-
-    return _field(default, check)
-
-
-def _hint(value: Any, valid: list[str]) -> str:
-    hint = nearest(str(value), valid)
-    return hint if "did you mean" in hint else ""
-
-
-def text(default: str) -> Any:
+def text(default: Any) -> Any:
     """A non-empty string."""
-
-    def check(value: Any) -> str:
-        if not isinstance(value, str) or not value:
-            raise ConfigError(f"must be a non-empty string, not {value!r}")
-        return value
-
-    return _field(default, check)
+    return _field(default, strict=True, min_length=1)
 
 
-def checked(default: Any, check: Callable[[Any], Any]) -> Any:
-    """A value that ``check`` returns in its final form, raising ``ConfigError`` for a wrong one."""
-    return _field(default, check)
+def other(default: Any) -> Any:
+    """What the annotation says: a string enum, a mapping, a union."""
+    return _field(default)
+
+
+def _field(default: Any, **constraints: Any) -> Any:
+    return dataclasses.field(
+        default=default, metadata={name: value for name, value in constraints.items() if value is not None}
+    )
+
+
+def key_names(kind: type) -> list[str]:
+    """Names of the keys that a dataclass of this module takes."""
+    return [field.name for field in dataclasses.fields(kind)]
 
 
 def from_keys(kind: type[Config], keys: Mapping[str, Any], owner: str, other_keys: Iterable[str] = ()) -> Config:
@@ -108,7 +79,7 @@ def from_keys(kind: type[Config], keys: Mapping[str, Any], owner: str, other_key
 
     Args:
         kind: a dataclass whose fields are made by this module.
-        keys: the configuration.
+        keys: the configuration; ``null`` in YAML is as good as leaving a key out.
         owner: what the configuration is for; opens error messages.
         other_keys: keys that are valid beside these but belong elsewhere, for the "did you mean" of a wrong key.
 
@@ -116,20 +87,17 @@ def from_keys(kind: type[Config], keys: Mapping[str, Any], owner: str, other_key
         ConfigError: an unknown key (with the nearest valid one) or a value its field refuses, in one line that
             starts with ``owner``.
     """
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    names = key_names(kind)
     for name in keys:
-        if name not in fields:
-            raise ConfigError(f"{owner}: unknown key '{name}'{nearest(str(name), [*fields, *other_keys])}")
-    values = {}
-    for name, value in keys.items():
-        try:
-            checked_value = fields[name].metadata["check"](value)
-        except ConfigError as error:
-            raise ConfigError(f"{owner}: '{name}' {error}") from None
-        # ``null`` in YAML is as good as leaving the key out.
-        if checked_value is not None:
-            values[name] = checked_value
-    try:
-        return kind(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{owner}: {error}") from None
+        if name not in names:
+            raise ConfigError(f"{owner}: unknown key '{name}'{suggestion(str(name), [*names, *other_keys])}")
+    return validated(kind, {name: value for name, value in keys.items() if value is not None}, owner)
+
+
+def _member(value: Any, kind: Any) -> Any:
+    enums = [
+        option for option in (kind, *typing.get_args(kind)) if isinstance(option, type) and issubclass(option, Enum)
+    ]
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
+    return enums[0](value) if enums else value

@@ -16,9 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure a small version and print."""
-    from fairchem_hdgnn.integration.command_line import find_config  # noqa: PLC0415  needs fairchem in working order
-    from fairchem_hdgnn.integration.cost_report import report  # noqa: PLC0415
+    from fairchem_hdgnn.integration.cost_report import report  # noqa: PLC0415  needs fairchem in working order
     from fairchem_hdgnn.integration.gpus import GPUS as DATA_SHEETS  # noqa: PLC0415
 
-    for heading, text in report(find_config(args.config), DATA_SHEETS[args.gpu], args.gpus).lines():
+    for heading, text in report(args.config, DATA_SHEETS[args.gpu], args.gpus).lines():
         print(f"{heading:22}{text}")

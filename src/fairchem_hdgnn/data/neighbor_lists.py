@@ -26,7 +26,7 @@ DEGENERACY_TOLERANCE = 0.01
 
 
 class NeighborList(Enum):
-    """Who finds the edges."""
+    """``pairs``: a search over all pairs of atoms. ``vesin``: in linear time, for large structures on a CPU."""
 
     PAIRS = "pairs"
     VESIN = "vesin"

@@ -28,8 +28,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn.data.periodicity import completed_cells, fractional, lattice_vectors, periodic_directions
-from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.hyperparameters import from_keys, real
+from fairchem_hdgnn.hyperparameters import Keys, from_keys, real
 
 TRANSFORM = "noisy_nodes"
 TARGET = "displacement"
@@ -37,21 +36,14 @@ TARGET = "displacement"
 
 
 @dataclass(frozen=True)
-class NoisyNodes:
-    """How structures are moved.
+class NoisyNodes(Keys):
+    """How structures are moved."""
 
-    Attributes:
-        probability: of each structure, in [0, 1].
-        standard_deviation: of the Gaussian noise on each coordinate, Å.
-    """
+    probability: float = real(0.5, minimum=0.0, maximum=1.0)
+    """Of each structure to be moved."""
 
-    probability: float = real(0.5, minimum=0.0)
     standard_deviation: float = real(0.3, minimum=0.0)
-
-    def __post_init__(self) -> None:
-        """Refuse a probability above 1."""
-        if self.probability > 1:
-            raise ConfigError(f"'probability' must be at most 1, not {self.probability:g}")
+    """Of the Gaussian noise on each coordinate, Å."""
 
     @classmethod
     def of_transforms(cls, settings: Mapping[str, Any] | None) -> NoisyNodes | None:

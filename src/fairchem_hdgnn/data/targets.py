@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairchem.core.common.utils import load_config
 from tqdm import tqdm
 
+from fairchem_hdgnn.config_files import read_config
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.data.statistics import LABELS, Spread
 from fairchem_hdgnn.errors import ConfigError, DataError
@@ -42,26 +42,33 @@ class Normaliser:
         ]
 
 
-def read_normaliser(config_file: Path, target: str = "energy") -> Normaliser:
+def read_normaliser(source: str, target: str = "energy") -> Normaliser:
     """The normaliser of ``target`` in a configuration, includes resolved.
 
+    Args:
+        source: a file, or ``hdgnn:...`` for a shipped config.
+        target: name of the output.
+
     Raises:
-        ConfigError: the file is missing, or has no such normaliser.
+        ConfigError: the file cannot be read, or has no such normaliser.
     """
-    if not config_file.is_file():
-        raise ConfigError(f"{config_file}: no such file")
-    config, _, conflicts = load_config(str(config_file))
-    if conflicts:
-        raise ConfigError(f"{config_file}: its includes disagree on {', '.join(conflicts)}")
-    train: Mapping[str, Any] = config.get("dataset", {}).get("train", {})
-    settings = train.get("transforms", {}).get("normalizer", {}).get(target)
+    config = read_config(source)
+    settings = _at(config, "dataset", "train", "transforms", "normalizer", target)
     if not isinstance(settings, Mapping) or not {"mean", "stdev"} <= set(settings):
         raise ConfigError(
-            f"{config_file}: no dataset.train.transforms.normalizer.{target} with mean and stdev; fairchem then trains "
+            f"{source}: no dataset.train.transforms.normalizer.{target} with mean and stdev; fairchem then trains "
             "on raw numbers"
         )
-    sources = [stored for stored, name in (train.get("key_mapping") or {}).items() if name == target]
+    mapping = _at(config, "dataset", "train", "key_mapping") or {}
+    sources = [stored for stored, name in mapping.items() if name == target]
     return Normaliser(sources[0] if sources else target, float(settings["mean"]), float(settings["stdev"]))
+
+
+def _at(config: Any, *keys: str) -> Any:
+    """What stands below these keys, one in the other, or ``None``."""
+    for key in keys:
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
 
 
 def target_spread(path: Path, key: str | None = None, *, progress: bool = True) -> tuple[str, Spread]:

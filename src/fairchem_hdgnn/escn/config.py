@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Optional
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.hyperparameters import choice, from_keys, integer, real, switch
+from fairchem_hdgnn.hyperparameters import Keys, from_keys, integer, other, real, switch
 from fairchem_hdgnn.nn.radial import DistanceFunction
 from fairchem_hdgnn.so3.frames import FrameMode
 
@@ -21,61 +21,82 @@ class Implementation(str, Enum):
 
 
 class Reduction(str, Enum):
-    """How the energy of a system follows from its atoms: ``sum``, or ``mean`` (intensive targets)."""
+    """``sum``, or ``mean`` for intensive targets."""
 
     SUM = "sum"
     MEAN = "mean"
 
 
-@dataclass(frozen=True)
-class ESCNConfig:
-    """Hyper-parameters of the network. Defaults are fairchem's, except for ``energy_scale``.
+Resolution = Optional[int]
 
-    Attributes:
-        lmax: largest degree L of the node embedding.
-        mmax: largest order M of the messages; 2 is the usual choice. Cost grows as M.
-        num_layers: rounds of message passing.
-        sphere_channels: channels C of each coefficient.
-        hidden_channels: width of the SO(2) convolutions' hidden layer; most of the parameters and of the time.
-        edge_channels: width of the edge features.
-        cutoff: Å; the distance basis spans [0, cutoff].
-        distance_function: distance basis.
-        distance_resolution: Å between centres of the distance basis.
-        basis_width: width of the basis functions in units of that distance.
-        max_num_elements: atomic numbers must be below it.
-        num_sphere_samples: sample points of the output heads.
-        resolution: latitudes and longitudes of every grid on the sphere; as fairchem chooses them if absent. A finer
-            grid is closer to exact equivariance.
-        energy_scale: constant factor on the energy. fairchem's eSCN has 0.001, which suits its S2EF recipe; with
-            IS2RE's learning rates the energy then hardly trains.
-        energy_reduction: sum over atoms, or mean.
-        regress_forces: adds a direct force head.
-        frames: where the roll of edge frames comes from in training; evaluation is always reproducible.
-        frame_seed: seed of random and seeded rolls.
-        frame_average: number of seeded draws averaged at evaluation; cost grows in proportion.
-        implementation: fast, or the plain equations.
-    """
+
+@dataclass(frozen=True)
+class ESCNConfig(Keys):
+    """Hyper-parameters of the network. Defaults are fairchem's, except for ``energy_scale``."""
 
     lmax: int = integer(6, minimum=0, maximum=10)
+    """Largest degree L of the node embedding. Cost: time and memory of messages grow about as L."""
+
     mmax: int = integer(2, minimum=0)
+    """Largest order M of the messages, at most ``lmax``; 2 is the usual choice. Cost: grows as M."""
+
     num_layers: int = integer(8, maximum=1000)
+    """Rounds of message passing. Cost: time, memory and parameters grow in proportion."""
+
     sphere_channels: int = integer(128, maximum=65536)
+    """Channels C of each coefficient. Cost: time and parameters grow in proportion."""
+
     hidden_channels: int = integer(256, maximum=65536)
+    """Width of the SO(2) convolutions' hidden layer. Cost: most of the parameters and of the time; they grow in
+    proportion."""
+
     edge_channels: int = integer(128, maximum=65536)
+    """Width of the edge features. Cost: little."""
+
     cutoff: float = real(8.0, above=0.0)
-    distance_function: DistanceFunction = choice(DistanceFunction, DistanceFunction.GAUSSIAN)
+    """Å; edges are no longer, and the distance basis spans [0, cutoff]. Cost: the number of edges grows as its cube,
+    until ``max_neighbors`` bounds it."""
+
+    distance_function: DistanceFunction = other(DistanceFunction.GAUSSIAN)
+    """Basis functions of the distance."""
+
     distance_resolution: float = real(0.02, above=0.0)
+    """Å between centres of the distance basis. Cost: none; a smaller one means more basis functions."""
+
     basis_width: float = real(1.0, above=0.0)
+    """Width of the basis functions in units of their spacing."""
+
     max_num_elements: int = integer(90, minimum=2)
+    """Atomic numbers must be below it. Cost: little."""
+
     num_sphere_samples: int = integer(128)
-    resolution: int | None = integer(None, minimum=2)
+    """Sample points of the output heads. Cost: work for each atom, once; little."""
+
+    resolution: Resolution = integer(None, minimum=2)
+    """Latitudes and longitudes of every grid on the sphere, even, at least 2 (L + 1); as fairchem chooses them if left
+    out. A finer grid is closer to exact equivariance. Cost: work on points grows as its square."""
+
     energy_scale: float = real(1.0)
-    energy_reduction: Reduction = choice(Reduction, Reduction.SUM)
+    """Constant factor on the energy. fairchem's eSCN has 0.001, which suits its S2EF recipe; with IS2RE's learning
+    rates the energy then hardly trains."""
+
+    energy_reduction: Reduction = other(Reduction.SUM)
+    """How the energy of a system follows from its atoms."""
+
     regress_forces: bool = switch(True)
-    frames: FrameMode = choice(FrameMode, FrameMode.RANDOM)
+    """Adds a head for a vector on each atom, e.g. the force."""
+
+    frames: FrameMode = other(FrameMode.RANDOM)
+    """Where the roll of edge frames comes from in training; evaluation is always reproducible."""
+
     frame_seed: int = integer(0, minimum=0)
+    """Seed of random and seeded rolls."""
+
     frame_average: int = integer(1)
-    implementation: Implementation = choice(Implementation, Implementation.FAST)
+    """Draws of frames that evaluation averages. Cost: time of evaluation grows in proportion."""
+
+    implementation: Implementation = other(Implementation.FAST)
+    """How the messages are computed."""
 
     def __post_init__(self) -> None:
         """Check that the keys fit together."""

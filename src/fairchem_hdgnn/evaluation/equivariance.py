@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from fairchem.core.common.registry import registry
-from fairchem.core.common.utils import load_config, setup_imports
+from fairchem.core.common.utils import setup_imports
 from fairchem.core.datasets import data_list_collater
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
@@ -26,12 +26,13 @@ from torch.utils.data import DataLoader, Subset
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
+from fairchem_hdgnn.config_files import read_config
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, open_split
 from fairchem_hdgnn.integration.checkpoints import inference_trainer, quiet_fairchem
-from fairchem_hdgnn.integration.command_line import find_config
 from fairchem_hdgnn.integration.graph import PlainGraph
 from fairchem_hdgnn.integration.models import PlainModel
+from fairchem_hdgnn.integration.preflight.files import splits_of
 from fairchem_hdgnn.so3.frames import edge_frames, random_roll
 
 
@@ -101,17 +102,17 @@ def _of_checkpoint(source: str, options: InferenceOptions) -> tuple[nn.Module, f
 
 def _of_config(source: str, options: InferenceOptions) -> tuple[nn.Module, float, dict[str, Any], dict[str, Any]]:
     """The same of a config, with random weights."""
-    config = load_config(find_config(source))[0]
+    config = read_config(source, sections=("model", "dataset", "optim"))
     with quiet_fairchem():
         setup_imports()
     keys = {**config["model"], **options.model_overrides}
-    name = keys.pop("name")
+    name = str(keys.pop("name", None))
     try:
         model_class = registry.get_model_class(name)
     except (RuntimeError, ImportError) as error:
         raise ConfigError(f"{source}: its model '{name}' is not known to fairchem here") from error
     torch.manual_seed(options.seed)
-    dataset_config = config["dataset"]["train"]
+    dataset_config = splits_of(config).get("train", {})
     normaliser = dataset_config.get("transforms", {}).get("normalizer", {}).get("energy", {})
     return model_class(**keys), float(normaliser.get("rmsd") or normaliser.get("stdev") or 1.0), config, dataset_config
 

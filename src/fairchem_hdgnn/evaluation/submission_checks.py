@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Shaped
 
-from fairchem_hdgnn.errors import ConfigError, nearest
+from fairchem_hdgnn.errors import ConfigError, suggestion
 from fairchem_hdgnn.evaluation.expected import ExpectedSystems
 from fairchem_hdgnn.evaluation.splits import SUFFIXES
 
@@ -45,7 +45,7 @@ def find_problems(
         official_counts: demand OC20's number of test systems.
     """
     if task not in KEYS:
-        raise ConfigError(f"task '{task}' is unknown{nearest(task, KEYS)}")
+        raise ConfigError(f"task '{task}' is unknown{suggestion(task, KEYS)}")
     problems = list(_wrong_keys(arrays, task))
     for suffix in SUFFIXES:
         of_split = {key: arrays[f"{suffix}_{key}"] for key in KEYS[task] if f"{suffix}_{key}" in arrays}

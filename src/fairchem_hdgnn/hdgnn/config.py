@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Union
 
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.hdgnn.options import (
@@ -20,7 +20,7 @@ from fairchem_hdgnn.hdgnn.options import (
     Preset,
     TensorProduct,
 )
-from fairchem_hdgnn.hyperparameters import checked, choice, from_keys, integer, real, switch
+from fairchem_hdgnn.hyperparameters import Keys, from_keys, integer, other, real, switch
 from fairchem_hdgnn.so3.frames import FrameMode
 
 PRESETS: dict[Preset, dict[str, Any]] = {
@@ -48,117 +48,152 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 }
 """Defaults that differ between the presets. ``mmax`` is ``lmax`` where a preset does not set it."""
 
+FixedAttention = tuple[float, float, float, float]
+"""One coefficient for each term of eq. 11: source, target, pair, tensor product."""
+
 NUM_TERMS = 4
-"""Terms of eq. 11: source, target, pair, tensor product."""
 
-FixedAttention = tuple[float, ...]
-
-
-def _attention(value: Any) -> Attention | FixedAttention:
-    if isinstance(value, (list, tuple)):
-        if len(value) != NUM_TERMS or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
-            raise ConfigError(f"as a list must hold {NUM_TERMS} numbers, not {list(value)!r}")
-        return tuple(float(v) for v in value)
-    try:
-        return Attention(value)
-    except ValueError:
-        raise ConfigError(f"is {value!r}, not sigmoid, softmax or a list of {NUM_TERMS} numbers") from None
+AttentionChoice = Union[Attention, FixedAttention]
 
 
 @dataclass(frozen=True)
-class HDGNNConfig:
+class HDGNNConfig(Keys):
     """Hyper-parameters of the network. Keys left out (``None``) are filled by the preset or from other keys.
 
     The four that matter most, with the paper's names: ``lmax`` (L), ``lmax_metp`` (L'), ``num_layers`` (K),
-    ``sphere_channels`` (C).
-
-    Attributes:
-        preset: ``paper`` or ``authors``; fills the options below that are left out.
-        lmax: largest degree L of the node embedding. Cost of the networks grows as L (``mmax: 1``) or L**2.
-        lmax_metp: largest degree L' of the tensor product's result, at most ``lmax``; 2 if absent.
-        num_layers: message-passing rounds K.
-        sphere_channels: channels C of each coefficient.
-        mmax: largest order that the networks see.
-        hidden_channels: hidden width of NN_1 and NN_2; most of the parameters and of the time.
-        edge_channels: width of the edge features.
-        invariant_channels: width of the invariant branch f.
-        cutoff: Å; the distance basis spans [0, cutoff].
-        distance_resolution: Å between centres of the distance basis.
-        basis_width: width of the basis functions in units of that distance.
-        max_num_elements: atomic numbers must be below it.
-        num_resolutions: 1, or 2: the nearest neighbours at full size, the others at lower degree and width.
-        near_neighbors: how many neighbours are "nearest" with two resolutions.
-        lmax_far: degree of the far block; ``max(4, lmax - 2)``, at most ``lmax``, if absent.
-        hidden_channels_far: hidden width of the far block; a quarter of ``hidden_channels`` if absent.
-        message: hybrid (eq. 11) or one of Table 3's alternatives.
-        tensor_product: METP (eq. 7) or the fully connected product.
-        attention: sigmoid, softmax, or four fixed coefficients (Table 4).
-        gate_inputs: what the attention network sees.
-        full_degree_product: a fifth term, one channel of all degrees, spread over channels by its gate.
-        output_activation: a SiLU after the second layer of NN_1 and NN_2.
-        mlp: shared or separate networks.
-        neural_input: NN(x'') + NN(x), or NN(x').
-        extra_linear: equivariant linear layers on x_i and x_j before the message (Table 5).
-        layer_norm: normalisation of x before the message.
-        feature_scale: constant factor on the normalised x.
-        invariant_branch: without it, the attention network sees edge features alone.
-        branch_scale: constant factor on the sum in the invariant branch.
-        antipodal: whether the update sees f(-r).
-        shortcut: whether the update sees x beside the message.
-        squeeze_excitation: channel attention inside the update.
-        readout_weight: lambda of section 3.4: the weight of NN(f^K) in the energy.
-        num_sphere_samples: sample points of the output heads.
-        energy_scale: constant factor on the energy.
-        regress_forces: adds a direct force head.
-        frames: where the roll of edge frames comes from in training; evaluation is always reproducible.
-        frame_seed: seed of random and seeded rolls.
-        frame_average: number of seeded draws averaged at evaluation; cost grows in proportion.
-        activations: whether training stores the networks' activations or computes them again.
-        implementation: fast, fast with kernels for GPUs, or the plain equations.
+    ``sphere_channels`` (C). Costs are those of messages, which take most of the time and memory.
     """
 
-    preset: Preset = choice(Preset, Preset.PAPER)
+    preset: Preset = other(Preset.PAPER)
+    """Set of defaults that fills the options left out."""
+
     lmax: int = integer(6, minimum=0, maximum=10)
+    """Largest degree L of the node embedding. Cost: time and memory grow as L with ``mmax: 1``, as L²
+    with ``mmax`` = L."""
+
     lmax_metp: int = integer(None, minimum=0)
+    """Largest degree L' of the tensor product's result, at most ``lmax``; 2 if left out. Cost: little."""
+
     num_layers: int = integer(16, maximum=1000)
+    """Message-passing rounds K. Cost: time, memory and parameters grow in proportion."""
+
     sphere_channels: int = integer(128, maximum=65536)
+    """Channels C of each coefficient. Cost: time and parameters grow in proportion."""
+
     mmax: int = integer(None, minimum=0)
+    """Largest order that the networks see, at most ``lmax``; ``lmax`` if left out. Cost: at L = 6 the networks see 19
+    coefficients with 1, all 49 with 6."""
+
     hidden_channels: int = integer(512, maximum=65536)
+    """Hidden width of NN_1 and NN_2. Cost: most of the parameters and of the time; they grow in proportion."""
+
     edge_channels: int = integer(128, maximum=65536)
+    """Width of the edge features. Cost: little."""
+
     invariant_channels: int = integer(256, maximum=65536)
+    """Width of the invariant branch f. Cost: little."""
+
     cutoff: float = real(8.0, above=0.0)
+    """Å; edges are no longer, and the distance basis spans [0, cutoff]. Cost: the number of edges grows as its cube,
+    until ``max_neighbors`` bounds it."""
+
     distance_resolution: float = real(0.02, above=0.0)
+    """Å between centres of the distance basis. Cost: none; a smaller one means more basis functions."""
+
     basis_width: float = real(2.0, above=0.0)
+    """Standard deviation of the basis functions in units of their spacing."""
+
     max_num_elements: int = integer(90, minimum=2)
+    """Atomic numbers must be below it. Cost: little."""
+
     num_resolutions: int = integer(None, maximum=2)
+    """1, or 2: the nearest neighbours at full size, the others at lower degree and width."""
+
     near_neighbors: int = integer(12)
+    """How many neighbours are nearest with two resolutions. Cost: more edges at full size."""
+
     lmax_far: int = integer(None, minimum=0)
+    """Degree of the far neighbours' block, at most ``lmax``; max(4, ``lmax`` - 2), at most ``lmax``, if left out.
+    Cost: as ``lmax``, for the far neighbours."""
+
     hidden_channels_far: int = integer(None)
-    message: Message = choice(Message, Message.HYBRID)
-    tensor_product: TensorProduct = choice(TensorProduct, TensorProduct.METP)
-    attention: Attention | FixedAttention = checked(Attention.SIGMOID, _attention)
-    gate_inputs: GateInputs = choice(GateInputs, None)
+    """Hidden width of the far neighbours' block; a quarter of ``hidden_channels`` if left out. Cost: as
+    ``hidden_channels``, for the far neighbours."""
+
+    message: Message = other(Message.HYBRID)
+    """The message function."""
+
+    tensor_product: TensorProduct = other(TensorProduct.METP)
+    """The strictly equivariant term of eq. 11."""
+
+    attention: AttentionChoice = other(Attention.SIGMOID)
+    """Coefficients of the terms of eq. 11: learned, or fixed for source, target, pair and tensor product."""
+
+    gate_inputs: GateInputs = other(None)
+    """What the attention network sees."""
+
     full_degree_product: bool = switch(None)
+    """A fifth term in eq. 11: one channel of (x_i + x_j) ⊗ S at every degree, spread over channels by its gate."""
+
     output_activation: bool = switch(None)
-    mlp: Mlp = choice(Mlp, Mlp.SHARED)
-    neural_input: NeuralInput = choice(NeuralInput, NeuralInput.SPLIT)
+    """A SiLU after the second layer of NN_1 and NN_2."""
+
+    mlp: Mlp = other(Mlp.SHARED)
+    """Whether terms share networks."""
+
+    neural_input: NeuralInput = other(NeuralInput.SPLIT)
+    """What the networks of eq. 11 see."""
+
     extra_linear: bool = switch(False)
-    layer_norm: LayerNorm = choice(LayerNorm, None)
+    """Equivariant linear layers on x_i and x_j before the message (Table 5)."""
+
+    layer_norm: LayerNorm = other(None)
+    """Normalisation of x before the message."""
+
     feature_scale: float = real(None, above=0.0)
+    """Constant factor on the normalised x."""
+
     invariant_branch: bool = switch(True)
+    """Whether there is an invariant branch f; without it the attention network sees edge features alone."""
+
     branch_scale: float = real(None, above=0.0)
-    antipodal: Antipode = choice(Antipode, Antipode.EXACT)
+    """Constant factor on the sum in the invariant branch."""
+
+    antipodal: Antipode = other(Antipode.EXACT)
+    """Whether the update sees f(-r) beside f(r)."""
+
     shortcut: bool = switch(True)
+    """Whether the update sees x beside the message."""
+
     squeeze_excitation: bool = switch(None)
+    """Channel attention inside the update."""
+
     readout_weight: float = real(0.0)
+    """λ of section 3.4: the weight of NN(f^K) in the energy; needs ``invariant_branch``."""
+
     num_sphere_samples: int = integer(128)
+    """Sample points of the output heads. Cost: work for each atom, once; little."""
+
     energy_scale: float = real(1.0)
+    """Constant factor on the energy."""
+
     regress_forces: bool = switch(False)
-    frames: FrameMode = choice(FrameMode, FrameMode.RANDOM)
+    """Adds a head for a vector on each atom, e.g. the force."""
+
+    frames: FrameMode = other(FrameMode.RANDOM)
+    """Where the roll of edge frames comes from in training; evaluation is always reproducible."""
+
     frame_seed: int = integer(0, minimum=0)
+    """Seed of random and seeded rolls."""
+
     frame_average: int = integer(1)
-    activations: Activations = choice(Activations, Activations.STORE)
-    implementation: Implementation = choice(Implementation, Implementation.FAST)
+    """Draws of frames that evaluation averages. Cost: time of evaluation grows in proportion."""
+
+    activations: Activations = other(Activations.STORE)
+    """What is kept for the backward pass."""
+
+    implementation: Implementation = other(Implementation.FAST)
+    """How the messages are computed."""
 
     def __post_init__(self) -> None:
         """Fill what the preset decides and check that the keys fit together."""

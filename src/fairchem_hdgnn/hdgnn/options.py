@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
+
+
+class Switchable(str, Enum):
+    """A choice that can be ``off``, which YAML reads as false where it has no quotes."""
+
+    @classmethod
+    def _missing_(cls, value: Any) -> Any:
+        return cls("off") if value is False else None
 
 
 class Preset(str, Enum):
-    """Which set of defaults fills the options that a configuration leaves out.
-
-    ``paper``: the equations of the paper to the letter. ``authors``: what the authors' published code ran.
-    """
+    """``paper``: the equations of the paper to the letter. ``authors``: what the authors' published code ran."""
 
     PAPER = "paper"
     AUTHORS = "authors"
@@ -30,27 +36,30 @@ class Message(str, Enum):
 
 
 class TensorProduct(str, Enum):
-    """The strictly equivariant term of eq. 11: ``metp`` (eq. 7) or ``fully_connected`` (Fully-TP, used on QM9)."""
+    """``metp``: eq. 7. ``fully_connected``: Fully-TP, used on QM9."""
 
     METP = "metp"
     FULLY_CONNECTED = "fully_connected"
 
 
 class Attention(str, Enum):
-    """Output activation of the attention network (Table 4)."""
+    """Output activation of the attention network (Table 4).
+
+    ``sigmoid``: of each term. ``softmax``: over all terms.
+    """
 
     SIGMOID = "sigmoid"
     SOFTMAX = "softmax"
 
 
 class GateInputs(str, Enum):
-    """What the attention network sees: the invariant branch of both atoms, or the edge features too."""
+    """``branch``: the invariant branch of both atoms. ``branch_and_edge``: the edge features too."""
 
     BRANCH = "branch"
     BRANCH_AND_EDGE = "branch_and_edge"
 
 
-class LayerNorm(str, Enum):
+class LayerNorm(Switchable):
     """Normalisation of x before the message block.
 
     ``centred`` subtracts the channel mean of the scalars, so that METP, which averages over channels, receives no
@@ -63,7 +72,7 @@ class LayerNorm(str, Enum):
 
 
 class NeuralInput(str, Enum):
-    """What the networks of eq. 11 see: ``split``, NN(x'') + NN(x) (eq. 10), or ``rotated``, NN(x') (Table 5)."""
+    """``split``: NN(x'') + NN(x) (eq. 10). ``rotated``: NN(x') (Table 5)."""
 
     SPLIT = "split"
     ROTATED = "rotated"
@@ -76,7 +85,7 @@ class Mlp(str, Enum):
     SEPARATE = "separate"
 
 
-class Antipode(str, Enum):
+class Antipode(Switchable):
     """The update's second sample f(-r).
 
     ``exact``, ``off`` (ablation), or ``top_degree_unflipped``: degree lmax keeps its sign, a slip of the authors'
@@ -100,7 +109,7 @@ class Activations(str, Enum):
 
 
 class Implementation(str, Enum):
-    """How the messages are computed; all give the same.
+    """All give the same.
 
     ``fast``; ``triton``: fast, with rotations fused into kernels for GPUs, whose speed has not been measured yet;
     ``reference``: the plain equations, slower and with far more memory, for checking.

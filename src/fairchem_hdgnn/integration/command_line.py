@@ -8,10 +8,8 @@ import functools
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
 from fairchem.core import _cli
 from fairchem.core.common.flags import flags
 from fairchem.core.common.utils import build_config
@@ -19,7 +17,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig
 
-from fairchem_hdgnn.errors import ConfigError, UserError, nearest
+from fairchem_hdgnn.config_files import check_overrides, find_config, read_config
+from fairchem_hdgnn.errors import ConfigError, UserError
 from fairchem_hdgnn.integration.excepthook import user_message
 from fairchem_hdgnn.integration.names import with_dotted_names
 from fairchem_hdgnn.integration.preemption import PREEMPTED_EXIT_STATUS
@@ -31,9 +30,6 @@ from fairchem_hdgnn.integration.run_ids import new_run_id, slurm_run_id
 from fairchem_hdgnn.integration.runner import Runner, runner_wrapper
 from fairchem_hdgnn.integration.submitit_jobs import submit_jobs
 from fairchem_hdgnn.integration.sweeps import sweep
-
-PACKAGED = "hdgnn:"
-"""Prefix of a ``--config-yml`` that names one of the shipped configs, e.g. ``hdgnn:oc20/is2re/all/hdgnn.yml``."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -88,9 +84,7 @@ def check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """
     if args.mode is None:
         raise ConfigError("--mode: missing; one of train, validate, predict, run-relaxations")
-    for override in overrides:
-        if not override.startswith("--") or override.count("=") != 1:
-            raise ConfigError(f"'{override}': neither a flag nor an override of the form --section.key=value")
+    check_overrides(overrides)
     args.config_yml = find_config(str(args.config_yml))
 
 
@@ -103,33 +97,6 @@ def _check_launch(args: argparse.Namespace) -> None:
         raise ConfigError("--sweep-yml: each run of a sweep is a job of its own; add --submit")
     if is_task_of_many() and args.num_gpus > 1:
         raise ConfigError("--num-gpus: srun has started one task for each rank; leave it out, or srun --ntasks=1")
-
-
-def find_config(name: str) -> Path:
-    """The file that ``--config-yml`` names.
-
-    Raises:
-        ConfigError: there is none; with the nearest shipped config if it was to be one of those.
-    """
-    if not name.startswith(PACKAGED):
-        if not Path(name).is_file():
-            raise ConfigError(
-                f"--config-yml: no file '{name}'; shipped configs: {PACKAGED}oc20/..., from any directory"
-            )
-        return Path(name)
-    folder = shipped_configs()
-    path = folder / name[len(PACKAGED) :]
-    if not path.is_file():
-        shipped = [f"{PACKAGED}{file.relative_to(folder).as_posix()}" for file in folder.rglob("*.yml")]
-        raise ConfigError(f"--config-yml: no shipped config '{name}'{nearest(name, shipped)}")
-    return path
-
-
-def shipped_configs() -> Path:
-    """The folder of shipped configs: inside the package when installed, at the top of a checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parents[1] / "configs"
 
 
 @contextlib.contextmanager
@@ -165,13 +132,9 @@ def configs(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, An
 
 
 def _build_config(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
-    try:
-        config = build_config(args, overrides)
-    except (ValueError, AttributeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{args.config_yml}: {' '.join(str(error).split())}") from error
-    for section in ("model", "dataset", "optim"):
-        if not config.get(section):
-            raise ConfigError(f"{args.config_yml}: no section '{section}'")
+    read_config(args.config_yml, overrides, sections=("model", "dataset", "optim"))
+    # What could be read above fairchem reads too, and it knows where its flags go.
+    config = build_config(args, overrides)
     stop_or_warn(key_findings(config))
     if isinstance(config["dataset"], dict):
         check_data_sets(config["dataset"])

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from fairchem_hdgnn.config_files import read_config
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.escn.config import ESCNConfig
 from fairchem_hdgnn.hdgnn.config import HDGNNConfig
@@ -19,7 +20,6 @@ from fairchem_hdgnn.integration.graph import GraphSettings
 from fairchem_hdgnn.integration.models import HDGNN, PlainModel
 from fairchem_hdgnn.integration.names import dotted_name
 from fairchem_hdgnn.integration.precision import Precision
-from fairchem_hdgnn.integration.preflight.reading import read_config
 
 MODELS: dict[str, tuple[type[PlainModel], Any]] = {
     "fairchem_hdgnn.HDGNN": (HDGNN, HDGNNConfig),
@@ -98,22 +98,22 @@ class Report:
             )
 
 
-def report(path: Path, gpu: Gpu, num_gpus: int) -> Report:
+def report(source: str | Path, gpu: Gpu, num_gpus: int) -> Report:
     """Predict the cost of training a config.
 
     Args:
-        path: fairchem YAML with a plain HDGNN or eSCN.
+        source: fairchem YAML with a plain HDGNN or eSCN, or ``hdgnn:...`` for a shipped one.
         gpu: kind of GPU.
         num_gpus: how many of them.
 
     Raises:
         ConfigError: another model, or a key that cannot be used.
     """
-    config = read_config(str(path))
+    config = read_config(source)
     model, optim = dict(config.get("model") or {}), config.get("optim") or {}
     name = str(dotted_name(model.pop("name", None)))
     if name not in MODELS:
-        raise ConfigError(f"{path}: model.name: '{name}' has no cost estimate; {' and '.join(MODELS)} have")
+        raise ConfigError(f"{source}: model.name: '{name}' has no cost estimate; {' and '.join(MODELS)} have")
     batch_size = optim.get("batch_size", 1)
     precision = Precision.from_config(optim, amp=False)
     model_class, config_class = MODELS[name]

@@ -15,14 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
+from fairchem_hdgnn.config_files import read_config, shipped_configs
 from fairchem_hdgnn.data.demo.manifest import read_manifest
 from fairchem_hdgnn.errors import UserError
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.integration.checkpoints import read_checkpoint
-from fairchem_hdgnn.integration.command_line import shipped_configs
 from fairchem_hdgnn.integration.demo_plan import Plan, environment, measured_plan, read_plan
 from fairchem_hdgnn.integration.interruption import child
 
@@ -54,7 +53,7 @@ class Training:
     @cached_property
     def optim(self) -> dict[str, Any]:
         """The config's section ``optim``."""
-        return yaml.safe_load(self.config.read_text())["optim"]
+        return read_config(self.config)["optim"]
 
     @cached_property
     def steps_per_epoch(self) -> int:

@@ -13,36 +13,41 @@ from torch import Tensor, nn
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search, find_edges
 from fairchem_hdgnn.data.periodicity import lattice_vectors, make_boxes
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.hyperparameters import choice, integer, switch, text
+from fairchem_hdgnn.hyperparameters import Keys, integer, other, switch, text
 from fairchem_hdgnn.integration.structures import check_edges, check_structures
 from fairchem_hdgnn.nn.precision import full_precision
 
 
 @dataclass(frozen=True)
-class GraphSettings:
-    """Keys of a model's YAML that belong to the graph and the trainer, not to the network.
-
-    Attributes:
-        use_pbc: whether structures are periodic, along those of their cell vectors that a record's ``pbc`` names, or
-            along all three where it has none; otherwise none is, whatever ``pbc`` says.
-        use_pbc_single: a key of fairchem's own models, accepted; memory is bounded with either value.
-        otf_graph: build edges in the forward pass; otherwise ``edge_index`` (and ``cell_offsets``, ``neighbors``) of
-            the record are used where present.
-        max_neighbors: the nearest so many neighbours of each atom are kept.
-        enforce_max_neighbors_strictly: whether neighbours as far as the last one kept are dropped.
-        neighbor_list: ``pairs``, or ``vesin`` for large structures on a CPU.
-        output_name: name of the system-level output, to match the trainer's target.
-        vector_name: name of the per-atom vector output, if the network has one (``regress_forces``).
-    """
+class GraphSettings(Keys):
+    """Keys of a model's YAML that belong to the graph and the trainer, not to the network."""
 
     use_pbc: bool = switch(True)
+    """Whether structures are periodic, along those of their cell vectors that a record's ``pbc`` names, or along all
+    three where it has none; otherwise none is, whatever ``pbc`` says."""
+
     use_pbc_single: bool = switch(False)
+    """A key of fairchem's own models, accepted; memory is bounded with either value."""
+
     otf_graph: bool = switch(True)
+    """Build edges in the forward pass; otherwise ``edge_index`` (and ``cell_offsets``, ``neighbors``) of the record are
+    used where present."""
+
     max_neighbors: int = integer(40)
+    """The nearest so many neighbours of each atom are kept. Cost: time and memory of messages grow in proportion to the
+    number of edges."""
+
     enforce_max_neighbors_strictly: bool = switch(True)
-    neighbor_list: NeighborList = choice(NeighborList, NeighborList.PAIRS)
+    """Whether neighbours as far as the last one kept are dropped."""
+
+    neighbor_list: NeighborList = other(NeighborList.PAIRS)
+    """Who finds the edges."""
+
     output_name: str = text("energy")
+    """Name of the system-level output, to match the trainer's target."""
+
     vector_name: str = text("forces")
+    """Name of the per-atom vector output, if the network has one (``regress_forces``)."""
 
 
 class PlainGraph(NamedTuple):

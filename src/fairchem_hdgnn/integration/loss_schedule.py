@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.hyperparameters import key_names, validated
+from fairchem_hdgnn.integration.sections import Loss
 
 
 class LossSchedule:
@@ -17,17 +17,17 @@ class LossSchedule:
             ``[{displacement: {fn: l2mae, coefficient: 15, final_coefficient: 1}}]``.
 
     Raises:
-        ConfigError: a final coefficient is no number, or negative.
+        ConfigError: a coefficient is no number, or negative.
     """
 
     def __init__(self, settings: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
         self._ends: list[tuple[float, float]] = []
         for entry in settings:
             for target, loss in entry.items():
-                final = loss.get("final_coefficient", loss["coefficient"])
-                if isinstance(final, bool) or not isinstance(final, (int, float)) or not 0 <= final < math.inf:
-                    raise ConfigError(f"loss_functions.{target}.final_coefficient: {final!r} is no number >= 0")
-                self._ends.append((float(loss["coefficient"]), float(final)))
+                keys = {name: value for name, value in loss.items() if name in key_names(Loss)}
+                weights = validated(Loss, keys, f"loss_functions.{target}")
+                final = weights.final_coefficient
+                self._ends.append((weights.coefficient, weights.coefficient if final is None else final))
 
     def apply(self, loss_functions: Sequence[tuple[str, dict[str, Any]]], progress: float) -> None:
         """Set the coefficients in fairchem's list of losses.

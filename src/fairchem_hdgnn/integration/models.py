@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from fairchem_hdgnn.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.hdgnn.network import Backbone, EnergyReadout, HDGNNNetwork
-from fairchem_hdgnn.hyperparameters import from_keys
+from fairchem_hdgnn.hyperparameters import from_keys, key_names
 from fairchem_hdgnn.integration.graph import GraphSettings, PlainGraphMixin
 from fairchem_hdgnn.nn.heads import ForceHead
 
@@ -26,7 +25,7 @@ def split_keys(keys: dict[str, Any], owner: str) -> tuple[GraphSettings, dict[st
 
 def graph_key_names() -> set[str]:
     """Names of the keys that :class:`GraphSettings` takes."""
-    return {field.name for field in fields(GraphSettings)}
+    return set(key_names(GraphSettings))
 
 
 class PlainModel(nn.Module, PlainGraphMixin):

@@ -7,12 +7,12 @@ from enum import Enum
 
 import torch
 
-from fairchem_hdgnn.errors import ConfigError, nearest
+from fairchem_hdgnn.errors import ConfigError, suggestion
 from fairchem_hdgnn.nn.precision import networks_in_tf32
 
 
 class Precision(str, Enum):
-    """Values of ``optim.precision``."""
+    """``bfloat16`` and ``tf32`` are for the networks' matrix products; geometry, norms and sums stay ``float32``."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -30,7 +30,7 @@ class Precision(str, Enum):
             precision = cls(name)
         except ValueError as error:
             raise ConfigError(
-                f"optim.precision: '{name}' is unknown{nearest(str(name), [p.value for p in cls])}"
+                f"optim.precision: '{name}' is unknown{suggestion(str(name), [p.value for p in cls])}"
             ) from error
         if amp and precision is not cls.FLOAT32:
             raise ConfigError(

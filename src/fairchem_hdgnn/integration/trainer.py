@@ -123,6 +123,14 @@ class Trainer(OCPTrainer):
         # With float16 the loss scaler skips the updates whose gradients overflowed.
         self.optimizer.register_step_pre_hook(lambda *_: check_gradients(self._unwrapped_model, self._batch))
 
+    def load_extras(self) -> None:
+        """As fairchem; the length of a one-cycle schedule follows ``max_epochs``."""
+        optim = self.config["optim"]
+        if optim.get("scheduler") == "OneCycleLR":
+            # Into the config, so that it is in checkpoints, which stock fairchem opens too.
+            optim.setdefault("epochs", optim["max_epochs"])
+        super().load_extras()
+
     @property
     def checkpoint_path(self) -> Path:
         """Where the state of training is kept."""

@@ -14,7 +14,7 @@ from fairchem_hdgnn.arithmetic.products import linear
 
 
 class DistanceFunction(str, Enum):
-    """Name of a distance basis."""
+    """Gaussians, or other functions that fairchem's eSCN offers."""
 
     GAUSSIAN = "gaussian"
     SIGMOID = "sigmoid"

@@ -19,7 +19,7 @@ class FrameMode(str, Enum):
 
     ``random``: drawn anew for each edge at each forward, as published. ``seeded``: a fixed pseudo-random
     function of a seed and of the edge, so the same structure always gets the same frames. ``fixed``: no
-    roll, the frame of :func:`edge_frames` as it stands.
+    roll, the frame of a formula.
     """
 
     RANDOM = "random"

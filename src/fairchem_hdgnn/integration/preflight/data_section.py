@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from fairchem_hdgnn.integration.preflight.findings import Finding, error
-
-_MAPPINGS = ("key_mapping", "transforms", "train_split_settings", "val_split_settings", "test_split_settings")
+from fairchem_hdgnn.integration.preflight.findings import Finding, error, value_findings
+from fairchem_hdgnn.integration.sections import Split
 
 
 def data_section_findings(section: Any) -> Iterator[Finding]:
@@ -30,14 +29,7 @@ def data_section_findings(section: Any) -> Iterator[Finding]:
 
 
 def _split_findings(subject: str, settings: dict[str, Any]) -> Iterator[Finding]:
-    source = settings.get("src", "")
-    if not all(isinstance(path, str) for path in (source if isinstance(source, list) and source else [source])):
-        yield error(f"{subject}.src", f"is {source!r}", "give the path of an LMDB, or of a folder of them")
-    if not isinstance(settings.get("format", ""), str):
-        yield error(f"{subject}.format", f"is {settings['format']!r}", "write safe_lmdb")
-    for name in _MAPPINGS:
-        if not isinstance(settings.get(name) or {}, dict):
-            yield error(f"{subject}.{name}", f"is {settings[name]!r}", "give keys and values")
+    yield from value_findings(subject, Split, settings)
     transforms = settings.get("transforms")
     normalizer = transforms.get("normalizer") if isinstance(transforms, dict) else None
     parts = normalizer.items() if isinstance(normalizer, dict) else [("", normalizer or {})]

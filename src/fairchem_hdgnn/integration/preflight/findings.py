@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fairchem.core.common import distutils
 
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.schema import faults
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,13 @@ def error(subject: str, problem: str, remedy: str = "") -> Finding:
 def warning(subject: str, problem: str, remedy: str) -> Finding:
     """A finding with which the run goes on."""
     return Finding(subject, problem, remedy, fatal=False)
+
+
+def value_findings(subject: str, kind: type, settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """Values in ``settings`` that the keys of the dataclass ``kind`` cannot hold; other keys are passed over."""
+    for fault in faults(kind, settings):
+        remedy = f"give {fault.key.allowed}" + (f"; {fault.hint}" if fault.hint else "")
+        yield error(f"{subject}.{fault.key.name}", f"is {fault.value!r}", remedy)
 
 
 def stop_or_warn(findings: Iterable[Finding]) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 from fairchem.core.common.registry import registry
 from fairchem.core.modules import evaluator
 
-from fairchem_hdgnn.errors import nearest
+from fairchem_hdgnn.errors import nearest, suggestion
 from fairchem_hdgnn.integration.preflight.data_section import data_section_findings
-from fairchem_hdgnn.integration.preflight.findings import Finding, error, warning
-from fairchem_hdgnn.integration.preflight.optim import is_positive, optim_findings
+from fairchem_hdgnn.integration.preflight.findings import Finding, error, value_findings, warning
+from fairchem_hdgnn.integration.preflight.optim import optim_findings
+from fairchem_hdgnn.integration.sections import Loss
 
 SECTIONS = {"trainer", "logger", "task", "model", "dataset", "outputs", "loss_functions", "evaluation_metrics", "optim"}
 """Sections that fairchem reads, ``slurm`` and what the command line sets aside."""
@@ -29,9 +30,10 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
 def key_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
     """What is wrong with the sections of ``config`` by themselves; the model's own keys are its constructor's part."""
     for name in config:
-        hint = nearest(str(name), SECTIONS)
-        if name not in SECTIONS and "did you mean" in hint:
-            yield warning(str(name), f"fairchem reads no section of that name{hint}", "correct or remove it")
+        close = nearest(str(name), SECTIONS)
+        if name not in SECTIONS and close:
+            problem = f"fairchem reads no section of that name; did you mean '{close}'?"
+            yield warning(str(name), problem, "correct or remove it")
     for name, kind in REQUIRED.items():
         if not isinstance(config.get(name), kind) or not config[name]:
             yield error(name, "the section is missing, empty or of the wrong kind", "see configs/ for examples")
@@ -57,18 +59,13 @@ def _target_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
         for name, loss in entry.items():
             if name not in targets:
                 yield error(
-                    f"loss_functions.{name}", f"no such output{nearest(str(name), targets)}", "add it to outputs"
+                    f"loss_functions.{name}", f"no such output{suggestion(str(name), targets)}", "add it to outputs"
                 )
-            if not isinstance(loss.get("fn"), str) or loss["fn"] not in losses:
-                yield error(
-                    f"loss_functions.{name}.fn",
-                    f"fairchem has no loss {loss.get('fn')!r}{nearest(str(loss.get('fn')), losses)}",
-                    "correct it",
-                )
-            if not is_positive(loss.get("coefficient")):
-                yield error(
-                    f"loss_functions.{name}.coefficient", f"is {loss.get('coefficient')!r}", "give a positive number"
-                )
+            yield from value_findings(f"loss_functions.{name}", Loss, loss)
+            function = loss.get("fn")
+            if isinstance(function, str) and function not in losses:
+                problem = f"fairchem has no loss {function!r}{suggestion(function, losses)}"
+                yield error(f"loss_functions.{name}.fn", problem, "correct it")
     yield from _metric_findings(config.get("evaluation_metrics"), targets)
 
 
@@ -80,7 +77,9 @@ def _metric_findings(section: Any, targets: set[str]) -> Iterator[Finding]:
     for target, functions in metrics.items() if isinstance(metrics, dict) else ():
         if target not in targets and target != "misc":
             yield error(
-                f"evaluation_metrics.metrics.{target}", f"no such output{nearest(str(target), targets)}", "correct it"
+                f"evaluation_metrics.metrics.{target}",
+                f"no such output{suggestion(str(target), targets)}",
+                "correct it",
             )
         for function in functions if isinstance(functions, list) else [functions]:
             if not hasattr(evaluator, str(function)):
@@ -92,7 +91,7 @@ def _metric_findings(section: Any, targets: set[str]) -> Iterator[Finding]:
     if primary is not None and names and str(primary) not in names:
         yield error(
             "evaluation_metrics.primary_metric",
-            f"{primary!r} is not computed{nearest(str(primary), names)}",
+            f"{primary!r} is not computed{suggestion(str(primary), names)}",
             "name one of evaluation_metrics.metrics as TARGET_METRIC",
         )
 

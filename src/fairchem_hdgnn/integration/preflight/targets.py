@@ -11,8 +11,10 @@ import torch
 
 from fairchem_hdgnn.data.noisy_nodes import TARGET, TRANSFORM
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.integration.preflight.findings import Finding, error, warning
+from fairchem_hdgnn.integration.preflight.findings import Finding, error, value_findings, warning
 from fairchem_hdgnn.integration.preflight.records import Records, read, sample
+from fairchem_hdgnn.integration.sections import Normalizer
+from fairchem_hdgnn.schema import faults
 
 SAMPLE = 200
 """Training records whose targets are read: they tell a standard deviation to about 5 %."""
@@ -38,7 +40,7 @@ def target_findings(
     settings = transforms.get("normalizer") or {}
     for name, normalizer in settings.items():
         if name in targets and isinstance(normalizer, dict):
-            yield from _settings_findings(name, normalizer)
+            yield from value_findings(f"dataset.train.transforms.normalizer.{name}", Normalizer, normalizer)
     if settings.get("file") or settings.get("fit") or transforms.get("element_references"):
         return
     indices = sample(len(dataset), SAMPLE, seed)
@@ -55,21 +57,13 @@ def target_findings(
         yield from _statistics_findings(name, values, settings.get(name) or {})
 
 
-def _settings_findings(name: str, normalizer: dict[str, Any]) -> Iterator[Finding]:
-    subject = f"dataset.train.transforms.normalizer.{name}"
-    for key, value in normalizer.items():
-        if key in ("mean", "stdev", "rmsd") and (not _is_number(value) or (key != "mean" and value <= 0)):
-            kind = "a finite number" if key == "mean" else "a positive number"
-            yield error(f"{subject}.{key}", f"is {value!r}", f"give {kind}")
-
-
 def _statistics_findings(name: str, values: np.ndarray, normalizer: dict[str, Any]) -> Iterator[Finding]:
     subject = f"dataset.train.transforms.normalizer.{name}"
     mean, deviation = float(values.mean()), float(values.std())
+    if faults(Normalizer, normalizer):
+        return
     spread = normalizer.get("stdev", normalizer.get("rmsd", 1.0))
     centre = normalizer.get("mean", 0.0)
-    if not (_is_number(spread) and _is_number(centre) and spread > 0):
-        return
     said = f"mean {centre:g} and standard deviation {spread:g}" if normalizer else "no normaliser"
     off_centre = abs(mean - centre) > max(STANDARD_ERRORS * deviation / math.sqrt(len(values)), 0.1 * spread)
     off_spread = not spread / RATIO < deviation < spread * RATIO
@@ -79,7 +73,3 @@ def _statistics_findings(name: str, values: np.ndarray, normalizer: dict[str, An
             f"{said}, but {len(values)} training targets have mean {mean:.4g} and standard deviation {deviation:.4g}",
             "set mean and stdev to those of the training set",
         )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

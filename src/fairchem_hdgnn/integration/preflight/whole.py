@@ -106,8 +106,8 @@ def _build(settings: Any) -> tuple[nn.Module | None, Finding | None]:
         kind = registry.get_model_class(name)
     except (RuntimeError, ImportError, ValueError):
         known = {*registry.mapping["model_name_mapping"], "fairchem_hdgnn.HDGNN", "fairchem_hdgnn.ESCN"}
-        hint = nearest(name, known)
-        hint = hint if "did you mean" in hint else ""
+        close = nearest(name, known)
+        hint = f"; did you mean '{close}'?" if close else ""
         return None, error("model.name", f"fairchem knows no '{name}'{hint}", "correct it, or install its package")
     try:
         with quiet_fairchem():

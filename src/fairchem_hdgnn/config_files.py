@@ -1,0 +1,85 @@
+"""Config files: where they are, and what they say once includes and overrides are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fairchem.core.common.utils import create_dict_from_args, load_config, merge_dicts
+
+from fairchem_hdgnn.errors import ConfigError, suggestion
+
+PACKAGED = "hdgnn:"
+"""Prefix that names one of the shipped configs, e.g. ``hdgnn:oc20/is2re/all/hdgnn.yml``."""
+
+
+def shipped_configs() -> Path:
+    """The folder of shipped configs: inside the package when installed, at the top of a checkout."""
+    package = Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parents[1] / "configs"
+
+
+def find_config(name: str) -> Path:
+    """The config file of this name.
+
+    Args:
+        name: a path, or ``hdgnn:...`` for a shipped config.
+
+    Raises:
+        ConfigError: there is none; with the nearest shipped config if it was to be one of those.
+    """
+    if not name.startswith(PACKAGED):
+        if not Path(name).is_file():
+            raise ConfigError(f"no file '{name}'; shipped configs: {PACKAGED}oc20/..., from any directory")
+        return Path(name)
+    folder = shipped_configs()
+    path = folder / name[len(PACKAGED) :]
+    if not path.is_file():
+        shipped = [f"{PACKAGED}{file.relative_to(folder).as_posix()}" for file in folder.rglob("*.yml")]
+        raise ConfigError(f"no shipped config '{name}'{suggestion(name, shipped)}")
+    return path
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse what is not of the form ``--section.key=value``.
+
+    Raises:
+        ConfigError: names the override.
+    """
+    for override in overrides:
+        if not override.startswith("--") or override.count("=") != 1:
+            raise ConfigError(f"'{override}': neither a flag nor an override of the form --section.key=value")
+
+
+def read_config(name: str | Path, overrides: Sequence[str] = (), sections: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a config as fairchem does: files that it includes come first, then itself, then the overrides.
+
+    Args:
+        name: as for :func:`find_config`.
+        overrides: ``--section.key=value``, as on the command line of training.
+        sections: what the config must have.
+
+    Raises:
+        ConfigError: the file, an include or a section is missing, the file is no YAML, two includes contradict, or an
+            override is none.
+    """
+    path = find_config(str(name))
+    try:
+        config, _, conflicts = load_config(path)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())[:300]}") from error
+    if conflicts:
+        raise ConfigError(f"{path}: its includes contradict each other in {', '.join(map(str, conflicts))}")
+    check_overrides(overrides)
+    for override in overrides:
+        try:
+            config, _ = merge_dicts(config, create_dict_from_args([override]))
+        except (AttributeError, TypeError, ValueError, IndexError) as error:
+            raise ConfigError(f"'{override}': does not fit the config ({error})") from error
+    for section in sections:
+        if not config.get(section):
+            raise ConfigError(f"{path}: no section '{section}'")
+    return config
