@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -136,10 +137,15 @@ def test_data_sets_of_fairchem_can_be_taught_the_transform(stored):
     torch.testing.assert_close(theirs[0].displacement, expected)
 
 
-@pytest.mark.parametrize("place", ["file", "folder"])
-def test_spawned_workers_read_and_transform_records(stored, place):
+@pytest.mark.parametrize("place", ["data.lmdb", ""], ids=["file", "folder"])
+def test_a_data_set_goes_into_another_process(stored, place):
+    ours = data_set(stored.parent / place, "safe_lmdb")
+    assert torch.equal(pickle.loads(pickle.dumps(ours))[1].displacement, ours[1].displacement)
+
+
+def test_spawned_workers_read_and_transform_records(stored):
     """They start without the parent's modules and open files."""
-    ours = data_set(stored if place == "file" else stored.parent, "safe_lmdb")
+    ours = data_set(stored, "safe_lmdb")
     context = multiprocessing.get_context("spawn")
     loader = DataLoader(ours, batch_size=None, num_workers=1, multiprocessing_context=context)
     for here, there in zip(ours, loader):
@@ -215,6 +221,7 @@ def test_weight_of_the_auxiliary_loss_falls_and_that_of_the_energy_stays(run):
     assert in_training[0]["displacement"] == pytest.approx(15 - 14 / 180)
 
 
+@pytest.mark.parametrize("run", ["hdgnn"], indirect=True)
 def test_a_plain_fairchem_launch_trains_on_the_same(run):
     """Its own command line, its own data format: only ``trainer`` in the config leads here."""
     folder, _, _ = run
