@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pickle
 import shutil
-import sys
-from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
-from fairchem.core import _cli
 from fairchem.core.common.registry import registry
 from small_runs import write_lmdb
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -18,11 +16,10 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 import fairchem_hdgnn
 from fairchem_hdgnn import cli, config_files
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.integration import command_line, excepthook
-from fairchem_hdgnn.integration.excepthook import user_message
+from fairchem_hdgnn.integration import command_line
+from fairchem_hdgnn.integration.messages import user_message
 from fairchem_hdgnn.integration.names import with_dotted_names
-from fairchem_hdgnn.integration.preflight import check_data_sets
-from fairchem_hdgnn.integration.runner import Runner
+from fairchem_hdgnn.integration.preflight.files import check_data_sets
 
 CONFIG = """
 model: {name: hdgnn}
@@ -41,15 +38,10 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Namespace, dict]]:
-    """What fairchem's ``main`` would have run."""
-    calls: list[tuple[Namespace, dict]] = []
-
-    def main(args: Namespace, overrides: list[str]) -> None:
-        assert _cli.Runner is Runner
-        calls.append((args, _cli.build_config(args, overrides)))
-
-    monkeypatch.setattr(_cli, "main", main)
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Configs that would have been run."""
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(command_line, "runner_wrapper", calls.append)
     return calls
 
 
@@ -62,32 +54,40 @@ def refusal(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 
 
 def test_overrides_and_names_reach_fairchem(config: Path, launched: list) -> None:
-    stock_runner = _cli.Runner
     assert cli.main(["train", "--mode=train", f"--config-yml={config}", "--cpu", "--model.lmax=4"]) == 0
-    [(args, merged)] = launched
-    assert args.cpu
+    [merged] = launched
+    assert merged["cpu"]
     assert merged["model"] == {"name": "fairchem_hdgnn.HDGNN", "lmax": 4}
-    assert _cli.Runner is stock_runner
+
+
+def test_ranks_share_a_run_and_load_their_own_data(
+    config: Path, launched: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs on a machine have rendezvous of their own: fairchem's is always port 29400."""
+    asked = []
+    monkeypatch.setattr(command_line, "elastic_launch", lambda ranks, run: asked.append(ranks) or run)
+    assert cli.main(["train", "--mode=train", f"--config-yml={config}", "--num-gpus=3"]) == 0
+    assert (asked[0].nproc_per_node, asked[0].rdzv_endpoint) == (3, "localhost:0")
+    assert launched[0]["optim"]["num_workers"] == 0
 
 
 def test_runs_started_together_do_not_share_a_directory(config: Path, launched: list) -> None:
     for _ in range(2):
         cli.main(["train", "--mode=train", f"--config-yml={config}", "--identifier=pair"])
-    first, second = (args.timestamp_id for args, _ in launched)
+    first, second = (run["timestamp_id"] for run in launched)
     assert first != second
     assert first.endswith("-pair")
 
 
 def test_a_named_run_keeps_its_name(config: Path, launched: list) -> None:
     cli.main(["train", "--mode=train", f"--config-yml={config}", "--timestamp-id=again"])
-    assert launched[0][0].timestamp_id == "again"
+    assert launched[0]["timestamp_id"] == "again"
 
 
 def test_shipped_config_from_anywhere(launched: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command_line, "check_data_sets", lambda data_sets: None)
     assert cli.main(["train", "--mode=train", "--config-yml", "hdgnn:oc20/is2re/10k/hdgnn.yml"]) == 0
-    assert launched[0][1]["model"]["name"] == "fairchem_hdgnn.HDGNN"
+    assert launched[0]["model"]["name"] == "fairchem_hdgnn.HDGNN"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,8 @@ def test_shipped_config_from_anywhere(launched: list, monkeypatch: pytest.Monkey
         (["--mode=train", "--config-yml={config}", "--model.lmax", "4"], "'--model.lmax': neither a flag nor"),
         (["--mode=train", "--config-yml={config}", "--a.b=c=d"], "'--a.b=c=d': neither a flag nor"),
         (["--mode=train", "--config-yml={config}", "--optim="], "no section 'optim'"),
-        (["--mode=train", "--config-yml={config}", "--optim.batch_size=0"], "optim.batch_size: is 0; give a whole"),
+        (["--mode=train", "--config-yml={config}", "--optim=3"], "optim: the section is missing, empty or of the"),
+        (["--mode=train", "--config-yml={config}", "--num-gpus=0"], "--num-gpus 0: must be at least 1"),
     ],
 )
 def test_refusals(
@@ -208,22 +209,6 @@ def child_failure(message: object) -> ChildFailedError:
 )
 def test_user_message(error: Exception, message: str | None) -> None:
     assert user_message(error) == message
-
-
-def test_excepthook_leaves_other_errors_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    seen = []
-    monkeypatch.setattr(sys, "excepthook", lambda *details: seen.append(details))
-    monkeypatch.setattr(sys, "argv", ["/bin/fairchem"])
-    excepthook.install()
-    hook = sys.excepthook
-    excepthook.install()
-    assert sys.excepthook is hook
-    error = RuntimeError("a bug")
-    hook(RuntimeError, error, None)
-    assert seen == [(RuntimeError, error, None)]
-    hook(ConfigError, ConfigError("no such key"), None)
-    assert capsys.readouterr().err == "fairchem: error: no such key\n"
-    assert len(seen) == 1
 
 
 def test_public_names() -> None:

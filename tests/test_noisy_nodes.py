@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,11 @@ import yaml
 from evaluation_data import make_records
 from fairchem.core.common.utils import load_config
 from fairchem.core.datasets import data_list_collater
+from fairchem.core.datasets.base_dataset import create_dataset
+from torch.utils.data import DataLoader
 
 from fairchem_hdgnn.data.lmdb import write_lmdb
-from fairchem_hdgnn.data.noisy_nodes import NoisyNodes, add_displacement, in_cells
+from fairchem_hdgnn.data.noisy_nodes import NoisyNodes, add_displacement, in_cells, teach_transform
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
@@ -111,6 +115,43 @@ def test_noise_moves_free_atoms_of_half_of_the_structures():
     assert units.min() > -1e-5 and units.max() < 1 + 1e-5, "fairchem misses edges of atoms outside the cell"
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("stored")
+    write_lmdb(folder, records(3, 1))
+    return folder / "data.lmdb"
+
+
+def data_set(path: Path, kind: str):
+    settings = {"noisy_nodes": {}, "normalizer": {"energy": {"mean": 0.0}}}
+    return create_dataset({"src": str(path), "format": kind, "no_shuffle": True, "transforms": settings}, "train")
+
+
+def test_data_sets_of_fairchem_can_be_taught_the_transform(stored):
+    """fairchem looks for transforms in a module of its own, which stays as it is."""
+    theirs = data_set(stored, "lmdb")
+    with pytest.raises(NameError, match="noisy_nodes"):
+        theirs[0]
+    teach_transform(theirs)
+    expected = add_displacement(records(3, 1)[0]).displacement
+    torch.testing.assert_close(theirs[0].displacement, expected)
+
+
+@pytest.mark.parametrize("place", ["data.lmdb", ""], ids=["file", "folder"])
+def test_a_data_set_goes_into_another_process(stored, place):
+    ours = data_set(stored.parent / place, "safe_lmdb")
+    assert torch.equal(pickle.loads(pickle.dumps(ours))[1].displacement, ours[1].displacement)
+
+
+def test_spawned_workers_read_and_transform_records(stored):
+    """They start without the parent's modules and open files."""
+    ours = data_set(stored, "safe_lmdb")
+    context = multiprocessing.get_context("spawn")
+    loader = DataLoader(ours, batch_size=None, num_workers=1, multiprocessing_context=context)
+    for here, there in zip(ours, loader):
+        assert torch.equal(here.displacement, there.displacement)
+
+
 # === training ====================================================================================
 
 
@@ -178,6 +219,16 @@ def test_weight_of_the_auxiliary_loss_falls_and_that_of_the_energy_stays(run):
     steps = np.diff([each["displacement"] for each in in_training])
     np.testing.assert_allclose(steps, -14 / 180)
     assert in_training[0]["displacement"] == pytest.approx(15 - 14 / 180)
+
+
+@pytest.mark.parametrize("run", ["hdgnn"], indirect=True)
+def test_a_plain_fairchem_launch_trains_on_the_same(run):
+    """Its own command line, its own data format: only ``trainer`` in the config leads here."""
+    folder, _, _ = run
+    theirs = ("--dataset.train.format=lmdb", "--dataset.val.format=lmdb", "--optim.max_epochs=1", "--seed=1")
+    small_runs.fairchem(folder / "config.yml", "plain", *theirs)
+    first = [small_runs.losses(folder, run_id, "train/displacement_mae")[1] for run_id in ("run", "plain")]
+    assert first[0] == pytest.approx(first[1], rel=1e-5)
 
 
 def test_vector_head_is_trained(run):

@@ -17,17 +17,23 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from small_runs import TINY_HDGNN, train, write_config, write_lmdb
+from fairchem.core import _cli
+from fairchem.core.common import distutils
+from fairchem.core.common.flags import flags
+from small_runs import TINY_HDGNN, arguments, train, write_config, write_lmdb
 from torch_geometric.data import Data
 
 from fairchem_hdgnn import HDGNN, cli
 from fairchem_hdgnn.config_files import read_config, shipped_configs
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.integration.preflight import launch
 from fairchem_hdgnn.integration.preflight.disk import checkpoint_bytes, disk_findings
 from fairchem_hdgnn.integration.preflight.files import same_file_findings, splits_of
 from fairchem_hdgnn.integration.preflight.keys import key_findings
 from fairchem_hdgnn.integration.preflight.records import SAMPLE, Needs, record_findings, sample
 from fairchem_hdgnn.integration.preflight.targets import target_findings
+from fairchem_hdgnn.integration.ranks import on_first_rank
+from fairchem_hdgnn.integration.trainer import Trainer
 
 GOOD: dict[str, Any] = {
     "trainer": "fairchem_hdgnn.Trainer",
@@ -301,6 +307,11 @@ def test_checkpoints_take_what_was_foreseen(tmp_path: Path) -> None:
 # The command, and the trainer.
 
 
+def stock(command_line: list[str]) -> None:
+    """fairchem's own command line."""
+    _cli.main(*flags.get_parser().parse_known_args(command_line))
+
+
 def check(*arguments: str) -> tuple[int, list[str]]:
     """Exit status and lines of ``fairchem-hdgnn check``."""
     output = io.StringIO()
@@ -366,6 +377,47 @@ def test_configs_that_are_none(tmp_path: Path, contents: str, message: str) -> N
     with pytest.raises(ConfigError, match=str(path)) as error:
         read_config(str(path))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("main", [lambda arguments: cli.main(["train", *arguments]), stock], ids=["ours", "stock"])
+def test_a_launch_is_inspected_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, main: Callable) -> None:
+    """Whoever launches it; and each file of records is opened once before the first step."""
+    config = write_config(tmp_path, max_epochs=1)
+    calls: list[str] = []
+
+    def counted(name: str, function: Callable) -> Callable:
+        def count(*args: Any, **options: Any) -> Any:
+            calls.append(name)
+            return function(*args, **options)
+
+        return count
+
+    for name in ("key_findings", "check_data_sets", "data_findings", "disk_findings"):
+        monkeypatch.setattr(launch, name, counted(name, getattr(launch, name)))
+    monkeypatch.setattr(Trainer, "_train_step", counted("step", Trainer._train_step))
+    opened = lmdb.open
+    monkeypatch.setattr(lmdb, "open", lambda path, **options: counted(Path(path).parent.name, opened)(path, **options))
+    main(arguments(config, "once", "--dataset.train.format=safe_lmdb", "--dataset.val.format=safe_lmdb"))
+    before = calls[: calls.index("step")]
+    assert before == ["key_findings", "check_data_sets", "train", "val", "data_findings", "disk_findings"]
+    assert calls.count("step") == len(calls) - len(before)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_rank_looks_for_all(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    found = ConfigError("found by rank 0")
+
+    def broadcast(outcome: list, src: int, device: torch.device) -> None:
+        outcome[0] = found if rank else outcome[0]
+
+    def look() -> None:
+        assert rank == 0
+        raise found
+
+    monkeypatch.setattr(distutils, "is_master", lambda: rank == 0)
+    monkeypatch.setattr(distutils, "broadcast_object_list", broadcast)
+    with pytest.raises(ConfigError, match="found by rank 0"):
+        on_first_rank(look, torch.device("cpu"))
 
 
 def test_a_training_stops_before_its_first_step(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ pydantic is not installed; values are then taken on trust.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import typing
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -16,9 +15,11 @@ from typing import Any, ClassVar, TypeVar
 
 from fairchem_hdgnn.errors import ConfigError, suggestion
 
-if importlib.util.find_spec("pydantic") is not None:
+try:
     from fairchem_hdgnn.schema import validated
-else:
+except ModuleNotFoundError as error:
+    if (error.name or "").split(".")[0] != "pydantic":
+        raise
 
     def validated(kind: type[Config], keys: Mapping[str, Any], owner: str) -> Config:
         """The dataclass with these values, unchecked; names of choices become members of their enum."""

@@ -11,8 +11,9 @@ Liao & Smidt, ICLR 2023). In a configuration::
             probability: 0.5            # of a structure to be moved
             standard_deviation: 0.3     # of the noise, Å
 
-fairchem applies the transform to each record of every split; it only adds the target ``displacement``. Structures are
-moved by ``fairchem_hdgnn.Trainer``, in training steps and nowhere else, so evaluation sees them as they are.
+The transform, applied to each record of every split, only adds the target ``displacement``. Structures are moved by
+``fairchem_hdgnn.Trainer``, in training steps and nowhere else, so evaluation sees them as they are. fairchem has no
+registry of transforms: ``format: safe_lmdb`` knows this one, and the trainer tells data sets of other formats.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fairchem.core.modules import transforms
+from fairchem.core.modules.transforms import DataTransforms
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn.data.periodicity import completed_cells, fractional, lattice_vectors, periodic_directions
+from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.hyperparameters import Keys, from_keys, real
 
 TRANSFORM = "noisy_nodes"
@@ -56,6 +58,20 @@ class NoisyNodes(Keys):
             return None
         return from_keys(cls, settings[TRANSFORM] or {}, f"dataset.train.transforms.{TRANSFORM}")
 
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> NoisyNodes | None:
+        """The same of a trainer's config.
+
+        Raises:
+            ConfigError: also if the model takes the edges of the records.
+        """
+        found = cls.of_transforms(config["dataset"].get("transforms"))
+        if found is not None and not config["model"].get("otf_graph", False):
+            raise ConfigError(
+                "model.otf_graph: noisy_nodes moves atoms, so edges must be made on the fly; set it to true"
+            )
+        return found
+
     def move(self, batch: Batch) -> None:
         """Move some structures of ``batch``: their free atoms with tag 1 or 2, each by its own share of the way.
 
@@ -76,11 +92,25 @@ class NoisyNodes(Keys):
         batch[TARGET] = batch[TARGET] - step
 
 
-def add_displacement(record: Data, settings: Mapping[str, Any] | None = None) -> Data:
-    """fairchem's transform ``noisy_nodes``: the target ``displacement`` of a record that has ``pos_relaxed``.
+class Transforms(DataTransforms):
+    """fairchem's transforms of a record, and ``noisy_nodes`` after them; goes with its data set into any process."""
 
-    It does not jump over periodic boundaries.
-    """
+    def __call__(self, data_object: Data) -> Data:
+        """The record, transformed."""
+        others = {name: settings for name, settings in (self.config or {}).items() if name != TRANSFORM}
+        record = DataTransforms(others)(data_object)
+        return record if len(others) == len(self.config or {}) else add_displacement(record)
+
+
+def teach_transform(dataset: Any) -> None:
+    """Let a data set of any of fairchem's formats find ``noisy_nodes``."""
+    whole = getattr(dataset, "dataset", dataset)
+    if type(getattr(whole, "transforms", None)) is DataTransforms:
+        whole.transforms = Transforms(whole.transforms.config)
+
+
+def add_displacement(record: Data) -> Data:
+    """Add the target ``displacement`` to a record that has ``pos_relaxed``; it jumps over no periodic boundary."""
     if "pos_relaxed" in record:
         straight = record.pos_relaxed - record.pos
         record[TARGET] = straight - whole_cells(in_cells(straight, record).round(), record)
@@ -104,7 +134,3 @@ def _cells(data: Any) -> tuple[Float[Tensor, "systems 3 3"], Bool[Tensor, "syste
     batch = getattr(data, "batch", None)
     system = torch.zeros(len(data.pos), dtype=torch.long, device=data.pos.device) if batch is None else batch
     return data.cell, periodic_directions(data) & (data.cell != 0).any(dim=-1), system
-
-
-# fairchem evaluates the names under `transforms` in this module; there is no registry of transforms.
-setattr(transforms, TRANSFORM, add_displacement)

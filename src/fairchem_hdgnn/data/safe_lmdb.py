@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -19,6 +20,7 @@ from fairchem.core.datasets.lmdb_dataset import LmdbDataset
 from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.lmdb import METADATA_FILE, open_lmdb, read_length, read_record
+from fairchem_hdgnn.data.noisy_nodes import Transforms
 from fairchem_hdgnn.errors import ConfigError, DataError
 
 
@@ -48,6 +50,7 @@ class SafeLmdbDataset(LmdbDataset):
         super().__init__(config)
         if self.num_samples == 0:
             raise DataError(f"LMDB {src} holds no records: make it again")
+        self.transforms = Transforms(config.get("transforms"))
         self._check_metadata()
 
     def connect_db(self, lmdb_path: Path | None = None) -> lmdb.Environment:
@@ -73,6 +76,18 @@ class SafeLmdbDataset(LmdbDataset):
             record.id = f"{shard}_{key}"
         record = self.transforms(record)
         return record if self.key_mapping is None else rename_data_object_keys(record, self.key_mapping)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the open files, for a process that loads data."""
+        return {name: value for name, value in vars(self).items() if name not in ("env", "envs")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the files in the other process."""
+        self.__dict__.update(state)
+        if self.path.is_file():
+            self.env = self.connect_db()
+        else:
+            self.envs = [self.connect_db(path) for path in sorted(self.path.glob("*.lmdb"))]
 
     def __del__(self) -> None:
         """Leave the environments to their other readers; the last one closes them."""

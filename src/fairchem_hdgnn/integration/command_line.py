@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import functools
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from fairchem.core import _cli
+from fairchem.core.common import distutils
 from fairchem.core.common.flags import flags
-from fairchem.core.common.utils import build_config
+from fairchem.core.common.utils import build_config, setup_logging
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fairchem_hdgnn.config_files import check_overrides, find_config, read_config
 from fairchem_hdgnn.errors import ConfigError, UserError
-from fairchem_hdgnn.integration.excepthook import user_message
+from fairchem_hdgnn.integration.messages import user_message
 from fairchem_hdgnn.integration.names import with_dotted_names
 from fairchem_hdgnn.integration.preemption import PREEMPTED_EXIT_STATUS
-from fairchem_hdgnn.integration.preflight import check_data_sets
+from fairchem_hdgnn.integration.preflight.files import check_data_sets, splits_of
 from fairchem_hdgnn.integration.preflight.findings import stop_or_warn
-from fairchem_hdgnn.integration.preflight.keys import key_findings
+from fairchem_hdgnn.integration.preflight.keys import key_findings, section_findings
 from fairchem_hdgnn.integration.ranks import is_task_of_many
 from fairchem_hdgnn.integration.run_ids import new_run_id, slurm_run_id
 from fairchem_hdgnn.integration.runner import Runner, runner_wrapper
@@ -53,6 +51,7 @@ def run(arguments: Sequence[str]) -> None:
     args, overrides = parser.parse_known_args(arguments)
     check(args, overrides)
     _check_launch(args)
+    setup_logging()
     # Its handler comes with the training loop. Until then, and in the parent of several ranks, it must not kill.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
@@ -63,8 +62,7 @@ def run(arguments: Sequence[str]) -> None:
             Runner()(_build_config(args, overrides))
         else:
             args.timestamp_id = args.timestamp_id or new_run_id(args.identifier)
-            with _plugin_in_fairchem():
-                _cli.main(args, overrides)
+            _run_here(_build_config(args, overrides), args.num_gpus)
     except SignalException as error:
         raise SystemExit(PREEMPTED_EXIT_STATUS) from error
     except (UserError, ChildFailedError) as error:
@@ -95,34 +93,39 @@ def _check_launch(args: argparse.Namespace) -> None:
         )
     if args.sweep_yml is not None and not args.submit:
         raise ConfigError("--sweep-yml: each run of a sweep is a job of its own; add --submit")
+    if args.num_gpus < 1:
+        raise ConfigError(f"--num-gpus {args.num_gpus}: must be at least 1")
     if is_task_of_many() and args.num_gpus > 1:
         raise ConfigError("--num-gpus: srun has started one task for each rank; leave it out, or srun --ntasks=1")
 
 
-@contextlib.contextmanager
-def _plugin_in_fairchem() -> Iterator[None]:
-    """Put this plugin's Runner and config reading where fairchem's ``main`` looks for its own.
-
-    So too a rendezvous on a free port: fairchem's is always 29400, so that a second run on the machine would depend on
-    the first one's store and end with it.
-    """
-    ours = {
-        "Runner": Runner,
-        "runner_wrapper": runner_wrapper,
-        "build_config": _build_config,
-        "LaunchConfig": functools.partial(LaunchConfig, rdzv_endpoint="localhost:0"),
-    }
-    theirs = {name: getattr(_cli, name) for name in ours}
-    vars(_cli).update(ours)
-    try:
-        yield
-    finally:
-        vars(_cli).update(theirs)
+def _run_here(config: dict[str, Any], num_ranks: int) -> None:
+    """Run in this process, or in ranks of this machine that torch starts."""
+    if num_ranks == 1:
+        distutils.setup_env_local()
+        runner_wrapper(config)
+        return
+    # As in fairchem, whose LMDBs cannot be sent to a rank's workers.
+    config["optim"]["num_workers"] = 0
+    # A rendezvous of its own, on a free port: two runs on one machine must not depend on each other.
+    ranks = LaunchConfig(
+        1, 1, nproc_per_node=num_ranks, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
+    )
+    elastic_launch(ranks, runner_wrapper)(config)
 
 
 def configs(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, Any]]:
-    """The config of each run that ``args`` asks for, one or a sweep, with run ids that no other run has."""
+    """The config of each run that ``args`` asks for, one or a sweep, with run ids that no other run has.
+
+    Keys and data sets are looked at, for a job can wait long and then fail; what the model needs, its trainer finds.
+
+    Raises:
+        ConfigError: a config, key or override that cannot be used.
+        DataError: a data set is missing, empty or damaged.
+    """
     config = _build_config(args, overrides)
+    stop_or_warn(key_findings(config))
+    check_data_sets(splits_of(config))
     runs = [("", config)] if args.sweep_yml is None else list(sweep(config, args.sweep_yml))
     for name, run_config in runs:
         identifier = "-".join(filter(None, (args.identifier, name)))
@@ -135,7 +138,5 @@ def _build_config(args: argparse.Namespace, overrides: list[str]) -> dict[str, A
     read_config(args.config_yml, overrides, sections=("model", "dataset", "optim"))
     # What could be read above fairchem reads too, and it knows where its flags go.
     config = build_config(args, overrides)
-    stop_or_warn(key_findings(config))
-    if isinstance(config["dataset"], dict):
-        check_data_sets(config["dataset"])
+    stop_or_warn(section_findings(config))
     return with_dotted_names(config)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 
 import torch
+from fairchem.core.common import distutils
 
-from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.errors import ConfigError, UserError
 
 FIRST_PORT, NUM_PORTS = 20000, 12000
 
@@ -35,6 +37,19 @@ def set_rank_environment() -> None:
     if "MASTER_ADDR" not in os.environ:
         os.environ["MASTER_ADDR"] = _first_host_of_step()
     os.environ.setdefault("MASTER_PORT", str(FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) % NUM_PORTS))
+
+
+def on_first_rank(look: Callable[[], None], device: torch.device) -> None:
+    """Call ``look`` on rank 0 while the others wait; its ``UserError`` is raised on all of them. Collective."""
+    outcome: list[UserError | None] = [None]
+    if distutils.is_master():
+        try:
+            look()
+        except UserError as error:
+            outcome = [error]
+    distutils.broadcast_object_list(outcome, src=0, device=device)
+    if outcome[0] is not None:
+        raise outcome[0]
 
 
 def _first_host_of_step() -> str:

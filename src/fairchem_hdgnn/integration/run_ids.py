@@ -39,34 +39,6 @@ def _with_identifier(run_id: str, identifier: str) -> str:
     return f"{run_id}-{identifier}" if identifier else run_id
 
 
-class ResumeNotice(logging.Filter):
-    """Turns fairchem's remark that it goes on from a checkpoint which the user did not name into a warning.
-
-    fairchem resumes from ``<run_dir>/checkpoints/<run id>/checkpoint.pt`` whenever that file exists. That is right for
-    a requeued job and wrong for a new run under a used id, which a time stamp of fairchem's own trainer can be.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass, this one reworded."""
-        message = record.getMessage()
-        if message.startswith("Previous checkpoint found at "):
-            path = Path(message.split(" at ", 1)[1].rsplit(", resuming", 1)[0])
-            record.levelno, record.levelname = logging.WARNING, "WARNING"
-            record.args = ()
-            record.msg = (
-                f"RESUMING from {path}: the run id '{path.parent.name}' is already in use. Right for an interrupted "
-                "run; otherwise stop now and start again with another --timestamp-id."
-            )
-        return True
-
-
-def warn_when_resuming() -> None:
-    """Let fairchem, its own command line included, resume with a warning only."""
-    root = logging.getLogger()
-    if not any(isinstance(present, ResumeNotice) for present in root.filters):
-        root.addFilter(ResumeNotice())
-
-
 @contextlib.contextmanager
 def exclusive_use(checkpoint_dir: Path) -> Iterator[None]:
     """Hold a run directory for this process alone; the operating system lets go when the process ends, however.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch_geometric.data import Batch
 
 from fairchem_hdgnn.errors import DataError, TrainingError
@@ -56,12 +57,23 @@ def check_loss(loss: Tensor, targets: Iterable[str], batch: Batch) -> None:
     raise TrainingError(f"loss is {loss.item()} for the batch with sid {_enumerate(system_ids(batch))}; {REMEDIES}")
 
 
-def check_gradients(model: nn.Module, batch: Batch) -> None:
-    """Stop before the optimizer takes a gradient that is not finite.
+@contextlib.contextmanager
+def checked_gradients(optimizer: Optimizer, model: nn.Module, batch: Batch) -> Iterator[None]:
+    """Stop in the block before the optimizer takes a gradient that is not finite.
+
+    With float16 the loss scaler skips the updates whose gradients overflowed, so they are not looked at.
 
     Raises:
         TrainingError: names the parameter and the structures of this rank's batch.
     """
+    hook = optimizer.register_step_pre_hook(lambda *_: _check_gradients(model, batch))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _check_gradients(model: nn.Module, batch: Batch) -> None:
     # A bound of infinity clips nothing; this is torch's fused norm over all gradients.
     if torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), max_norm=float("inf"))):
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,32 +18,27 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from fairchem_hdgnn.data.labels import collect_labels
-from fairchem_hdgnn.data.noisy_nodes import NoisyNodes
+from fairchem_hdgnn.data.noisy_nodes import NoisyNodes, teach_transform
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.integration.allocator import keep_freed_memory
+from fairchem_hdgnn.integration.cadence import Cadence
 from fairchem_hdgnn.integration.checkpoints import read_checkpoint
 from fairchem_hdgnn.integration.loss_schedule import LossSchedule
 from fairchem_hdgnn.integration.precision import Precision
 from fairchem_hdgnn.integration.preemption import PreemptedError, PreemptionWatch
-from fairchem_hdgnn.integration.preflight.disk import checkpoint_bytes, disk_findings
-from fairchem_hdgnn.integration.preflight.files import check_data_sets
-from fairchem_hdgnn.integration.preflight.findings import stop_or_warn
-from fairchem_hdgnn.integration.preflight.keys import REQUIRED, key_findings
-from fairchem_hdgnn.integration.preflight.whole import data_findings, output_findings
+from fairchem_hdgnn.integration.preflight.launch import inspect_data, inspect_keys
+from fairchem_hdgnn.integration.resuming import announce, conditions
 from fairchem_hdgnn.integration.run_ids import exclusive_use, new_run_id
 from fairchem_hdgnn.integration.stop_conditions import (
-    check_gradients,
     check_loss,
     check_predictions,
     check_weights,
+    checked_gradients,
     explained_out_of_memory,
 )
 
 logger = logging.getLogger(__name__)
-
-DATA_SETS = {"train": "dataset", "val": "val_dataset", "test": "test_dataset"}
-"""Split -> where fairchem's trainer keeps its settings."""
 
 
 @registry.register_trainer("hdgnn")
@@ -84,28 +78,24 @@ class Trainer(OCPTrainer):
         distutils.broadcast_object_list(run_id, src=0, device=device)
         return run_id[0]
 
+    def load(self, inference_only: bool) -> None:
+        """As fairchem, after a look at the config."""
+        if not inference_only:
+            inspect_keys(self)
+        super().load(inference_only)
+
     def load_datasets(self) -> None:
-        """As fairchem, between looks at the configuration before and at the data after."""
-        settings = {split: self.config[key] for split, key in DATA_SETS.items()}
-        config = {name: self.config[name] for name in (*REQUIRED, "evaluation_metrics")} | {"dataset": settings}
-        model, optim = self._unwrapped_model, self.config["optim"]
-        stop_or_warn([*key_findings(config), *output_findings(model, config["outputs"])])
-        check_data_sets(settings)
+        """As fairchem, then a look at the data."""
         super().load_datasets()
-        data_sets = {"train": self.train_dataset, "val": self.val_dataset, "test": self.test_dataset}
-        found = data_findings(model, config, {name: data for name, data in data_sets.items() if data is not None})
-        room = disk_findings(self.checkpoint_path.parent, 0 if self.is_debug else checkpoint_bytes(model, optim))
-        stop_or_warn([*found, *room])
+        for split in ("train", "val", "test", "relax"):
+            teach_transform(getattr(self, f"{split}_dataset", None))
+        inspect_data(self)
 
     def load_task(self) -> None:
         """As fairchem, and the precision."""
         super().load_task()
         self.precision = Precision.from_config(self.config["optim"], amp=self.config["amp"])
-        self.noisy_nodes = NoisyNodes.of_transforms(self.config["dataset"].get("transforms"))
-        if self.noisy_nodes is not None and not self.config["model"].get("otf_graph", False):
-            raise ConfigError(
-                "model.otf_graph: noisy_nodes moves atoms, so edges must be made on the fly; set it to true"
-            )
+        self.noisy_nodes = NoisyNodes.of_config(self.config)
 
     def load_loss(self) -> None:
         """As fairchem, and how the weights of the losses change."""
@@ -116,12 +106,6 @@ class Trainer(OCPTrainer):
         num_steps = self.config["optim"]["max_epochs"] * len(self.train_loader) if self.train_loader else 0
         self.loss_schedule.apply(self.loss_functions, self.step / num_steps if num_steps else 1.0)
         return super()._compute_loss(out, batch)
-
-    def load_optimizer(self) -> None:
-        """As fairchem, and a look at the gradients before each update."""
-        super().load_optimizer()
-        # With float16 the loss scaler skips the updates whose gradients overflowed.
-        self.optimizer.register_step_pre_hook(lambda *_: check_gradients(self._unwrapped_model, self._batch))
 
     def load_extras(self) -> None:
         """As fairchem; the length of a one-cycle schedule follows ``max_epochs``."""
@@ -168,7 +152,8 @@ class Trainer(OCPTrainer):
 
     def _run_epochs(self, watch: PreemptionWatch) -> None:
         steps_per_epoch = len(self.train_loader)
-        if self._evaluation_is_due() and self._evaluated_step < self.step:
+        cadence = Cadence.of(self.config["optim"], steps_per_epoch)
+        if cadence.evaluates_at(self.step) and self._evaluated_step < self.step:
             self._evaluate()
         for epoch in range(self.step // steps_per_epoch, self.config["optim"]["max_epochs"]):
             self.train_sampler.set_epoch_and_start_iteration(epoch, self.step % steps_per_epoch)
@@ -179,12 +164,11 @@ class Trainer(OCPTrainer):
                 self.step += 1
                 self.epoch = self.step / steps_per_epoch
                 self._train_step(batch)
-                self._after_step()
+                self._after_step(cadence)
 
     def _train_step(self, batch: Batch) -> None:
         self._seed_step()
         self.model.train()
-        self._batch = batch
         if self.noisy_nodes is not None:
             self.noisy_nodes.move(batch)
         with explained_out_of_memory(batch, self._unwrapped_model):
@@ -195,7 +179,8 @@ class Trainer(OCPTrainer):
             check_loss(loss, predictions, batch)
             self.metrics = self._compute_metrics(predictions, batch, self.evaluator, self.metrics)
             self.metrics = self.evaluator.update("loss", loss.item(), self.metrics)
-            self._backward(self.scaler.scale(loss) if self.scaler else loss)
+            with checked_gradients(self.optimizer, self._unwrapped_model, batch):
+                self._backward(self.scaler.scale(loss) if self.scaler else loss)
         self._log_step()
         if self.scheduler.scheduler_type != "ReduceLROnPlateau":
             self.scheduler.step()
@@ -224,25 +209,11 @@ class Trainer(OCPTrainer):
 
     # Evaluation and checkpoints.
 
-    def _after_step(self) -> None:
-        every = self.config["optim"].get("checkpoint_every", self._eval_every)
-        if every == -1:
-            every = len(self.train_loader)
-        evaluation_is_due = self._evaluation_is_due()
-        # Before an evaluation too: it can take long, and be interrupted.
-        if self.step % every == 0 or evaluation_is_due:
+    def _after_step(self, cadence: Cadence) -> None:
+        if cadence.saves_at(self.step):
             self.save()
-        if evaluation_is_due:
+        if cadence.evaluates_at(self.step):
             self._evaluate()
-
-    @property
-    def _eval_every(self) -> int:
-        return self.config["optim"].get("eval_every", len(self.train_loader))
-
-    def _evaluation_is_due(self) -> bool:
-        # At the end too, unlike fairchem: what was trained since the last evaluation would be lost.
-        last_step = self.config["optim"]["max_epochs"] * len(self.train_loader)
-        return self.step > 0 and (self.step % self._eval_every == 0 or self.step == last_step)
 
     def _evaluate(self) -> None:
         if self.val_loader is not None:
@@ -314,16 +285,16 @@ class Trainer(OCPTrainer):
         if results_file is None:
             return
         folder = Path(self.config["cmd"]["results_dir"])
+        partial, whole = (folder / f"{self.name}_{name}.npz" for name in (f"{results_file}.partial", results_file))
         try:
-            with tempfile.TemporaryDirectory(dir=folder if distutils.is_master() else None, prefix=".") as partial:
-                self.config["cmd"]["results_dir"] = partial
-                super().save_results(predictions, results_file, keys)
-                for file in Path(partial).iterdir():
-                    file.replace(folder / file.name)
+            super().save_results(predictions, f"{results_file}.partial", keys)
+            if distutils.is_master():
+                partial.replace(whole)
         except OSError as error:
             raise DataError(f"{folder}: predictions cannot be written ({error.strerror or error})") from error
         finally:
-            self.config["cmd"]["results_dir"] = str(folder)
+            if distutils.is_master():
+                partial.unlink(missing_ok=True)
 
     def _state_for_prediction(self, metrics: Any) -> dict[str, Any]:
         return {
@@ -347,16 +318,7 @@ class Trainer(OCPTrainer):
             "primary_metric": self.primary_metric,
             "evaluated_step": self._evaluated_step,
             "running_metrics": self.metrics,
-            "conditions": self._conditions(),
-        }
-
-    def _conditions(self) -> dict[str, Any]:
-        """What must be unchanged for a resumed run to repeat the uninterrupted one."""
-        return {
-            "world size": distutils.get_world_size(),
-            "optim.batch_size": self.config["optim"].get("batch_size", 1),
-            "steps per epoch": len(self.train_loader),
-            "seed": self.config["cmd"]["seed"],
+            "conditions": conditions(self.config, len(self.train_loader)),
         }
 
     def load_checkpoint(
@@ -370,15 +332,9 @@ class Trainer(OCPTrainer):
         self._saved_step = self.step
         self._evaluated_step = checkpoint.get("evaluated_step", self.step)
         self.metrics = checkpoint.get("running_metrics", {})
-        before, now = checkpoint.get("conditions", {}), self._conditions()
-        changes = [
-            f"{name} {before.get(name, 'unknown')} -> {now[name]}" for name in now if before.get(name) != now[name]
-        ]
-        if changes:
-            logger.warning("The run goes on from step %d, but not exactly: %s.", self.step, "; ".join(changes))
-        else:
-            how = "exactly" if self.device.type == "cpu" else "as it would have, but for rounding"
-            logger.info("The run goes on from step %d %s.", self.step, how)
+        if distutils.is_master():
+            now = conditions(self.config, len(self.train_loader))
+            announce(Path(checkpoint_path), self.checkpoint_path, self.step, checkpoint.get("conditions", {}), now)
 
 
 def _write(state: dict[str, Any], path: Path) -> None:

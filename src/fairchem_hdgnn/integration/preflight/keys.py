@@ -27,8 +27,8 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
 """Sections that a training needs, and how YAML must give them."""
 
 
-def key_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """What is wrong with the sections of ``config`` by themselves; the model's own keys are its constructor's part."""
+def section_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
+    """Sections that nothing reads, and those without which nothing can start."""
     for name in config:
         close = nearest(str(name), SECTIONS)
         if name not in SECTIONS and close:
@@ -37,6 +37,11 @@ def key_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
     for name, kind in REQUIRED.items():
         if not isinstance(config.get(name), kind) or not config[name]:
             yield error(name, "the section is missing, empty or of the wrong kind", "see configs/ for examples")
+
+
+def key_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
+    """What is wrong with the sections of ``config`` by themselves; the model's own keys are its constructor's part."""
+    yield from section_findings(config)
     if isinstance(config.get("optim"), dict):
         yield from optim_findings(config["optim"], amp=bool(config.get("amp", False)))
     yield from data_section_findings(config.get("dataset"))

@@ -13,10 +13,11 @@ from fairchem.core.common.utils import setup_imports
 from fairchem.core.datasets.base_dataset import create_dataset
 from torch import nn
 
+from fairchem_hdgnn.data.noisy_nodes import teach_transform
 from fairchem_hdgnn.errors import DataError, UserError, nearest
 from fairchem_hdgnn.integration.checkpoints import quiet_fairchem
 from fairchem_hdgnn.integration.preflight.disk import checkpoint_bytes, disk_findings
-from fairchem_hdgnn.integration.preflight.files import LMDB_FORMATS, check_data_sets, same_file_findings, splits_of
+from fairchem_hdgnn.integration.preflight.files import LMDB_FORMATS, same_file_findings, splits_of
 from fairchem_hdgnn.integration.preflight.findings import Finding, error, warning
 from fairchem_hdgnn.integration.preflight.keys import key_findings
 from fairchem_hdgnn.integration.preflight.records import LARGE_SYSTEM, Needs, record_findings
@@ -128,8 +129,9 @@ def _open(name: str, settings: dict[str, Any]) -> tuple[Any, Finding | None]:
     if f"{name}_split_settings" in settings:
         settings["splits"] = {name: settings.pop(f"{name}_split_settings")}
     try:
-        check_data_sets({name: settings})
-        return create_dataset(settings, name), None
+        dataset = create_dataset(settings, name)
+        teach_transform(dataset)
+        return dataset, None
     except DataError as problem:
         return None, error(f"dataset.{name}", str(problem).removeprefix(f"dataset.{name}: "))
     except Exception as problem:

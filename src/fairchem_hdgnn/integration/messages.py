@@ -1,11 +1,8 @@
-"""One line for a user's mistake under any launcher, also fairchem's own command line, in place of a traceback."""
+"""The one line that a command prints for a user's mistake, wherever it was noticed."""
 
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
-from types import TracebackType
 
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -13,23 +10,6 @@ from fairchem_hdgnn import errors
 from fairchem_hdgnn.errors import UserError
 
 _RECORDED = re.compile(r"(\w+): (.*)", re.DOTALL)
-
-
-def install() -> None:
-    """Let Python print an uncaught ``UserError`` as one line; every other exception goes to the hook there was."""
-    previous = sys.excepthook
-    if getattr(previous, "prints_user_errors", False):
-        return
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        message = user_message(error)
-        if message is None:
-            previous(kind, error, trace)
-        else:
-            print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
-
-    hook.prints_user_errors = True  # type: ignore[attr-defined]
-    sys.excepthook = hook
 
 
 def user_message(error: BaseException) -> str | None:
