@@ -7,6 +7,7 @@ equivariant features of degree L separates the two for n <= L only. Run with ``p
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import multiprocessing
@@ -28,6 +29,7 @@ from fairchem_hdgnn.evaluation.plot_style import COLOURS, light_grid, save, styl
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.hdgnn.network import Backbone
+from fairchem_hdgnn.seeds import step_seed
 from fairchem_hdgnn.so3.frames import edge_frames, random_roll
 from fairchem_hdgnn.so3.grid import S2Grid
 from fairchem_hdgnn.so3.layout import num_coefficients
@@ -133,11 +135,11 @@ def run(model: Model, fold: int, lmax: int, num_seeds: int, epochs: int, learnin
     parameters, _ = stack_module_state(classifiers)
     edge_index = environments(fold, 0)[0]
     edge_vec = torch.stack([environments(fold, seed)[1] for seed in range(num_seeds)])
-    generator = torch.Generator().manual_seed(0)
+    draws = itertools.count()
 
     def frames() -> Tensor:
         flat = edge_vec.flatten(0, 1)
-        roll = random_roll(len(flat), generator, flat) if model.random_frames else None
+        roll = random_roll(len(flat), step_seed("frames", 0, next(draws)), flat) if model.random_frames else None
         return edge_frames(flat, roll).view(*edge_vec.shape, 3)
 
     def evaluate(weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

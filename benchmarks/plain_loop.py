@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fairchem_hdgnn.integration.precision import Precision
+from fairchem_hdgnn.so3.frame_source import set_step
 
 
 class Structures(Protocol):
@@ -250,6 +251,7 @@ class Session:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.progress = Progress(**state["progress"])
+        set_step(self.network, self.progress.steps)
 
 
 def schedule(fraction: float, warmup: float) -> float:

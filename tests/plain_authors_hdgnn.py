@@ -8,12 +8,33 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from e3nn import o3
 from e3nn.math import normalize2mom
 from small_networks import Clusters, float64_by_default
 from torch import Tensor
 from torch.nn.functional import silu
+
+BASE: dict[str, Any] = {
+    "num_interactions": 2,
+    "lmax": 4,
+    "mmax": 1,
+    "num_taps": 1,
+    "sphere_channels": 3,
+    "sphere_channels_reduce": 3,
+    "sphere_channels_l0": 7,
+    "hidden_channels": 9,
+    "num_sphere_samples": 24,
+    "num_basis_functions": 5,
+    "basis_width_scalar": 2.0,
+    "cutoff": 6.0,
+    "max_num_neighbors": 40,
+    "num_resolutions": 1,
+    "max_num_elements": 30,
+    "distance_function": "gaussian",
+}
+"""Constructor arguments of a small network, under the authors' names."""
 
 SILU_SCALE, SIGMOID_SCALE = normalize2mom(silu).cst, normalize2mom(torch.sigmoid).cst
 
@@ -98,11 +119,12 @@ def random_weights(config: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
             linear(f"{layer}.fc_edge", edge, invariant)
     for n, outputs in ((1, channels), (2, channels), (3, 1)):
         linear(f"energy_fc{n}", channels, outputs)
-    generator = torch.Generator().manual_seed(seed)
+    # The one generator whose numbers numpy promises to keep.
+    generator = np.random.RandomState(seed)
     weights = {}
     for name, shape in shapes.items():
         scale = 0.3 if len(shape) == 1 else max(1, shape[1]) ** -0.5
-        weights[name] = scale * torch.randn(shape, generator=generator, dtype=torch.float64)
+        weights[name] = torch.from_numpy(scale * generator.standard_normal(shape))
         if name.endswith("affine_weight"):
             weights[name] += 1.0
     return weights
@@ -120,8 +142,8 @@ class PlainAuthorsHDGNN:
     def linear(self, name: str, x: Tensor) -> Tensor:
         return x @ self.weights[f"{name}.weight"].flatten(1).T + self.weights[f"{name}.bias"]
 
-    def __call__(self, graph: Clusters, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Energies, and x after each layer."""
+    def __call__(self, graph: Clusters, frames: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Energies, and x and f after each layer."""
         source, target = graph.edge_index
         vectors, lmax = graph.edge_vec, self.sizes.lmax
         distance = vectors.norm(dim=-1)
@@ -162,7 +184,7 @@ class PlainAuthorsHDGNN:
                 summed = torch.zeros(len(f), edge.shape[1], dtype=torch.float64)
                 summed.index_add_(0, target[members[0]], edge[members[0]])
                 f = silu(2 / 3 * self.linear(f"{layer}.fc_edge", summed) + f)
-            history.append(x)
+            history.append((x, f))
         return self.energy(x, graph), history
 
     def layer_norm(self, layer: str, x: Tensor) -> Tensor:

@@ -16,12 +16,15 @@ from fairchem.core.common.relaxation.ase_utils import OCPCalculator
 from fairchem.core.common.utils import load_model_and_weights_from_checkpoint
 from fairchem.core.models.escn.escn import eSCN
 from fairchem_escn import TINY, cast, fairchem_model, hydra_config, redraw, seeded_frames, systems
+from plain_authors_hdgnn import BASE, PlainAuthorsHDGNN, random_weights
+from small_networks import clusters
 from small_runs import load, train, write_config
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.convert.checkpoints import averaged_weights, convert_checkpoint
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.integration.calculator import calculator
+from fairchem_hdgnn.so3.frames import edge_frames
 
 ATOMS = Atoms("PtCuO", [[0.0, 0, 0], [2.4, 0.3, 0], [0.2, 2.0, 1.1]], cell=[6.0, 6.1, 6.2], pbc=True)
 
@@ -88,19 +91,18 @@ def test_hydra_in_the_form_of_older_releases(trained, tmp_path):
 
 
 def test_authors_checkpoint(trained, tmp_path):
-    golden = Path(__file__).parents[2] / "shared/golden/hdgnn_authors_L3.pt"
-    if not golden.exists():
-        pytest.skip("needs ../shared/golden, weights of the authors' code")
-    theirs = torch.load(golden, weights_only=True)
+    theirs, graph = random_weights(BASE), clusters()
+    frames = edge_frames(graph.edge_vec)
     checkpoint = load(trained, "run")
-    checkpoint["ema"], checkpoint["state_dict"] = None, theirs["state_dict"]
-    checkpoint["config"]["model"], checkpoint["config"]["model_attributes"] = "hdgnn", theirs["config"]
+    checkpoint["ema"] = None
+    checkpoint["state_dict"] = {f"module.{name}": weight.float() for name, weight in theirs.items()}
+    checkpoint["config"]["model"], checkpoint["config"]["model_attributes"] = "hdgnn", BASE
     torch.save(checkpoint, tmp_path / "theirs.pt")
     convert_checkpoint("authors-hdgnn", tmp_path / "theirs.pt", tmp_path / "ours.pt")
-    ours = load_model_and_weights_from_checkpoint(tmp_path / "ours.pt").eval()
-    graph = [theirs["atomic_numbers"].long(), *(theirs[key] for key in ("edge_index", "edge_vec", "batch"))]
-    energy = ours.network(*graph, len(theirs["energy"]), theirs["edge_rot_mat"])["energy"]
-    torch.testing.assert_close(energy, theirs["energy"], rtol=1e-4, atol=1e-4)
+    ours = load_model_and_weights_from_checkpoint(tmp_path / "ours.pt").double().eval()
+    expected, _ = PlainAuthorsHDGNN(BASE, theirs)(graph, frames)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.network(*graph.arguments(), frames)["energy"], expected, rtol=1e-4, atol=0)
 
 
 def test_files_that_cannot_be_converted(trained, tmp_path, capsys):

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
-from small_networks import clusters
+from small_networks import clusters, network
+from torch import nn
 
-from fairchem_hdgnn.so3.frame_source import FrameSource
+from fairchem_hdgnn.so3.frame_source import FrameSource, set_step
 from fairchem_hdgnn.so3.frames import FrameMode, edge_frames, random_roll, seeded_roll
 
 AXES = torch.cat([torch.eye(3), -torch.eye(3)]).double()
@@ -66,17 +67,15 @@ def vectors_of_a_slab(count: int = 20_000) -> torch.Tensor:
 def test_roll_is_uniform(mode):
     vectors = vectors_of_a_slab()
     if mode == "random":
-        roll = random_roll(len(vectors), torch.Generator().manual_seed(5), vectors)
+        roll, other = (random_roll(len(vectors), seed, vectors) for seed in (5, 6))
     else:
-        roll = seeded_roll(vectors, torch.full((len(vectors), 2), 78), seed=5)
+        roll, other = (seeded_roll(vectors, torch.full((len(vectors), 2), 78), seed) for seed in (5, 6))
     measured = roll_of(edge_frames(vectors, roll), vectors)
     torch.testing.assert_close(measured, roll % (2 * math.pi), rtol=0, atol=1e-9)
     assert kstest(measured.numpy() / (2 * math.pi), "uniform").pvalue > 1e-3
     # Neighbouring edges and seeds are as good as independent: their differences are uniform too.
     assert kstest(((measured[1:] - measured[:-1]) % (2 * math.pi)).numpy() / (2 * math.pi), "uniform").pvalue > 1e-3
-    if mode == "seeded":
-        other = seeded_roll(vectors, torch.full((len(vectors), 2), 78), seed=6)
-        assert kstest(((other - roll) % (2 * math.pi)).numpy() / (2 * math.pi), "uniform").pvalue > 1e-3
+    assert kstest(((other - roll) % (2 * math.pi)).numpy() / (2 * math.pi), "uniform").pvalue > 1e-3
 
 
 def test_seeded_roll_belongs_to_the_edge():
@@ -119,16 +118,31 @@ def test_random_frames_change_at_every_training_step_and_follow_the_seed():
     assert not torch.allclose(other(*edges(), training=True)[0], draws[0])
 
 
-def test_resumed_training_continues_the_sequence_of_frames():
-    whole = source()
-    sequence = [whole(*edges(), training=True)[0] for _ in range(4)]
-    begun = source()
-    for _ in range(2):
-        begun(*edges(), training=True)
-    resumed = source()
-    resumed.load_state_dict(begun.state_dict())
-    for frames in sequence[2:]:
-        assert torch.equal(resumed(*edges(), training=True)[0], frames)
+def test_random_frames_are_a_function_of_the_step():
+    whole = network().train()
+    sequence = [whole(*clusters().arguments())["energy"] for _ in range(4)]
+    resumed = network().train()
+    resumed.load_state_dict(whole.state_dict())
+    set_step(resumed, 2)
+    for energy in sequence[2:]:
+        assert torch.equal(resumed(*clusters().arguments())["energy"], energy)
+    assert not torch.equal(sequence[2], sequence[3])
+
+
+def test_counts_of_draws_in_older_state_dicts_are_passed_over():
+    frames = nn.Sequential(source())
+    assert frames.state_dict() == {}
+    frames.load_state_dict({"0.draws": torch.tensor(7)}, strict=True)
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*: \"0\.drawn\"\."):
+        frames.load_state_dict({"0.draws": torch.tensor(7), "0.drawn": torch.tensor(7)}, strict=True)
+
+
+@pytest.mark.parametrize("mode", FrameMode)
+def test_nothing_waits_for_the_device(mode):
+    """Tensors without data: reading one, or bringing random numbers from elsewhere, fails."""
+    vectors, species = torch.empty(5, 3, device="meta"), torch.empty(5, 2, dtype=torch.long, device="meta")
+    (frames,) = source(mode)(vectors, species, training=True)
+    assert frames.shape == (5, 3, 3) and frames.is_meta
 
 
 def test_ranks_draw_different_frames(monkeypatch):
@@ -143,8 +157,9 @@ def test_ranks_draw_different_frames(monkeypatch):
 def test_evaluation_is_reproducible_and_does_not_disturb_training():
     frames = source()
     before = frames(*edges(), training=False)[0]
-    assert int(frames.draws) == 0
+    assert frames.step == 0
     frames(*edges(), training=True)
+    assert frames.step == 1
     assert torch.equal(frames(*edges(), training=False)[0], before)
     seeded = source(FrameMode.SEEDED)
     assert torch.equal(seeded(*edges(), training=False)[0], before)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from plain_authors_hdgnn import PlainAuthorsHDGNN, random_weights
-from small_networks import clusters, relative_error
+from plain_authors_hdgnn import BASE, PlainAuthorsHDGNN, random_weights
+from small_networks import Clusters, clusters, relative_error
 from torch import Tensor, nn
 
 from fairchem_hdgnn.convert import from_authors_hdgnn
@@ -67,24 +69,72 @@ def test_recorded_numbers_need_their_unflipped_degree(golden):
     assert relative_error(layers[-1][0], golden["x_layers"][-1]) > 1e-3
 
 
-BASE: dict[str, Any] = {
-    "num_interactions": 2,
-    "lmax": 4,
-    "mmax": 1,
-    "num_taps": 1,
-    "sphere_channels": 3,
-    "sphere_channels_reduce": 3,
-    "sphere_channels_l0": 7,
-    "hidden_channels": 9,
-    "num_sphere_samples": 24,
-    "num_basis_functions": 5,
-    "basis_width_scalar": 2.0,
-    "cutoff": 6.0,
-    "max_num_neighbors": 40,
-    "num_resolutions": 1,
-    "max_num_elements": 30,
-    "distance_function": "gaussian",
-}
+def test_recorded_numbers_of_the_plain_writing_out(golden):
+    """That it is the authors' algorithm: the numbers below are its own, and need no file of theirs."""
+    weights = {name: weight.double() for name, weight in golden["state_dict"].items()}
+    graph = SimpleNamespace(
+        numbers=golden["atomic_numbers"].long(),
+        edge_index=golden["edge_index"].long(),
+        edge_vec=golden["edge_vec"].double(),
+        batch=golden["batch"],
+        num_systems=len(golden["natoms"]),
+    )
+    energy, layers = PlainAuthorsHDGNN(golden["config"], weights)(graph, golden["edge_rot_mat"].double())
+    torch.testing.assert_close(energy.float(), golden["energy"], rtol=1e-4, atol=0)
+    for (x, f), x_expected, f_expected in zip(layers, golden["x_layers"], golden["f_layers"]):
+        assert relative_error(x.float(), x_expected) < 1e-4
+        assert relative_error(f.float(), f_expected) < 1e-4
+
+
+STORED = json.loads((Path(__file__).parent / "data/authors_hdgnn.json").read_text())
+"""A graph, and what the plain writing-out made of it: :func:`numbers_of` for each of some configurations."""
+CASES = [pytest.param(case["config"], case["numbers"], id=str(case["config"])) for case in STORED["cases"]]
+
+
+def stored_graph() -> tuple[Clusters, Tensor]:
+    """Molecules with all pairs closer than 6 Å joined, and frames of the edges."""
+    numbers, batch = torch.tensor(STORED["numbers"]), torch.tensor(STORED["batch"])
+    pos = torch.tensor(STORED["positions"], dtype=torch.float64)
+    joined = (torch.cdist(pos, pos) < 6.0) & (batch[:, None] == batch) & ~torch.eye(len(pos), dtype=torch.bool)
+    graph = Clusters(numbers, pos, joined.nonzero().T.flip(0), batch, int(batch.max()) + 1)
+    return graph, edge_frames(graph.edge_vec, torch.arange(graph.edge_index.shape[1]).double())
+
+
+def numbers_of(energy: Tensor, layers: Iterable[tuple[Tensor, Tensor]]) -> dict[str, list[float]]:
+    """The energies, eV, and the norms of x and f after each layer."""
+    x, f = zip(*layers)
+    norms = ([float(values.norm()) for values in each] for each in (x, f))
+    return dict(zip(("energy", "x", "f"), (energy.tolist(), *norms)))
+
+
+def numbers_of_converted(config: dict[str, Any], **changes: Any) -> dict[str, list[float]]:
+    network = from_authors_hdgnn(config, random_weights(config)).network
+    changed = HDGNNNetwork({**vars(network.config), **changes}).double().eval()
+    changed.load_state_dict(network.state_dict())
+    layers = outputs_of(changed.backbone.layers)
+    graph, frames = stored_graph()
+    with torch.no_grad():
+        energy = changed(*graph.arguments(), frames)["energy"]
+    return numbers_of(energy, layers)
+
+
+@pytest.mark.parametrize(("changes", "stored"), CASES)
+def test_stored_numbers(changes, stored):
+    config = {**BASE, **changes}
+    plain = numbers_of(*PlainAuthorsHDGNN(config, random_weights(config))(*stored_graph()))
+    converted = numbers_of_converted(config)
+    for name, expected in stored.items():
+        assert plain[name] == pytest.approx(expected, rel=1e-8)
+        assert converted[name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_stored_numbers_need_the_unflipped_degree():
+    config, stored = CASES[0].values
+    exact = numbers_of_converted({**BASE, **config}, antipodal="exact")
+    assert exact["x"][-1] != pytest.approx(stored["x"][-1], rel=1e-3)
+    assert exact["energy"] != pytest.approx(stored["energy"], rel=1e-3)
+
+
 CONFIGURATIONS: list[dict[str, Any]] = [
     {"lmax": 2, "num_interactions": 1},
     {"lmax": 3, "num_interactions": 3, "sphere_channels": 1, "sphere_channels_reduce": 1},
@@ -108,7 +158,7 @@ def test_other_configurations(changes):
     layers = outputs_of(model.network.backbone.layers)
     with torch.no_grad():
         energy = model.network(*graph.arguments(), frames)["energy"]
-    for (x, _), expected in zip(layers, expected_layers):
+    for (x, _), (expected, _) in zip(layers, expected_layers):
         assert relative_error(x, expected) < 1e-5
     torch.testing.assert_close(energy, expected_energy, rtol=1e-4, atol=0)
     assert expected_energy.abs().min() > 1e-2

@@ -155,9 +155,7 @@ def from_authors_hdgnn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
     network = model.network.to(_take(theirs, "sphere_embedding.weight").dtype)
     converted = {}
     for name, current in network.state_dict().items():
-        if name.endswith("frames.draws"):
-            converted[name] = current
-        elif ".product.product." not in name:
+        if ".product.product." not in name:
             converted[name] = _fitted(theirs, _their_name(name), current)
     for layer_index, layer in enumerate(network.backbone.layers):
         for block_index, block in enumerate(cast(Layer, layer).blocks):

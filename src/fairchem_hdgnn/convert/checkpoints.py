@@ -16,6 +16,7 @@ from fairchem_hdgnn.convert.fairchem_escn import escn_config, from_fairchem_escn
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.integration.checkpoints import checkpoint_config, read_checkpoint
+from fairchem_hdgnn.integration.model_version import MODEL_VERSION
 from fairchem_hdgnn.integration.models import PlainModel
 from fairchem_hdgnn.so3.grid import fibonacci_points
 
@@ -113,6 +114,7 @@ def convert_checkpoint(
     keys = {**kind.keys(theirs), "regress_forces": network_config.regress_forces}
     config["model"] = {"name": kind.model_name, **keys}
     contents = {
+        "model_version": MODEL_VERSION,
         "config": config,
         "state_dict": model.state_dict(),
         "normalizers": checkpoint["normalizers"],

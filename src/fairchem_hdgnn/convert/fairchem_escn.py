@@ -138,7 +138,7 @@ def convert_weights(theirs: Mapping[str, Tensor], config: ESCNConfig, ours: Mapp
     Args:
         theirs: tensors under the plain model's names.
         config: our configuration.
-        ours: our current state dict: names, shapes, and what has no counterpart.
+        ours: our current state dict: names and shapes.
 
     Raises:
         ConfigError: a tensor is missing or has another shape than the configuration makes it.
@@ -147,9 +147,7 @@ def convert_weights(theirs: Mapping[str, Tensor], config: ESCNConfig, ours: Mapp
     for name, current in ours.items():
         layer = re.match(r"backbone\.layers\.(\d+)\.(.*)", name)
         prefix, local = (f"layer_blocks.{layer[1]}.", layer[2]) if layer else ("", name)
-        if name.endswith("frames.draws"):
-            tensor = current
-        elif local.startswith("message.convolution."):
+        if local.startswith("message.convolution."):
             tensor = _convolution_weight(theirs, prefix + "message_block.", local.split(".", 2)[2], config)
         else:
             module, leaf = local.rsplit(".", 1)

@@ -16,7 +16,7 @@ from fairchem_hdgnn.escn.layer import Layer
 from fairchem_hdgnn.nn.heads import EnergyHead, ForceHead
 from fairchem_hdgnn.nn.precision import Compute, full_precision
 from fairchem_hdgnn.nn.radial import distance_basis
-from fairchem_hdgnn.so3.frame_source import FrameSource
+from fairchem_hdgnn.so3.frame_source import FrameSource, mean_over_draws
 from fairchem_hdgnn.so3.wigner import wigner_d
 
 
@@ -131,14 +131,15 @@ class ESCNNetwork(nn.Module):
             draws = [edge_frames]
         else:
             draws = self.backbone.frames(edge_vec, atomic_numbers[edge_index.T], self.training)
-        outputs = []
-        for frames in draws:
+
+        def predict(frames: Tensor) -> dict[str, Tensor]:
             x = self.backbone(atomic_numbers, edge_index, edge_vec, frames)
             output = {"energy": self.energy_head(x, batch, num_systems)}
             if self.force_head is not None:
                 output["forces"] = self.force_head(x)
-            outputs.append(output)
-        return {key: torch.stack([output[key] for output in outputs]).mean(0) for key in outputs[0]}
+            return output
+
+        return mean_over_draws(predict, draws)
 
 
 def make_force_head(config: ESCNConfig) -> ForceHead:

@@ -140,21 +140,20 @@ def measure(
         collate_fn=partial(data_list_collater, otf_graph=model.otf_graph),
     )
     random = np.random.default_rng(options.seed)
-    generator = torch.Generator().manual_seed(options.seed)
     parts = []
     title = Path(subject.name).stem
     with tqdm(total=len(indices), desc=title, unit="system", disable=not options.progress) as progress:
         for batch in loader:
             with torch.no_grad():
                 graph = model.plain_graph(batch.to(device))
-                parts.append(_differences(model, graph, num_rotations, random, generator))
+                parts.append(_differences(model, graph, num_rotations, random))
             progress.update(graph.num_systems)
     scaled = [torch.cat(columns).double().cpu().numpy() * subject.energy_unit for columns in zip(*parts)]
     return Differences(*scaled)
 
 
 def _differences(
-    model: PlainModel, graph: PlainGraph, num_rotations: int, random: np.random.Generator, generator: torch.Generator
+    model: PlainModel, graph: PlainGraph, num_rotations: int, random: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """MAD, frame noise, rotation error and energy of each system of a batch, in the model's unit."""
     vectors = graph.edge_vec
@@ -168,7 +167,8 @@ def _differences(
         return torch.stack(draws).mean(0)
 
     def frames() -> list[Tensor]:
-        return [edge_frames(vectors, random_roll(len(vectors), generator, vectors)) for _ in range(num_draws)]
+        seeds = random.integers(1 << 63, size=num_draws).tolist()
+        return [edge_frames(vectors, random_roll(len(vectors), seed, vectors)) for seed in seeds]
 
     expected = energy(vectors, [None])
     sums = [torch.zeros_like(expected) for _ in range(3)]

@@ -22,7 +22,7 @@ from fairchem_hdgnn.nn.radial import GaussianBasis
 from fairchem_hdgnn.ops.blocks import Execution
 from fairchem_hdgnn.ops.edge_ops import EdgeOps, FastEdgeOps
 from fairchem_hdgnn.ops.triton_ops import TritonEdgeOps
-from fairchem_hdgnn.so3.frame_source import FrameSource
+from fairchem_hdgnn.so3.frame_source import FrameSource, mean_over_draws
 from fairchem_hdgnn.so3.layout import num_coefficients
 
 OPS: dict[Implementation, type[EdgeOps]] = {
@@ -185,11 +185,12 @@ class HDGNNNetwork(nn.Module):
             draws = [edge_frames]
         else:
             draws = self.backbone.frames(edge_vec, atomic_numbers[edge_index.T], self.training)
-        outputs = []
-        for frames in draws:
+
+        def predict(frames: Tensor) -> dict[str, Tensor]:
             x, f = self.backbone(atomic_numbers, edge_index, edge_vec, frames)
             output = {"energy": self.energy_head(x, f, batch, num_systems)}
             if self.force_head is not None:
                 output["forces"] = self.force_head(x)
-            outputs.append(output)
-        return {key: torch.stack([output[key] for output in outputs]).mean(0) for key in outputs[0]}
+            return output
+
+        return mean_over_draws(predict, draws)

@@ -17,13 +17,14 @@ from fairchem.core.modules.exponential_moving_average import ExponentialMovingAv
 from fairchem.core.trainers import OCPTrainer
 
 from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.integration.model_version import upgraded
 
 TRUST = "if you know where the file comes from, pass --trust-checkpoint (Python: trusted=True)"
 REQUIRED_KEYS = ("config", "state_dict", "normalizers")
 
 
 def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any]:
-    """The contents of a fairchem checkpoint, on the CPU.
+    """The contents of a fairchem checkpoint, on the CPU, in the present layout of parameters.
 
     Only tensors and plain Python values are read, so a file from a stranger cannot run code here. That takes more
     than ``torch.load(weights_only=True)``, which up to torch 2.5 opens TorchScript archives, and those run code, and
@@ -34,7 +35,7 @@ def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any
         trusted: unpickle whatever the file holds. Only for files whose origin you know.
 
     Raises:
-        DataError: the file is missing, is no checkpoint, or holds objects that need ``trusted``.
+        DataError: the file is missing, is no checkpoint, is of a later release, or holds objects that need ``trusted``.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,7 +60,7 @@ def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any
     missing = [key for key in REQUIRED_KEYS if key not in checkpoint]
     if missing:
         raise DataError(f"{path}: not a fairchem checkpoint: no '{missing[0]}' in it")
-    return checkpoint
+    return upgraded(checkpoint, path)
 
 
 def _check_archive(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from fairchem.core.common.registry import registry
 from fairchem.core.models.base import HeadInterface
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from fairchem_hdgnn.escn.config import ESCNConfig
 from fairchem_hdgnn.escn.network import Backbone, EnergyReadout, ESCNNetwork, make_force_head
 from fairchem_hdgnn.integration.models import BackboneModel, PlainModel, graph_key_names, split_keys
+from fairchem_hdgnn.so3.frame_source import mean_over_draws
 
 
 @registry.register_model("escn_so2")
@@ -45,8 +45,8 @@ class ESCNEnergyHead(nn.Module, HeadInterface):
 
     def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
         """``{"energy": [num_systems]}``."""
-        energies = [self.readout(x, emb["batch"], emb["num_systems"]) for x in emb["draws"]]
-        return {self.output_name: torch.stack(energies).mean(0)}
+        batch, num_systems = emb["batch"], emb["num_systems"]
+        return mean_over_draws(lambda x: {self.output_name: self.readout(x, batch, num_systems)}, emb["draws"])
 
 
 @registry.register_model("escn_so2_force_head")
@@ -60,4 +60,4 @@ class ESCNForceHead(nn.Module, HeadInterface):
 
     def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
         """``{"forces": [nodes, 3]}``."""
-        return {self.vector_name: torch.stack([self.readout(x) for x in emb["draws"]]).mean(0)}
+        return mean_over_draws(lambda x: {self.vector_name: self.readout(x)}, emb["draws"])

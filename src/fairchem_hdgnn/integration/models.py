@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from fairchem.core.common.registry import registry
 from fairchem.core.models.base import BackboneInterface, HeadInterface
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from fairchem_hdgnn.hdgnn.network import Backbone, EnergyReadout, HDGNNNetwork
 from fairchem_hdgnn.hyperparameters import from_keys, key_names
 from fairchem_hdgnn.integration.graph import GraphSettings, PlainGraphMixin
 from fairchem_hdgnn.nn.heads import ForceHead
+from fairchem_hdgnn.so3.frame_source import mean_over_draws
 
 
 def split_keys(keys: dict[str, Any], owner: str) -> tuple[GraphSettings, dict[str, Any]]:
@@ -104,8 +104,8 @@ class HDGNNEnergyHead(nn.Module, HeadInterface):
 
     def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
         """``{"energy": [num_systems]}``."""
-        energies = [self.readout(x, f, emb["batch"], emb["num_systems"]) for x, f in emb["draws"]]
-        return {self.output_name: torch.stack(energies).mean(0)}
+        batch, num_systems = emb["batch"], emb["num_systems"]
+        return mean_over_draws(lambda xf: {self.output_name: self.readout(*xf, batch, num_systems)}, emb["draws"])
 
 
 @registry.register_model("hdgnn_force_head")
@@ -120,4 +120,4 @@ class HDGNNForceHead(nn.Module, HeadInterface):
 
     def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
         """``{"forces": [nodes, 3]}``."""
-        return {self.vector_name: torch.stack([self.readout(x) for x, _ in emb["draws"]]).mean(0)}
+        return mean_over_draws(lambda xf: {self.vector_name: self.readout(xf[0])}, emb["draws"])

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from fairchem.core.common import distutils
 from fairchem.core.common.registry import registry
@@ -25,6 +24,7 @@ from fairchem_hdgnn.integration.allocator import keep_freed_memory
 from fairchem_hdgnn.integration.cadence import Cadence
 from fairchem_hdgnn.integration.checkpoints import read_checkpoint
 from fairchem_hdgnn.integration.loss_schedule import LossSchedule
+from fairchem_hdgnn.integration.model_version import MODEL_VERSION
 from fairchem_hdgnn.integration.precision import Precision
 from fairchem_hdgnn.integration.preemption import PreemptedError, PreemptionWatch
 from fairchem_hdgnn.integration.preflight.launch import inspect_data, inspect_keys
@@ -37,6 +37,8 @@ from fairchem_hdgnn.integration.stop_conditions import (
     checked_gradients,
     explained_out_of_memory,
 )
+from fairchem_hdgnn.seeds import step_seed
+from fairchem_hdgnn.so3.frame_source import set_step
 
 logger = logging.getLogger(__name__)
 
@@ -187,8 +189,8 @@ class Trainer(OCPTrainer):
 
     def _seed_step(self) -> None:
         """Make all random numbers of a step a function of (seed, rank, step): then there is no state to save."""
-        key = [self.config["cmd"]["seed"] or 0, distutils.get_rank(), self.step]
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        torch.manual_seed(step_seed("batch", self.config["cmd"]["seed"] or 0, self.step))
+        set_step(self.model, self.step)
 
     def _forward(self, batch: Batch) -> dict[str, Tensor]:
         if self._watch is not None and not self.model.training and self._watch.agreed():
@@ -298,6 +300,7 @@ class Trainer(OCPTrainer):
 
     def _state_for_prediction(self, metrics: Any) -> dict[str, Any]:
         return {
+            "model_version": MODEL_VERSION,
             "state_dict": self.model.state_dict(),
             "normalizers": {name: module.state_dict() for name, module in self.normalizers.items()},
             "elementrefs": {name: module.state_dict() for name, module in self.elementrefs.items()},

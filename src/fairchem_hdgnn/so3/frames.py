@@ -65,10 +65,18 @@ def edge_frames(
     return torch.stack([cos_r * rows[0] + sin_r * rows[2], rows[1], cos_r * rows[2] - sin_r * rows[0]], -2)
 
 
-def random_roll(num_edges: int, generator: torch.Generator, like: Tensor) -> Float[Tensor, "edges"]:
-    """Uniform angles in [0, 2 pi) drawn from ``generator``, in dtype and on the device of ``like``."""
-    roll = torch.rand(num_edges, generator=generator, dtype=torch.float64, device=generator.device)
-    return (2.0 * math.pi * roll).to(device=like.device, dtype=like.dtype)
+def random_roll(num_edges: int, seed: int, like: Tensor) -> Float[Tensor, "edges"]:
+    """Uniform angles in [0, 2 pi), the same on every device, in dtype and on the device of ``like``.
+
+    The generator splitmix64 (Steele, Lea & Flood, OOPSLA 2014), all edges at once.
+
+    Args:
+        num_edges: how many.
+        seed: in [0, 2**63).
+        like: an example.
+    """
+    number = torch.arange(num_edges, device=like.device)
+    return _angle(_mix(number * _STRIDE + seed), like.dtype)
 
 
 _GRID = 1e-3
@@ -88,14 +96,18 @@ def seeded_roll(
     state = torch.full_like(words[:, 0], seed & 0x7FFFFFFFFFFFFFFF)
     for word in words.unbind(-1):
         state = _mix(state ^ word)
-    # 53 bits fill a float64's mantissa.
+    return _angle(state, edge_vec.dtype)
+
+
+def _angle(state: Int[Tensor, "edges"], dtype: torch.dtype) -> Float[Tensor, "edges"]:
+    """Angles in [0, 2 pi) from 53 of the bits, which fill a float64's mantissa."""
     unit = (state & ((1 << 53) - 1)).double() / float(1 << 53)
-    return (2.0 * math.pi * unit).to(edge_vec.dtype)
+    return (2.0 * math.pi * unit).to(dtype)
 
 
 def _mix(state: Int[Tensor, "edges"]) -> Int[Tensor, "edges"]:
     """The finaliser of splitmix64 on wrapping int64; logical shifts emulated by masking."""
-    state = state + _signed(0x9E3779B97F4A7C15)
+    state = state + _STRIDE
     state = (state ^ _shift(state, 30)) * _signed(0xBF58476D1CE4E5B9)
     state = (state ^ _shift(state, 27)) * _signed(0x94D049BB133111EB)
     return state ^ _shift(state, 31)
@@ -107,3 +119,7 @@ def _shift(state: Tensor, bits: int) -> Tensor:
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_STRIDE = _signed(0x9E3779B97F4A7C15)
+"""Between the states of splitmix64: 2**64 over the golden ratio."""
