@@ -12,8 +12,7 @@ import torch
 from ase import Atoms
 from ase.build import add_adsorbate, fcc111, molecule
 from ase.neighborlist import neighbor_list
-from fairchem.core.datasets import data_list_collater
-from fairchem.core.preprocessing import AtomsToGraphs
+from fairchem_batches import batch_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -39,18 +38,6 @@ SIZES: dict[str, Any] = {
     "lmax": 2, "num_layers": 2, "sphere_channels": 4, "hidden_channels": 8, "edge_channels": 8,
     "distance_resolution": 0.5, "num_sphere_samples": 16, "max_neighbors": ALL, "frames": "fixed",
 }  # fmt: skip
-
-
-def batch_of(*structures: Atoms) -> Batch:
-    """As fairchem's calculator and its ASE data sets make it: ``pbc`` of all structures in one row."""
-    convert = AtomsToGraphs(r_edges=False, r_pbc=True)
-    records = []
-    for sid, atoms in enumerate(structures):
-        record = convert.convert(atoms)
-        record.pos, record.sid = torch.from_numpy(atoms.positions), sid
-        record.cell = torch.from_numpy(atoms.get_cell(complete=True).array)[None]
-        records.append(record)
-    return data_list_collater(records, otf_graph=True)
 
 
 def edges_of(batch: Batch, cutoff: float, builder: str) -> list[Counter]:

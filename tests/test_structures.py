@@ -106,46 +106,6 @@ def test_neighbours_across_the_boundary_are_no_collision(model: HDGNN | ESCN) ->
     assert torch.isfinite(model(batch(near))["energy"]).all()
 
 
-@fault("structure", "no neighbours within the cutoff")
-def test_isolated_atoms_contribute_independently(model: HDGNN | ESCN, outcome: Outcome) -> None:
-    with torch.no_grad():
-        apart = model(batch(system([[0.0, 0, 0], [10, 10, 10]], [29, 8], 20.0)))["energy"]
-        one = model(batch(system([[0.0, 0, 0]], [29], 20.0)))["energy"]
-        other = model(batch(system([[3.0, 0, 0]], [8], 20.0)))["energy"]
-    torch.testing.assert_close(apart, one + other)
-    outcome("correct: the energy is the sum over the lone atoms")
-
-
-@fault("structure", "one atom, with or without periodic images")
-def test_one_atom(model: HDGNN | ESCN, outcome: Outcome) -> None:
-    """In a cell smaller than the cutoff it sees its images, as each atom of a repeated cell sees the others."""
-    model.max_neighbors = 100
-    single = system([[0.3, 0.2, 0.1]], [29], 3.0)
-    repeated = system([[0.3, 0.2, 0.1], [3.3, 0.2, 0.1]], [29, 29], torch.diag(torch.tensor([6.0, 3.0, 3.0])))
-    with torch.no_grad():
-        torch.testing.assert_close(2 * model(batch(single))["energy"], model(batch(repeated))["energy"])
-        model.use_pbc = False
-        assert torch.isfinite(model(batch(single))["energy"]).all()
-    outcome("correct: energy per atom as in a repeated cell")
-
-
-@fault("structure", "systems with and without edges in one batch")
-def test_a_batch_gives_what_its_systems_give_alone(model: HDGNN | ESCN, outcome: Outcome) -> None:
-    systems = [dimer(), system([[0.0, 0, 0]], [29], 20.0), system([[0.0, 0, 0], [5, 5, 5]], [8, 1], 20.0), dimer(2)]
-    with torch.no_grad():
-        alone = torch.cat([model(batch(one))["energy"] for one in systems])
-        together = model(batch(*systems))["energy"]
-    torch.testing.assert_close(together, alone)
-    outcome("correct: each as it is alone")
-
-
-def test_gradients_without_edges_are_finite(model: HDGNN | ESCN) -> None:
-    model.train()
-    output = model(batch(system([[0.0, 0, 0]], [29], 20.0)))
-    sum(value.sum() for value in output.values()).backward()
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
-
-
 # Memory.
 
 

@@ -1,0 +1,21 @@
+"""Fairchem batches of ASE structures."""
+
+from __future__ import annotations
+
+import torch
+from ase import Atoms
+from fairchem.core.datasets import data_list_collater
+from fairchem.core.preprocessing import AtomsToGraphs
+from torch_geometric.data import Batch
+
+
+def batch_of(*structures: Atoms) -> Batch:
+    """As fairchem's calculator and its ASE data sets make it, ``pbc`` of all in one row; positions in float64."""
+    convert = AtomsToGraphs(r_edges=False, r_pbc=True)
+    records = []
+    for sid, atoms in enumerate(structures):
+        record = convert.convert(atoms)
+        record.pos, record.sid = torch.from_numpy(atoms.positions), sid
+        record.cell = torch.from_numpy(atoms.get_cell(complete=True).array)[None]
+        records.append(record)
+    return data_list_collater(records, otf_graph=True)
