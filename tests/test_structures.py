@@ -7,51 +7,22 @@ from collections.abc import Callable
 import pytest
 import torch
 from fairchem.core.datasets import data_list_collater
-from small_runs import TINY_HDGNN
+from fairchem_batches import system
+from small_runs import TINY_ESCN, TINY_HDGNN, model_of
 from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn import ESCN, HDGNN
 from fairchem_hdgnn.errors import DataError, TrainingError
 from fairchem_hdgnn.integration.stop_conditions import explained_out_of_memory
 
-TINY_ESCN = {
-    "lmax": 2,
-    "mmax": 1,
-    "num_layers": 2,
-    "sphere_channels": 4,
-    "hidden_channels": 8,
-    "edge_channels": 8,
-    "distance_resolution": 0.5,
-    "cutoff": 4.0,
-    "max_neighbors": 8,
-    "num_sphere_samples": 16,
-    "frames": "fixed",
-}
-
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]
 
 
-@pytest.fixture(params=["HDGNN", "ESCN"])
+@pytest.fixture(params=[TINY_HDGNN, TINY_ESCN], ids=["HDGNN", "ESCN"])
 def model(request: pytest.FixtureRequest) -> HDGNN | ESCN:
     """Random weights, forces too."""
-    if request.param == "ESCN":
-        return ESCN(**TINY_ESCN).eval()
-    keys = {**TINY_HDGNN, "frames": "fixed", "regress_forces": True}
-    return HDGNN(**{name: value for name, value in keys.items() if name != "name"}).eval()
-
-
-def system(pos: list[list[float]], numbers: list[int], cell: torch.Tensor | float = 10.0, sid: int = 7) -> Data:
-    size = len(numbers)
-    return Data(
-        pos=torch.tensor(pos).reshape(size, 3),
-        atomic_numbers=torch.tensor(numbers, dtype=torch.float32),
-        cell=(cell if isinstance(cell, torch.Tensor) else cell * torch.eye(3))[None],
-        natoms=size,
-        tags=torch.zeros(size),
-        fixed=torch.zeros(size),
-        sid=sid,
-    )
+    return model_of(request.param, frames="fixed", regress_forces=True)
 
 
 def batch(*systems: Data) -> Batch:
