@@ -28,7 +28,7 @@ from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
 FIXED_HDGNN = {**TINY_HDGNN, "frames": "fixed"}
 FIXED_ESCN = {**TINY_ESCN, "frames": "fixed"}
 TWELVE_STEPS = {"max_epochs": 3, "eval_every": 12, "checkpoint_every": 12}
-LONG = 15
+LONG = 8
 """Epochs of a run that is still under way a while after its first step."""
 
 
