@@ -16,8 +16,10 @@ import torch
 import yaml
 from fairchem.core.common import distutils
 from fairchem.core.common.flags import flags
+from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import build_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.safe_lmdb import SafeLmdbDataset
@@ -42,9 +44,32 @@ TINY_HDGNN = {
     "otf_graph": True,
 }
 
+TINY_ESCN = {
+    "name": "fairchem_hdgnn.ESCN",
+    "lmax": 2,
+    "mmax": 1,
+    "num_layers": 2,
+    "sphere_channels": 4,
+    "hidden_channels": 8,
+    "edge_channels": 8,
+    "num_sphere_samples": 16,
+    "distance_resolution": 0.5,
+    "cutoff": 4.0,
+    "max_neighbors": 8,
+    "frames": "random",
+    "otf_graph": True,
+    "regress_forces": False,
+}
+
 STOCK = [str(Path(sys.executable).with_name("fairchem"))]
 PLUGIN = [str(Path(sys.executable).with_name("fairchem-hdgnn")), "train"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def model_of(section: Mapping[str, Any], **keys: Any) -> nn.Module:
+    """The model of a config's section, with other keys, in evaluation."""
+    settings = {**section, **keys}
+    return registry.get_model_class(settings.pop("name"))(**settings).eval()
 
 
 def write_lmdb(path: Path, num_systems: int, seed: int = 0) -> Path:

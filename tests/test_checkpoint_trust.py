@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,6 @@ from attacks import pickled_checkpoint, tar_checkpoint, torchscript
 from small_runs import train, write_config
 
 import fairchem_hdgnn
-from fairchem_hdgnn import cli
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.integration.checkpoints import read_checkpoint
 
@@ -40,8 +41,8 @@ OPENERS: dict[str, Callable[[Path, Path], object]] = {
 
 def run(*arguments: object) -> None:
     """A command whose error is raised, not printed."""
-    parser = cli.argparse.ArgumentParser()
-    module = cli.importlib.import_module(f"fairchem_hdgnn.commands.{arguments[0]}")
+    parser = argparse.ArgumentParser()
+    module = importlib.import_module(f"fairchem_hdgnn.commands.{arguments[0]}")
     module.configure(parser)
     module.run(parser.parse_args([str(argument) for argument in arguments[1:]]))
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 import yaml
 from fairchem.core.datasets import data_list_collater
+from fairchem_batches import system
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from small_runs import TINY_HDGNN, write_config
-from test_structures import TINY_ESCN, system
+from small_runs import TINY_ESCN, TINY_HDGNN, model_of, write_config
 
-from fairchem_hdgnn import ESCN, HDGNN, cli
+from fairchem_hdgnn import cli
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.escn.config import ESCNConfig
 from fairchem_hdgnn.hdgnn.config import HDGNNConfig
@@ -166,8 +166,8 @@ def test_arguments(
 EXTREMES = st.sampled_from([0.0, -0.0, 1e-30, -1e-7, 3.3, 10.0, 1e4, 1e8, 1e30, float("inf"), float("nan")])
 COORDINATES = st.one_of(st.floats(-10, 10, width=32), EXTREMES)
 MODELS = {
-    "HDGNN": HDGNN(**{key: value for key, value in {**TINY_HDGNN, "frames": "fixed"}.items() if key != "name"}).eval(),
-    "ESCN": ESCN(**TINY_ESCN).eval(),
+    "HDGNN": model_of(TINY_HDGNN, frames="fixed"),
+    "ESCN": model_of(TINY_ESCN, frames="fixed", regress_forces=True),
 }
 
 

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def carry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rehearse(carry: Path, out: Path, *options: str, first: str = "") -> dict[str, Any]:
-    """Run the command, and read what it wrote."""
+    """Run the command in a process of its own, which ``first`` prepares, and read what it wrote."""
     script = f"{first}\nimport runpy, sys\nsys.argv[0] = {str(ROOT / 'benchmarks/gpu.py')!r}\n"
     script += "runpy.run_path(sys.argv[0], run_name='__main__')"
     command = [sys.executable, "-W", "ignore", "-c", script, "--device", "cpu", "--tiny"]
@@ -88,6 +89,20 @@ def rehearse(carry: Path, out: Path, *options: str, first: str = "") -> dict[str
     )
     assert done.returncode == 0, done.stderr
     return {"printed": done.stdout, **json.loads((out / "gpu.json").read_text())}
+
+
+@pytest.fixture
+def rehearse_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Runs the command in this process, and returns its stages."""
+    gpu = importlib.import_module("gpu")
+
+    def rehearsed(*options: str) -> dict[str, Any]:
+        arguments = ["gpu.py", "--device", "cpu", "--tiny", "--out", str(tmp_path), *options]
+        monkeypatch.setattr(sys, "argv", arguments)
+        gpu.main()
+        return json.loads((tmp_path / "gpu.json").read_text())["stages"]
+
+    return rehearsed
 
 
 @pytest.fixture(scope="module")
@@ -127,30 +142,28 @@ def test_rehearsal_without_fairchem(everything):
     assert "training" in report["printed"] and "fairchem escn" in report["printed"]
 
 
-def test_rehearsal_on_alloys(carry, tmp_path):
-    report = rehearse(carry, tmp_path, "--stages", "training", "--train", "hea")
-    result = report["stages"]["training"]["result"]
+def test_rehearsal_on_alloys(carry, rehearse_here):
+    stages = rehearse_here("--carry", str(carry), "--stages", "training", "--train", "hea")
+    result = stages["training"]["result"]
     assert set(result["test_mae"]) == {"val_id", "val_ood_ads", "val_ood_cat", "val_ood_both"}
     assert all(0 < mae < 20_000 for mae in result["test_mae"].values())
 
 
-def test_stops_when_its_time_is_spent(carry, tmp_path):
-    report = rehearse(carry, tmp_path, "--stages", "networks", "memory", "--budget", "0")
-    assert all(row["skipped"] == "no time was left" for row in report["stages"]["networks"]["result"])
-    assert set(report["stages"]["memory"]["result"]) == {"batches", "edges"}
+def test_stops_when_its_time_is_spent(carry, rehearse_here):
+    stages = rehearse_here("--carry", str(carry), "--stages", "networks", "memory", "--budget", "0")
+    assert stages["networks"]["result"]
+    assert all(row["skipped"] == "no time was left" for row in stages["networks"]["result"])
+    assert set(stages["memory"]["result"]) == {"batches", "edges"}
 
 
-def test_failed_stage_costs_only_itself(tmp_path, monkeypatch, capsys):
+def test_failed_stage_costs_only_itself(rehearse_here, monkeypatch, capsys):
     gpu = importlib.import_module("gpu")
 
     def fails(bench: Any) -> None:
         raise RuntimeError("out of memory\nand more")
 
     monkeypatch.setitem(gpu.STAGES, "parity", gpu.Stage(fails, 0.2))
-    options = ["--stages", "parity", "ceilings", "--device", "cpu", "--tiny", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["gpu.py", *options])
-    gpu.main()
-    stages = json.loads((tmp_path / "gpu.json").read_text())["stages"]
+    stages = rehearse_here("--stages", "parity", "ceilings")
     assert stages["parity"]["error"] == "RuntimeError: out of memory"
     assert stages["ceilings"]["result"]["copy_tb_per_s"] > 0
     assert "RuntimeError: out of memory" in capsys.readouterr().out

@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from ase import Atoms
-from ase.build import bulk, molecule
-from fairchem.core.datasets import data_list_collater
 from small_networks import (
     SMALL,
     Clusters,
@@ -22,10 +18,7 @@ from small_networks import (
     separate_edges,
 )
 from torch import Tensor, nn
-from torch_geometric.data import Data
 
-from fairchem_hdgnn import HDGNN
-from fairchem_hdgnn.data.records import atoms_to_record
 from fairchem_hdgnn.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.hdgnn.layer import MESSAGES, block_sizes
 from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
@@ -167,21 +160,6 @@ def test_metp_sees_scalars_at_initialisation_in_the_paper_preset_only():
         assert (change > 1e-4) if sees else (change < 1e-12)
 
 
-@pytest.mark.parametrize("preset", ["paper", "authors"])
-def test_order_of_atoms_and_edges_does_not_matter(preset):
-    model, graph = network(preset=preset, regress_forces=True), clusters()
-    with torch.no_grad():
-        expected = model(*graph.arguments())
-        atoms, edges = torch.randperm(len(graph.numbers)), torch.randperm(graph.edge_index.shape[1])
-        position = torch.argsort(atoms)
-        shuffled = Clusters(
-            graph.numbers[atoms], graph.pos[atoms], position[graph.edge_index][:, edges], graph.batch[atoms], 2
-        )
-        actual = model(*shuffled.arguments())
-    torch.testing.assert_close(actual["energy"], expected["energy"], rtol=0, atol=1e-10)
-    torch.testing.assert_close(actual["forces"], expected["forces"][atoms], rtol=0, atol=1e-10)
-
-
 def test_average_over_frames_is_the_mean_of_its_draws():
     graph = clusters()
     single = [energies(network(frame_seed=seed), graph) for seed in (5, 6, 7)]
@@ -201,69 +179,6 @@ def test_modes_of_frames():
     assert torch.equal(fixed, energies(network(), graph, edge_frames(graph.edge_vec)))
 
 
-def model(**keys: Any) -> HDGNN:
-    torch.manual_seed(0)
-    built = HDGNN(**{**SMALL, "cutoff": 5.0, "max_neighbors": 200, **keys}).double().eval()
-    randomise(built)
-    return built
-
-
-def predict(hdgnn: HDGNN, *systems: Atoms) -> Tensor:
-    """Energies of a fairchem batch in float64."""
-    records: list[Data] = []
-    for index, atoms in enumerate(systems):
-        record = atoms_to_record(atoms, index)
-        record.pos, record.cell = torch.tensor(atoms.positions), torch.tensor(atoms.cell.array)[None]
-        records.append(record)
-    with torch.no_grad():
-        return hdgnn(data_list_collater(records, otf_graph=True))["energy"]
-
-
-def crystals() -> list[Atoms]:
-    systems = [bulk("Cu", cubic=True), bulk("NaCl", "rocksalt", a=5.6)]
-    for atoms in systems:
-        atoms.rattle(0.1, seed=1)
-    return systems
-
-
-@pytest.mark.parametrize("preset", ["paper", "authors"])
-def test_batch_is_its_systems(preset):
-    hdgnn, systems = model(preset=preset), crystals()
-    together = predict(hdgnn, *systems)
-    alone = torch.cat([predict(hdgnn, atoms) for atoms in systems])
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
-    torch.testing.assert_close(predict(hdgnn, *systems[::-1]), alone.flip(0), rtol=0, atol=1e-10)
-
-
-def test_translation_and_periodic_images():
-    hdgnn, systems = model(), crystals()
-    expected = predict(hdgnn, *systems)
-    for atoms in systems:
-        atoms.positions += [0.5, -1.25, 3.0]
-    torch.testing.assert_close(predict(hdgnn, *systems), expected, rtol=0, atol=1e-8)
-    outside = [atoms.positions.copy() for atoms in systems]
-    for atoms in systems:
-        atoms.wrap()
-    assert all((abs(atoms.positions - before) > 1).any() for atoms, before in zip(systems, outside))
-    torch.testing.assert_close(predict(hdgnn, *systems), expected, rtol=0, atol=1e-8)
-
-
-def test_atoms_in_any_cell():
-    """Each atom moved by lattice vectors of its own, far outside the cell too."""
-    hdgnn, systems = model(), crystals()
-    expected = predict(hdgnn, *systems)
-    for atoms in systems:
-        atoms.positions += np.random.default_rng(0).integers(-3, 4, (len(atoms), 3)) @ atoms.cell[:]
-    torch.testing.assert_close(predict(hdgnn, *systems), expected, rtol=0, atol=1e-8)
-
-
-def test_supercell_has_the_energy_of_its_cells():
-    hdgnn, systems = model(), crystals()
-    torch.testing.assert_close(
-        predict(hdgnn, *[atoms * (2, 1, 1) for atoms in systems]), 2 * predict(hdgnn, *systems), rtol=0, atol=1e-8
-    )
-
-
 @pytest.mark.parametrize("lmax", range(11))
 def test_every_lmax_with_one_channel(lmax):
     """Value and gradient are finite, and float32 agrees with float64."""
@@ -279,22 +194,3 @@ def test_every_lmax_with_one_channel(lmax):
     single = clusters((4,), dtype=torch.float32)
     in_float32 = energies(network(torch.float32, **keys), single, frames.float())
     torch.testing.assert_close(in_float32.double(), energies(model, graph, frames), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("preset", ["paper", "authors"])
-def test_atoms_without_neighbours(preset):
-    """One atom; a batch in which only one system has edges; no edges in training."""
-    lone, pair = Atoms("Cu"), molecule("CO")
-    for use_pbc in (False, True):
-        for atoms in (lone, pair):
-            if use_pbc:
-                atoms.set_cell([20.0] * 3)
-        hdgnn = model(preset=preset, use_pbc=use_pbc)
-        together = predict(hdgnn, lone, pair)
-        alone = torch.cat([predict(hdgnn, lone), predict(hdgnn, pair)])
-        assert together.isfinite().all()
-        torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
-    graph = clusters((1,))
-    trained = network(preset=preset).train()
-    trained(*graph.arguments())["energy"].sum().backward()
-    assert all(parameter.grad.isfinite().all() for parameter in trained.parameters())

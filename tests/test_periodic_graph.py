@@ -12,8 +12,7 @@ import torch
 from ase import Atoms
 from ase.build import add_adsorbate, fcc111, molecule
 from ase.neighborlist import neighbor_list
-from fairchem.core.datasets import data_list_collater
-from fairchem.core.preprocessing import AtomsToGraphs
+from fairchem_batches import batch_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -39,18 +38,6 @@ SIZES: dict[str, Any] = {
     "lmax": 2, "num_layers": 2, "sphere_channels": 4, "hidden_channels": 8, "edge_channels": 8,
     "distance_resolution": 0.5, "num_sphere_samples": 16, "max_neighbors": ALL, "frames": "fixed",
 }  # fmt: skip
-
-
-def batch_of(*structures: Atoms) -> Batch:
-    """As fairchem's calculator and its ASE data sets make it: ``pbc`` of all structures in one row."""
-    convert = AtomsToGraphs(r_edges=False, r_pbc=True)
-    records = []
-    for sid, atoms in enumerate(structures):
-        record = convert.convert(atoms)
-        record.pos, record.sid = torch.from_numpy(atoms.positions), sid
-        record.cell = torch.from_numpy(atoms.get_cell(complete=True).array)[None]
-        records.append(record)
-    return data_list_collater(records, otf_graph=True)
 
 
 def edges_of(batch: Batch, cutoff: float, builder: str) -> list[Counter]:
@@ -199,6 +186,9 @@ def neighbor_list_of(atoms: Atoms, cutoff: float) -> np.ndarray:
     return neighbor_list("d", atoms, cutoff)
 
 
+ENERGIES = [make(**SIZES, cutoff=4.0, regress_forces=False).double().eval() for make in (HDGNN, ESCN)]
+
+
 @settings(max_examples=25, deadline=None)
 @given(structures(), st.integers(0, 2**32 - 1))
 def test_energies_do_not_see_where_atoms_stand(atoms: Atoms, seed: int) -> None:
@@ -208,9 +198,7 @@ def test_energies_do_not_see_where_atoms_stand(atoms: Atoms, seed: int) -> None:
     moved = atoms.copy()
     moved.positions += (rng.integers(-3, 4, size=(len(atoms), 3)) * atoms.pbc) @ atoms.cell.array
     moved.positions += rng.uniform(-30, 30, size=3)
-    for make in (HDGNN, ESCN):
-        torch.manual_seed(0)
-        model = make(**SIZES, cutoff=4.0, regress_forces=False).double().eval()
+    for model in ENERGIES:
         with torch.no_grad():
             one, other, both = model(batch_of(atoms)), model(batch_of(moved)), model(batch_of(moved, atoms))
         torch.testing.assert_close(one["energy"], other["energy"], rtol=1e-9, atol=1e-9)

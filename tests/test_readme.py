@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,20 +16,22 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import keys_page  # noqa: E402
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "slurm").glob("*.md"))]
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "slurm").glob("*.md")]
+NAMES: dict[str, tuple[str, Callable[[Path, str], bool]]] = {
+    "page or file": (r"\]\((?!https?:|mailto:|#)([^)#]+)", lambda page, name: (page.parent / name).exists()),
+    "command": (r"^\s*fairchem-hdgnn (\S+)", lambda page, name: name in COMMANDS),
+    "config": (r"(?<![\w/])(configs/[\w/-]+\.yml)", lambda page, name: (ROOT / name).is_file()),
+    "script": (r"python3? (?:-m )?(benchmarks/\S+\.py)", lambda page, name: (ROOT / name).is_file()),
+}
+"""How a page names each, and whether what it names is there."""
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_page(page: Path) -> None:
-    text = page.read_text()
-    for target in re.findall(r"\]\((?!https?:|mailto:|#)([^)#]+)", text):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
-    for command in re.findall(r"^\s*fairchem-hdgnn (\S+)", text, re.MULTILINE):
-        assert command in COMMANDS, f"{page.name} names 'fairchem-hdgnn {command}'"
-    for config in re.findall(r"(?<![\w/])configs/[\w/-]+\.yml", text):
-        assert (ROOT / config).is_file(), f"{page.name} names {config}"
-    for script in re.findall(r"python3? (?:-m )?(benchmarks/\S+\.py)", text):
-        assert (ROOT / script).is_file(), f"{page.name} names {script}"
+@pytest.mark.parametrize("kind", NAMES)
+def test_what_pages_name_exists(kind: str) -> None:
+    pattern, exists = NAMES[kind]
+    named = [(page, name) for page in PAGES for name in re.findall(pattern, page.read_text(), re.MULTILINE)]
+    assert named
+    assert [(page.name, name) for page, name in named if not exists(page, name)] == []
 
 
 def test_page_of_keys_is_current() -> None:

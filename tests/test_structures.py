@@ -7,51 +7,22 @@ from collections.abc import Callable
 import pytest
 import torch
 from fairchem.core.datasets import data_list_collater
-from small_runs import TINY_HDGNN
+from fairchem_batches import system
+from small_runs import TINY_ESCN, TINY_HDGNN, model_of
 from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn import ESCN, HDGNN
 from fairchem_hdgnn.errors import DataError, TrainingError
 from fairchem_hdgnn.integration.stop_conditions import explained_out_of_memory
 
-TINY_ESCN = {
-    "lmax": 2,
-    "mmax": 1,
-    "num_layers": 2,
-    "sphere_channels": 4,
-    "hidden_channels": 8,
-    "edge_channels": 8,
-    "distance_resolution": 0.5,
-    "cutoff": 4.0,
-    "max_neighbors": 8,
-    "num_sphere_samples": 16,
-    "frames": "fixed",
-}
-
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]
 
 
-@pytest.fixture(params=["HDGNN", "ESCN"])
+@pytest.fixture(params=[TINY_HDGNN, TINY_ESCN], ids=["HDGNN", "ESCN"])
 def model(request: pytest.FixtureRequest) -> HDGNN | ESCN:
     """Random weights, forces too."""
-    if request.param == "ESCN":
-        return ESCN(**TINY_ESCN).eval()
-    keys = {**TINY_HDGNN, "frames": "fixed", "regress_forces": True}
-    return HDGNN(**{name: value for name, value in keys.items() if name != "name"}).eval()
-
-
-def system(pos: list[list[float]], numbers: list[int], cell: torch.Tensor | float = 10.0, sid: int = 7) -> Data:
-    size = len(numbers)
-    return Data(
-        pos=torch.tensor(pos).reshape(size, 3),
-        atomic_numbers=torch.tensor(numbers, dtype=torch.float32),
-        cell=(cell if isinstance(cell, torch.Tensor) else cell * torch.eye(3))[None],
-        natoms=size,
-        tags=torch.zeros(size),
-        fixed=torch.zeros(size),
-        sid=sid,
-    )
+    return model_of(request.param, frames="fixed", regress_forces=True)
 
 
 def batch(*systems: Data) -> Batch:
@@ -104,46 +75,6 @@ def test_refused(model: HDGNN | ESCN, structure: Data, periodic: bool, message: 
 def test_neighbours_across_the_boundary_are_no_collision(model: HDGNN | ESCN) -> None:
     near = system([[0.02, 3.0, 3.0], [9.6, 3.0, 3.0]], [29, 8])
     assert torch.isfinite(model(batch(near))["energy"]).all()
-
-
-@fault("structure", "no neighbours within the cutoff")
-def test_isolated_atoms_contribute_independently(model: HDGNN | ESCN, outcome: Outcome) -> None:
-    with torch.no_grad():
-        apart = model(batch(system([[0.0, 0, 0], [10, 10, 10]], [29, 8], 20.0)))["energy"]
-        one = model(batch(system([[0.0, 0, 0]], [29], 20.0)))["energy"]
-        other = model(batch(system([[3.0, 0, 0]], [8], 20.0)))["energy"]
-    torch.testing.assert_close(apart, one + other)
-    outcome("correct: the energy is the sum over the lone atoms")
-
-
-@fault("structure", "one atom, with or without periodic images")
-def test_one_atom(model: HDGNN | ESCN, outcome: Outcome) -> None:
-    """In a cell smaller than the cutoff it sees its images, as each atom of a repeated cell sees the others."""
-    model.max_neighbors = 100
-    single = system([[0.3, 0.2, 0.1]], [29], 3.0)
-    repeated = system([[0.3, 0.2, 0.1], [3.3, 0.2, 0.1]], [29, 29], torch.diag(torch.tensor([6.0, 3.0, 3.0])))
-    with torch.no_grad():
-        torch.testing.assert_close(2 * model(batch(single))["energy"], model(batch(repeated))["energy"])
-        model.use_pbc = False
-        assert torch.isfinite(model(batch(single))["energy"]).all()
-    outcome("correct: energy per atom as in a repeated cell")
-
-
-@fault("structure", "systems with and without edges in one batch")
-def test_a_batch_gives_what_its_systems_give_alone(model: HDGNN | ESCN, outcome: Outcome) -> None:
-    systems = [dimer(), system([[0.0, 0, 0]], [29], 20.0), system([[0.0, 0, 0], [5, 5, 5]], [8, 1], 20.0), dimer(2)]
-    with torch.no_grad():
-        alone = torch.cat([model(batch(one))["energy"] for one in systems])
-        together = model(batch(*systems))["energy"]
-    torch.testing.assert_close(together, alone)
-    outcome("correct: each as it is alone")
-
-
-def test_gradients_without_edges_are_finite(model: HDGNN | ESCN) -> None:
-    model.train()
-    output = model(batch(system([[0.0, 0, 0]], [29], 20.0)))
-    sum(value.sum() for value in output.values()).backward()
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
 
 
 # Memory.
