@@ -1,11 +1,12 @@
 """Speed and memory of all models side by side: ``python benchmarks/models.py``.
 
 One system, a periodic slab of 64 copper atoms with CO (66 atoms), cutoff 8 Å, 40 neighbours: 2,640 edges, found once
-and shared. Every model predicts its energy with two layers; spherical ones have L = 6 and C = 128. The other
-hyper-parameters are those of fairchem's configurations for OC20. All models run in one process, in turns; times are
-medians over the turns. The peak memory of a training step is taken in a process of its own: growth of the resident
-set (Linux's VmHWM) over the state with weights and inputs in memory. ``GFLOP`` counts matrix products as executed, two
-for a multiply-add.
+and shared. Every model predicts its energy with the layers that ``--layers`` says; spherical ones have L = 6 and
+C = 128. The other hyper-parameters are those of fairchem's configurations for OC20. All models of one depth run in one
+process, in turns; times are medians over the turns. With several depths, what a further layer costs is printed too: a
+first layer that sees l = 0 only is cheaper than all others in ours, so that two layers flatter them. The peak memory of
+a training step is taken in a process of its own: growth of the resident set (Linux's VmHWM) over the state with weights
+and inputs in memory. ``GFLOP`` counts matrix products as executed, two for a multiply-add.
 
 On a machine with other work, run it under ``chrt -f 50`` so that nothing interrupts a measurement.
 """
@@ -42,6 +43,7 @@ from fairchem_hdgnn.data.neighbor_lists import NeighborList
 from fairchem_hdgnn.integration.allocator import keep_freed_memory
 
 BASELINE = "escn"
+Rows = dict[str, dict[str, float]]
 COMMON = {"otf_graph": False, "regress_forces": False, "use_pbc": True}
 GRAPH = {**COMMON, "cutoff": CUTOFF, "max_neighbors": MAX_NEIGHBORS}
 HDGNN = {**GRAPH, "name": "fairchem_hdgnn.HDGNN", "preset": "authors", "num_resolutions": 1, "num_layers": 2}
@@ -83,6 +85,8 @@ MODELS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """What is measured: name -> keys of the model. A name that ends in ``-bf16`` runs under autocast in bfloat16."""
 
+DEPTH_KEYS = ("num_layers", "num_interactions", "num_blocks")
+
 
 def slab_batch() -> Any:
     """The system as a fairchem batch with its edges."""
@@ -94,11 +98,12 @@ class Candidate:
 
     Args:
         name: a key of :data:`MODELS`.
+        layers: how many.
         batch: what it predicts.
     """
 
-    def __init__(self, name: str, batch: Any) -> None:
-        keys = dict(MODELS[name])
+    def __init__(self, name: str, layers: int, batch: Any) -> None:
+        keys = {key: layers if key in DEPTH_KEYS else value for key, value in MODELS[name].items()}
         self.name, self.batch = name, batch
         self.bfloat16 = name.endswith("-bf16")
         torch.manual_seed(0)
@@ -167,11 +172,11 @@ def matrix_product_peak() -> float:
     return 2e-9 * 2640 * 2432 * 512 / min(seconds(lambda: torch.mm(a, b, out=out)) for _ in range(5))
 
 
-def measure_times(names: list[str], repeats: int) -> dict[str, dict[str, float]]:
+def measure_times(names: list[str], layers: int, repeats: int) -> dict[str, dict[str, float]]:
     """Median times and arithmetic of all models, which take turns, and the peak of matrix products in between."""
     batch = slab_batch()
     with quiet():
-        candidates = [Candidate(name, batch) for name in names]
+        candidates = [Candidate(name, layers, batch) for name in names]
         for candidate in candidates:
             candidate.step()
         forward: dict[str, list[float]] = {name: [] for name in names}
@@ -195,9 +200,9 @@ def measure_times(names: list[str], repeats: int) -> dict[str, dict[str, float]]
         }
 
 
-def measure_memory(name: str) -> float:
+def measure_memory(name: str, layers: int) -> float:
     """Growth of the resident set by one training step, MiB; for a process of its own."""
-    candidate = Candidate(name, slab_batch())
+    candidate = Candidate(name, layers, slab_batch())
     with quiet():
         # Libraries load and keep their buffers at the first call.
         candidate.step()
@@ -208,9 +213,9 @@ def measure_memory(name: str) -> float:
     return (resident_kib("VmHWM") - before) / 1024
 
 
-def memory_in_own_process(name: str, threads: int) -> float:
+def memory_in_own_process(name: str, layers: int, threads: int) -> float:
     """:func:`measure_memory` with large blocks handed back to the system at once, so that they count while in use."""
-    command = [sys.executable, __file__, "--memory-of", name, "--threads", str(threads)]
+    command = [sys.executable, __file__, "--memory-of", name, "--layers", str(layers), "--threads", str(threads)]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return float(done.stdout.split()[-1])
@@ -251,20 +256,32 @@ def table(rows: dict[str, dict[str, float]]) -> list[list[str]]:
     return lines
 
 
-def write(out: Path, lines: list[list[str]], rows: dict[str, dict[str, float]], note: str) -> None:
-    """JSON, or a Markdown table for any other suffix."""
+def further_layer(shallow: Rows, deep: Rows, layers: int) -> Rows:
+    """What each of so many more layers costs."""
+    return {
+        name: {key: (deep[name][key] - value) / layers for key, value in row.items() if key != "peak_gflops"}
+        for name, row in shallow.items()
+    }
+
+
+def write(out: Path, tables: dict[str, Rows], note: str) -> None:
+    """JSON, or Markdown tables for any other suffix."""
     if out.suffix == ".json":
-        out.write_text(json.dumps({"note": note, "models": rows}, indent=1) + "\n")
+        out.write_text(json.dumps({"note": note, **tables}, indent=1) + "\n")
         return
-    divider = ["---"] + ["---:"] * (len(lines[0]) - 1)
-    text = ["| " + " | ".join(line) + " |" for line in (lines[0], divider, *lines[1:])]
-    out.write_text("\n".join([*text, "", note, ""]))
+    text = []
+    for title, rows in tables.items():
+        head, *lines = table(rows)
+        divider = ["---"] + ["---:"] * (len(head) - 1)
+        text += [f"{title}:", "", *("| " + " | ".join(line) + " |" for line in (head, divider, *lines)), ""]
+    out.write_text("\n".join([*text, note, ""]))
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS), metavar="NAME")
+    parser.add_argument("--layers", type=int, nargs="+", default=[2], metavar="K")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, nargs="*", default=[], help="files to write: .json, or Markdown")
@@ -274,24 +291,32 @@ def main() -> None:
     with quiet():
         setup_imports()
     if args.memory_of:
-        print(measure_memory(args.memory_of))
+        print(measure_memory(args.memory_of, args.layers[0]))
         return
     keep_freed_memory()
-    rows = measure_times(args.models, args.repeats)
-    for name in tqdm(args.models, desc="memory", disable=None):
-        rows[name]["memory_mib"] = memory_in_own_process(name, args.threads)
-    lines = table(rows)
-    peak = next(iter(rows.values()))["peak_gflops"]
+    tables: dict[str, Rows] = {}
+    for layers in args.layers:
+        rows = measure_times(args.models, layers, args.repeats)
+        for name in tqdm(args.models, desc="memory", disable=None):
+            rows[name]["memory_mib"] = memory_in_own_process(name, layers, args.threads)
+        tables[f"{layers} layers"] = rows
+    measured = list(zip(args.layers, list(tables.values())))
+    for (few, shallow), (many, deep) in zip(measured, measured[1:]):
+        tables[f"a further layer, from {few} to {many}"] = further_layer(shallow, deep, many - few)
+    peak = statistics.median(row["peak_gflops"] for _, rows in measured for row in rows.values())
     note = (
         f"Medians of {args.repeats}, {args.threads} threads, torch {torch.__version__}; a float32 matrix product "
         f"[2640, 2432] x [2432, 512] reaches {peak:.0f} GFLOP/s. In brackets: in units of fairchem's {BASELINE}."
     )
-    shown = Table(*lines[0])
-    for line in lines[1:]:
-        shown.add_row(*line)
-    Console().print(shown, note, sep="\n")
+    for title, rows in tables.items():
+        head, *lines = table(rows)
+        shown = Table(*head, title=title)
+        for line in lines:
+            shown.add_row(*line)
+        Console().print(shown)
+    Console().print(note)
     for out in args.out:
-        write(out, lines, rows, note)
+        write(out, tables, note)
 
 
 if __name__ == "__main__":

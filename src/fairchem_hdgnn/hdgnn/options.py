@@ -101,7 +101,7 @@ class Activations(str, Enum):
     """What the fast message keeps for its backward pass.
 
     ``store``: the networks' activations, about 70 kB per edge and layer at L = 6, C = 128, H = 512. ``recompute``:
-    nothing; they are computed again chunk by chunk, for about a third more time per training step.
+    nothing; they are computed again block by block, for about a third more time per training step.
     """
 
     STORE = "store"

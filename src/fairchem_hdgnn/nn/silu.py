@@ -1,6 +1,6 @@
-"""SiLU and its derivative for code that writes its own backward pass, in place where asked.
+"""The derivative of SiLU for code that writes its own backward pass, in place where asked.
 
-torch keeps both as operations below its documented interface; where one is missing, the formula takes its place.
+torch keeps it as an operation below its documented interface; where it is missing, the formula takes its place.
 """
 
 from __future__ import annotations
@@ -9,15 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_SILU_OUT = getattr(getattr(torch.ops.aten, "silu", None), "out", None)
 _BACKWARD = getattr(torch.ops.aten, "silu_backward", None)
-
-
-def silu_into(x: Float[Tensor, "..."], out: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """``silu(x)``, written into ``out`` (which may be ``x``) and returned."""
-    if _SILU_OUT is None:
-        return out.copy_(x * torch.sigmoid(x))
-    return _SILU_OUT(x, out=out)
 
 
 def silu_backward(
