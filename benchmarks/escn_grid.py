@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from e3nn import o3
 
-from fairchem_hdgnn.escn.network import ESCNNetwork
-from fairchem_hdgnn.so3.wigner import wigner_d
+from fairchem_hdgnn.models.escn.network import ESCNNetwork
+from fairchem_hdgnn.models.so3.wigner import wigner_d
 
 
 def errors(keys: dict[str, Any], rotation: torch.Tensor) -> list[float]:

@@ -27,12 +27,12 @@ from tqdm import tqdm
 
 from fairchem_hdgnn.evaluation.plot_style import COLOURS, light_grid, save, style
 from fairchem_hdgnn.files import complete_or_absent
-from fairchem_hdgnn.hdgnn.config import HDGNNConfig
-from fairchem_hdgnn.hdgnn.network import Backbone
-from fairchem_hdgnn.seeds import step_seed
-from fairchem_hdgnn.so3.frames import edge_frames, random_roll
-from fairchem_hdgnn.so3.grid import S2Grid
-from fairchem_hdgnn.so3.layout import num_coefficients
+from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.models.hdgnn.network import Backbone
+from fairchem_hdgnn.models.seeds import step_seed
+from fairchem_hdgnn.models.so3.frames import edge_frames, random_roll
+from fairchem_hdgnn.models.so3.grid import S2Grid
+from fairchem_hdgnn.models.so3.layout import num_coefficients
 
 FOLDS = (2, 3, 5, 10)
 DEGREES = (1, 2, 3, 5, 10)

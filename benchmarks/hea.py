@@ -38,8 +38,8 @@ from fairchem_hdgnn.evaluation.evaluate import evaluate, write_systems
 from fairchem_hdgnn.evaluation.inference import InferenceOptions
 from fairchem_hdgnn.evaluation.report import print_tables, write_tables
 from fairchem_hdgnn.evaluation.splits import VALIDATION_SPLITS
-from fairchem_hdgnn.integration.allocator import keep_freed_memory
-from fairchem_hdgnn.integration.checkpoints import quiet_fairchem
+from fairchem_hdgnn.host.allocator import keep_freed_memory
+from fairchem_hdgnn.host.checkpoints import quiet_fairchem
 
 BATCH_SIZE = 8
 GRAPH = {"cutoff": 6.0, "max_neighbors": 20, "use_pbc": True, "otf_graph": True, "regress_forces": False}

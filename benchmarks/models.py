@@ -40,7 +40,7 @@ from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
 from fairchem_hdgnn.data.neighbor_lists import NeighborList
-from fairchem_hdgnn.integration.allocator import keep_freed_memory
+from fairchem_hdgnn.host.allocator import keep_freed_memory
 
 BASELINE = "escn"
 Rows = dict[str, dict[str, float]]

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fairchem_hdgnn.integration.precision import Precision
-from fairchem_hdgnn.so3.frame_source import set_step
+from fairchem_hdgnn.host.precision import Precision
+from fairchem_hdgnn.models.so3.frame_source import set_step
 
 
 class Structures(Protocol):

@@ -13,8 +13,8 @@ from fairchem.core.datasets import data_list_collater
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
 from tqdm import tqdm
 
-from fairchem_hdgnn.integration.checkpoints import inference_trainer
-from fairchem_hdgnn.integration.precision import Precision
+from fairchem_hdgnn.host.checkpoints import inference_trainer
+from fairchem_hdgnn.host.precision import Precision
 
 BATCH = 16
 

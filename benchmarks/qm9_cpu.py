@@ -35,8 +35,8 @@ from fairchem_hdgnn.data.qm9_targets import PUBLISHED_MAE
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.evaluation.learning_curve import read_events
 from fairchem_hdgnn.evaluation.plot_style import colour, light_grid, save, style
-from fairchem_hdgnn.integration.allocator import keep_freed_memory
-from fairchem_hdgnn.integration.checkpoints import quiet_fairchem
+from fairchem_hdgnn.host.allocator import keep_freed_memory
+from fairchem_hdgnn.host.checkpoints import quiet_fairchem
 
 CONFIGS = Path(__file__).parents[1] / "configs/qm9/small"
 VARIANTS = {

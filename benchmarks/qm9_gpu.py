@@ -16,7 +16,7 @@ import torch
 from plain_loop import Run, Session
 from qm9_loop import qm9_network, qm9_task
 
-from fairchem_hdgnn.integration.precision import Precision
+from fairchem_hdgnn.host.precision import Precision
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ from plain_loop import Task
 from torch import Tensor, nn
 
 from fairchem_hdgnn.data.qm9_targets import PUBLISHED_MAE, TARGETS
-from fairchem_hdgnn.escn.network import ESCNNetwork
-from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.models.escn.network import ESCNNetwork
+from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
 
 GRAPH_KEYS = {"name", "use_pbc", "use_pbc_single", "otf_graph", "max_neighbors", "output_name"}
 NETWORKS = {"fairchem_hdgnn.HDGNN": HDGNNNetwork, "fairchem_hdgnn.ESCN": ESCNNetwork}

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 import fairchem_hdgnn
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
-from fairchem_hdgnn.integration.allocator import keep_freed_memory
+from fairchem_hdgnn.host.allocator import keep_freed_memory
 
 MOST_ATOMS_OF_FAIRCHEM = 1500
 LINES = {

@@ -30,10 +30,10 @@ from torch import nn
 from tqdm import tqdm
 
 from fairchem_hdgnn.evaluation.plot_style import colour, light_grid, save, style
-from fairchem_hdgnn.nn.so2 import SO2Linear
-from fairchem_hdgnn.so3.frames import edge_frames
-from fairchem_hdgnn.so3.layout import num_coefficients
-from fairchem_hdgnn.so3.wigner import wigner_d
+from fairchem_hdgnn.models.nn.so2 import SO2Linear
+from fairchem_hdgnn.models.so3.frames import edge_frames
+from fairchem_hdgnn.models.so3.layout import num_coefficients
+from fairchem_hdgnn.models.so3.wigner import wigner_d
 
 METHODS = {"so3": "SO(3): e3nn, Clebsch-Gordan", "so2": "SO(2): this package"}
 QUANTITIES = {"forward": "forward, s", "training": "forward + backward, s", "memory": "peak memory, MiB"}

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fairchem_hdgnn.edges import EdgeBlock, Edges
-from fairchem_hdgnn.nn import packed_matrix
+from fairchem_hdgnn.models.edges import EdgeBlock, Edges
+from fairchem_hdgnn.models.nn import packed_matrix
 
 aten = torch.ops.aten
 PRODUCTS = ("mm", "bmm", "mv", "dot", "linear", "matmul", "einsum", "_euclidean_dist", "_cdist_forward")

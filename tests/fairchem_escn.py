@@ -13,7 +13,7 @@ from fairchem.core.models.escn.escn import eSCN
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from fairchem_hdgnn.so3.frames import edge_frames, seeded_roll
+from fairchem_hdgnn.models.so3.frames import edge_frames, seeded_roll
 
 TINY: dict[str, Any] = {
     "lmax_list": [2],

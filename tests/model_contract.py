@@ -13,8 +13,8 @@ from small_networks import random_rotations, randomise
 from torch import Tensor, nn
 
 from fairchem_hdgnn import ESCN, HDGNN
-from fairchem_hdgnn.so3.frame_source import FrameSource
-from fairchem_hdgnn.so3.frames import edge_frames
+from fairchem_hdgnn.models.so3.frame_source import FrameSource
+from fairchem_hdgnn.models.so3.frames import edge_frames
 
 SIZES: dict[str, Any] = {
     "lmax": 2,

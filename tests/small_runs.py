@@ -22,8 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch_geometric.data import Data
 
-from fairchem_hdgnn.data.safe_lmdb import SafeLmdbDataset
-from fairchem_hdgnn.integration.runner import Runner
+from fairchem_hdgnn.host.runner import Runner
+from fairchem_hdgnn.host.safe_lmdb import SafeLmdbDataset
 
 TINY_HDGNN = {
     "name": "fairchem_hdgnn.HDGNN",

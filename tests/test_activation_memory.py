@@ -9,10 +9,10 @@ import torch
 from small_networks import clusters, network
 from torch import Tensor
 
-from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
-from fairchem_hdgnn.integration.counting import WorkCounter
-from fairchem_hdgnn.ops import blocks
-from fairchem_hdgnn.ops.rotations import RotateScatter
+from fairchem_hdgnn.host.counting import WorkCounter
+from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.models.ops import blocks
+from fairchem_hdgnn.models.ops.rotations import RotateScatter
 
 SIZES = {"num_resolutions": 1, "hidden_channels": 64, "sphere_channels": 16, "num_layers": 3}
 

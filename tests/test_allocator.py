@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallo
 SCRIPT = """
 from pathlib import Path
 import torch
-from fairchem_hdgnn.integration.allocator import keep_freed_memory
+from fairchem_hdgnn.host.allocator import keep_freed_memory
 
 def resident_mib():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20

@@ -8,7 +8,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from fairchem_hdgnn.so3.frames import edge_frames
+from fairchem_hdgnn.models.so3.frames import edge_frames
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="Python 3.9 cannot evaluate X | Y in annotations")

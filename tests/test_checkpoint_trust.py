@@ -14,7 +14,7 @@ from small_runs import train, write_config
 
 import fairchem_hdgnn
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.integration.checkpoints import read_checkpoint
+from fairchem_hdgnn.host.checkpoints import read_checkpoint
 
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]
@@ -42,7 +42,7 @@ OPENERS: dict[str, Callable[[Path, Path], object]] = {
 def run(*arguments: object) -> None:
     """A command whose error is raised, not printed."""
     parser = argparse.ArgumentParser()
-    module = importlib.import_module(f"fairchem_hdgnn.commands.{arguments[0]}")
+    module = importlib.import_module(f"fairchem_hdgnn.cli.{arguments[0]}")
     module.configure(parser)
     module.run(parser.parse_args([str(argument) for argument in arguments[1:]]))
 

@@ -16,10 +16,10 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 import fairchem_hdgnn
 from fairchem_hdgnn import cli, config_files
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.integration import command_line
-from fairchem_hdgnn.integration.messages import user_message
-from fairchem_hdgnn.integration.names import with_dotted_names
-from fairchem_hdgnn.integration.preflight.files import check_data_sets
+from fairchem_hdgnn.host import command_line
+from fairchem_hdgnn.host.messages import user_message
+from fairchem_hdgnn.host.names import with_dotted_names
+from fairchem_hdgnn.host.preflight.files import check_data_sets
 
 CONFIG = """
 model: {name: hdgnn}

@@ -13,12 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fairchem_hdgnn import ESCN, HDGNN, cli
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.integration.cost import measure_cost, predict_cost, random_graph
-from fairchem_hdgnn.integration.cost_report import report
-from fairchem_hdgnn.integration.counting import Operation, WorkCounter
-from fairchem_hdgnn.integration.gpus import GPUS
-from fairchem_hdgnn.integration.precision import Precision
-from fairchem_hdgnn.nn import packed_matrix
+from fairchem_hdgnn.host.cost import measure_cost, predict_cost, random_graph
+from fairchem_hdgnn.host.cost_report import report
+from fairchem_hdgnn.host.counting import Operation, WorkCounter
+from fairchem_hdgnn.host.gpus import GPUS
+from fairchem_hdgnn.host.precision import Precision
+from fairchem_hdgnn.models.nn import packed_matrix
 
 ATOMS, NEIGHBORS, LAYERS = 73, 16, 4
 COMMON = {"lmax": 2, "sphere_channels": 16, "hidden_channels": 32, "edge_channels": 16, "num_sphere_samples": 16}

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from two_ranks import train_on_two_ranks
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.escn.config import ESCNConfig
-from fairchem_hdgnn.escn.network import ESCNNetwork
-from fairchem_hdgnn.hdgnn.config import HDGNNConfig
-from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.models.escn.config import ESCNConfig
+from fairchem_hdgnn.models.escn.network import ESCNNetwork
+from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
 
 FIXED_HDGNN = {**TINY_HDGNN, "frames": "fixed"}
 FIXED_ESCN = {**TINY_ESCN, "frames": "fixed"}

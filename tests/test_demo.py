@@ -19,14 +19,14 @@ import torch
 from processes import session_members
 
 from fairchem_hdgnn.cli import main
-from fairchem_hdgnn.commands.demo import plan_lines
+from fairchem_hdgnn.cli.demo import plan_lines
 from fairchem_hdgnn.config_files import read_config
 from fairchem_hdgnn.data.demo.archive import read_archive, write_archive
 from fairchem_hdgnn.data.demo.build import unpack_demo_data
 from fairchem_hdgnn.errors import UserError
-from fairchem_hdgnn.integration.demo import CONFIG, Training
-from fairchem_hdgnn.integration.demo_plan import MIN_EPOCHS, Plan, best_threads, epochs_that_fit, read_plan
-from fairchem_hdgnn.integration.interruption import child, ended_by_signals
+from fairchem_hdgnn.host.demo import CONFIG, Training
+from fairchem_hdgnn.host.demo_plan import MIN_EPOCHS, Plan, best_threads, epochs_that_fit, read_plan
+from fairchem_hdgnn.host.interruption import child, ended_by_signals
 
 PLAN = Plan(threads=1, epochs=10, step_seconds=0.3, predict_seconds=0.01, start_seconds=5.0)
 
@@ -123,7 +123,7 @@ def test_whole_way_with_interruptions(
         assert (folder / path).stat().st_size > 0
 
     trained_at = training.checkpoint.stat().st_mtime_ns
-    monkeypatch.setattr("fairchem_hdgnn.commands.demo._score", lambda *_: None)
+    monkeypatch.setattr("fairchem_hdgnn.cli.demo._score", lambda *_: None)
     assert main(["demo", "--out", str(folder)]) == 0
     assert "best_checkpoint.pt is there already" in capsys.readouterr().out
     assert training.checkpoint.stat().st_mtime_ns == trained_at

@@ -25,7 +25,7 @@ from fairchem_hdgnn.data.demo.splits import candidates, split_sizes
 from fairchem_hdgnn.data.demo.system import Relaxed, System, relax_candidate
 from fairchem_hdgnn.data.lmdb import open_lmdb, read_length, read_record
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.integration.demo import CONFIG
+from fairchem_hdgnn.host.demo import CONFIG
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import torch
 from packaging.requirements import Requirement
 
 from fairchem_hdgnn import cli
-from fairchem_hdgnn.commands import doctor
-from fairchem_hdgnn.integration import environment
-from fairchem_hdgnn.integration.environment import Finding, State, _package, _scatter, _why_no_short_name, findings
+from fairchem_hdgnn.cli import doctor
+from fairchem_hdgnn.host import environment
+from fairchem_hdgnn.host.environment import Finding, State, _package, _scatter, _why_no_short_name, findings
 
 
 def test_this_installation_is_whole(capsys: pytest.CaptureFixture) -> None:

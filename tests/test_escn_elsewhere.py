@@ -11,10 +11,10 @@ from small_networks import clusters, randomise
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fairchem_hdgnn.escn import block_products, geometry, update
-from fairchem_hdgnn.escn.block_products import Activation, BlockProducts
-from fairchem_hdgnn.escn.network import ESCNNetwork
-from fairchem_hdgnn.so3.frames import edge_frames
+from fairchem_hdgnn.models.escn import block_products, geometry, update
+from fairchem_hdgnn.models.escn.block_products import Activation, BlockProducts
+from fairchem_hdgnn.models.escn.network import ESCNNetwork
+from fairchem_hdgnn.models.so3.frames import edge_frames
 
 aten = torch.ops.aten
 

@@ -10,9 +10,9 @@ from small_networks import Clusters, clusters, random_rotations, randomise, rela
 from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.escn import blockwise, geometry
-from fairchem_hdgnn.escn.network import ESCNNetwork
-from fairchem_hdgnn.so3.frames import edge_frames
+from fairchem_hdgnn.models.escn import blockwise, geometry
+from fairchem_hdgnn.models.escn.network import ESCNNetwork
+from fairchem_hdgnn.models.so3.frames import edge_frames
 
 SMALL: dict[str, Any] = {
     "lmax": 3,

@@ -22,12 +22,12 @@ from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.directories import new_directory
 from fairchem_hdgnn.data.lmdb import write_lmdb as write_records
-from fairchem_hdgnn.data.safe_lmdb import SafeLmdbDataset
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.predictions import read_npz, write_npz
 from fairchem_hdgnn.files import complete_or_absent
-from fairchem_hdgnn.integration import trainer
-from fairchem_hdgnn.integration.checkpoints import read_checkpoint
+from fairchem_hdgnn.host import trainer
+from fairchem_hdgnn.host.checkpoints import read_checkpoint, write_checkpoint
+from fairchem_hdgnn.host.safe_lmdb import SafeLmdbDataset
 
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]
@@ -142,10 +142,10 @@ def test_nothing_is_written_where_data_lie(tmp_path: Path, outcome: Outcome) -> 
 @fault("writing", "a full disk, for a checkpoint")
 def test_checkpoint_on_a_full_disk(tmp_path: Path, outcome: Outcome) -> None:
     path = tmp_path / "checkpoint.pt"
-    trainer._write({"step": 1}, path)
+    write_checkpoint({"step": 1}, path)
     before = path.read_bytes()
     with pytest.raises(DataError) as error, files_up_to(100_000):
-        trainer._write({"step": 2, "weights": torch.zeros(1_000_000)}, path)
+        write_checkpoint({"step": 2, "weights": torch.zeros(1_000_000)}, path)
     assert str(error.value).startswith(f"{path}: cannot be written (")
     assert "what was there before is intact" in str(error.value)
     assert path.read_bytes() == before

@@ -12,8 +12,8 @@ from scipy.stats import kstest
 from small_networks import clusters, network
 from torch import nn
 
-from fairchem_hdgnn.so3.frame_source import FrameSource, set_step
-from fairchem_hdgnn.so3.frames import FrameMode, edge_frames, random_roll, seeded_roll
+from fairchem_hdgnn.models.so3.frame_source import FrameSource, set_step
+from fairchem_hdgnn.models.so3.frames import FrameMode, edge_frames, random_roll, seeded_roll
 
 AXES = torch.cat([torch.eye(3), -torch.eye(3)]).double()
 TILTED = (AXES[:, None] + 1e-5 * AXES[None]).flatten(0, 1)

@@ -21,9 +21,9 @@ from small_runs import TINY_ESCN, TINY_HDGNN, model_of, write_config
 
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.escn.config import ESCNConfig
-from fairchem_hdgnn.hdgnn.config import HDGNNConfig
-from fairchem_hdgnn.integration.preflight.keys import key_findings
+from fairchem_hdgnn.host.preflight.keys import key_findings
+from fairchem_hdgnn.models.escn.config import ESCNConfig
+from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
 
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]

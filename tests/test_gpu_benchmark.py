@@ -178,7 +178,7 @@ def test_says_what_is_missing(tmp_path):
 def test_edges_are_those_of_the_models(carry):
     """Of atoms that stand outside of their cells, too."""
     slabs = importlib.import_module("gpu_stages.slabs")
-    graph = importlib.import_module("fairchem_hdgnn.integration.graph")
+    graph = importlib.import_module("fairchem_hdgnn.host.graph")
     data = importlib.import_module("torch_geometric.data")
     structures = slabs.Slabs(carry / "hea_adsorption.npz", torch.device("cpu"), cutoff=5.0, max_neighbors=12)
     rows = torch.tensor([3, 500, 41])

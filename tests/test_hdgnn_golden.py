@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from fairchem_hdgnn.convert import from_authors_hdgnn
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
-from fairchem_hdgnn.so3.frames import edge_frames
+from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.models.so3.frames import edge_frames
 
 GOLDEN = Path(__file__).parents[2] / "shared/golden/hdgnn_authors_L3.pt"
 

@@ -9,13 +9,13 @@ import torch
 from small_networks import SMALL, randomise, separate_edges
 from torch import Tensor
 
-from fairchem_hdgnn.hdgnn.config import HDGNNConfig
-from fairchem_hdgnn.hdgnn.layer import block_sizes
-from fairchem_hdgnn.hdgnn.message import HybridMessage
-from fairchem_hdgnn.hdgnn.options import Mlp, NeuralInput, TensorProduct
-from fairchem_hdgnn.so3.frames import edge_frames
-from fairchem_hdgnn.so3.layout import coefficient_index, num_coefficients
-from fairchem_hdgnn.so3.wigner import wigner_d
+from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.models.hdgnn.layer import block_sizes
+from fairchem_hdgnn.models.hdgnn.message import HybridMessage
+from fairchem_hdgnn.models.hdgnn.options import Mlp, NeuralInput, TensorProduct
+from fairchem_hdgnn.models.so3.frames import edge_frames
+from fairchem_hdgnn.models.so3.layout import coefficient_index, num_coefficients
+from fairchem_hdgnn.models.so3.wigner import wigner_d
 
 EDGES = 9
 OPTIONS: list[dict[str, Any]] = [

@@ -19,12 +19,12 @@ from small_networks import (
 )
 from torch import Tensor, nn
 
-from fairchem_hdgnn.hdgnn.config import HDGNNConfig
-from fairchem_hdgnn.hdgnn.layer import MESSAGES, block_sizes
-from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
-from fairchem_hdgnn.so3.frames import edge_frames
-from fairchem_hdgnn.so3.layout import num_coefficients
-from fairchem_hdgnn.so3.wigner import wigner_d
+from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.models.hdgnn.layer import MESSAGES, block_sizes
+from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.models.so3.frames import edge_frames
+from fairchem_hdgnn.models.so3.layout import num_coefficients
+from fairchem_hdgnn.models.so3.wigner import wigner_d
 
 EDGES = 12
 ONLY_PRODUCT = [0.0, 0.0, 0.0, 1.0]

@@ -19,12 +19,12 @@ from fairchem.core.datasets.base_dataset import create_dataset
 from torch.utils.data import DataLoader
 
 from fairchem_hdgnn.data.lmdb import write_lmdb
-from fairchem_hdgnn.data.noisy_nodes import NoisyNodes, add_displacement, in_cells, teach_transform
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
-from fairchem_hdgnn.integration.loss_schedule import LossSchedule
-from fairchem_hdgnn.integration.models import PlainModel
+from fairchem_hdgnn.host.loss_schedule import LossSchedule
+from fairchem_hdgnn.host.models import PlainModel
+from fairchem_hdgnn.host.noisy_nodes import NoisyNodes, add_displacement, in_cells, teach_transform
 
 CONFIGS = Path(__file__).parents[1] / "configs/oc20/is2re/10k"
 WIDTHS = {"lmax": 2, "num_layers": 2, "sphere_channels": 8, "hidden_channels": 16, "edge_channels": 8}

@@ -9,8 +9,8 @@ import torch
 from small_networks import SMALL, randomise
 from torch import Tensor, nn
 
-from fairchem_hdgnn.escn.network import ESCNNetwork
-from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.models.escn.network import ESCNNetwork
+from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
 
 SMALL_ESCN = {
     "lmax": 3, "mmax": 2, "num_layers": 2, "sphere_channels": 4, "hidden_channels": 6, "edge_channels": 5,

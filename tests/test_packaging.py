@@ -86,7 +86,7 @@ print(find_config("hdgnn:qm9/mu.yml"))
 
 BROKEN = {
     "package": ("fairchem_hdgnn/__init__.py", "raise RuntimeError('poisoned')"),
-    "module": ("fairchem_hdgnn/integration/models.py", "raise RuntimeError('poisoned')"),
+    "module": ("fairchem_hdgnn/host/models.py", "raise RuntimeError('poisoned')"),
     "syntax": ("fairchem_hdgnn/__init__.py", "def ("),
 }
 
@@ -123,7 +123,7 @@ class Absent:
             raise ERROR
 
 sys.meta_path.insert(0, Absent)
-from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
 keys = {"lmax": 1, "num_layers": 1, "sphere_channels": 2, "message": "linear", "layer_norm": False}
 config = HDGNNNetwork({**keys, "attention": [0, 0, 0, 1]}).config
 assert config.message.name == "LINEAR" and config.layer_norm.name == "OFF" and config.attention == (0, 0, 0, 1)

@@ -23,7 +23,7 @@ from fairchem_hdgnn.data import pair_search
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
 from fairchem_hdgnn.data.periodicity import make_boxes
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.integration.structures import TOUCHING, check_structures
+from fairchem_hdgnn.host.structures import TOUCHING, check_structures
 
 ALL = 10_000
 """No limit to neighbours."""

@@ -26,14 +26,14 @@ from torch_geometric.data import Data
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.config_files import read_config, shipped_configs
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.integration.preflight import launch
-from fairchem_hdgnn.integration.preflight.disk import checkpoint_bytes, disk_findings
-from fairchem_hdgnn.integration.preflight.files import same_file_findings, splits_of
-from fairchem_hdgnn.integration.preflight.keys import key_findings
-from fairchem_hdgnn.integration.preflight.records import SAMPLE, Needs, record_findings, sample
-from fairchem_hdgnn.integration.preflight.targets import target_findings
-from fairchem_hdgnn.integration.ranks import on_first_rank
-from fairchem_hdgnn.integration.trainer import Trainer
+from fairchem_hdgnn.host.preflight import launch
+from fairchem_hdgnn.host.preflight.disk import checkpoint_bytes, disk_findings
+from fairchem_hdgnn.host.preflight.files import same_file_findings, splits_of
+from fairchem_hdgnn.host.preflight.keys import key_findings
+from fairchem_hdgnn.host.preflight.records import SAMPLE, Needs, record_findings, sample
+from fairchem_hdgnn.host.preflight.targets import target_findings
+from fairchem_hdgnn.host.ranks import on_first_rank
+from fairchem_hdgnn.host.trainer import Trainer
 
 GOOD: dict[str, Any] = {
     "trainer": "fairchem_hdgnn.Trainer",

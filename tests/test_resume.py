@@ -11,8 +11,8 @@ import pytest
 import torch
 from small_runs import load, losses, train, write_config
 
-from fairchem_hdgnn.integration.preemption import PREEMPTED_EXIT_STATUS
-from fairchem_hdgnn.integration.trainer import Trainer
+from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
+from fairchem_hdgnn.host.trainer import Trainer
 
 NUM_STEPS = 18
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
 
 pytest.importorskip("triton", reason="no Triton for this platform")
 
 CHECK = """
 import torch
-from fairchem_hdgnn.edges import EdgeBlock
-from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
-from fairchem_hdgnn.ops.rotations import BatchedRotations
-from fairchem_hdgnn.ops.triton_ops import TritonRotations
+from fairchem_hdgnn.models.edges import EdgeBlock
+from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.models.ops.rotations import BatchedRotations
+from fairchem_hdgnn.models.ops.triton_ops import TritonRotations
 
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -61,8 +61,8 @@ print("equal")
 EDGE_CASES = """
 import contextlib
 import torch
-from fairchem_hdgnn.so3 import rotation_kernels
-from fairchem_hdgnn.so3.rotation_kernels import gather_rotate, rotate_back_sum
+from fairchem_hdgnn.models.so3 import rotation_kernels
+from fairchem_hdgnn.models.so3.rotation_kernels import gather_rotate, rotate_back_sum
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 new = lambda *shape: torch.randn(*shape, device=device)

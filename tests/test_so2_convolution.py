@@ -9,11 +9,11 @@ from small_networks import Clusters, clusters, float64_by_default, random_rotati
 from torch import Tensor
 from torch.nn.functional import silu
 
-from fairchem_hdgnn.escn.network import ESCNNetwork
-from fairchem_hdgnn.nn.so2 import SO2Convolution, SO2Linear, order_of_term, terms_of_order
-from fairchem_hdgnn.so3.frames import edge_frames
-from fairchem_hdgnn.so3.layout import num_coefficients
-from fairchem_hdgnn.so3.wigner import wigner_d
+from fairchem_hdgnn.models.escn.network import ESCNNetwork
+from fairchem_hdgnn.models.nn.so2 import SO2Convolution, SO2Linear, order_of_term, terms_of_order
+from fairchem_hdgnn.models.so3.frames import edge_frames
+from fairchem_hdgnn.models.so3.layout import num_coefficients
+from fairchem_hdgnn.models.so3.wigner import wigner_d
 
 EDGES, CHANNELS = 4, 3
 

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import float64_by_default, random_rotations
 
-from fairchem_hdgnn.edges import Edges, rows_up_to
-from fairchem_hdgnn.so3.clebsch_gordan import natural_parity_paths, polar_coupling
-from fairchem_hdgnn.so3.constants import ConstantsModule
-from fairchem_hdgnn.so3.frames import edge_frames
-from fairchem_hdgnn.so3.grid import S2Grid, fibonacci_points, grid_points
-from fairchem_hdgnn.so3.layout import coefficient_index, degree_index, num_coefficients, order_index, parity_sign
-from fairchem_hdgnn.so3.wigner import axis_exchange, wigner_d
+from fairchem_hdgnn.models.edges import Edges, rows_up_to
+from fairchem_hdgnn.models.so3.clebsch_gordan import natural_parity_paths, polar_coupling
+from fairchem_hdgnn.models.so3.constants import ConstantsModule
+from fairchem_hdgnn.models.so3.frames import edge_frames
+from fairchem_hdgnn.models.so3.grid import S2Grid, fibonacci_points, grid_points
+from fairchem_hdgnn.models.so3.layout import coefficient_index, degree_index, num_coefficients, order_index, parity_sign
+from fairchem_hdgnn.models.so3.wigner import axis_exchange, wigner_d
 
 LMAX = 10
 AXES = torch.cat([torch.eye(3, dtype=torch.float64), -torch.eye(3, dtype=torch.float64)])

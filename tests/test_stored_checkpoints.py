@@ -18,10 +18,10 @@ from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn.convert.checkpoints import convert_checkpoint
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.integration import model_version
-from fairchem_hdgnn.integration.calculator import calculator
-from fairchem_hdgnn.integration.checkpoints import inference_trainer, read_checkpoint
-from fairchem_hdgnn.integration.model_version import MODEL_VERSION
+from fairchem_hdgnn.host import model_version
+from fairchem_hdgnn.host.calculator import calculator
+from fairchem_hdgnn.host.checkpoints import inference_trainer, read_checkpoint
+from fairchem_hdgnn.host.model_version import MODEL_VERSION
 
 DATA = Path(__file__).parent / "data"
 RECORDED: dict[str, dict[str, Any]] = json.loads((DATA / "outputs.json").read_text())

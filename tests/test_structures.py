@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn import ESCN, HDGNN
 from fairchem_hdgnn.errors import DataError, TrainingError
-from fairchem_hdgnn.integration.stop_conditions import explained_out_of_memory
+from fairchem_hdgnn.host.stop_conditions import explained_out_of_memory
 
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]

@@ -20,24 +20,24 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 import fairchem_hdgnn
-from fairchem_hdgnn.arithmetic.products import linear, product
-from fairchem_hdgnn.arithmetic.tf32 import allow_tf32
-from fairchem_hdgnn.data.noisy_nodes import in_cells, whole_cells
-from fairchem_hdgnn.edges import Edges
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.escn.network import ESCNNetwork
-from fairchem_hdgnn.hdgnn.network import OPS
-from fairchem_hdgnn.hdgnn.options import Implementation
-from fairchem_hdgnn.integration.precision import Precision
-from fairchem_hdgnn.nn.edge_product import GatedEdgeProduct
-from fairchem_hdgnn.nn.heads import EnergyHead, ForceHead
-from fairchem_hdgnn.nn.norm import DegreeLayerNorm
-from fairchem_hdgnn.nn.precision import Compute
-from fairchem_hdgnn.nn.radial import SiLUBasis
-from fairchem_hdgnn.ops.blocks import Execution
-from fairchem_hdgnn.so3.frames import edge_frames
-from fairchem_hdgnn.so3.grid import S2Grid
-from fairchem_hdgnn.so3.wigner import wigner_d
+from fairchem_hdgnn.host.noisy_nodes import in_cells, whole_cells
+from fairchem_hdgnn.host.precision import Precision
+from fairchem_hdgnn.models.arithmetic.products import linear, product
+from fairchem_hdgnn.models.arithmetic.tf32 import allow_tf32
+from fairchem_hdgnn.models.edges import Edges
+from fairchem_hdgnn.models.escn.network import ESCNNetwork
+from fairchem_hdgnn.models.hdgnn.network import OPS
+from fairchem_hdgnn.models.hdgnn.options import Implementation
+from fairchem_hdgnn.models.nn.edge_product import GatedEdgeProduct
+from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead
+from fairchem_hdgnn.models.nn.norm import DegreeLayerNorm
+from fairchem_hdgnn.models.nn.precision import Compute
+from fairchem_hdgnn.models.nn.radial import SiLUBasis
+from fairchem_hdgnn.models.ops.blocks import Execution
+from fairchem_hdgnn.models.so3.frames import edge_frames
+from fairchem_hdgnn.models.so3.grid import S2Grid
+from fairchem_hdgnn.models.so3.wigner import wigner_d
 
 CPU = torch.device("cpu")
 
@@ -363,7 +363,7 @@ def test_settings_come_back_after_an_error(monkeypatch: pytest.MonkeyPatch, name
             raise ZeroDivisionError
 
     if where == "forward":
-        monkeypatch.setattr("fairchem_hdgnn.nn.packed_matrix.linear", fails)
+        monkeypatch.setattr("fairchem_hdgnn.models.nn.packed_matrix.linear", fails)
     if way == "none":
         before = settings()
         with pytest.raises(ZeroDivisionError):

@@ -10,11 +10,11 @@ from typing import Any
 
 from lines import ROOT
 
-from fairchem_hdgnn.data.noisy_nodes import NoisyNodes
-from fairchem_hdgnn.escn.config import ESCNConfig
-from fairchem_hdgnn.hdgnn.config import PRESETS, HDGNNConfig
-from fairchem_hdgnn.integration.graph import GraphSettings
-from fairchem_hdgnn.integration.sections import Loss, Normalizer, Optim, Split
+from fairchem_hdgnn.host.graph import GraphSettings
+from fairchem_hdgnn.host.noisy_nodes import NoisyNodes
+from fairchem_hdgnn.host.sections import Loss, Normalizer, Optim, Split
+from fairchem_hdgnn.models.escn.config import ESCNConfig
+from fairchem_hdgnn.models.hdgnn.config import PRESETS, HDGNNConfig
 from fairchem_hdgnn.schema import Key, keys_of
 
 PAGE = ROOT / "docs" / "keys.md"

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairchem_hdgnn.escn.network import ESCNNetwork
-from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
-from fairchem_hdgnn.integration.precision import Precision
-from fairchem_hdgnn.so3.frames import edge_frames
+from fairchem_hdgnn.host.precision import Precision
+from fairchem_hdgnn.models.escn.network import ESCNNetwork
+from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.models.so3.frames import edge_frames
 
 PRECISIONS = tuple(precision.value for precision in Precision)
 SYSTEMS, ATOMS, NEIGHBORS = 8, 70, 40

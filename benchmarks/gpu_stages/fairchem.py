@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from fairchem_hdgnn.escn.network import ESCNNetwork
-from fairchem_hdgnn.nn.heads import SphereReadout
+from fairchem_hdgnn.models.escn.network import ESCNNetwork
+from fairchem_hdgnn.models.nn.heads import SphereReadout
 from gpu_stages.bench import Arguments, Bench, moved, redraw
 
 ROOT = Path(__file__).parents[2]

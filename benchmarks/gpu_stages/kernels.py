@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairchem_hdgnn.edges import Edges
-from fairchem_hdgnn.ops.rotations import BatchedRotations
+from fairchem_hdgnn.models.edges import Edges
+from fairchem_hdgnn.models.ops.rotations import BatchedRotations
 from gpu_stages.bench import ATOMS as ATOMS_EACH
 from gpu_stages.bench import NEIGHBORS, SYSTEMS, Bench, attempt
 
@@ -68,7 +68,7 @@ class Inputs:
 
     def run(self, name: str, label: str) -> Tensor:
         """One product; ``rotate back and sum`` adds to ``out``."""
-        from fairchem_hdgnn.so3 import rotation_kernels  # noqa: PLC0415 - there is no Triton everywhere
+        from fairchem_hdgnn.models.so3 import rotation_kernels  # noqa: PLC0415 - there is no Triton everywhere
 
         if name == "gather and rotate":
             if label == "torch":

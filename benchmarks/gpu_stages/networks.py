@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairchem_hdgnn.integration.counting import WorkCounter
+from fairchem_hdgnn.host.counting import WorkCounter
 from gpu_stages.bench import (
     PRECISIONS,
     Bench,

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairchem_hdgnn.hdgnn.layer import Layer, MessageBlock
-from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
-from fairchem_hdgnn.so3.wigner import wigner_d
+from fairchem_hdgnn.models.hdgnn.layer import Layer, MessageBlock
+from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.models.so3.wigner import wigner_d
 from gpu_stages.bench import (
     PRECISIONS,
     Arguments,

@@ -12,7 +12,7 @@ from plain_loop import Run, Session, Task
 from qm9_loop import qm9_network, qm9_task
 from torch import nn
 
-from fairchem_hdgnn.hdgnn.network import HDGNNNetwork
+from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
 from gpu_stages.bench import Bench
 from gpu_stages.slabs import slabs
 

@@ -1,7 +1,7 @@
 """HDGNN and eSCN for fairchem-core 1.10. Importing this package registers them with fairchem, and does nothing else.
 
-Where fairchem is missing or broken the networks in ``fairchem_hdgnn.hdgnn`` and ``fairchem_hdgnn.escn`` still work, for
-they need torch and e3nn only; the names below then raise an ImportError that tells the reason.
+Where fairchem is missing or broken the networks in :mod:`fairchem_hdgnn.models` still work, for they need torch and
+e3nn only; the names below then raise an ImportError that tells the reason.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ except Exception as error:  # A broken installation can raise anything.
             "run `fairchem-hdgnn doctor`"
         ) from _error
 else:
-    from fairchem_hdgnn.data.safe_lmdb import SafeLmdbDataset
-    from fairchem_hdgnn.integration.calculator import calculator
-    from fairchem_hdgnn.integration.escn_models import ESCN, ESCNBackbone, ESCNEnergyHead, ESCNForceHead
-    from fairchem_hdgnn.integration.models import HDGNN, HDGNNBackbone, HDGNNEnergyHead, HDGNNForceHead
-    from fairchem_hdgnn.integration.trainer import Trainer
+    from fairchem_hdgnn.host.calculator import calculator
+    from fairchem_hdgnn.host.escn_models import ESCN, ESCNBackbone, ESCNEnergyHead, ESCNForceHead
+    from fairchem_hdgnn.host.models import HDGNN, HDGNNBackbone, HDGNNEnergyHead, HDGNNForceHead
+    from fairchem_hdgnn.host.safe_lmdb import SafeLmdbDataset
+    from fairchem_hdgnn.host.trainer import Trainer

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.hdgnn.layer import Layer
-from fairchem_hdgnn.nn.edge_product import EdgeProduct
-from fairchem_hdgnn.so3.clebsch_gordan import Path, natural_parity_paths
+from fairchem_hdgnn.models.hdgnn.layer import Layer
+from fairchem_hdgnn.models.nn.edge_product import EdgeProduct
+from fairchem_hdgnn.models.so3.clebsch_gordan import Path, natural_parity_paths
 
 if TYPE_CHECKING:
-    from fairchem_hdgnn.integration.models import HDGNN
+    from fairchem_hdgnn.host.models import HDGNN
 
 _SAME_NAME = {
     "cutoff": "cutoff",
@@ -148,7 +148,7 @@ def from_authors_hdgnn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
         ConfigError: an argument that cannot be converted, or weights that do not fit the arguments.
     """
     # The rest of this module works where fairchem is not installed.
-    from fairchem_hdgnn.integration.models import HDGNN  # noqa: PLC0415
+    from fairchem_hdgnn.host.models import HDGNN  # noqa: PLC0415
 
     theirs = {re.sub(r"^(module\.)+", "", name): tensor for name, tensor in state_dict.items()}
     model = HDGNN(**authors_config(config), regress_forces="force_fc1.weight" in theirs)

@@ -15,10 +15,10 @@ from fairchem_hdgnn.convert.authors_hdgnn import authors_config, from_authors_hd
 from fairchem_hdgnn.convert.fairchem_escn import escn_config, from_fairchem_escn
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.files import complete_or_absent
-from fairchem_hdgnn.integration.checkpoints import checkpoint_config, read_checkpoint
-from fairchem_hdgnn.integration.model_version import MODEL_VERSION
-from fairchem_hdgnn.integration.models import PlainModel
-from fairchem_hdgnn.so3.grid import fibonacci_points
+from fairchem_hdgnn.host.checkpoints import checkpoint_config, read_checkpoint
+from fairchem_hdgnn.host.model_version import MODEL_VERSION
+from fairchem_hdgnn.host.models import PlainModel
+from fairchem_hdgnn.models.so3.grid import fibonacci_points
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def convert_checkpoint(
         path: the checkpoint to convert.
         out: the file to write; it must not exist.
         raw_weights: take the raw weights although there are averaged ones.
-        trusted: see :func:`~fairchem_hdgnn.integration.checkpoints.read_checkpoint`.
+        trusted: see :func:`~fairchem_hdgnn.host.checkpoints.read_checkpoint`.
 
     Raises:
         DataError: the file cannot be read, or ``out`` exists.

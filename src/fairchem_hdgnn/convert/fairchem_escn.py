@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.escn.config import ESCNConfig
-from fairchem_hdgnn.nn.heads import SphereReadout
-from fairchem_hdgnn.nn.so2 import num_terms, order_of_term, terms_of_order
+from fairchem_hdgnn.models.escn.config import ESCNConfig
+from fairchem_hdgnn.models.nn.heads import SphereReadout
+from fairchem_hdgnn.models.nn.so2 import num_terms, order_of_term, terms_of_order
 
 if TYPE_CHECKING:
-    from fairchem_hdgnn.integration.escn_models import ESCN
+    from fairchem_hdgnn.host.escn_models import ESCN
 
 _DEFAULTS: dict[str, Any] = {
     "use_pbc": True,
@@ -102,7 +102,7 @@ def from_fairchem_escn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
         ConfigError: several resolutions, an argument that cannot be converted, or weights that do not fit.
     """
     # The rest of this module works where fairchem is not installed.
-    from fairchem_hdgnn.integration.escn_models import ESCN  # noqa: PLC0415
+    from fairchem_hdgnn.host.escn_models import ESCN  # noqa: PLC0415
 
     theirs = plain_names(state_dict)
     keys = escn_config(config)

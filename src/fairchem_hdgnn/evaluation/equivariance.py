@@ -29,11 +29,11 @@ from tqdm import tqdm
 from fairchem_hdgnn.config_files import read_config
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, open_split
-from fairchem_hdgnn.integration.checkpoints import inference_trainer, quiet_fairchem
-from fairchem_hdgnn.integration.graph import PlainGraph
-from fairchem_hdgnn.integration.models import PlainModel
-from fairchem_hdgnn.integration.preflight.files import splits_of
-from fairchem_hdgnn.so3.frames import edge_frames, random_roll
+from fairchem_hdgnn.host.checkpoints import inference_trainer, quiet_fairchem
+from fairchem_hdgnn.host.graph import PlainGraph
+from fairchem_hdgnn.host.models import PlainModel
+from fairchem_hdgnn.host.preflight.files import splits_of
+from fairchem_hdgnn.models.so3.frames import edge_frames, random_roll
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fairchem_hdgnn.evaluation.metrics import Comparison, compare, constant_base
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
 from fairchem_hdgnn.evaluation.splits import has_split, split_source
 from fairchem_hdgnn.files import complete_or_absent
-from fairchem_hdgnn.integration.checkpoints import checkpoint_config, read_checkpoint
+from fairchem_hdgnn.host.checkpoints import checkpoint_config, read_checkpoint
 
 BASELINE = "median baseline"
 MAX_BASELINE_LABELS = 20_000

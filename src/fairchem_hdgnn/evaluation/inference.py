@@ -28,8 +28,8 @@ from tqdm import tqdm
 
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.predictions import Predictions, element_set, hill_formula, merge
-from fairchem_hdgnn.integration.checkpoints import inference_trainer
-from fairchem_hdgnn.integration.stop_conditions import explained_out_of_memory
+from fairchem_hdgnn.host.checkpoints import inference_trainer
+from fairchem_hdgnn.host.stop_conditions import explained_out_of_memory
 
 ADSORBATE_TAG = 2
 LMDB_FORMATS = ("lmdb", "single_point_lmdb", "trajectory_lmdb")

@@ -1,0 +1,61 @@
+"""``fairchem-hdgnn``: one entry point, one module of this package per sub-command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from fairchem_hdgnn.errors import UserError
+
+COMMANDS = {
+    "demo": ("demo", "the whole way in some minutes: data, training, table, plots, leaderboard file"),
+    "evaluate": ("evaluate", "score checkpoints on labelled splits: MAE and EwT with intervals, tables, plots"),
+    "predict": ("predict", "predictions for splits with or without labels, as .npz in float32"),
+    "make-submission": ("make_submission", "a verified file for the OC20 leaderboard"),
+    "check-submission": ("check_submission", "what is wrong with a leaderboard file, if anything"),
+    "make-lmdb": ("make_lmdb", "OC20-format LMDBs from whatever ASE reads"),
+    "inspect": ("inspect_lmdb", "what an LMDB holds: statistics, or one record"),
+    "target-stats": ("target_stats", "mean and standard deviation of the labels, beside a config's"),
+    "make-demo-data": ("make_demo_data", "a small OC20-format IS2RE data set, made by relaxations with EMT"),
+    "prepare-qm9": ("prepare_qm9", "QM9 as LMDBs for fairchem's trainer, from qm9pack or the original archive"),
+    "train": ("train", "train, validate, predict or relax: the flags of `fairchem`, made safer"),
+    "submit": ("submit", "the same as a Slurm job on one or several nodes, requeued when interrupted"),
+    "convert": ("convert", "checkpoints of fairchem's eSCN or of HDGNN's authors as checkpoints of this package"),
+    "equivariance": ("equivariance", "how far energies depend on orientation and on edge frames, meV"),
+    "cost": ("cost", "parameters, arithmetic, memory and hours per epoch of a config, from the config alone"),
+    "evaluate-qm9": ("evaluate_qm9", "test errors on QM9 in the literature's units, beside published ones"),
+    "check": ("check", "what would fail or go wrong in a training, found in seconds from its config"),
+    "doctor": ("doctor", "versions, how fairchem sees the plugin, and remedies"),
+}
+"""Name of each sub-command -> (module in ``fairchem_hdgnn.cli``, one line of help).
+
+A module defines ``configure(parser)``, which adds its arguments, and ``run(args)``, which
+returns an exit status or ``None``.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``fairchem-hdgnn``; the exit status is 2 for a ``UserError``, printed as one line."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] in (["train"], ["submit"]):
+        # These are for fairchem's parser, overrides such as --model.lmax=4 among them.
+        arguments.insert(1, "--")
+    parser = argparse.ArgumentParser(prog="fairchem-hdgnn", description="HDGNN and eSCN for fairchem-core 1.10")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module_name, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if arguments[:1] == [name]:
+            module = importlib.import_module(f"fairchem_hdgnn.cli.{module_name}")
+            module.configure(subparser)
+            subparser.set_defaults(run=module.run)
+    args = parser.parse_args(arguments)
+    try:
+        return int(args.run(args) or 0)
+    except UserError as error:
+        print(f"fairchem-hdgnn {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"fairchem-hdgnn {args.command}: interrupted; every file is whole or absent", file=sys.stderr)
+        return 130

@@ -1,0 +1,36 @@
+"""``fairchem-hdgnn check``: what would fail, or go wrong, before anything starts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("config", metavar="CONFIG", help="a fairchem config; hdgnn:oc20/... names a shipped one")
+    parser.add_argument(
+        "--run-dir", type=Path, default=Path(), metavar="DIR", help="where checkpoints will go (default: .)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override as in training, e.g. --set dataset.train.src=data.lmdb; may be repeated",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one line for each finding; the exit status is 1 if the run would fail."""
+    from fairchem_hdgnn.config_files import read_config  # noqa: PLC0415  needs fairchem in order
+    from fairchem_hdgnn.host.preflight.whole import config_findings  # noqa: PLC0415
+
+    config = read_config(args.config, [f"--{override}" for override in args.set])
+    errors = warnings = 0
+    for finding in config_findings(config, args.run_dir):
+        errors += finding.fatal
+        warnings += not finding.fatal
+        print(f"{'error' if finding.fatal else 'warning'}: {finding}", flush=True)
+    print(f"{args.config}: {errors} errors, {warnings} warnings")
+    return int(errors > 0)

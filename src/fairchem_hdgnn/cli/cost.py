@@ -1,0 +1,23 @@
+"""``fairchem-hdgnn cost``: what training a config takes, before it is started."""
+
+from __future__ import annotations
+
+import argparse
+
+GPUS = ("v100", "a100", "h100")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or hdgnn:... for a shipped one")
+    parser.add_argument("--gpu", choices=GPUS, default="v100", help="default: v100")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="how many (default: 1)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure a small version and print."""
+    from fairchem_hdgnn.host.cost_report import report  # noqa: PLC0415  needs fairchem in working order
+    from fairchem_hdgnn.host.gpus import GPUS as DATA_SHEETS  # noqa: PLC0415
+
+    for heading, text in report(args.config, DATA_SHEETS[args.gpu], args.gpus).lines():
+        print(f"{heading:22}{text}")

@@ -1,0 +1,33 @@
+"""``fairchem-hdgnn doctor``: is everything in place, and if not, what to do."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from fairchem_hdgnn.host.environment import State, findings
+
+STYLES = {State.OK: "green", State.NOTE: "yellow", State.BROKEN: "bold red"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Take no arguments."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was found and the remedies; the exit status is 1 if something needed is broken."""
+    console = Console(highlight=False, soft_wrap=False)
+    with console.status("looking (about 15 s)"):
+        found = list(findings())
+    table = Table("", "state", box=None)
+    table.add_column("what", overflow="fold")
+    for finding in found:
+        state = f"[{STYLES[finding.state]}]{finding.state.value}[/]"
+        table.add_row(finding.subject, state, finding.detail)
+    console.print(table)
+    for finding in found:
+        if finding.remedy:
+            console.print(f"\n{finding.subject}: {finding.remedy}", soft_wrap=True, markup=False)
+    return int(any(finding.state is State.BROKEN for finding in found))

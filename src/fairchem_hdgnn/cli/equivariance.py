@@ -1,0 +1,70 @@
+"""``fairchem-hdgnn equivariance``: how far energies depend on orientation and on edge frames."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
+from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.evaluation.equivariance import Differences, measure, open_subject
+from fairchem_hdgnn.files import complete_or_absent
+
+COLUMNS = {"mad": "MAD", "frame_noise": "frame noise", "rotation": "rotation error"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument(
+        "models", nargs="+", metavar="CHECKPOINT|CONFIG", help="checkpoints, or configs (.yml; random weights)"
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help="an LMDB file, or a folder of LMDBs")
+    parser.add_argument("--systems", type=int, default=100, metavar="N", help="evenly spaced in DATA (default: 100)")
+    parser.add_argument("--rotations", type=int, default=4, metavar="N", help="random ones per system (default: 4)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the numbers there, as JSON")
+    add_inference_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure every model, print one row for each."""
+    for name, value in (("--systems", args.systems), ("--rotations", args.rotations)):
+        if value < 1:
+            raise ConfigError(f"{name} {value}: must be at least 1")
+    options = inference_options(args)
+    table = Table("meV", *COLUMNS.values(), "spread of E", box=None)
+    found, count, untrained = {}, 0, False
+    for name in args.models:
+        subject = open_subject(name, options)
+        differences = measure(subject, args.data, args.systems, args.rotations, options)
+        found[name] = numbers(differences)
+        count, untrained = len(differences.energy), untrained or not subject.trained
+        cells = [f"{found[name][key]:.3g} ± {found[name][key + '_error']:.1g}" for key in COLUMNS]
+        table.add_row(name, *cells, f"{found[name]['spread']:.3g}")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print(
+        f"\nMean absolute differences of the energy in meV ± standard error over {count} systems, {args.rotations} "
+        "random rotations each.\nMAD: before and after a rotation, the model as it stands. Frame noise: same "
+        "orientation, two draws of edge frames.\nRotation error: structure and frames turned together.",
+        markup=False,
+    )
+    if untrained:
+        console.print("Of a config, the weights are random: compare with the spread of E over the systems.")
+    if args.out is not None:
+        content = {"unit": "meV", "systems": count, "rotations": args.rotations, "seed": args.seed, "models": found}
+        with complete_or_absent(args.out) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        console.print(f"Written: {args.out}")
+
+
+def numbers(differences: Differences) -> dict[str, float]:
+    """Means and standard errors of the differences, and the standard deviation of the energy over systems, in meV."""
+    result = {}
+    for key in COLUMNS:
+        values = 1000 * getattr(differences, key)
+        result[key], result[f"{key}_error"] = float(values.mean()), float(values.std() / len(values) ** 0.5)
+    return {**result, "spread": float(1000 * differences.energy.std())}

@@ -1,0 +1,47 @@
+"""``fairchem-hdgnn evaluate``: score checkpoints on labelled splits."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
+from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate, write_systems
+from fairchem_hdgnn.evaluation.report import print_tables, write_tables
+from fairchem_hdgnn.evaluation.splits import VALIDATION_SPLITS
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument(
+        "--checkpoint", type=Path, nargs="+", required=True, metavar="C", help="one or more checkpoints"
+    )
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="what to call them (default: model and run)")
+    parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder with SPLIT/data.lmdb")
+    parser.add_argument("--splits", nargs="+", default=list(VALIDATION_SPLITS), metavar="SPLIT")
+    parser.add_argument("--paper", action="store_true", help="print Table 1 of the HDGNN paper below")
+    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples (default: 1000)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also write tables, predictions and plots there")
+    parser.add_argument("--plots", action="store_true", help="draw parity, errors by group, EwT, learning curve")
+    parser.add_argument("--plot-format", choices=("png", "svg"), default="png")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="event files (default: those of the checkpoint's run)")
+    add_inference_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, print, and write."""
+    if args.plots and args.out is None:
+        raise ConfigError("--plots needs --out DIR to write to")
+    checkpoints = checkpoint_names(args.checkpoint, args.names, trusted=args.trust_checkpoint)
+    evaluation = evaluate(checkpoints, args.data, args.splits, inference_options(args), num_resamples=args.bootstrap)
+    print_tables(evaluation.comparison, evaluation.notes, with_paper=args.paper)
+    if args.out is None:
+        return
+    written = write_tables(evaluation.comparison, evaluation.notes, evaluation.facts, args.out, with_paper=args.paper)
+    written += write_systems(evaluation, args.out)
+    if args.plots:
+        from fairchem_hdgnn.evaluation.plots import draw_all  # noqa: PLC0415 (matplotlib only where it is needed)
+
+        written += draw_all(evaluation.predictions, checkpoints, args.out, args.plot_format, logs=args.logs)
+    print("Written:", *(f"  {path}" for path in written), sep="\n")

@@ -1,0 +1,79 @@
+"""``fairchem-hdgnn inspect``: what an LMDB holds: statistics of all records, or one of them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase.data import chemical_symbols
+from ase.formula import Formula
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from fairchem_hdgnn.cli._statistics import statistics_lines
+from fairchem_hdgnn.data.reading import Records
+from fairchem_hdgnn.data.statistics import LABELS, Statistics
+from fairchem_hdgnn.errors import DataError
+
+UNITS = {
+    **dict.fromkeys(LABELS, "eV"),
+    **dict.fromkeys(("pos", "pos_relaxed", "cell", "edge_cutoff"), "Å"),
+    "forces": "eV/Å",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("lmdb", type=Path, metavar="LMDB", help="an .lmdb file, or a folder of them")
+    parser.add_argument(
+        "index", type=int, nargs="?", metavar="I", help="print this record (default: statistics of all)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print statistics or one record."""
+    records = Records(args.lmdb)
+    if len(records) == 0:
+        raise DataError(f"{args.lmdb}: holds no record")
+    if args.index is not None:
+        print("\n".join([f"{args.lmdb}, record {args.index} of {len(records):,}", *record_lines(records[args.index])]))
+        return
+    statistics = Statistics()
+    for record in tqdm(records, total=len(records), desc="records", unit="record", leave=False):
+        statistics.add(record)
+    files = "" if len(records.files) == 1 else f" in {len(records.files)} files"
+    beside = "with" if records.has_metadata else "without (the load balancer needs it)"
+    print(f"{args.lmdb}: {len(records):,} records{files}, metadata.npz: {beside}")
+    for name, count in statistics.attributes.items():
+        everywhere = "" if count == len(records) else f"   in {count:,} of {len(records):,} records"
+        print(f"  {name:<15} {describe(records[0][name]) if name in records[0] else ''}{everywhere}")
+    print("\n".join(["", *statistics_lines(statistics)]))
+
+
+def record_lines(record: Data) -> list[str]:
+    """One line for each attribute, then a table of the atoms."""
+    lines = []
+    for name in record.keys():  # noqa: SIM118 (iterating over a Data gives pairs)
+        unit = f" {UNITS[name]}" if name in UNITS else ""
+        lines.append(f"  {name:<15} {describe(record[name])}{unit}")
+    symbols = [chemical_symbols[int(number)] for number in record.atomic_numbers]
+    lines += ["", f"  {Formula(''.join(symbols)).format('metal')}"]
+    lines += ["  cell " + "  ".join(f"{value:9.4f}" for value in row) for row in record.cell.reshape(-1, 3).tolist()]
+    columns = {name: record[name] for name in ("pos", "pos_relaxed", "forces") if name in record}
+    lines += ["", f"  {'atom':>4} {'':<3} tag fixed" + "".join(f"   {f'{n} ({UNITS[n]})':<27}" for n in columns)]
+    for atom, symbol in enumerate(symbols):
+        tag = int(record.tags[atom]) if "tags" in record else "-"
+        fixed = int(record.fixed[atom]) if "fixed" in record else "-"
+        vectors = "".join("   " + " ".join(f"{x:8.3f}" for x in values[atom].tolist()) for values in columns.values())
+        lines.append(f"  {atom:>4} {symbol:<3} {tag:>3} {fixed:>5}{vectors}")
+    return lines
+
+
+def describe(value: Any) -> str:
+    """A number as it is, an array by its type and shape."""
+    if isinstance(value, torch.Tensor):
+        kind = str(value.dtype).replace("torch.", "")
+        return f"{value.item():g} ({kind})" if value.numel() == 1 else f"{kind} {list(value.shape)}"
+    return f"{value!r} ({type(value).__name__})"

@@ -1,0 +1,116 @@
+"""What a training run will cost, from its configuration alone.
+
+The network is built with two and with three layers and run for one training step on a few atoms, with the
+configuration's number of neighbours, while every operation is counted. All costs are linear in the number of layers
+and, at a fixed number of neighbours, in the number of atoms, so these runs tell the real one. Nothing is estimated by
+formulas that could drift from the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fairchem_hdgnn.host.counting import WorkCounter
+from fairchem_hdgnn.host.gpus import Gpu
+from fairchem_hdgnn.host.precision import Precision
+
+ATOMS = (8, 16)
+"""Sizes of the measured graphs: large enough for the regime in which a batch of real systems runs."""
+
+LAYERS = (2, 3)
+
+OPTIMIZER_COPIES = 6
+"""Copies of the weights in training: weights, gradients, AdamW's two moments, amsgrad's maximum, EMA."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One training step; every number is affine in the number of atoms.
+
+    Attributes:
+        parameters: trainable numbers.
+        forward_flops: arithmetic of the forward pass.
+        training_flops: arithmetic of forward and backward pass.
+        traffic: bytes that the step reads and writes.
+        activation_bytes: what the forward pass leaves for the backward pass.
+        seconds: least time on the GPU.
+    """
+
+    parameters: float
+    forward_flops: float
+    training_flops: float
+    traffic: float
+    activation_bytes: float
+    seconds: float
+
+    @property
+    def weight_bytes(self) -> float:
+        """Weights, gradients, optimiser and EMA in float32."""
+        return 4 * OPTIMIZER_COPIES * self.parameters
+
+    def beyond(self, other: Cost, factor: float) -> Cost:
+        """The line through ``other`` (at 0) and this one (at 1), at ``factor``."""
+        return Cost(*(b + factor * (a - b) for a, b in zip(astuple(self), astuple(other))))
+
+
+@dataclass(frozen=True)
+class CostLine:
+    """Cost as a function of the number of atoms, through two measurements."""
+
+    small: Cost
+    large: Cost
+
+    def at(self, atoms: float) -> Cost:
+        """Cost of a training step on a batch of so many atoms."""
+        return self.large.beyond(self.small, (atoms - ATOMS[0]) / (ATOMS[1] - ATOMS[0]))
+
+
+def predict_cost(
+    build: Callable[[int], nn.Module], num_layers: int, neighbors: int, gpu: Gpu, precision: Precision
+) -> CostLine:
+    """Cost of training steps.
+
+    Args:
+        build: makes the network with a given number of layers; it takes
+            ``(atomic_numbers, edge_index, edge_vec, batch, num_systems)``.
+        num_layers: of the real network.
+        neighbors: edges into each atom.
+        gpu: what it runs on.
+        precision: of the networks.
+    """
+    layers = LAYERS if num_layers > LAYERS[-1] else (num_layers,)
+    networks = [build(count) for count in layers]
+    sizes = []
+    for size in ATOMS:
+        costs = [measure_cost(network, random_graph(size, neighbors), gpu, precision) for network in networks]
+        sizes.append(costs[-1].beyond(costs[0], num_layers - layers[0]))
+    return CostLine(*sizes)
+
+
+def measure_cost(network: nn.Module, graph: tuple[Tensor | int, ...], gpu: Gpu, precision: Precision) -> Cost:
+    """Run a training step on ``graph`` and count."""
+    network.train()
+    with WorkCounter() as counter:
+        with precision.autocast(torch.device("cpu")):
+            output = network(*graph)
+        total = torch.stack([value.float().sum() for value in output.values()]).sum()
+        del output
+        forward_flops, activations = counter.flops, counter.live_bytes
+        total.backward()
+    network.zero_grad(set_to_none=True)
+    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return Cost(parameters, forward_flops, counter.flops, counter.traffic, activations, gpu.seconds(counter.operations))
+
+
+def random_graph(atoms: int, neighbors: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """One random system in which every atom has ``neighbors`` edges; arguments of a network in order."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.arange(atoms).repeat_interleave(neighbors)
+    source = torch.randint(atoms, target.shape, generator=generator)
+    edge_vec = 2 * torch.randn(len(target), 3, generator=generator)
+    numbers = torch.randint(1, 80, (atoms,), generator=generator)
+    return numbers, torch.stack([source, target]), edge_vec, torch.zeros(atoms, dtype=torch.long), 1

@@ -1,0 +1,239 @@
+"""Records that a trainer cannot use, or a model cannot learn from: a sample of each split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from ase.geometry import get_distances, minkowski_reduce
+from jaxtyping import Float64
+from torch import Tensor
+
+from fairchem_hdgnn.data.periodicity import completed_cells, periodic_directions
+from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.host.preflight.findings import Finding, error, warning
+from fairchem_hdgnn.host.structures import TOUCHING, flat_cells
+
+SAMPLE = 16
+"""Records looked at in each split: the first, the last and random ones."""
+
+LARGE_SYSTEM = 400
+"""Atoms; OC20's largest system has 225."""
+
+
+@runtime_checkable
+class Records(Protocol):
+    """A data set as the trainer reads it."""
+
+    def __len__(self) -> int:
+        """Number of records."""
+
+    def __getitem__(self, index: int) -> Any:
+        """One record."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model and a trainer read of a record.
+
+    Attributes:
+        cutoff: Å; ``None`` if the model does not say.
+        max_num_elements: atomic numbers must be below it.
+        use_pbc: whether structures are periodic.
+        otf_graph: whether the model builds edges itself.
+        targets: outputs, which labelled records hold under these names, and whether each is one number an atom.
+    """
+
+    cutoff: float | None
+    max_num_elements: int | None
+    use_pbc: bool
+    otf_graph: bool
+    targets: dict[str, bool]
+
+    @classmethod
+    def of(cls, model: Any, outputs: dict[str, dict[str, Any]]) -> Needs:
+        """Read the attributes that fairchem's models have in common."""
+        model = getattr(model, "backbone", model) if not hasattr(model, "cutoff") else model
+        targets = {name: output.get("level", "system") == "atom" for name, output in outputs.items()}
+        composed = {name for name, output in outputs.items() if "decomposition" in output}
+        return cls(
+            cutoff=getattr(model, "cutoff", None),
+            max_num_elements=getattr(model, "max_num_elements", None),
+            use_pbc=getattr(model, "use_pbc", True),
+            otf_graph=getattr(model, "otf_graph", True),
+            targets={name: per_atom for name, per_atom in targets.items() if name not in composed},
+        )
+
+
+def record_findings(split: str, dataset: Records, needs: Needs, *, labelled: bool, seed: int = 0) -> Iterator[Finding]:
+    """What is wrong with a sample of ``dataset``: one finding for each kind, naming the first record that has it.
+
+    Args:
+        split: ``train``, ``val`` or ``test``.
+        dataset: records as the trainer gets them.
+        needs: what is read of them.
+        labelled: whether they must hold the targets.
+        seed: of the sample.
+    """
+    first: dict[str, Finding] = {}
+    count: Counter[str] = Counter()
+    indices = sample(len(dataset), SAMPLE, seed)
+    for index in indices:
+        try:
+            record = read(dataset, index)
+        except DataError as problem:
+            yield error(f"dataset.{split}", str(problem))
+            return
+        for kind, finding in _problems(split, record, needs, labelled=labelled):
+            first.setdefault(kind, finding)
+            count[kind] += 1
+    for kind, finding in first.items():
+        frequency = f" ({count[kind]} of {len(indices)} records looked at)" if len(indices) > 1 else ""
+        yield Finding(finding.subject, finding.problem + frequency, finding.remedy, finding.fatal)
+
+
+def read(dataset: Records, index: int) -> Any:
+    """The record ``index``; a ``DataError`` whatever the reason why it cannot be read."""
+    try:
+        return dataset[index]
+    except DataError:
+        raise
+    except Exception as problem:
+        raise DataError(f"record {index} cannot be read ({problem!r}): make or copy the file again") from problem
+
+
+def sample(length: int, size: int, seed: int) -> list[int]:
+    """The first and last index and random ones, ascending."""
+    if length <= size:
+        return list(range(length))
+    chosen = np.random.default_rng(seed).choice(np.arange(1, length - 1), size - 2, replace=False)
+    return [0, *sorted(int(index) for index in chosen), length - 1]
+
+
+def _problems(split: str, record: Any, needs: Needs, *, labelled: bool) -> Iterator[tuple[str, Finding]]:
+    subject = f"dataset.{split}, sid {_plain(record['sid'])}" if "sid" in record else f"dataset.{split}"
+    missing = list(_missing(record, needs, labelled=labelled))
+    for name in missing:
+        remedy = "map it by dataset.key_mapping" if name in needs.targets else "prepare the records again"
+        yield f"no {name}", error(subject, f"records hold no '{name}', which the trainer reads", remedy)
+    if missing:
+        return
+    checks: list[Callable[..., Iterator[tuple[str, Finding]]]] = [_shapes, _values, _geometry]
+    for check in checks:
+        found = list(check(subject, record, needs, labelled=labelled))
+        yield from found
+        if any(finding.fatal for _, finding in found):
+            return
+
+
+def _missing(record: Any, needs: Needs, *, labelled: bool) -> Iterator[str]:
+    names = ["pos", "atomic_numbers", "natoms", "sid", "fixed"]
+    names += ["cell"] * needs.use_pbc
+    names += [] if needs.otf_graph or not needs.use_pbc else ["edge_index", "cell_offsets"]
+    names += needs.targets if labelled else []
+    yield from (name for name in names if name not in record)
+
+
+def _shapes(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Iterator[tuple[str, Finding]]:
+    natoms = int(record.natoms)
+    shapes = {"pos": (natoms, 3), "atomic_numbers": (natoms,), "fixed": (natoms,)}
+    shapes |= {"cell": (1, 3, 3)} if needs.use_pbc else {}
+    if needs.use_pbc and torch.as_tensor(getattr(record, "pbc", [True] * 3)).numel() != 3:
+        yield "shape of pbc", error(subject, "'pbc' is not three values", "prepare the records again")
+    for name, expected in shapes.items():
+        value = record[name]
+        if not isinstance(value, Tensor) or tuple(value.shape) != expected:
+            found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            yield (
+                f"shape of {name}",
+                error(
+                    subject, f"'{name}' is {found}, not a tensor of shape {list(expected)}", "prepare the records again"
+                ),
+            )
+    for name, per_atom in needs.targets.items() if labelled else ():
+        numbers = torch.as_tensor(record[name]).numel()
+        if (numbers % natoms != 0) if per_atom else (numbers != 1):
+            level = "atom" if per_atom else "system"
+            yield (
+                f"shape of {name}",
+                error(
+                    subject,
+                    f"'{name}' has {numbers} numbers, but its level is {level}",
+                    f"correct outputs.{name}.level",
+                ),
+            )
+
+
+def _values(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Iterator[tuple[str, Finding]]:
+    natoms = int(record.natoms)
+    if natoms == 0:
+        yield "empty", error(subject, "has no atoms", "remove the record")
+        return
+    numbers = record.atomic_numbers.long()
+    limit = needs.max_num_elements
+    outside = (numbers < 1) | (numbers >= (limit or 119))
+    if bool(outside.any()):
+        atom = int(outside.nonzero()[0])
+        remedy = f"raise model.max_num_elements, now {limit}, or remove it" if limit else "remove it"
+        yield "element", error(subject, f"atom {atom} has atomic number {int(numbers[atom])}", remedy)
+    broken = ~torch.isfinite(record.pos).all(dim=1)
+    if bool(broken.any()):
+        atom = int(broken.nonzero()[0])
+        yield "position", error(subject, f"atom {atom} is at {record.pos[atom].tolist()}", "remove the record")
+    if needs.use_pbc and bool(flat_cells(completed_cells(record.cell.double(), periodic_directions(record))).any()):
+        yield "volume", error(subject, "its cell has no volume", "correct it, or set model.use_pbc: false")
+    for name in needs.targets if labelled else ():
+        if not bool(torch.isfinite(torch.as_tensor(record[name], dtype=torch.float64)).all()):
+            yield f"target {name}", error(subject, f"its '{name}' is not finite", "remove the record")
+    if natoms > LARGE_SYSTEM:
+        yield (
+            "large",
+            warning(
+                subject,
+                f"has {natoms} atoms; batches with such systems take far more memory than others",
+                f"drop them by max_atoms: {LARGE_SYSTEM}, or lower optim.batch_size",
+            ),
+        )
+
+
+def _geometry(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Iterator[tuple[str, Finding]]:
+    distance = nearest_distances(record, periodic=needs.use_pbc)
+    touching = distance.min(axis=1) < TOUCHING
+    if touching.any():
+        one = int(touching.argmax())
+        other = int(distance[one].argmin())
+        yield "touching", error(subject, f"atoms {one} and {other} stand on the same place", "remove one of them")
+    if needs.cutoff is not None:
+        alone = distance.min(axis=1) > needs.cutoff
+        if alone.any():
+            yield (
+                "alone",
+                warning(
+                    subject,
+                    f"atom {int(alone.argmax())} has no neighbour within {needs.cutoff:g} Å: it gets no message",
+                    "look at the structure; raise model.cutoff if it is as it should be",
+                ),
+            )
+
+
+def nearest_distances(record: Any, *, periodic: bool) -> Float64[np.ndarray, "atoms atoms"]:
+    """Distance of each pair of atoms, Å, to the nearest image; on the diagonal that to an atom's own nearest image."""
+    positions = record.pos.double().numpy()
+    if not periodic:
+        _, distance = get_distances(positions)
+        np.fill_diagonal(distance, np.inf)
+        return distance
+    pbc = periodic_directions(record)[0].numpy()
+    cell = completed_cells(record.cell.double(), periodic_directions(record))[0].numpy()
+    _, distance = get_distances(positions, cell=cell, pbc=pbc)
+    own = np.linalg.norm(minkowski_reduce(cell, pbc)[0][pbc], axis=1)
+    np.fill_diagonal(distance, own.min(initial=np.inf))
+    return distance
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value

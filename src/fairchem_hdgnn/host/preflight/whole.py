@@ -1,0 +1,152 @@
+"""All checks in order, for a config and for a trainer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fairchem.core.common.registry import registry
+from fairchem.core.common.utils import setup_imports
+from fairchem.core.datasets.base_dataset import create_dataset
+from torch import nn
+
+from fairchem_hdgnn.errors import DataError, UserError, nearest
+from fairchem_hdgnn.host.checkpoints import quiet_fairchem
+from fairchem_hdgnn.host.noisy_nodes import teach_transform
+from fairchem_hdgnn.host.preflight.disk import checkpoint_bytes, disk_findings
+from fairchem_hdgnn.host.preflight.files import LMDB_FORMATS, same_file_findings, splits_of
+from fairchem_hdgnn.host.preflight.findings import Finding, error, warning
+from fairchem_hdgnn.host.preflight.keys import key_findings
+from fairchem_hdgnn.host.preflight.records import LARGE_SYSTEM, Needs, record_findings
+from fairchem_hdgnn.host.preflight.targets import target_findings
+
+NEEDED = {"model", "outputs", "optim", "optim.optimizer_params"}
+"""Where an error, as in the data sets' settings, leaves too little to build a model and open the data."""
+
+LARGE_RATIO = 4
+"""Times the median system; a batch size that suits most does not suit these."""
+
+
+def config_findings(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
+    """Check a fairchem config as far as can be without training: keys, model, data sets, disk.
+
+    The model is built once, on the CPU, which for the largest takes some seconds.
+    """
+    with quiet_fairchem():
+        setup_imports()
+    found = list(key_findings(config))
+    yield from found
+    if any(finding.fatal and (finding.subject in NEEDED or finding.subject.startswith("dataset")) for finding in found):
+        return
+    model, problem = _build(config["model"])
+    if problem is not None:
+        yield problem
+    splits = splits_of(config)
+    if "train" not in splits:
+        yield error("dataset.train.src", "is missing", "name the training data")
+    yield from same_file_findings(splits)
+    data_sets = {}
+    for name, settings in splits.items():
+        with quiet_fairchem():
+            data_sets[name], problem = _open(name, settings)
+        if problem is not None:
+            yield problem
+    if model is not None:
+        yield from output_findings(model, config["outputs"])
+        yield from data_findings(model, config, {name: data for name, data in data_sets.items() if data is not None})
+        yield from disk_findings(run_dir / "checkpoints", checkpoint_bytes(model, config["optim"]))
+
+
+def output_findings(model: nn.Module, outputs: dict[str, Any]) -> Iterator[Finding]:
+    """Outputs that this plugin's models do not have; other models do not say what they predict."""
+    if not hasattr(model, "output_name"):
+        return
+    vector = getattr(model, "vector_name", "forces")
+    predicted = {str(model.output_name), *([vector] if model.regress_forces else [])}
+    for name in outputs:
+        if name not in predicted:
+            remedy = (
+                "set model.regress_forces: true" if name == vector else "set model.output_name to it, or correct it"
+            )
+            yield error(f"outputs.{name}", f"the model predicts {' and '.join(sorted(predicted))}", remedy)
+
+
+def data_findings(model: nn.Module, config: dict[str, Any], data_sets: dict[str, Any]) -> Iterator[Finding]:
+    """Check a sample of each data set, as the trainer reads it, against the model and the config.
+
+    Args:
+        model: the model, for its cutoff, elements and the like.
+        config: its ``outputs`` and ``dataset`` are read.
+        data_sets: fairchem's data sets by split.
+    """
+    needs = Needs.of(model, config["outputs"])
+    splits = splits_of(config)
+    for name, dataset in data_sets.items():
+        found = list(record_findings(name, dataset, needs, labelled=name in ("train", "val")))
+        yield from found
+        if splits[name].get("max_atoms") is None:
+            yield from _size_findings(name, dataset)
+        if name == "train" and not any(finding.fatal for finding in found):
+            yield from target_findings(splits[name].get("transforms") or {}, dataset, needs.targets)
+        if config["optim"].get("load_balancing") and not dataset.metadata_hasattr("natoms"):
+            yield warning(
+                f"dataset.{name}", "has no metadata.npz, which load_balancing needs", "make it, or leave balancing out"
+            )
+
+
+def _build(settings: Any) -> tuple[nn.Module | None, Finding | None]:
+    """The model, or why there is none."""
+    if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
+        return None, error("model.name", "is missing", "write fairchem_hdgnn.HDGNN or fairchem_hdgnn.ESCN")
+    keys = copy.deepcopy(settings)
+    name = keys.pop("name")
+    try:
+        kind = registry.get_model_class(name)
+    except (RuntimeError, ImportError, ValueError):
+        known = {*registry.mapping["model_name_mapping"], "fairchem_hdgnn.HDGNN", "fairchem_hdgnn.ESCN"}
+        close = nearest(name, known)
+        hint = f"; did you mean '{close}'?" if close else ""
+        return None, error("model.name", f"fairchem knows no '{name}'{hint}", "correct it, or install its package")
+    try:
+        with quiet_fairchem():
+            return kind(**keys), None
+    except UserError as problem:
+        return None, error("model", str(problem))
+    except Exception as problem:
+        text = " ".join(str(problem).split())[:200]
+        return None, error("model", f"cannot be built: {type(problem).__name__}: {text}", "correct its keys")
+
+
+def _open(name: str, settings: dict[str, Any]) -> tuple[Any, Finding | None]:
+    """fairchem's data set, or why there is none."""
+    settings = copy.deepcopy(settings)
+    if settings.get("format", "lmdb") in LMDB_FORMATS:
+        # Whatever the run will do, what is only looked at must not run.
+        settings["format"] = "safe_lmdb"
+    if f"{name}_split_settings" in settings:
+        settings["splits"] = {name: settings.pop(f"{name}_split_settings")}
+    try:
+        dataset = create_dataset(settings, name)
+        teach_transform(dataset)
+        return dataset, None
+    except DataError as problem:
+        return None, error(f"dataset.{name}", str(problem).removeprefix(f"dataset.{name}: "))
+    except Exception as problem:
+        text = " ".join(str(problem).split())[:200]
+        return None, error(f"dataset.{name}", f"cannot be opened: {type(problem).__name__}: {text}", "correct its keys")
+
+
+def _size_findings(name: str, dataset: Any) -> Iterator[Finding]:
+    if not dataset.metadata_hasattr("natoms"):
+        return
+    natoms = np.asarray(dataset.get_metadata("natoms", list(range(len(dataset)))))
+    largest, typical = int(natoms.max()), int(np.median(natoms))
+    if largest > max(LARGE_RATIO * typical, LARGE_SYSTEM // LARGE_RATIO):
+        yield warning(
+            f"dataset.{name}",
+            f"its largest system has {largest} atoms, a median one {typical}; a batch of large ones may not fit",
+            "drop the largest by max_atoms, or lower optim.batch_size",
+        )

@@ -1,0 +1,55 @@
+"""The object that every launcher calls: fairchem's Runner, at home under srun, on CPU nodes and after a requeue."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+
+from fairchem.core import _cli
+from submitit.helpers import DelayedSubmission
+from torch.distributed.elastic.multiprocessing.errors import record
+
+import fairchem_hdgnn  # noqa: F401  registers the models in every process that unpickles a Runner
+from fairchem_hdgnn.host.ranks import set_rank_environment
+
+logger = logging.getLogger(__name__)
+
+
+class Runner(_cli.Runner):
+    """fairchem's Runner without its assumptions about the cluster.
+
+    fairchem's own, when submitted, always asks for NCCL and a CUDA device and a fixed port. This one takes ranks and
+    the rendezvous from the environment (``ranks.set_rank_environment``) and the back end from the config, so one and
+    the same class serves submitit, srun, torchrun and a single process, on CPU (gloo) and GPU (nccl).
+    """
+
+    def __call__(self, config: dict) -> None:
+        """Train, validate, predict or relax as the fairchem config says."""
+        self.config = config
+        set_rank_environment()
+        super().__call__(_as_launched(config))
+
+    def checkpoint(self, *args, **kwargs) -> DelayedSubmission:
+        """What submitit pickles for the requeued job: this class again, at the checkpoint where there is one."""
+        config = self.config
+        if hasattr(self, "trainer"):
+            config = super().checkpoint(*args, **kwargs).args[0]
+        else:
+            logger.info("Interrupted before the training began; the requeued job starts as this one did.")
+        return DelayedSubmission(type(self)(), config)
+
+
+def _as_launched(config: dict) -> dict:
+    """The config with world size and back end of this very process."""
+    config = copy.deepcopy(config)
+    config["submit"] = False
+    config["world_size"] = int(os.environ.get("WORLD_SIZE", config.get("world_size", 1)))
+    config["distributed_backend"] = "gloo" if config.get("cpu") else "nccl"
+    return config
+
+
+@record
+def runner_wrapper(config: dict) -> None:
+    """The function that torch's elastic launcher starts in each rank; its error reaches the parent."""
+    Runner()(config)

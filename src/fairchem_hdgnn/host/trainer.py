@@ -1,0 +1,339 @@
+"""fairchem's trainer with a training loop that survives: exact resume, whole checkpoints, preemption, loud stops."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairchem.core.common import distutils
+from fairchem.core.common.registry import registry
+from fairchem.core.modules.scaling.util import ensure_fitted
+from fairchem.core.trainers import OCPTrainer
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from fairchem_hdgnn.data.labels import collect_labels
+from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
+from fairchem_hdgnn.host.allocator import keep_freed_memory
+from fairchem_hdgnn.host.cadence import Cadence
+from fairchem_hdgnn.host.checkpoints import read_checkpoint, write_checkpoint
+from fairchem_hdgnn.host.loss_schedule import LossSchedule
+from fairchem_hdgnn.host.model_version import MODEL_VERSION
+from fairchem_hdgnn.host.noisy_nodes import NoisyNodes, teach_transform
+from fairchem_hdgnn.host.precision import Precision
+from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch
+from fairchem_hdgnn.host.preflight.launch import inspect_data, inspect_keys
+from fairchem_hdgnn.host.resuming import announce, conditions
+from fairchem_hdgnn.host.run_ids import exclusive_use, new_run_id
+from fairchem_hdgnn.host.stop_conditions import (
+    check_loss,
+    check_predictions,
+    check_weights,
+    checked_gradients,
+    explained_out_of_memory,
+)
+from fairchem_hdgnn.models.seeds import step_seed
+from fairchem_hdgnn.models.so3.frame_source import set_step
+
+logger = logging.getLogger(__name__)
+
+
+@registry.register_trainer("hdgnn")
+class Trainer(OCPTrainer):
+    """Drop-in for fairchem's ``ocp`` trainer: ``trainer: fairchem_hdgnn.Trainer`` in the YAML.
+
+    It reads the same configuration and writes the same checkpoints (they say ``ocp``, so any fairchem tool opens
+    them). What differs:
+
+    - A resumed run repeats the losses of the uninterrupted one (same world size and batch size), on a CPU bit for bit
+      and on a GPU, which adds up edges in no fixed order, to rounding: checkpoints are written after the scheduler's
+      step, and random numbers are a function of (seed, rank, step).
+    - ``checkpoint.pt`` is replaced atomically and never by weights that are not finite.
+    - SIGUSR1 and SIGTERM stop the run between two steps, with a checkpoint and a requeue under Slurm.
+    - A nan ends the run and names the structures; fairchem turns it into a zero.
+    - ``optim.precision``: ``bfloat16``, ``tf32``; ``final_coefficient`` of a loss; the ``noisy_nodes`` transform.
+    - Run directories are unique, to the second and beyond.
+    """
+
+    step: int
+    primary_metric: str | None
+    best_val_metric: float | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As ``OCPTrainer``."""
+        self._watch: PreemptionWatch | None = None
+        self._evaluated_step = 0
+        self._saved_step: int | None = None
+        self.metrics: dict[str, Any] = {}
+        super().__init__(*args, **kwargs)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    @staticmethod
+    def _get_timestamp(device: torch.device, suffix: str | None) -> str:
+        run_id = [new_run_id(suffix or "")]
+        distutils.broadcast_object_list(run_id, src=0, device=device)
+        return run_id[0]
+
+    def load(self, inference_only: bool) -> None:
+        """As fairchem, after a look at the config."""
+        if not inference_only:
+            inspect_keys(self)
+        super().load(inference_only)
+
+    def load_datasets(self) -> None:
+        """As fairchem, then a look at the data."""
+        super().load_datasets()
+        for split in ("train", "val", "test", "relax"):
+            teach_transform(getattr(self, f"{split}_dataset", None))
+        inspect_data(self)
+
+    def load_task(self) -> None:
+        """As fairchem, and the precision."""
+        super().load_task()
+        self.precision = Precision.from_config(self.config["optim"], amp=self.config["amp"])
+        self.noisy_nodes = NoisyNodes.of_config(self.config)
+
+    def load_loss(self) -> None:
+        """As fairchem, and how the weights of the losses change."""
+        super().load_loss()
+        self.loss_schedule = LossSchedule(self.config["loss_functions"])
+
+    def _compute_loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
+        num_steps = self.config["optim"]["max_epochs"] * len(self.train_loader) if self.train_loader else 0
+        self.loss_schedule.apply(self.loss_functions, self.step / num_steps if num_steps else 1.0)
+        return super()._compute_loss(out, batch)
+
+    def load_extras(self) -> None:
+        """As fairchem; the length of a one-cycle schedule follows ``max_epochs``."""
+        optim = self.config["optim"]
+        if optim.get("scheduler") == "OneCycleLR":
+            # Into the config, so that it is in checkpoints, which stock fairchem opens too.
+            optim.setdefault("epochs", optim["max_epochs"])
+        super().load_extras()
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the state of training is kept."""
+        return Path(self.config["cmd"]["checkpoint_dir"]) / "checkpoint.pt"
+
+    # Training.
+
+    def train(self, disable_eval_tqdm: bool = False) -> None:
+        """Train until ``optim.max_epochs``, from wherever a loaded checkpoint left off.
+
+        Raises:
+            TrainingError: a prediction, gradient or weight is nan or infinite, or a batch does not fit into memory.
+            ConfigError: another process trains in this run directory.
+            SystemExit: the scheduler preempted the run (status ``PREEMPTED_EXIT_STATUS``).
+        """
+        ensure_fitted(self._unwrapped_model, warn=True)
+        self._disable_eval_tqdm = disable_eval_tqdm
+        self._start_best_metric()
+        writes = distutils.is_master() and not self.is_debug
+        lock = exclusive_use(self.checkpoint_path.parent) if writes else nullcontext()
+        with lock, PreemptionWatch() as watch:
+            self._watch = watch
+            try:
+                self._run_epochs(watch)
+            except PreemptedError:
+                watch.give_way(f"{self.checkpoint_path} (step {self.step})")
+            except TrainingError as error:
+                raise TrainingError(f"step {self.step}: {error}. {self._last_checkpoint()}") from error
+        self._watch = None
+
+    def _last_checkpoint(self) -> str:
+        if self._saved_step is None:
+            return "No checkpoint was written yet"
+        return f"Last good checkpoint: {self.checkpoint_path} (step {self._saved_step})"
+
+    def _run_epochs(self, watch: PreemptionWatch) -> None:
+        steps_per_epoch = len(self.train_loader)
+        cadence = Cadence.of(self.config["optim"], steps_per_epoch)
+        if cadence.evaluates_at(self.step) and self._evaluated_step < self.step:
+            self._evaluate()
+        for epoch in range(self.step // steps_per_epoch, self.config["optim"]["max_epochs"]):
+            self.train_sampler.set_epoch_and_start_iteration(epoch, self.step % steps_per_epoch)
+            for batch in self.train_loader:
+                if watch.agreed():
+                    self.save()
+                    raise PreemptedError
+                self.step += 1
+                self.epoch = self.step / steps_per_epoch
+                self._train_step(batch)
+                self._after_step(cadence)
+
+    def _train_step(self, batch: Batch) -> None:
+        self._seed_step()
+        self.model.train()
+        if self.noisy_nodes is not None:
+            self.noisy_nodes.move(batch)
+        with explained_out_of_memory(batch, self._unwrapped_model):
+            with torch.autocast("cuda", enabled=self.scaler is not None):
+                predictions = self._forward(batch)
+                loss = self._compute_loss(predictions, batch)
+            check_predictions(predictions, batch)
+            check_loss(loss, predictions, batch)
+            self.metrics = self._compute_metrics(predictions, batch, self.evaluator, self.metrics)
+            self.metrics = self.evaluator.update("loss", loss.item(), self.metrics)
+            with checked_gradients(self.optimizer, self._unwrapped_model, batch):
+                self._backward(self.scaler.scale(loss) if self.scaler else loss)
+        self._log_step()
+        if self.scheduler.scheduler_type != "ReduceLROnPlateau":
+            self.scheduler.step()
+
+    def _seed_step(self) -> None:
+        """Make all random numbers of a step a function of (seed, rank, step): then there is no state to save."""
+        torch.manual_seed(step_seed("batch", self.config["cmd"]["seed"] or 0, self.step))
+        set_step(self.model, self.step)
+
+    def _forward(self, batch: Batch) -> dict[str, Tensor]:
+        if self._watch is not None and not self.model.training and self._watch.agreed():
+            raise PreemptedError
+        collect_labels(batch, self.output_targets)
+        with self.precision.autocast(self.device), explained_out_of_memory(batch, self._unwrapped_model):
+            predictions = super()._forward(batch)
+        return {name: prediction.float() for name, prediction in predictions.items()}
+
+    def _log_step(self) -> None:
+        values = {name: metric["metric"] for name, metric in self.metrics.items()}
+        values |= {"lr": self.scheduler.get_lr(), "epoch": self.epoch, "step": self.step}
+        if self.logger is not None:
+            self.logger.log(values, step=self.step, split="train")
+        if distutils.is_master() and self.step % self.config["cmd"]["print_every"] == 0:
+            logger.info(", ".join(f"{name}: {value:.2e}" for name, value in values.items()))
+            self.metrics = {}
+
+    # Evaluation and checkpoints.
+
+    def _after_step(self, cadence: Cadence) -> None:
+        if cadence.saves_at(self.step):
+            self.save()
+        if cadence.evaluates_at(self.step):
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        if self.val_loader is not None:
+            metrics = self.validate(split="val", disable_tqdm=self._disable_eval_tqdm)
+            self.update_best(self.primary_metric, metrics, disable_eval_tqdm=self._disable_eval_tqdm)
+            if self.scheduler.scheduler_type == "ReduceLROnPlateau":
+                self.scheduler.step(metrics=metrics[self.primary_metric]["metric"])
+        if self.config["task"].get("eval_relaxations", False):
+            self.run_relaxations()
+        self._evaluated_step = self.step
+        self.save()
+
+    def _start_best_metric(self) -> None:
+        """Keep the best metric of a resumed run, unless the config now ranks by another one."""
+        primary_metric = self.evaluation_metrics.get("primary_metric", self.evaluator.task_primary_metric[self.name])
+        if self.val_loader is not None and primary_metric is None:
+            raise ConfigError("evaluation_metrics.primary_metric: missing; name the metric that picks the best epoch")
+        if self.val_loader is None and self.scheduler.scheduler_type == "ReduceLROnPlateau":
+            raise ConfigError("optim.scheduler: ReduceLROnPlateau needs a validation set (dataset.val)")
+        if self.primary_metric != primary_metric or self.best_val_metric is None:
+            self.primary_metric = primary_metric
+            self.best_val_metric = float("inf") if "mae" in str(primary_metric) else -1.0
+
+    def save(
+        self, metrics: Any = None, checkpoint_file: str = "checkpoint.pt", training_state: bool = True
+    ) -> str | None:
+        """Write a checkpoint in fairchem's format, atomically.
+
+        Args:
+            metrics: validation metrics to keep with it.
+            checkpoint_file: name inside the run's checkpoint folder.
+            training_state: all that is needed to go on; otherwise (``best_checkpoint.pt``) the averaged weights alone.
+
+        Returns:
+            Its path on rank 0, ``None`` on the others.
+
+        Raises:
+            TrainingError: a weight is nan or infinite; the earlier checkpoint stays.
+            DataError: the file system refused; the earlier checkpoint stays.
+        """
+        if self.is_debug:
+            return None
+        check_weights(self._unwrapped_model)
+        if training_state:
+            self._saved_step = self.step
+        if not distutils.is_master():
+            return None
+        path = self.checkpoint_path.with_name(checkpoint_file)
+        state = self._state_for_prediction(metrics)
+        if training_state:
+            write_checkpoint({**state, **self._state_for_resuming()}, path)
+            return str(path)
+        if self.ema is not None:
+            self.ema.store()
+            self.ema.copy_to()
+        write_checkpoint(state, path)
+        if self.ema is not None:
+            self.ema.restore()
+        return str(path)
+
+    def save_results(
+        self, predictions: dict[str, Any], results_file: str | None, keys: Sequence[str] | None = None
+    ) -> None:
+        """As fairchem, but the file is complete or absent.
+
+        Raises:
+            DataError: the file system refused; an earlier file of that name stays.
+        """
+        if results_file is None:
+            return
+        folder = Path(self.config["cmd"]["results_dir"])
+        partial, whole = (folder / f"{self.name}_{name}.npz" for name in (f"{results_file}.partial", results_file))
+        try:
+            super().save_results(predictions, f"{results_file}.partial", keys)
+            if distutils.is_master():
+                partial.replace(whole)
+        except OSError as error:
+            raise DataError(f"{folder}: predictions cannot be written ({error.strerror or error})") from error
+        finally:
+            if distutils.is_master():
+                partial.unlink(missing_ok=True)
+
+    def _state_for_prediction(self, metrics: Any) -> dict[str, Any]:
+        return {
+            "model_version": MODEL_VERSION,
+            "state_dict": self.model.state_dict(),
+            "normalizers": {name: module.state_dict() for name, module in self.normalizers.items()},
+            "elementrefs": {name: module.state_dict() for name, module in self.elementrefs.items()},
+            "config": self.config,
+            "val_metrics": metrics,
+            "amp": self.scaler.state_dict() if self.scaler else None,
+        }
+
+    def _state_for_resuming(self) -> dict[str, Any]:
+        has_scheduler = self.scheduler.scheduler_type != "Null"
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.scheduler.state_dict() if has_scheduler else None,
+            "ema": self.ema.state_dict() if self.ema else None,
+            "best_val_metric": self.best_val_metric,
+            "primary_metric": self.primary_metric,
+            "evaluated_step": self._evaluated_step,
+            "running_metrics": self.metrics,
+            "conditions": conditions(self.config, len(self.train_loader)),
+        }
+
+    def load_checkpoint(
+        self, checkpoint_path: str, checkpoint: dict | None = None, inference_only: bool = False
+    ) -> None:
+        """As fairchem; says when the run cannot go on exactly as it would have without the interruption."""
+        checkpoint = checkpoint or read_checkpoint(checkpoint_path)
+        super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
+        if inference_only or "step" not in checkpoint:
+            return
+        self._saved_step = self.step
+        self._evaluated_step = checkpoint.get("evaluated_step", self.step)
+        self.metrics = checkpoint.get("running_metrics", {})
+        if distutils.is_master():
+            now = conditions(self.config, len(self.train_loader))
+            announce(Path(checkpoint_path), self.checkpoint_path, self.step, checkpoint.get("conditions", {}), now)

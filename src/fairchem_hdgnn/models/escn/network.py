@@ -1,0 +1,147 @@
+"""eSCN on plain tensors (Passaro & Zitnick, ICML 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fairchem_hdgnn.models.escn.config import ESCNConfig, Implementation, Reduction
+from fairchem_hdgnn.models.escn.geometry import build_geometry
+from fairchem_hdgnn.models.escn.graph import Graph
+from fairchem_hdgnn.models.escn.layer import Layer
+from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead
+from fairchem_hdgnn.models.nn.precision import Compute, full_precision
+from fairchem_hdgnn.models.nn.radial import distance_basis
+from fairchem_hdgnn.models.so3.frame_source import FrameSource, mean_over_draws
+from fairchem_hdgnn.models.so3.wigner import wigner_d
+
+
+class Backbone(nn.Module):
+    """Embedding and layers of message passing.
+
+    Args:
+        config: hyper-parameters.
+    """
+
+    def __init__(self, config: ESCNConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.basis = distance_basis(config.distance_function, config.cutoff, config.num_centres, config.basis_width)
+        self.element_embedding = nn.Embedding(config.max_num_elements, config.sphere_channels)
+        self.layers = nn.ModuleList([Layer(config) for _ in range(config.num_layers)])
+        self.frames = FrameSource(config.frames, config.frame_seed, config.frame_average)
+
+    def forward(
+        self,
+        atomic_numbers: Int[Tensor, "nodes"],
+        edge_index: Int[Tensor, "2 edges"],
+        edge_vec: Float[Tensor, "edges 3"],
+        edge_frames: Float[Tensor, "edges 3 3"],
+    ) -> Float[Tensor, "nodes coefficients channels"]:
+        """Node embedding, coefficients up to lmax."""
+        graph = self.graph(atomic_numbers, edge_index, edge_vec, edge_frames)
+        x = self.element_embedding(atomic_numbers).unsqueeze(1)
+        for layer in self.layers:
+            x = layer(x, graph)
+        return x
+
+    def graph(
+        self,
+        atomic_numbers: Int[Tensor, "nodes"],
+        edge_index: Int[Tensor, "2 edges"],
+        edge_vec: Float[Tensor, "edges 3"],
+        edge_frames: Float[Tensor, "edges 3 3"],
+    ) -> Graph:
+        """Distance basis and rotations of the edges."""
+        lmax, mmax = self.config.lmax, self.config.mmax
+        dtype = Compute.chosen(edge_vec).dtype
+        with full_precision(edge_vec):
+            basis = self.basis(edge_vec.norm(dim=-1))
+            if self.config.implementation is Implementation.REFERENCE:
+                return Graph(atomic_numbers, edge_index, basis, rows=wigner_d(edge_frames, lmax, mmax))
+            geometry = build_geometry(edge_index, edge_frames, len(atomic_numbers), lmax, mmax, dtype)
+            return Graph(atomic_numbers, edge_index, basis, geometry=geometry)
+
+
+class EnergyReadout(nn.Module):
+    """Energy of each system: the sphere readout of its atoms, summed or averaged."""
+
+    def __init__(self, config: ESCNConfig) -> None:
+        super().__init__()
+        self.sphere = EnergyHead(
+            config.lmax,
+            config.sphere_channels,
+            config.num_sphere_samples,
+            config.energy_scale,
+            output_bias=False,
+        )
+        self.reduction = config.energy_reduction
+
+    def forward(
+        self, x: Float[Tensor, "nodes coefficients channels"], batch: Int[Tensor, "nodes"], num_systems: int
+    ) -> Float[Tensor, "systems"]:
+        """The energies."""
+        energy = self.sphere(x, batch, num_systems)
+        if self.reduction is Reduction.MEAN:
+            energy = energy / torch.bincount(batch, minlength=num_systems).clamp(min=1)
+        return energy
+
+
+class ESCNNetwork(nn.Module):
+    """The whole model on plain tensors.
+
+    Args:
+        config: an :class:`ESCNConfig` or its keys.
+    """
+
+    def __init__(self, config: ESCNConfig | Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = config if isinstance(config, ESCNConfig) else ESCNConfig.from_keys(config)
+        self.backbone = Backbone(self.config)
+        self.energy_head = EnergyReadout(self.config)
+        self.force_head = make_force_head(self.config) if self.config.regress_forces else None
+
+    def forward(
+        self,
+        atomic_numbers: Int[Tensor, "nodes"],
+        edge_index: Int[Tensor, "2 edges"],
+        edge_vec: Float[Tensor, "edges 3"],
+        batch: Int[Tensor, "nodes"],
+        num_systems: int,
+        edge_frames: Float[Tensor, "edges 3 3"] | None = None,
+    ) -> dict[str, Tensor]:
+        """Predict.
+
+        Args:
+            atomic_numbers: below ``max_num_elements``.
+            edge_index: row 0 the source j, row 1 the target i of each edge, in any order.
+            edge_vec: r_j - r_i with its periodic offset, Å, none of length 0.
+            batch: system of each atom.
+            num_systems: number of systems.
+            edge_frames: rotation matrices R with R r/|r| = (0, 1, 0); drawn as configured if absent.
+
+        Returns:
+            ``energy`` [num_systems], eV or the trainer's normalised unit; ``forces`` [nodes, 3], eV/Å, if configured.
+        """
+        if edge_frames is not None:
+            draws = [edge_frames]
+        else:
+            draws = self.backbone.frames(edge_vec, atomic_numbers[edge_index.T], self.training)
+
+        def predict(frames: Tensor) -> dict[str, Tensor]:
+            x = self.backbone(atomic_numbers, edge_index, edge_vec, frames)
+            output = {"energy": self.energy_head(x, batch, num_systems)}
+            if self.force_head is not None:
+                output["forces"] = self.force_head(x)
+            return output
+
+        return mean_over_draws(predict, draws)
+
+
+def make_force_head(config: ESCNConfig) -> ForceHead:
+    """The direct force head of eSCN."""
+    return ForceHead(config.lmax, config.sphere_channels, config.num_sphere_samples, output_bias=False)

@@ -1,0 +1,82 @@
+"""The invariant branch f and the attention that it drives (section 3.2, appendix B.1)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from fairchem_hdgnn.models.hdgnn.config import NUM_TERMS, FixedAttention, HDGNNConfig
+from fairchem_hdgnn.models.hdgnn.options import Attention, GateInputs
+
+
+class InvariantUpdate(nn.Module):
+    """``f_i <- SiLU(scale * W sum_j e_ij + f_i)``, e_ij the features of the (near) edges into i."""
+
+    def __init__(self, edge_channels: int, invariant_channels: int, scale: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(edge_channels, invariant_channels)
+        self.scale = scale
+
+    def forward(
+        self,
+        f: Float[Tensor, "nodes invariant"],
+        edge_features: Float[Tensor, "edges channels"],
+        target: Int[Tensor, "edges"],
+    ) -> Float[Tensor, "nodes invariant"]:
+        """The next f."""
+        summed = edge_features.new_zeros(f.shape[0], edge_features.shape[1]).index_add_(0, target, edge_features)
+        return silu(self.scale * self.linear(summed) + f)
+
+
+class EdgeAttention(nn.Module):
+    """Coefficients a_ij of eq. 11, one per edge, term and channel, from invariants through a two-layer network.
+
+    Args:
+        config: chooses inputs and output activation.
+        num_terms: terms of the message.
+    """
+
+    def __init__(self, config: HDGNNConfig, num_terms: int) -> None:
+        super().__init__()
+        self.num_terms, self.activation = num_terms, config.attention
+        self.sees_branch = config.invariant_branch
+        self.sees_edge = config.gate_inputs is GateInputs.BRANCH_AND_EDGE or not config.invariant_branch
+        inputs = config.edge_channels * self.sees_edge + 2 * config.invariant_channels * self.sees_branch
+        hidden = max(1, inputs // 4)
+        self.first = nn.Linear(inputs, hidden)
+        self.second = nn.Linear(hidden, num_terms * config.sphere_channels)
+
+    def forward(
+        self,
+        edge_features: Float[Tensor, "edges edge_channels"],
+        f_source: Float[Tensor, "edges invariant"],
+        f_target: Float[Tensor, "edges invariant"],
+    ) -> Float[Tensor, "edges terms channels"]:
+        """The coefficients; sigmoid in (0, 1) or softmax over the terms."""
+        parts = [edge_features] * self.sees_edge + [f_source, f_target] * self.sees_branch
+        hidden = torch.relu(self.first(torch.cat(parts, dim=-1)))
+        logits = self.second(hidden).unflatten(-1, (self.num_terms, -1))
+        return logits.softmax(dim=1) if self.activation is Attention.SOFTMAX else logits.sigmoid()
+
+
+class FixedEdgeAttention(nn.Module):
+    """The same constant for every edge and channel, one per term (Table 4); further terms get 1."""
+
+    coefficients: Tensor
+
+    def __init__(self, coefficients: FixedAttention, num_terms: int) -> None:
+        super().__init__()
+        values = torch.tensor([*coefficients, *[1.0] * (num_terms - NUM_TERMS)])
+        self.register_buffer("coefficients", values[:num_terms], persistent=False)
+
+    def forward(
+        self,
+        edge_features: Float[Tensor, "edges edge_channels"],
+        f_source: Float[Tensor, "edges invariant"],
+        f_target: Float[Tensor, "edges invariant"],
+    ) -> Float[Tensor, "edges terms one"]:
+        """The constants, broadcast over edges."""
+        values = self.coefficients.to(edge_features.dtype)
+        return values.view(1, -1, 1).expand(edge_features.shape[0], -1, 1)

@@ -1,0 +1,196 @@
+"""HDGNN on plain tensors (sections 3.1 and 3.4)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from fairchem_hdgnn.models.arithmetic.products import linear
+from fairchem_hdgnn.models.edges import Edges
+from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.models.hdgnn.layer import Graph, Layer, MessageBlock
+from fairchem_hdgnn.models.hdgnn.options import Activations, Implementation
+from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead, sum_over_systems
+from fairchem_hdgnn.models.nn.precision import Compute, full_precision
+from fairchem_hdgnn.models.nn.radial import GaussianBasis
+from fairchem_hdgnn.models.ops.blocks import Execution
+from fairchem_hdgnn.models.ops.edge_ops import EdgeOps, FastEdgeOps
+from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps
+from fairchem_hdgnn.models.so3.frame_source import FrameSource, mean_over_draws
+from fairchem_hdgnn.models.so3.layout import num_coefficients
+
+OPS: dict[Implementation, type[EdgeOps]] = {
+    Implementation.REFERENCE: EdgeOps,
+    Implementation.FAST: FastEdgeOps,
+    Implementation.TRITON: TritonEdgeOps,
+}
+
+
+class Backbone(nn.Module):
+    """Embedding, K layers of message passing; returns x^K and f^K.
+
+    Args:
+        config: hyper-parameters.
+    """
+
+    def __init__(self, config: HDGNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.basis = GaussianBasis(config.cutoff, config.num_centres, config.basis_width)
+        self.element_embedding = nn.Embedding(config.max_num_elements, config.invariant_channels)
+        self.scalar_embedding = nn.Linear(config.invariant_channels, config.sphere_channels)
+        # The plain equations make no use of what is known of x.
+        shortcuts = config.implementation is not Implementation.REFERENCE
+        self.layers = nn.ModuleList(
+            [
+                Layer(config, config.reads_branch(after_layer=k), only_scalars=k == 0 and shortcuts)
+                for k in range(config.num_layers)
+            ]
+        )
+        self.frames = FrameSource(config.frames, config.frame_seed, config.frame_average)
+
+    def forward(
+        self,
+        atomic_numbers: Int[Tensor, "nodes"],
+        edge_index: Int[Tensor, "2 edges"],
+        edge_vec: Float[Tensor, "edges 3"],
+        edge_frames: Float[Tensor, "edges 3 3"],
+    ) -> tuple[Float[Tensor, "nodes coefficients channels"], Float[Tensor, "nodes invariant"]]:
+        """Node embedding x^K (coefficients up to lmax) and invariant features f^K."""
+        compute = Compute.chosen(edge_vec)
+        with full_precision(edge_vec):
+            graph = self.graph(atomic_numbers, edge_index, edge_vec, edge_frames, compute)
+            f = self.element_embedding(atomic_numbers)
+            scalars = silu(self.scalar_embedding(f))
+            x = scalars.new_zeros(scalars.shape[0], num_coefficients(self.config.lmax), scalars.shape[1])
+            x[:, 0] = scalars
+            for layer in self.layers:
+                x, f = layer(x, f, graph)
+            return x, f
+
+    def graph(
+        self,
+        atomic_numbers: Int[Tensor, "nodes"],
+        edge_index: Int[Tensor, "2 edges"],
+        edge_vec: Float[Tensor, "edges 3"],
+        edge_frames: Float[Tensor, "edges 3 3"],
+        compute: Compute,
+    ) -> Graph:
+        """Sort edges by target and distance, split them by resolution, build the Wigner-D matrices."""
+        distance = edge_vec.norm(dim=-1)
+        order = torch.argsort(distance, stable=True)
+        order = order[torch.argsort(edge_index[1, order], stable=True)]
+        sizes = [len(order)]
+        blocks = [cast(MessageBlock, block) for block in cast(Layer, self.layers[0]).blocks]
+        if len(blocks) > 1:
+            target = edge_index[1, order]
+            rank = torch.arange(len(order), device=order.device) - torch.searchsorted(target, target)
+            far = rank >= self.config.near_neighbors
+            order = order[torch.argsort(far, stable=True)]
+            num_far = int(far.sum())
+            sizes = [len(order) - num_far, num_far]
+        source, target = edge_index[:, order]
+        mmax = max(block.message.mmax for block in blocks)
+        edges = Edges.from_frames(source, target, edge_frames[order], len(atomic_numbers), self.config.lmax, mmax)
+        cuts = [0, *itertools.accumulate(sizes)]
+        parts = [edges.between(start, end) for start, end in zip(cuts, cuts[1:])]
+        ops = OPS[self.config.implementation]
+        execution = Execution(ops, compute, keep=self.config.activations is Activations.STORE)
+        return Graph(atomic_numbers, source, target, self.basis(distance[order]), parts, execution)
+
+
+class InvariantReadout(nn.Module):
+    """``NN(f^K)`` of section 3.4: one number per atom."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(channels, channels)
+        self.second = nn.Linear(channels, 1)
+
+    def forward(self, f: Float[Tensor, "nodes invariant"]) -> Float[Tensor, "nodes"]:
+        """The atom's contribution."""
+        hidden = silu(linear(f, self.first.weight, self.first.bias))
+        return linear(hidden, self.second.weight, self.second.bias).squeeze(-1)
+
+
+class EnergyReadout(nn.Module):
+    """Energy of each system: SCN's sphere readout of x^K plus ``lambda NN(f^K)`` (section 3.4)."""
+
+    def __init__(self, config: HDGNNConfig) -> None:
+        super().__init__()
+        self.sphere = EnergyHead(config.lmax, config.sphere_channels, config.num_sphere_samples, config.energy_scale)
+        self.readout_weight = config.readout_weight
+        self.invariant = InvariantReadout(config.invariant_channels) if config.readout_weight else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "nodes coefficients channels"],
+        f: Float[Tensor, "nodes invariant"],
+        batch: Int[Tensor, "nodes"],
+        num_systems: int,
+    ) -> Float[Tensor, "systems"]:
+        """Sum over the atoms of each system."""
+        with full_precision(x):
+            energy = self.sphere(x, batch, num_systems)
+            if self.invariant is not None:
+                energy = energy + self.readout_weight * sum_over_systems(self.invariant(f), batch, num_systems)
+            return energy
+
+
+class HDGNNNetwork(nn.Module):
+    """The whole model on plain tensors.
+
+    Args:
+        config: an :class:`HDGNNConfig` or its keys.
+    """
+
+    def __init__(self, config: HDGNNConfig | Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = config if isinstance(config, HDGNNConfig) else HDGNNConfig.from_keys(config)
+        self.backbone = Backbone(self.config)
+        self.energy_head = EnergyReadout(self.config)
+        self.force_head = None
+        if self.config.regress_forces:
+            self.force_head = ForceHead(self.config.lmax, self.config.sphere_channels, self.config.num_sphere_samples)
+
+    def forward(
+        self,
+        atomic_numbers: Int[Tensor, "nodes"],
+        edge_index: Int[Tensor, "2 edges"],
+        edge_vec: Float[Tensor, "edges 3"],
+        batch: Int[Tensor, "nodes"],
+        num_systems: int,
+        edge_frames: Float[Tensor, "edges 3 3"] | None = None,
+    ) -> dict[str, Tensor]:
+        """Predict.
+
+        Args:
+            atomic_numbers: below ``max_num_elements``.
+            edge_index: row 0 the source j, row 1 the target i of each edge, in any order.
+            edge_vec: r_j - r_i with its periodic offset, Å, none of length 0.
+            batch: system of each atom.
+            num_systems: number of systems.
+            edge_frames: rotation matrices R with R r/|r| = (0, 1, 0); drawn as configured if absent.
+
+        Returns:
+            ``energy`` [num_systems], eV or the trainer's normalised unit; ``forces`` [nodes, 3], eV/Å, if configured.
+        """
+        if edge_frames is not None:
+            draws = [edge_frames]
+        else:
+            draws = self.backbone.frames(edge_vec, atomic_numbers[edge_index.T], self.training)
+
+        def predict(frames: Tensor) -> dict[str, Tensor]:
+            x, f = self.backbone(atomic_numbers, edge_index, edge_vec, frames)
+            output = {"energy": self.energy_head(x, f, batch, num_systems)}
+            if self.force_head is not None:
+                output["forces"] = self.force_head(x)
+            return output
+
+        return mean_over_draws(predict, draws)

@@ -1,0 +1,96 @@
+"""The update block (section 3.3): a point-wise network on the sphere that sees r and -r."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from fairchem_hdgnn.models.arithmetic.products import linear
+from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.models.hdgnn.options import Antipode, Implementation
+from fairchem_hdgnn.models.nn.precision import Compute
+from fairchem_hdgnn.models.so3.constants import ConstantsModule
+from fairchem_hdgnn.models.so3.grid import S2Grid
+from fairchem_hdgnn.models.so3.layout import num_coefficients, parity_sign
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel attention of the authors' code: scales each channel by a function of its mean over the grid."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.first = nn.Linear(channels, hidden)
+        self.second = nn.Linear(hidden, channels)
+
+    def forward(self, mean: Float[Tensor, "nodes channels"]) -> Float[Tensor, "nodes channels"]:
+        """The scale of each channel, in (0, 1)."""
+        return self.second(torch.relu(self.first(mean))).sigmoid()
+
+
+class UpdateBlock(ConstantsModule):
+    """Eqs. 12 and 13: ``x <- FromGrid( MLP( [x(r), x(-r), m(r), m(-r)] ) )``, no residual.
+
+    The network is ``W_3 SiLU(W_2 SiLU(W_1 p + b_1) + b_2) + b_3`` with widths 2C, 2C, C.
+    """
+
+    sign: Tensor
+
+    def __init__(self, config: HDGNNConfig) -> None:
+        super().__init__()
+        channels, lmax = config.sphere_channels, config.lmax
+        self.shortcut, self.antipodal = config.shortcut, config.antipodal is not Antipode.OFF
+        self.implementation = config.implementation
+        num_inputs = (1 + self.shortcut) * (1 + self.antipodal)
+        self.grid = S2Grid(lmax)
+        sign = parity_sign(lmax).double()
+        if config.antipodal is Antipode.TOP_DEGREE_UNFLIPPED:
+            sign[num_coefficients(lmax - 1) :] = 1.0
+        self.register_constant("sign", sign.unsqueeze(-1))
+        self.first = nn.Linear(num_inputs * channels, 2 * channels)
+        self.second = nn.Linear(2 * channels, 2 * channels)
+        self.third = nn.Linear(2 * channels, channels)
+        self.excitation = SqueezeExcitation(2 * channels) if config.squeeze_excitation else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "nodes coefficients channels"],
+        message: Float[Tensor, "nodes coefficients channels"],
+        compute: Compute,
+    ) -> Float[Tensor, "nodes coefficients channels"]:
+        """The next x from the current one and the summed messages; ``compute`` is for the widest layer."""
+        functions = [x, message] if self.shortcut else [message]
+        if self.antipodal:
+            functions = [part for f in functions for part in (f, self.sign * f)]
+        if self.implementation is Implementation.REFERENCE:
+            return self._on_grid(functions)
+        return self._on_coefficients(functions, compute)
+
+    def _on_grid(self, functions: list[Tensor]) -> Tensor:
+        """The plain equations: every layer at every grid point."""
+        points = torch.cat([self.grid.values(f) for f in functions], dim=-1)
+        hidden = silu(self.second(silu(self.first(points))))
+        if self.excitation is not None:
+            hidden = hidden * self.excitation(hidden.mean(dim=1)).unsqueeze(1)
+        return self.grid.coefficients(self.third(hidden))
+
+    def _on_coefficients(self, functions: list[Tensor], compute: Compute) -> Tensor:
+        """The same with the outer linear layers applied to coefficients, of which there are four times fewer.
+
+        They act on channels and so commute with the transforms; the last bias is a constant function, which has only
+        the l = 0 coefficient.
+        """
+        mixed = linear(torch.cat(functions, dim=-1), self.first.weight)
+        hidden = silu(self.grid.values(mixed) + self.first.bias)
+        weights = (self.second.weight.to(compute.dtype), self.second.bias.to(compute.dtype))
+        second = linear(hidden.to(compute.dtype), *weights, tf32=compute.tf32)
+        hidden = silu(second).to(hidden.dtype)
+        if self.excitation is not None:
+            scale = self.excitation(hidden.mean(dim=1)).unsqueeze(1)
+            result = linear(self.grid.coefficients(hidden) * scale, self.third.weight)
+        else:
+            result = linear(self.grid.coefficients(hidden), self.third.weight)
+        constant = self.grid.from_grid.sum(dim=1).unsqueeze(-1)
+        return result + constant * self.third.bias

@@ -1,0 +1,78 @@
+"""Draws edge frames as a model is configured to, reproducibly, and averages what comes of several draws."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fairchem_hdgnn.models.seeds import step_seed
+from fairchem_hdgnn.models.so3.frames import FrameMode, edge_frames, random_roll, seeded_roll
+
+Draw = TypeVar("Draw")
+
+
+class FrameSource(nn.Module):
+    """Edge frames for a forward pass.
+
+    In training, ``random`` rolls are a function of (seed, rank, :attr:`step`). In evaluation ``random`` falls back
+    to ``seeded``: the same structure always gives the same prediction.
+
+    Args:
+        mode: where the roll comes from.
+        seed: seed of random and seeded rolls.
+        average: number of draws that evaluation averages; 1 draw in training and with fixed frames.
+
+    Attributes:
+        step: of training; each forward pass in training adds 1. Not in the state dict: whoever resumes a training sets
+            it (:func:`set_step`), as ``fairchem_hdgnn.Trainer`` does before each step.
+    """
+
+    def __init__(self, mode: FrameMode, seed: int, average: int) -> None:
+        super().__init__()
+        self.mode, self.seed, self.average = mode, seed, average
+        self.step = 0
+
+    def forward(
+        self, edge_vec: Float[Tensor, "edges 3"], species: Int[Tensor, "edges 2"], training: bool
+    ) -> list[Float[Tensor, "edges 3 3"]]:
+        """One set of frames per draw.
+
+        Warns:
+            UserWarning: ``edge_vec`` requires a gradient, which would lack the part that goes through the frames.
+        """
+        if edge_vec.requires_grad and torch.is_grad_enabled():
+            warnings.warn(
+                "edge_vec requires a gradient, but none flows through edge frames: what autograd gives is no force",
+                stacklevel=3,
+            )
+        if self.mode is FrameMode.FIXED:
+            return [edge_frames(edge_vec)]
+        if self.mode is FrameMode.RANDOM and training:
+            seed = step_seed("frames", self.seed, self.step)
+            self.step += 1
+            return [edge_frames(edge_vec, random_roll(edge_vec.shape[0], seed, edge_vec))]
+        count = 1 if training else self.average
+        return [edge_frames(edge_vec, seeded_roll(edge_vec, species, self.seed + draw)) for draw in range(count)]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Checkpoints once held the number of draws.
+        state_dict.pop(f"{prefix}draws", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def set_step(model: nn.Module, step: int) -> None:
+    """Let the next forward pass in training have the random frames of ``step``."""
+    for module in model.modules():
+        if isinstance(module, FrameSource):
+            module.step = step
+
+
+def mean_over_draws(predict: Callable[[Draw], dict[str, Tensor]], draws: Iterable[Draw]) -> dict[str, Tensor]:
+    """The mean of what ``predict`` makes of each draw of frames, output by output."""
+    outputs = [predict(draw) for draw in draws]
+    return {name: torch.stack([output[name] for output in outputs]).mean(0) for name in outputs[0]}
