@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fairchem.core.common import distutils
@@ -21,7 +21,7 @@ from fairchem_hdgnn.host.messages import user_message
 from fairchem_hdgnn.host.names import with_dotted_names
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
 from fairchem_hdgnn.host.preflight.files import check_data_sets, splits_of
-from fairchem_hdgnn.host.preflight.findings import stop_or_warn
+from fairchem_hdgnn.host.preflight.findings import Finding, stop_or_warn
 from fairchem_hdgnn.host.preflight.keys import key_findings, section_findings
 from fairchem_hdgnn.host.ranks import is_task_of_many
 from fairchem_hdgnn.host.run_ids import new_run_id, slurm_run_id
@@ -59,10 +59,10 @@ def run(arguments: Sequence[str]) -> None:
             submit_jobs(args, configs(args, overrides))
         elif is_task_of_many():
             args.timestamp_id = args.timestamp_id or slurm_run_id(args.identifier)
-            Runner()(_build_config(args, overrides))
+            Runner()(_build_config(args, overrides, section_findings))
         else:
             args.timestamp_id = args.timestamp_id or new_run_id(args.identifier)
-            _run_here(_build_config(args, overrides), args.num_gpus)
+            _run_here(_build_config(args, overrides, section_findings), args.num_gpus)
     except SignalException as error:
         raise SystemExit(PREEMPTED_EXIT_STATUS) from error
     except (UserError, ChildFailedError) as error:
@@ -123,8 +123,7 @@ def configs(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, An
         ConfigError: a config, key or override that cannot be used.
         DataError: a data set is missing, empty or damaged.
     """
-    config = _build_config(args, overrides)
-    stop_or_warn(key_findings(config))
+    config = _build_config(args, overrides, key_findings)
     check_data_sets(splits_of(config))
     runs = [("", config)] if args.sweep_yml is None else list(sweep(config, args.sweep_yml))
     for name, run_config in runs:
@@ -134,9 +133,11 @@ def configs(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, An
     return [run_config for _, run_config in runs]
 
 
-def _build_config(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
+def _build_config(
+    args: argparse.Namespace, overrides: list[str], look: Callable[[dict[str, Any]], Iterable[Finding]]
+) -> dict[str, Any]:
     read_config(args.config_yml, overrides, sections=("model", "dataset", "optim"))
     # What could be read above fairchem reads too, and it knows where its flags go.
     config = build_config(args, overrides)
-    stop_or_warn(section_findings(config))
+    stop_or_warn(look(config))
     return with_dotted_names(config)
