@@ -23,7 +23,9 @@ def train_on_two_ranks(*runs: Sequence[str]) -> None:
             [sys.executable, __file__, json.dumps([list(map(str, run)) for run in runs]), json.dumps(ports)],
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith("SLURM_")},
-                "PYTHONPATH": str(Path(__file__).parent),
+                "PYTHONPATH": os.pathsep.join(
+                    [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+                ),
                 "OMP_NUM_THREADS": "1",
                 "MASTER_ADDR": "localhost",
                 "WORLD_SIZE": "2",
