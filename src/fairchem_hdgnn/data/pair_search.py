@@ -58,16 +58,14 @@ def pairs_within(
         tolerance: Å^2; keep those that are farther by so little than the first one left out. ``None``: keep none.
     """
     device = boxes.pos.device
-    offsets = [0]
-    for atoms, *_ in sizes:
-        offsets.append(offsets[-1] + atoms)
+    all_natoms = boxes.sizes[:, 0]
+    all_first = all_natoms.cumsum(0) - all_natoms
     found = []
     for part in _parts(sizes, PAIRS_AT_ONCE.get(device.type, PAIRS_AT_ONCE["cuda"])):
         of_part = sizes[part.first : part.last]
         atoms = max(size[0] for size in of_part)
         images = _images([max(size[k] for size in of_part) for k in (1, 2, 3)], device)
-        natoms = torch.tensor([size[0] for size in of_part], device=device)
-        first = torch.tensor(offsets[part.first : part.last], device=device)
+        natoms, first = all_natoms[part.first : part.last], all_first[part.first : part.last]
         distance = _distances(boxes, part, first, natoms, atoms, images)
         kept = _nearest(distance, cutoff, max_neighbors, tolerance)
         system, target, column = kept.nonzero().unbind(1)

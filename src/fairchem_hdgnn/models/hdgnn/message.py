@@ -19,11 +19,20 @@ from torch.nn.functional import silu
 from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.edges import Rows, rows_up_to
 from fairchem_hdgnn.models.hdgnn.config import NUM_TERMS, HDGNNConfig
-from fairchem_hdgnn.models.hdgnn.options import Mlp, NeuralInput
+from fairchem_hdgnn.models.hdgnn.options import Mlp, NeuralInput, TensorProduct
 from fairchem_hdgnn.models.hdgnn.tensor_product import EquivariantTerm, FullDegreeTerm
 from fairchem_hdgnn.models.nn.precision import Compute
 from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps
-from fairchem_hdgnn.models.ops.gated_network import DIFFERENCE, NOTHING, PLAIN, ROTATED, Evaluations, GatedMlp, Rotated
+from fairchem_hdgnn.models.ops.gated_network import (
+    DIFFERENCE,
+    NOTHING,
+    PLAIN,
+    ROTATED,
+    Evaluations,
+    GatedMlp,
+    GatedTerm,
+    Rotated,
+)
 from fairchem_hdgnn.models.so3.layout import coefficient_index
 
 ATOMS_OF_TERM = (("source",), ("target",), ("source", "target"))
@@ -121,6 +130,11 @@ class HybridMessage(nn.Module):
         self.pair_features = InvariantFeatures(config.edge_channels, size.hidden_channels)
         self.equivariant = EquivariantTerm(size.lmax, size.lmax_metp, self.channels, config.tensor_product)
         self.full_degree = FullDegreeTerm(size.lmax) if config.full_degree_product else None
+        self.shares_mean = config.tensor_product is TensorProduct.METP
+        all_rows = rows_up_to(size.lmax, size.lmax)
+        self.product_rows: Tensor
+        positions = torch.tensor([all_rows.index(row) for row in self.equivariant.rows])
+        self.register_buffer("product_rows", positions, persistent=False)
 
         self.network_rows = rows_up_to(size.lmax, size.mmax)
         low_rows = rows_up_to(size.lmax_metp, size.lmax_metp)
@@ -151,8 +165,9 @@ class HybridMessage(nn.Module):
         tensors |= {f"u_{atom}": self.equivariant.factor(x) for atom, x in atoms.items()}
         tensors |= named("matrix", self.equivariant.matrices())
         if self.full_degree is not None:
-            tensors |= {f"mean_{atom}": x.mean(dim=-1, keepdim=True) for atom, x in atoms.items()}
             tensors |= named("full_matrix", self.full_degree.matrices())
+            if not self.shares_mean:
+                tensors |= {f"mean_{atom}": x.mean(dim=-1, keepdim=True) for atom, x in atoms.items()}
         for terms, network, evaluations in self.calls:
             if not any(plain for _, plain in evaluations):
                 continue
@@ -175,20 +190,19 @@ class HybridMessage(nn.Module):
         """Sums into the block's atoms."""
 
         def invariant_parts(features: Tensor) -> tuple[Tensor, ...]:
+            rotated, rotated_mean = self._product_factors(ops, nodes)
             a = attention(ops, features)
-            low = a[:, 3:4] * self.equivariant(ops, nodes["u_source"], nodes["u_target"], all_of("matrix", nodes))
+            low = a[:, 3:4] * self.equivariant(rotated, all_of("matrix", nodes))
             parts = (a, self.single_features(features), self.pair_features(features), low)
             if self.full_degree is None:
                 return parts
-            means, matrices = (nodes["mean_source"], nodes["mean_target"]), all_of("full_matrix", nodes)
-            return (*parts, self.full_degree(ops, *means, matrices))
+            return (*parts, self.full_degree(ops, rotated_mean, all_of("full_matrix", nodes)))
 
         a, c_single, c_pair, low, *full = ops.recomputed(invariant_parts, features)
         y = low.new_zeros(len(low), len(self.rows), self.channels).index_copy_(1, self.low_positions, low)
         rotated = self._rotated(ops, nodes)
         for terms, index, evaluations in self.calls:
-            y = ops.add_gated_network(
-                y,
+            term = GatedTerm(
                 self.networks[index],
                 evaluations,
                 rotated[terms[0]],
@@ -196,10 +210,21 @@ class HybridMessage(nn.Module):
                 c_pair if terms[0] == 2 else c_single,
                 a[:, terms[0]] if len(terms) == 1 else a[:, terms[0] : terms[-1] + 1].sum(dim=1),
             )
+            y = ops.add_gated_network(y, term)
         out = ops.rotate_scatter(y, self.size.lmax, self.rows)
         if full:
             out = out + ops.multiply_scatter(full[0].unsqueeze(1), a[:, 4:5].expand(-1, -1, self.channels))
         return out
+
+    def _product_factors(self, ops: EdgeOps, nodes: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """``D u`` of the equivariant term, and of the fifth where there is one."""
+        if self.full_degree is None or not self.shares_mean:
+            rotated = self.equivariant.rotated(ops, nodes["u_source"], nodes["u_target"])
+            if self.full_degree is None:
+                return rotated, None
+            return rotated, self.full_degree.rotated(ops, nodes["mean_source"], nodes["mean_target"])
+        mean = self.full_degree.rotated(ops, nodes["u_source"], nodes["u_target"])
+        return mean.index_select(1, self.product_rows), mean
 
     def _rotated(self, ops: EdgeOps, nodes: dict[str, Tensor]) -> Sequence[Rotated | None]:
         """D x_j, D x_i and their sum, the rows that networks see; nothing where no network does."""

@@ -68,7 +68,8 @@ class LinearMessage(nn.Module):
         for term, values in enumerate(hidden):
             c = self.features[term // 2](features).unsqueeze(1)
             messages = messages + a[:, term] * self.second[term // 2](values * c)
-        low = a[:, 3] * self.equivariant(ops, nodes["u_source"], nodes["u_target"], all_of("matrix", nodes))
+        rotated = self.equivariant.rotated(ops, nodes["u_source"], nodes["u_target"])
+        low = a[:, 3] * self.equivariant(rotated, all_of("matrix", nodes))
         return add_low_degrees(ops.scatter(messages), ops.rotate_scatter(low, self.size.lmax_metp, self.rows))
 
 
@@ -98,7 +99,8 @@ class FullyConnectedMessage(nn.Module):
     ) -> Float[Tensor, "block_nodes coefficients channels"]:
         """Sums into the block's atoms."""
         c, rows = self.features(features).unsqueeze(1), self.equivariant.rows
-        in_frame = self.equivariant(ops, nodes["x_source"], nodes["x_target"], all_of("matrix", nodes), scale=c)
+        rotated = self.equivariant.rotated(ops, nodes["x_source"], nodes["x_target"])
+        in_frame = self.equivariant(rotated * c, all_of("matrix", nodes))
         return ops.rotate_scatter(in_frame * attention(ops, features), self.lmax, rows)
 
 

@@ -41,17 +41,19 @@ class EquivariantTerm(nn.Module):
         """What all edges share."""
         return self.product.product.matrices()
 
-    def forward(
-        self, ops: EdgeOps, u_source: Tensor, u_target: Tensor, matrices: list[Tensor], scale: Tensor | None = None
-    ) -> Float[Tensor, "edges rows_out channels"]:
-        """The term, full layout up to ``lmax_out``, from u of the batch's atoms, scaled for each edge and channel."""
+    def rotated(self, ops: EdgeOps, u_source: Tensor, u_target: Tensor) -> Float[Tensor, "edges rows channels_in"]:
+        """``D (u_i + u_j)`` from u of the batch's atoms."""
         if self.kind is TensorProduct.METP:
             pair = ops.gather_pair(u_source, u_target).squeeze(-1)
-            rotated = rotate_channel(ops.block.wigner, pair, self.rows).unsqueeze(-1)
-        else:
-            rotated = ops.gather_rotate(u_source, Atom.SOURCE, self.lmax, self.rows)
-            rotated = rotated + ops.gather_rotate(u_target, Atom.TARGET, self.lmax, self.rows)
-        return self.product(rotated if scale is None else rotated * scale, matrices)
+            return rotate_channel(ops.block.wigner, pair, self.rows).unsqueeze(-1)
+        source = ops.gather_rotate(u_source, Atom.SOURCE, self.lmax, self.rows)
+        return source + ops.gather_rotate(u_target, Atom.TARGET, self.lmax, self.rows)
+
+    def forward(
+        self, rotated: Float[Tensor, "edges rows channels_in"], matrices: list[Tensor]
+    ) -> Float[Tensor, "edges rows_out channels"]:
+        """The term, full layout up to ``lmax_out``."""
+        return self.product(rotated, matrices)
 
 
 class FullDegreeTerm(nn.Module):
@@ -66,11 +68,14 @@ class FullDegreeTerm(nn.Module):
         """What all edges share."""
         return self.product.product.matrices()
 
+    def rotated(self, ops: EdgeOps, u_source: Tensor, u_target: Tensor) -> Float[Tensor, "edges coefficients one"]:
+        """``D (u_i + u_j)`` from the channel means u of the batch's atoms."""
+        pair = ops.gather_pair(u_source, u_target).squeeze(-1)
+        return rotate_channel(ops.block.wigner, pair, self.rows).unsqueeze(-1)
+
     def forward(
-        self, ops: EdgeOps, u_source: Tensor, u_target: Tensor, matrices: list[Tensor]
+        self, ops: EdgeOps, rotated: Float[Tensor, "edges coefficients one"], matrices: list[Tensor]
     ) -> Float[Tensor, "edges coefficients"]:
-        """The term in the global frame, from channel means u of the batch's atoms."""
-        entries = ops.block.wigner
-        rotated = rotate_channel(entries, ops.gather_pair(u_source, u_target).squeeze(-1), self.rows)
-        term = self.product(rotated.unsqueeze(-1), matrices).squeeze(-1)
-        return rotate_channel_back(entries, term, self.lmax, self.rows)
+        """The term in the global frame."""
+        term = self.product(rotated, matrices).squeeze(-1)
+        return rotate_channel_back(ops.block.wigner, term, self.lmax, self.rows)

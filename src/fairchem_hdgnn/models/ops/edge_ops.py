@@ -15,8 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from fairchem_hdgnn.models.edges import EdgeBlock, Rows
 from fairchem_hdgnn.models.ops import rotations
 from fairchem_hdgnn.models.ops.gated_network import (
-    Evaluations,
-    GatedMlp,
+    GatedTerm,
     Rotated,
     add_gated_network,
     add_gated_network_fast,
@@ -84,17 +83,10 @@ class EdgeOps:
         return out.index_add_(0, self.block.target - self.block.first_node, values)
 
     def add_gated_network(
-        self,
-        out: Float[Tensor, "edges rows channels"],
-        network: GatedMlp,
-        evaluations: Evaluations,
-        rotated: Rotated | None,
-        projected: Float[Tensor, "edges hidden"] | None,
-        c: Float[Tensor, "edges hidden"],
-        a: Float[Tensor, "edges _channels"],
+        self, out: Float[Tensor, "edges rows channels"], term: GatedTerm
     ) -> Float[Tensor, "edges rows channels"]:
         """:func:`~fairchem_hdgnn.models.ops.gated_network.add_gated_network`."""
-        return add_gated_network(out, network, evaluations, rotated, projected, c, a)
+        return add_gated_network(out, term)
 
     def recomputed(self, function: Callable[..., Any], *tensors: Tensor) -> Any:
         """``function(*tensors)``, whose intermediate results need not be kept for the backward pass."""
@@ -145,18 +137,9 @@ class FastEdgeOps(EdgeOps):
         """As :meth:`EdgeOps.scatter`."""
         return rotations.Scatter.apply(values, self.block)
 
-    def add_gated_network(
-        self,
-        out: Tensor,
-        network: GatedMlp,
-        evaluations: Evaluations,
-        rotated: Rotated | None,
-        projected: Tensor | None,
-        c: Tensor,
-        a: Tensor,
-    ) -> Tensor:
+    def add_gated_network(self, out: Tensor, term: GatedTerm) -> Tensor:
         """As :meth:`EdgeOps.add_gated_network`; overwrites ``out``."""
-        return add_gated_network_fast(self.run, out, network, evaluations, rotated, projected, c, a)
+        return add_gated_network_fast(self.run, out, term)
 
     def recomputed(self, function: Callable[..., Any], *tensors: Tensor) -> Any:
         """As :meth:`EdgeOps.recomputed`; run again in the backward pass, if the block itself is not."""

@@ -62,19 +62,10 @@ class GatedMlp(nn.Module):
         return silu(result) if self.output_activation else result
 
 
-def add_gated_network(
-    out: Float[Tensor, "edges rows channels"],
-    network: GatedMlp,
-    evaluations: Evaluations,
-    rotated: Rotated | None,
-    projected: Float[Tensor, "edges hidden"] | None,
-    c: Float[Tensor, "edges hidden"],
-    a: Float[Tensor, "edges _channels"],
-) -> Float[Tensor, "edges rows channels"]:
-    """``out + a * sum NN(r D x + p x)`` over the factors (r, p), added to the first rows.
+class GatedTerm(NamedTuple):
+    """``a * sum NN(r D x + p x)`` over factors (r, p).
 
-    Args:
-        out: the terms so far, in the edge frame.
+    Attributes:
         network: NN.
         evaluations: the factors.
         rotated: D x, the rows that the network sees; not needed where all r are 0.
@@ -82,6 +73,20 @@ def add_gated_network(
         c: invariant features.
         a: attention coefficients, one for each channel or for all.
     """
+
+    network: GatedMlp
+    evaluations: Evaluations
+    rotated: Rotated | None
+    projected: Float[Tensor, "edges hidden"] | None
+    c: Float[Tensor, "edges hidden"]
+    a: Float[Tensor, "edges _channels"]
+
+
+def add_gated_network(
+    out: Float[Tensor, "edges rows channels"], term: GatedTerm
+) -> Float[Tensor, "edges rows channels"]:
+    """``out`` plus a term, which belongs to its first rows; both in the edge frame."""
+    network, evaluations, rotated, projected, c, a = term
     of_rotated = None if rotated is None else linear(rotated.value.flatten(1), network.first.weight)
     total = out.new_zeros(())
     for r, p in evaluations:
@@ -97,20 +102,12 @@ def add_gated_network(
     return torch.cat([out[:, :rows] + weighed, out[:, rows:]], dim=1)
 
 
-def add_gated_network_fast(
-    run: Pass,
-    out: Tensor,
-    network: GatedMlp,
-    evaluations: Evaluations,
-    rotated: Rotated | None,
-    projected: Tensor | None,
-    c: Tensor,
-    a: Tensor,
-) -> Tensor:
+def add_gated_network_fast(run: Pass, out: Tensor, term: GatedTerm) -> Tensor:
     """As :func:`add_gated_network`, in place; the weights' gradients go to ``run``.
 
     Where NN ends without activation, its second layer is applied once, to the sum of the hidden layers.
     """
+    network, evaluations, rotated, projected, c, a = term
     weights = _Weights(network.first.weight, network.first.bias, network.second.weight, network.second.bias)
     if not any(factor for factor, _ in evaluations):
         rotated = None
