@@ -40,7 +40,7 @@ def _answer(model: ESCNNetwork, numbers: torch.Tensor, pos: torch.Tensor) -> tup
     edge_index = (1 - torch.eye(len(pos))).nonzero().T
     edge_vec = pos[edge_index[0]] - pos[edge_index[1]]
     (frames,) = model.backbone.frames(edge_vec, numbers[edge_index.T], False)
-    x = model.backbone(numbers, edge_index, edge_vec, frames)
+    (x,) = model.backbone(numbers, edge_index, edge_vec, frames)
     output = model(numbers, edge_index, edge_vec, torch.zeros(len(pos), dtype=torch.long), 1, frames)
     return x, output["energy"], output["forces"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fairchem_hdgnn import cli
-from fairchem_hdgnn.config_files import read_config
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.host.config_files import read_config
 
 COMMANDS = {
     "check": ["check", "{config}"],

@@ -20,10 +20,10 @@ from processes import session_members
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.cli.demo import plan_lines
-from fairchem_hdgnn.config_files import read_config
 from fairchem_hdgnn.data.demo.archive import read_archive, write_archive
 from fairchem_hdgnn.data.demo.build import unpack_demo_data
 from fairchem_hdgnn.errors import UserError
+from fairchem_hdgnn.host.config_files import read_config
 from fairchem_hdgnn.host.demo import CONFIG, Training
 from fairchem_hdgnn.host.demo_plan import MIN_EPOCHS, Plan, best_threads, epochs_that_fit, read_plan
 from fairchem_hdgnn.host.interruption import child, ended_by_signals

@@ -16,7 +16,6 @@ import torch
 from processes import session_members
 
 from fairchem_hdgnn.cli import main
-from fairchem_hdgnn.config_files import read_config, shipped_configs
 from fairchem_hdgnn.data.demo.adsorbates import place
 from fairchem_hdgnn.data.demo.archive import PACKAGED, read_archive
 from fairchem_hdgnn.data.demo.build import build_demo_data, unpack_demo_data
@@ -25,6 +24,7 @@ from fairchem_hdgnn.data.demo.splits import candidates, split_sizes
 from fairchem_hdgnn.data.demo.system import Relaxed, System, relax_candidate
 from fairchem_hdgnn.data.lmdb import open_lmdb, read_length, read_record
 from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.host.config_files import read_config, shipped_configs
 from fairchem_hdgnn.host.demo import CONFIG
 
 

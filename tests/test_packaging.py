@@ -74,7 +74,7 @@ def test_wheel_contents(wheel: Path) -> None:
 def test_installed_wheel(site: Path) -> None:
     """The short name is found, and shipped configs are those inside the package."""
     script = f"""{SET_UP_IMPORTS}
-from fairchem_hdgnn.config_files import find_config
+from fairchem_hdgnn.host.config_files import find_config
 assert models["hdgnn"].__module__.startswith("fairchem_hdgnn"), models
 print(find_config("hdgnn:qm9/mu.yml"))
 """

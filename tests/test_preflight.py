@@ -24,8 +24,8 @@ from small_runs import TINY_HDGNN, arguments, model_of, train, write_config, wri
 from torch_geometric.data import Data
 
 from fairchem_hdgnn import cli
-from fairchem_hdgnn.config_files import read_config, shipped_configs
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.host.config_files import read_config, shipped_configs
 from fairchem_hdgnn.host.preflight import launch
 from fairchem_hdgnn.host.preflight.disk import checkpoint_bytes, disk_findings
 from fairchem_hdgnn.host.preflight.files import same_file_findings, splits_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import fairchem_hdgnn
 
 ROOT = Path(fairchem_hdgnn.__file__).parent
-FOUNDATION = {"errors", "files", "schema", "hyperparameters", "config_files"}
+FOUNDATION = {"errors", "files", "schema", "hyperparameters"}
 MAY_IMPORT = {
     "models": FOUNDATION,
     "data": FOUNDATION,
@@ -21,7 +21,11 @@ MAY_IMPORT = {
 }
 """For each part, the others that it may import; nothing imports ``cli``."""
 
-WITHOUT = {"models": ("fairchem", "ase", "lmdb", "torch_geometric"), "data": ("fairchem",)}
+WITHOUT = {
+    "models": ("fairchem", "ase", "lmdb", "torch_geometric"),
+    "data": ("fairchem",),
+    **dict.fromkeys(FOUNDATION, ("fairchem", "torch")),
+}
 """What a part never imports."""
 
 LONGEST = 350

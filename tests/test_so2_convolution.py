@@ -171,4 +171,5 @@ def _network(resolution: int | None) -> ESCNNetwork:
 
 def _embedding(model: ESCNNetwork, graph: Clusters) -> Tensor:
     (frames,) = model.backbone.frames(graph.edge_vec, graph.numbers[graph.edge_index.T], False)
-    return model.backbone(graph.numbers, graph.edge_index, graph.edge_vec, frames)
+    (x,) = model.backbone(graph.numbers, graph.edge_index, graph.edge_vec, frames)
+    return x

@@ -26,10 +26,10 @@ from torch.utils.data import DataLoader, Subset
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
-from fairchem_hdgnn.config_files import read_config
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, open_split
 from fairchem_hdgnn.host.checkpoints import inference_trainer, quiet_fairchem
+from fairchem_hdgnn.host.config_files import read_config
 from fairchem_hdgnn.host.graph import PlainGraph
 from fairchem_hdgnn.host.models import PlainModel
 from fairchem_hdgnn.host.preflight.files import splits_of

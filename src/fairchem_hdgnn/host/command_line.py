@@ -15,8 +15,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from fairchem_hdgnn.config_files import check_overrides, find_config, read_config
 from fairchem_hdgnn.errors import ConfigError, UserError
+from fairchem_hdgnn.host.config_files import check_overrides, find_config, read_config
 from fairchem_hdgnn.host.messages import user_message
 from fairchem_hdgnn.host.names import with_dotted_names
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS

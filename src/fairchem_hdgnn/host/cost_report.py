@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from fairchem_hdgnn.config_files import read_config
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.host.config_files import read_config
 from fairchem_hdgnn.host.cost import Cost, predict_cost
 from fairchem_hdgnn.host.escn_models import ESCN
 from fairchem_hdgnn.host.gpus import Gpu

@@ -17,11 +17,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fairchem_hdgnn.config_files import read_config, shipped_configs
 from fairchem_hdgnn.data.demo.manifest import read_manifest
 from fairchem_hdgnn.errors import UserError
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.host.checkpoints import read_checkpoint
+from fairchem_hdgnn.host.config_files import read_config, shipped_configs
 from fairchem_hdgnn.host.demo_plan import Plan, environment, measured_plan, read_plan
 from fairchem_hdgnn.host.interruption import child
 

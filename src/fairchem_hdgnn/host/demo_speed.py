@@ -19,9 +19,9 @@ from fairchem.core.datasets import data_list_collater
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
-from fairchem_hdgnn.config_files import read_config
 from fairchem_hdgnn.data.lmdb import open_lmdb, read_length, read_record
 from fairchem_hdgnn.host.allocator import keep_freed_memory
+from fairchem_hdgnn.host.config_files import read_config
 
 BATCHES = 3
 REPEATS = 2

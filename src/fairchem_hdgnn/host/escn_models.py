@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fairchem.core.common.registry import registry
-from fairchem.core.models.base import HeadInterface
-from torch import Tensor, nn
 
-from fairchem_hdgnn.host.models import BackboneModel, PlainModel, graph_key_names, split_keys
+from fairchem_hdgnn.host.models import BackboneModel, EnergyModel, ForceModel, PlainModel, graph_key_names, split_keys
 from fairchem_hdgnn.models.escn.config import ESCNConfig
 from fairchem_hdgnn.models.escn.network import Backbone, EnergyReadout, ESCNNetwork, make_force_head
-from fairchem_hdgnn.models.so3.frame_source import mean_over_draws
 
 
 @registry.register_model("escn_so2")
@@ -35,29 +32,16 @@ class ESCNBackbone(BackboneModel):
 
 
 @registry.register_model("escn_so2_energy_head")
-class ESCNEnergyHead(nn.Module, HeadInterface):
+class ESCNEnergyHead(EnergyModel):
     """Energy of each system from an :class:`ESCNBackbone`."""
 
     def __init__(self, backbone: ESCNBackbone) -> None:
-        super().__init__()
-        self.readout = EnergyReadout(backbone.config)
-        self.output_name = backbone.output_name
-
-    def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
-        """``{"energy": [num_systems]}``."""
-        batch, num_systems = emb["batch"], emb["num_systems"]
-        return mean_over_draws(lambda x: {self.output_name: self.readout(x, batch, num_systems)}, emb["draws"])
+        super().__init__(EnergyReadout(backbone.config), backbone)
 
 
 @registry.register_model("escn_so2_force_head")
-class ESCNForceHead(nn.Module, HeadInterface):
+class ESCNForceHead(ForceModel):
     """Direct forces, eV/Å, from an :class:`ESCNBackbone`."""
 
     def __init__(self, backbone: ESCNBackbone) -> None:
-        super().__init__()
-        self.readout = make_force_head(backbone.config)
-        self.vector_name = backbone.vector_name
-
-    def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
-        """``{"forces": [nodes, 3]}``."""
-        return mean_over_draws(lambda x: {self.vector_name: self.readout(x)}, emb["draws"])
+        super().__init__(make_force_head(backbone.config), backbone)

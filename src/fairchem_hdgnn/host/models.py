@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from fairchem_hdgnn.host.graph import GraphSettings, PlainGraphMixin
 from fairchem_hdgnn.hyperparameters import from_keys, key_names
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
-from fairchem_hdgnn.models.hdgnn.network import Backbone, EnergyReadout, HDGNNNetwork
-from fairchem_hdgnn.models.nn.heads import ForceHead
+from fairchem_hdgnn.models.hdgnn.network import Backbone, EnergyReadout, HDGNNNetwork, make_force_head
 from fairchem_hdgnn.models.so3.frame_source import mean_over_draws
 
 
@@ -65,12 +64,47 @@ class BackboneModel(nn.Module, PlainGraphMixin, BackboneInterface):
         self.adopt(settings, config.cutoff, config.max_num_elements, config.regress_forces)
 
     def forward(self, data: Any) -> dict[str, Any]:
-        """``draws``: what the layers return, for each set of edge frames."""
+        """``draws``: features of each atom, the coefficients first, for each set of edge frames."""
         numbers, edge_index, edge_vec, batch, num_systems = self.plain_graph(data)
         draw_frames: Any = self.backbone.frames
         frame_draws = draw_frames(edge_vec, numbers[edge_index.T], self.training)
         draws = [self.backbone(numbers, edge_index, edge_vec, frames) for frames in frame_draws]
         return {"draws": draws, "batch": batch, "num_systems": num_systems}
+
+
+class EnergyModel(nn.Module, HeadInterface):
+    """A readout of energies as a hydra head.
+
+    Args:
+        readout: ``readout(x, ..., batch, num_systems) -> [num_systems]`` from the features of a backbone.
+        backbone: names the output.
+    """
+
+    def __init__(self, readout: nn.Module, backbone: BackboneModel) -> None:
+        super().__init__()
+        self.readout, self.output_name = readout, backbone.output_name
+
+    def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
+        """``{"energy": [num_systems]}``."""
+        rest = (emb["batch"], emb["num_systems"])
+        return mean_over_draws(lambda features: {self.output_name: self.readout(*features, *rest)}, emb["draws"])
+
+
+class ForceModel(nn.Module, HeadInterface):
+    """A direct force head as a hydra head: eV/Å, from the coefficients of a backbone.
+
+    Args:
+        readout: ``readout(x) -> [nodes, 3]``.
+        backbone: names the output.
+    """
+
+    def __init__(self, readout: nn.Module, backbone: BackboneModel) -> None:
+        super().__init__()
+        self.readout, self.vector_name = readout, backbone.vector_name
+
+    def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
+        """``{"forces": [nodes, 3]}``."""
+        return mean_over_draws(lambda features: {self.vector_name: self.readout(features[0])}, emb["draws"])
 
 
 @registry.register_model("hdgnn")
@@ -94,30 +128,16 @@ class HDGNNBackbone(BackboneModel):
 
 
 @registry.register_model("hdgnn_energy_head")
-class HDGNNEnergyHead(nn.Module, HeadInterface):
+class HDGNNEnergyHead(EnergyModel):
     """Energy of each system from an :class:`HDGNNBackbone`."""
 
     def __init__(self, backbone: HDGNNBackbone) -> None:
-        super().__init__()
-        self.readout = EnergyReadout(backbone.config)
-        self.output_name = backbone.output_name
-
-    def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
-        """``{"energy": [num_systems]}``."""
-        batch, num_systems = emb["batch"], emb["num_systems"]
-        return mean_over_draws(lambda xf: {self.output_name: self.readout(*xf, batch, num_systems)}, emb["draws"])
+        super().__init__(EnergyReadout(backbone.config), backbone)
 
 
 @registry.register_model("hdgnn_force_head")
-class HDGNNForceHead(nn.Module, HeadInterface):
+class HDGNNForceHead(ForceModel):
     """Direct forces, eV/Å, from an :class:`HDGNNBackbone`."""
 
     def __init__(self, backbone: HDGNNBackbone) -> None:
-        super().__init__()
-        config = backbone.config
-        self.readout = ForceHead(config.lmax, config.sphere_channels, config.num_sphere_samples)
-        self.vector_name = backbone.vector_name
-
-    def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
-        """``{"forces": [nodes, 3]}``."""
-        return mean_over_draws(lambda xf: {self.vector_name: self.readout(xf[0])}, emb["draws"])
+        super().__init__(make_force_head(backbone.config), backbone)

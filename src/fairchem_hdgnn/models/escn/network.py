@@ -14,9 +14,10 @@ from fairchem_hdgnn.models.escn.geometry import build_geometry
 from fairchem_hdgnn.models.escn.graph import Graph
 from fairchem_hdgnn.models.escn.layer import Layer
 from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead
+from fairchem_hdgnn.models.nn.network import Network
 from fairchem_hdgnn.models.nn.precision import Compute, full_precision
 from fairchem_hdgnn.models.nn.radial import distance_basis
-from fairchem_hdgnn.models.so3.frame_source import FrameSource, mean_over_draws
+from fairchem_hdgnn.models.so3.frame_source import FrameSource
 from fairchem_hdgnn.models.so3.wigner import wigner_d
 
 
@@ -41,13 +42,13 @@ class Backbone(nn.Module):
         edge_index: Int[Tensor, "2 edges"],
         edge_vec: Float[Tensor, "edges 3"],
         edge_frames: Float[Tensor, "edges 3 3"],
-    ) -> Float[Tensor, "nodes coefficients channels"]:
-        """Node embedding, coefficients up to lmax."""
+    ) -> tuple[Float[Tensor, "nodes coefficients channels"]]:
+        """Node embedding, coefficients up to lmax; all that eSCN has of an atom."""
         graph = self.graph(atomic_numbers, edge_index, edge_vec, edge_frames)
         x = self.element_embedding(atomic_numbers).unsqueeze(1)
         for layer in self.layers:
             x = layer(x, graph)
-        return x
+        return (x,)
 
     def graph(
         self,
@@ -91,55 +92,20 @@ class EnergyReadout(nn.Module):
         return energy
 
 
-class ESCNNetwork(nn.Module):
+class ESCNNetwork(Network):
     """The whole model on plain tensors.
 
     Args:
         config: an :class:`ESCNConfig` or its keys.
     """
 
+    backbone: Backbone
+
     def __init__(self, config: ESCNConfig | Mapping[str, Any]) -> None:
-        super().__init__()
-        self.config = config if isinstance(config, ESCNConfig) else ESCNConfig.from_keys(config)
-        self.backbone = Backbone(self.config)
-        self.energy_head = EnergyReadout(self.config)
-        self.force_head = make_force_head(self.config) if self.config.regress_forces else None
-
-    def forward(
-        self,
-        atomic_numbers: Int[Tensor, "nodes"],
-        edge_index: Int[Tensor, "2 edges"],
-        edge_vec: Float[Tensor, "edges 3"],
-        batch: Int[Tensor, "nodes"],
-        num_systems: int,
-        edge_frames: Float[Tensor, "edges 3 3"] | None = None,
-    ) -> dict[str, Tensor]:
-        """Predict.
-
-        Args:
-            atomic_numbers: below ``max_num_elements``.
-            edge_index: row 0 the source j, row 1 the target i of each edge, in any order.
-            edge_vec: r_j - r_i with its periodic offset, Å, none of length 0.
-            batch: system of each atom.
-            num_systems: number of systems.
-            edge_frames: rotation matrices R with R r/|r| = (0, 1, 0); drawn as configured if absent.
-
-        Returns:
-            ``energy`` [num_systems], eV or the trainer's normalised unit; ``forces`` [nodes, 3], eV/Å, if configured.
-        """
-        if edge_frames is not None:
-            draws = [edge_frames]
-        else:
-            draws = self.backbone.frames(edge_vec, atomic_numbers[edge_index.T], self.training)
-
-        def predict(frames: Tensor) -> dict[str, Tensor]:
-            x = self.backbone(atomic_numbers, edge_index, edge_vec, frames)
-            output = {"energy": self.energy_head(x, batch, num_systems)}
-            if self.force_head is not None:
-                output["forces"] = self.force_head(x)
-            return output
-
-        return mean_over_draws(predict, draws)
+        config = config if isinstance(config, ESCNConfig) else ESCNConfig.from_keys(config)
+        forces = make_force_head(config) if config.regress_forces else None
+        super().__init__(Backbone(config), EnergyReadout(config), forces)
+        self.config = config
 
 
 def make_force_head(config: ESCNConfig) -> ForceHead:

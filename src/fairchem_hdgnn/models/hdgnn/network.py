@@ -17,12 +17,13 @@ from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.models.hdgnn.layer import Graph, Layer, MessageBlock
 from fairchem_hdgnn.models.hdgnn.options import Activations, Implementation
 from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead, sum_over_systems
+from fairchem_hdgnn.models.nn.network import Network
 from fairchem_hdgnn.models.nn.precision import Compute, full_precision
 from fairchem_hdgnn.models.nn.radial import GaussianBasis
 from fairchem_hdgnn.models.ops.blocks import Execution
 from fairchem_hdgnn.models.ops.edge_ops import EdgeOps, FastEdgeOps
 from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps
-from fairchem_hdgnn.models.so3.frame_source import FrameSource, mean_over_draws
+from fairchem_hdgnn.models.so3.frame_source import FrameSource
 from fairchem_hdgnn.models.so3.layout import num_coefficients
 
 OPS: dict[Implementation, type[EdgeOps]] = {
@@ -143,54 +144,22 @@ class EnergyReadout(nn.Module):
             return energy
 
 
-class HDGNNNetwork(nn.Module):
+class HDGNNNetwork(Network):
     """The whole model on plain tensors.
 
     Args:
         config: an :class:`HDGNNConfig` or its keys.
     """
 
+    backbone: Backbone
+
     def __init__(self, config: HDGNNConfig | Mapping[str, Any]) -> None:
-        super().__init__()
-        self.config = config if isinstance(config, HDGNNConfig) else HDGNNConfig.from_keys(config)
-        self.backbone = Backbone(self.config)
-        self.energy_head = EnergyReadout(self.config)
-        self.force_head = None
-        if self.config.regress_forces:
-            self.force_head = ForceHead(self.config.lmax, self.config.sphere_channels, self.config.num_sphere_samples)
+        config = config if isinstance(config, HDGNNConfig) else HDGNNConfig.from_keys(config)
+        forces = make_force_head(config) if config.regress_forces else None
+        super().__init__(Backbone(config), EnergyReadout(config), forces)
+        self.config = config
 
-    def forward(
-        self,
-        atomic_numbers: Int[Tensor, "nodes"],
-        edge_index: Int[Tensor, "2 edges"],
-        edge_vec: Float[Tensor, "edges 3"],
-        batch: Int[Tensor, "nodes"],
-        num_systems: int,
-        edge_frames: Float[Tensor, "edges 3 3"] | None = None,
-    ) -> dict[str, Tensor]:
-        """Predict.
 
-        Args:
-            atomic_numbers: below ``max_num_elements``.
-            edge_index: row 0 the source j, row 1 the target i of each edge, in any order.
-            edge_vec: r_j - r_i with its periodic offset, Å, none of length 0.
-            batch: system of each atom.
-            num_systems: number of systems.
-            edge_frames: rotation matrices R with R r/|r| = (0, 1, 0); drawn as configured if absent.
-
-        Returns:
-            ``energy`` [num_systems], eV or the trainer's normalised unit; ``forces`` [nodes, 3], eV/Å, if configured.
-        """
-        if edge_frames is not None:
-            draws = [edge_frames]
-        else:
-            draws = self.backbone.frames(edge_vec, atomic_numbers[edge_index.T], self.training)
-
-        def predict(frames: Tensor) -> dict[str, Tensor]:
-            x, f = self.backbone(atomic_numbers, edge_index, edge_vec, frames)
-            output = {"energy": self.energy_head(x, f, batch, num_systems)}
-            if self.force_head is not None:
-                output["forces"] = self.force_head(x)
-            return output
-
-        return mean_over_draws(predict, draws)
+def make_force_head(config: HDGNNConfig) -> ForceHead:
+    """The direct force head of HDGNN."""
+    return ForceHead(config.lmax, config.sphere_channels, config.num_sphere_samples)

@@ -9,10 +9,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fairchem_hdgnn.config_files import read_config
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.data.statistics import LABELS, Spread
 from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.host.config_files import read_config
 
 TOLERANCE = 0.05
 """Deviation of mean or standard deviation, in standard deviations, up to which a normaliser is called right."""
