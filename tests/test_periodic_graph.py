@@ -15,8 +15,8 @@ from ase.neighborlist import neighbor_list
 from fairchem_batches import batch_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch
+from waits import Waits
 
 from fairchem_hdgnn import ESCN, HDGNN
 from fairchem_hdgnn.data import pair_search
@@ -267,41 +267,6 @@ def test_float64_positions_in_a_float32_model(make) -> None:
         got, expected = model(batch)["energy"], model(rounded)["energy"]
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-
-
-class Waits(TorchDispatchMode):
-    """Counts operations whose result's value or size the CPU needs, for which it waits for a GPU.
-
-    ``tolist`` of a tensor on the CPU dispatches nothing, so it is counted by itself.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-        self.patch = pytest.MonkeyPatch()
-
-    def __enter__(self) -> Waits:
-        to_list = torch.Tensor.tolist
-
-        def counted(tensor: torch.Tensor) -> Any:
-            self.count += 1
-            return to_list(tensor)
-
-        self.patch.setattr(torch.Tensor, "tolist", counted)
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self.patch.undo()
-        super().__exit__(*error)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        aten = torch.ops.aten
-        masked = func._overloadpacket in (aten.index, aten.index_put_) and any(
-            index is not None and index.dtype == torch.bool for index in args[1]
-        )
-        names = (aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2, aten.equal)
-        self.count += masked or func._overloadpacket in names
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("strictly", [True, False])
