@@ -14,9 +14,10 @@ from small_runs import write_lmdb
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 import fairchem_hdgnn
-from fairchem_hdgnn import cli, config_files
+from fairchem_hdgnn import cli
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host import command_line
+from fairchem_hdgnn.host.config_files import shipped_configs
 from fairchem_hdgnn.host.messages import user_message
 from fairchem_hdgnn.host.names import with_dotted_names
 from fairchem_hdgnn.host.preflight.files import check_data_sets
@@ -214,4 +215,4 @@ def test_user_message(error: Exception, message: str | None) -> None:
 def test_public_names() -> None:
     for name in fairchem_hdgnn.__all__:
         assert getattr(fairchem_hdgnn, name).__name__ == name
-    assert config_files.shipped_configs().is_dir()
+    assert shipped_configs().is_dir()
