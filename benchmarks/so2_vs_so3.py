@@ -2,7 +2,7 @@
 
 Both send features of all degrees up to L, C channels, along E edges to messages of all degrees up to L, with weights
 shared by the edges: e3nn's ``FullyConnectedTensorProduct`` with the edge's spherical harmonics up to L, and this
-package's ``SO2Linear`` with all orders (M = L) between a rotation to the edge's frame and one back. Harmonics and
+``SO2Linear`` below with all orders (M = L) between a rotation to the edge's frame and one back. Harmonics and
 Wigner-D matrices are made beforehand. Both maps couple every degree with every other; the SO(2) one spans also what
 harmonics of degrees up to 2L would add.
 
@@ -30,13 +30,58 @@ from torch import nn
 from tqdm import tqdm
 
 from fairchem_hdgnn.evaluation.plot_style import colour, light_grid, save, style
-from fairchem_hdgnn.models.nn.so2 import SO2Linear
 from fairchem_hdgnn.models.so3.frames import edge_frames
-from fairchem_hdgnn.models.so3.layout import num_coefficients
+from fairchem_hdgnn.models.so3.layout import degrees_and_orders, num_coefficients
 from fairchem_hdgnn.models.so3.wigner import wigner_d
 
 METHODS = {"so3": "SO(3): e3nn, Clebsch-Gordan", "so2": "SO(2): this package"}
 QUANTITIES = {"forward": "forward, s", "training": "forward + backward, s", "memory": "peak memory, MiB"}
+
+
+def rows_of_order(lmax: int, mmax: int, order: int) -> list[int]:
+    """Positions, in storage order, of the coefficients of one order: degrees ``|order|..lmax``."""
+    pairs = degrees_and_orders(lmax, mmax)
+    return [pairs.index((l, order)) for l in range(abs(order), lmax + 1)]
+
+
+class SO2Linear(nn.Module):
+    """Every linear map that commutes with turns about the edge: one complex matrix per order.
+
+    ``y_m + i y_-m = (w_m + i w_-m) (x_m + i x_-m)``; the matrices run over (degree, channel). With ``mmax = lmax`` and
+    weights shared between edges it spans the same maps as a fully connected Clebsch-Gordan product with the
+    edge's harmonics of degrees up to ``2 lmax``.
+
+    Args:
+        lmax: largest degree.
+        mmax: largest order; the output has the same rows as the input.
+        channels_in: channels of the input.
+        channels_out: channels of the output.
+    """
+
+    def __init__(self, lmax: int, mmax: int, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.channels_out = channels_out
+        self.rows = [(rows_of_order(lmax, mmax, m), rows_of_order(lmax, mmax, -m)) for m in range(mmax + 1)]
+        self.weight = nn.ParameterList()
+        for order in range(mmax + 1):
+            degrees = lmax + 1 - order
+            bound = (degrees * channels_in) ** -0.5
+            shape = (1 if order == 0 else 2, degrees * channels_in, degrees * channels_out)
+            self.weight.append(nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the map to coefficients in the edge frame, ``[edges, rows, channels]``."""
+        y = x.new_empty(x.shape[0], x.shape[1], self.channels_out)
+        for order, (weight, (plus, minus)) in enumerate(zip(self.weight, self.rows)):
+            real = x[:, plus].flatten(1)
+            shape = (x.shape[0], len(plus), self.channels_out)
+            if order == 0:
+                y[:, plus] = (real @ weight[0]).view(shape)
+            else:
+                imaginary = x[:, minus].flatten(1)
+                y[:, plus] = (real @ weight[0] - imaginary @ weight[1]).view(shape)
+                y[:, minus] = (imaginary @ weight[0] + real @ weight[1]).view(shape)
+        return y
 
 
 def prepare(method: str, lmax: int, edges: int, channels: int) -> tuple[Callable[[], torch.Tensor], list[torch.Tensor]]:

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from emulated_tf32 import take_the_branches_of_a_gpu
 from small_networks import Clusters, clusters, random_rotations, randomise, relative_error
 from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.models.escn import blockwise, geometry
 from fairchem_hdgnn.models.escn.network import ESCNNetwork
+from fairchem_hdgnn.models.ops import blocks, so2, sphere
+from fairchem_hdgnn.models.ops.execution import Activations
 from fairchem_hdgnn.models.so3.frames import edge_frames
 
 SMALL: dict[str, Any] = {
@@ -48,15 +50,22 @@ def _outputs_and_gradients(model: ESCNNetwork, graph: Clusters, autocast: bool =
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(("lmax", "mmax"), [(3, 2), (2, 2), (3, 0), (1, 1), (0, 0)])
-def test_fast_path_is_the_reference(monkeypatch, dtype, lmax, mmax):
-    """With small blocks and chunks, so that there are several of each."""
-    monkeypatch.setattr(geometry, "EDGES_PER_BLOCK_ON_CPU", 12)
-    monkeypatch.setattr(blockwise, "NODES_PER_CHUNK", 5)
+@pytest.mark.parametrize("activations", Activations)
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_fast_path_is_the_reference(monkeypatch, dtype, lmax, mmax, activations, device):
+    """With small blocks and chunks, so that there are several of each; on a CPU, also with a GPU's branches."""
+    if device == "gpu":
+        take_the_branches_of_a_gpu(monkeypatch)
+        monkeypatch.setattr(blocks, "NUMBERS_ON_GPU", 12 * (2 + 8 * mmax) * 6)
+    monkeypatch.setattr(blocks, "NUMBERS_ON_CPU", 12 * (2 + 8 * mmax) * 6)
+    monkeypatch.setattr(so2, "ATOMS_PER_CHUNK", 5)
     autocast = dtype is torch.bfloat16
+    monkeypatch.setattr(sphere, "NUMBERS_ON_CPU", 3 * 4 * 70)
     graph = clusters((9, 5, 1), dtype=torch.float32 if autocast else dtype)
     results = []
     for implementation in ("fast", "reference"):
-        model = _network(graph.pos.dtype, lmax=lmax, mmax=mmax, implementation=implementation)
+        keys = {"activations": activations.value, "implementation": implementation}
+        model = _network(graph.pos.dtype, lmax=lmax, mmax=mmax, **keys)
         results.append(_outputs_and_gradients(model, graph, autocast and implementation == "fast"))
     fast, reference = results
     assert set(fast) == set(reference)

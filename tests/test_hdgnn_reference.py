@@ -16,8 +16,9 @@ from torch import Tensor
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.models.hdgnn.config import PRESETS, HDGNNConfig
 from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
-from fairchem_hdgnn.models.hdgnn.options import Activations, Antipode, Attention, GateInputs, LayerNorm, Message, Preset
+from fairchem_hdgnn.models.hdgnn.options import Antipode, Attention, GateInputs, LayerNorm, Message, Preset
 from fairchem_hdgnn.models.ops import blocks, rotations
+from fairchem_hdgnn.models.ops.execution import Activations
 from fairchem_hdgnn.models.so3.frames import edge_frames
 
 CHOICES: list[dict[str, Any]] = [

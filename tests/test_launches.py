@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from emulated_tf32 import take_the_branches_of_a_gpu
-from small_networks import clusters, network
+from small_networks import SMALL, clusters, network
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from waits import Waits
+
+from fairchem_hdgnn.models.escn.config import ESCNConfig
+from fairchem_hdgnn.models.escn.network import ESCNNetwork
 
 NO_KERNEL = {
     "_unsafe_view", "alias", "as_strided", "detach", "empty", "empty_like", "expand", "new_empty", "new_empty_strided",
@@ -33,9 +38,19 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def operations_of_a_step(num_layers: int, **keys: Any) -> Operations:
+def hdgnn(**keys: Any) -> nn.Module:
+    """The authors' messages at one resolution."""
+    return network(torch.float32, preset="authors", num_resolutions=1, **keys)
+
+
+def escn(**keys: Any) -> nn.Module:
+    shared = {name: value for name, value in SMALL.items() if name in ESCNConfig.__dataclass_fields__}
+    return ESCNNetwork({**shared, "mmax": 2, "regress_forces": False, **keys}).eval()
+
+
+def operations_of_a_step(make: Callable[..., nn.Module], num_layers: int, activations: str) -> Operations:
     """Forward and backward, all constants at hand."""
-    model = network(torch.float32, num_layers=num_layers, **keys)
+    model = make(num_layers=num_layers, lmax=6, activations=activations)
     graph = clusters((7, 5), dtype=torch.float32)
     for _ in range(2):
         with Operations() as operations, Waits() as waits:
@@ -45,12 +60,14 @@ def operations_of_a_step(num_layers: int, **keys: Any) -> Operations:
 
 
 @pytest.mark.parametrize("activations", ["store", "recompute"])
-def test_a_further_layer(monkeypatch: pytest.MonkeyPatch, activations: str) -> None:
-    """One block of edges, as on a GPU; the authors' messages at one resolution."""
+@pytest.mark.parametrize(("make", "most"), [(hdgnn, 850), (escn, 450)])
+def test_a_further_layer(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[..., nn.Module], most: int, activations: str
+) -> None:
+    """One block of edges, as on a GPU."""
     take_the_branches_of_a_gpu(monkeypatch)
-    keys = {"preset": "authors", "lmax": 6, "num_resolutions": 1, "activations": activations}
-    three, two = (operations_of_a_step(layers, **keys) for layers in (3, 2))
+    three, two = (operations_of_a_step(make, layers, activations) for layers in (3, 2))
     further = Counter({name: count - two.counts[name] for name, count in three.counts.items()})
     launches = sum(count for name, count in further.items() if name not in NO_KERNEL)
-    assert 100 < launches <= 850, further
+    assert 100 < launches <= most, further
     assert three.waits == two.waits

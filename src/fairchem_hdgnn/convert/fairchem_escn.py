@@ -12,7 +12,7 @@ from torch import Tensor
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.models.escn.config import ESCNConfig
 from fairchem_hdgnn.models.nn.heads import SphereReadout
-from fairchem_hdgnn.models.nn.so2 import num_terms, order_of_term, terms_of_order
+from fairchem_hdgnn.models.ops.so2 import num_terms, order_of_term, terms_of_order
 
 if TYPE_CHECKING:
     from fairchem_hdgnn.host.escn_models import ESCN

@@ -117,6 +117,11 @@ class EdgeBlock:
         """:attr:`first_edge` on the host; a GPU is waited for."""
         return self.first_edge.tolist()
 
+    @property
+    def counts(self) -> list[int]:
+        """How many edges end at each of the atoms."""
+        return [end - start for start, end in zip(self.starts, self.starts[1:])]
+
     def edges_of_nodes(self) -> list[tuple[int, int, int]]:
         """(atom, its first edge, the edge after its last) of each atom that has edges."""
         ranges = zip(range(self.first_node, self.last_node), self.starts, self.starts[1:])
@@ -142,6 +147,17 @@ class EdgeBlock:
         order = torch.argsort(self.source, stable=True)
         nodes = torch.arange(self.num_batch_nodes + 1, device=self.source.device)
         return order, torch.searchsorted(self.source[order], nodes)
+
+    @cached_property
+    def by_source_count(self) -> tuple[Int[Tensor, "batch_nodes"], Int[Tensor, "edges"], list[int]]:
+        """Atoms ordered by how many edges start at them, the edges in that order, and their numbers on the host."""
+        order, starts = self.by_source
+        counts = starts.diff()
+        nodes = torch.argsort(counts, stable=True)
+        rank = torch.empty_like(nodes)
+        rank[nodes] = torch.arange(len(nodes), device=nodes.device)
+        edges = order[torch.argsort(rank[self.source[order]], stable=True)]
+        return nodes, edges, counts[nodes].tolist()
 
     @property
     def alone(self) -> EdgeBlock:

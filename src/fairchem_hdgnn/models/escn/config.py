@@ -10,14 +10,8 @@ from typing import Any, Optional
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.hyperparameters import Keys, from_keys, integer, other, real, switch
 from fairchem_hdgnn.models.nn.radial import DistanceFunction
+from fairchem_hdgnn.models.ops.execution import Activations, Implementation
 from fairchem_hdgnn.models.so3.frames import FrameMode
-
-
-class Implementation(str, Enum):
-    """``fast``, or ``reference``: the plain equations, slower and with far more memory, for checking."""
-
-    FAST = "fast"
-    REFERENCE = "reference"
 
 
 class Reduction(str, Enum):
@@ -94,6 +88,9 @@ class ESCNConfig(Keys):
 
     frame_average: int = integer(1)
     """Draws of frames that evaluation averages. Cost: time of evaluation grows in proportion."""
+
+    activations: Activations = other(Activations.RECOMPUTE)
+    """What messages keep for the backward pass. Cost: see the choices."""
 
     implementation: Implementation = other(Implementation.FAST)
     """How the messages are computed."""

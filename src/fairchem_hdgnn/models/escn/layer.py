@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.escn.config import ESCNConfig
-from fairchem_hdgnn.models.escn.graph import Graph
 from fairchem_hdgnn.models.escn.message import MessageBlock
 from fairchem_hdgnn.models.escn.update import UpdateBlock
+from fairchem_hdgnn.models.ops.execution import Execution
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a forward pass shares between layers.
+
+    Attributes:
+        atomic_numbers: one per atom.
+        basis: distance basis of each edge.
+        edges: the edges with their rotations.
+        execution: how messages are run.
+    """
+
+    atomic_numbers: Int[Tensor, "nodes"]
+    basis: Float[Tensor, "edges centres"]
+    edges: Edges
+    execution: Execution
 
 
 class Layer(nn.Module):
@@ -16,17 +36,20 @@ class Layer(nn.Module):
 
     Args:
         config: hyper-parameters.
+        first: whether it is the first layer.
+        only_scalars: whether the x that it is given has no more than l = 0.
     """
 
-    def __init__(self, config: ESCNConfig) -> None:
+    def __init__(self, config: ESCNConfig, first: bool, only_scalars: bool) -> None:
         super().__init__()
-        self.message = MessageBlock(config)
+        self.message = MessageBlock(config, only_scalars)
         self.update = UpdateBlock(config)
+        self.residual = not first
 
     def forward(
         self, x: Float[Tensor, "nodes coefficients channels"], graph: Graph
     ) -> Float[Tensor, "nodes all_coefficients channels"]:
         """The next embedding; x has all coefficients, or l = 0 alone in the first layer."""
-        # Under autocast the products are rounded, the embedding that layers add to is not.
-        update = self.update(x, self.message(x, graph)).to(x.dtype)
-        return x + update if x.shape[1] == update.shape[1] else update
+        message = self.message(x, graph.atomic_numbers, graph.basis, graph.edges, graph.execution)
+        update = self.update(x, message, graph.execution)
+        return x + update if self.residual else update

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import pad, silu
+from collections.abc import Mapping
 
-from fairchem_hdgnn.models.arithmetic.products import product
-from fairchem_hdgnn.models.escn.block_products import Activation
-from fairchem_hdgnn.models.escn.blockwise import blockwise_message
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.escn.config import ESCNConfig
-from fairchem_hdgnn.models.escn.geometry import Geometry, message_rows
-from fairchem_hdgnn.models.escn.graph import Graph
+from fairchem_hdgnn.models.escn.so2 import ATOMS, SO2Convolution
 from fairchem_hdgnn.models.nn.edge_embedding import EdgeEmbedding
-from fairchem_hdgnn.models.nn.so2 import SO2Convolution
+from fairchem_hdgnn.models.ops.blocks import sum_messages
+from fairchem_hdgnn.models.ops.edge_ops import EdgeOps
+from fairchem_hdgnn.models.ops.execution import Execution
+from fairchem_hdgnn.models.ops.so2 import rows_by_order
+from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork
 from fairchem_hdgnn.models.so3.constants import ConstantsModule
 from fairchem_hdgnn.models.so3.grid import grid_matrices
-from fairchem_hdgnn.models.so3.layout import coefficient_index, num_coefficients
 
 
 class MessageBlock(ConstantsModule):
@@ -25,60 +25,60 @@ class MessageBlock(ConstantsModule):
 
     Args:
         config: hyper-parameters.
+        only_scalars: whether x has only l = 0, as in the first layer: then only m = 0 is left, and a function of m = 0
+            has the same value at all longitudes of the grid.
     """
 
     to_grid: Tensor
     from_grid: Tensor
-    ordered_to_grid: Tensor
-    zonal_to_grid: Tensor
-    zonal_from_grid: Tensor
 
-    def __init__(self, config: ESCNConfig) -> None:
+    def __init__(self, config: ESCNConfig, only_scalars: bool) -> None:
         super().__init__()
-        self.lmax, self.mmax = config.lmax, config.mmax
+        self.lmax, self.degree = config.lmax, 0 if only_scalars else config.lmax
+        mmax = min(self.degree, config.mmax)
         self.edge_embedding = EdgeEmbedding(config.num_centres, config.edge_channels, config.max_num_elements)
-        self.convolution = SO2Convolution(
-            config.lmax, config.mmax, config.sphere_channels, config.hidden_channels, config.edge_channels, num_inputs=2
-        )
+        sizes = (config.sphere_channels, config.hidden_channels, config.edge_channels)
+        self.convolution = SO2Convolution(config.lmax, config.mmax, *sizes)
+        self.rows = rows_by_order(config.lmax, mmax)
         resolution = config.grid_resolution(config.mmax)
         to_grid, from_grid = grid_matrices(config.lmax, resolution)
-        kept = coefficient_index(config.lmax, config.mmax)
-        zonal = coefficient_index(config.lmax, 0)
-        self.register_constant("to_grid", to_grid[:, kept])
-        self.register_constant("from_grid", from_grid[kept])
-        self.register_constant("ordered_to_grid", to_grid[:, kept[message_rows(config.lmax, config.mmax)]])
-        # A function of m = 0 alone has the same value at all longitudes.
-        self.register_constant("zonal_to_grid", to_grid.unflatten(0, resolution)[:, 0, zonal])
-        self.register_constant("zonal_from_grid", from_grid.unflatten(1, resolution).sum(-1)[zonal])
+        kept = [l * l + l + m for l, m in self.rows]
+        to_grid, from_grid = to_grid[:, kept], from_grid[kept]
+        if only_scalars:
+            to_grid, from_grid = to_grid.unflatten(0, resolution)[:, 0], from_grid.unflatten(1, resolution).sum(-1)
+        self.register_constant("to_grid", to_grid)
+        self.register_constant("from_grid", from_grid)
+        self.width = (2 + 8 * mmax) * config.hidden_channels
 
     def forward(
-        self, x: Float[Tensor, "nodes coefficients channels"], graph: Graph
+        self,
+        x: Float[Tensor, "nodes coefficients channels"],
+        atomic_numbers: Int[Tensor, "nodes"],
+        basis: Float[Tensor, "edges centres"],
+        edges: Edges,
+        execution: Execution,
     ) -> Float[Tensor, "nodes all_coefficients channels"]:
-        """Messages summed over the edges into each atom; x may have only l = 0."""
-        numbers = graph.atomic_numbers
-        source, target = graph.edge_index
-        features = self.edge_embedding(graph.basis, numbers[source], numbers[target])
-        if graph.geometry is not None:
-            return self.blockwise(x, features, graph.geometry)
-        assert graph.rows is not None
-        return self.reference(x, features, graph.edge_index, graph.rows)
+        """Messages summed over the edges into each atom."""
+        features = self.edge_embedding(basis, atomic_numbers[edges.source], atomic_numbers[edges.target])
+        nodes = {"x": x, **self.convolution.node_tensors(self.degree)}
+        # Those of higher degrees have no effect on l = 0, and get a gradient of zero.
+        parameters = [*self.convolution.inner, *self.convolution.outer]
+        return sum_messages(self.of_block, parameters, edges, features, nodes, execution, self.width, self.of_atoms)
 
-    def blockwise(self, x: Tensor, edge_features: Tensor, geometry: Geometry) -> Tensor:
-        """The fast path."""
-        if x.shape[1] == 1:
-            rotations, to_grid, from_grid = geometry.zonal, self.zonal_to_grid, self.zonal_from_grid
-        else:
-            rotations, to_grid, from_grid = geometry.rotations, self.ordered_to_grid, self.from_grid
-        dtype = rotations.rows.dtype
-        activation = Activation(to_grid.to(dtype), from_grid.to(dtype))
-        return blockwise_message(self.convolution, activation, geometry, rotations, x, edge_features)
+    def of_atoms(self, ops: EdgeOps, nodes: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """``V z`` of sources and targets; formed for all edges at once, since an atom's edges lie in many blocks."""
+        source, target = (self.convolution.mixed(ops, nodes, atom, self.degree) for atom in ATOMS)
+        return (*source, *target)
 
-    def reference(
-        self, x: Tensor, edge_features: Tensor, edge_index: Tensor, rows: Float[Tensor, "edges rows coefficients"]
-    ) -> Tensor:
-        """The plain equations."""
-        full = pad(x, (0, 0, 0, num_coefficients(self.lmax) - x.shape[1]))
-        rotated = [product(rows, full[nodes]) for nodes in edge_index]
-        values = silu(product(self.to_grid, self.convolution(rotated, edge_features)))
-        messages = product(rows.mT, product(self.from_grid, values))
-        return torch.zeros_like(full).index_add_(0, edge_index[1], messages.to(full.dtype))
+    def of_block(
+        self,
+        ops: EdgeOps,
+        edge_features: Float[Tensor, "edges edge_channels"],
+        nodes: Mapping[str, Tensor],
+        *mixed: Float[Tensor, "edges _signs _term_hidden"],
+    ) -> Float[Tensor, "block_nodes all_coefficients channels"]:
+        """Sums into the atoms of a block."""
+        orders = len(mixed) // len(ATOMS)
+        y = self.convolution(ops, edge_features, nodes, mixed[:orders], mixed[orders:])
+        y = ops.on_sphere(y, PointwiseNetwork(self.to_grid, self.from_grid))
+        return ops.rotate_scatter(y, self.lmax, self.rows)

@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from fairchem_hdgnn.models.escn.config import ESCNConfig, Implementation, Reduction
-from fairchem_hdgnn.models.escn.geometry import build_geometry
-from fairchem_hdgnn.models.escn.graph import Graph
-from fairchem_hdgnn.models.escn.layer import Layer
+from fairchem_hdgnn.models.edges import Edges
+from fairchem_hdgnn.models.escn.config import ESCNConfig, Reduction
+from fairchem_hdgnn.models.escn.layer import Graph, Layer
 from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead
 from fairchem_hdgnn.models.nn.network import Network
 from fairchem_hdgnn.models.nn.precision import Compute, full_precision
 from fairchem_hdgnn.models.nn.radial import distance_basis
+from fairchem_hdgnn.models.ops.execution import Execution, Implementation
 from fairchem_hdgnn.models.so3.frame_source import FrameSource
-from fairchem_hdgnn.models.so3.wigner import wigner_d
+from fairchem_hdgnn.models.so3.layout import num_coefficients
 
 
 class Backbone(nn.Module):
@@ -33,7 +34,9 @@ class Backbone(nn.Module):
         self.config = config
         self.basis = distance_basis(config.distance_function, config.cutoff, config.num_centres, config.basis_width)
         self.element_embedding = nn.Embedding(config.max_num_elements, config.sphere_channels)
-        self.layers = nn.ModuleList([Layer(config) for _ in range(config.num_layers)])
+        # The plain equations make no use of what is known of x.
+        shortcut = config.implementation is not Implementation.REFERENCE
+        self.layers = nn.ModuleList([Layer(config, k == 0, k == 0 and shortcut) for k in range(config.num_layers)])
         self.frames = FrameSource(config.frames, config.frame_seed, config.frame_average)
 
     def forward(
@@ -44,11 +47,14 @@ class Backbone(nn.Module):
         edge_frames: Float[Tensor, "edges 3 3"],
     ) -> tuple[Float[Tensor, "nodes coefficients channels"]]:
         """Node embedding, coefficients up to lmax; all that eSCN has of an atom."""
-        graph = self.graph(atomic_numbers, edge_index, edge_vec, edge_frames)
-        x = self.element_embedding(atomic_numbers).unsqueeze(1)
-        for layer in self.layers:
-            x = layer(x, graph)
-        return (x,)
+        compute = Compute.chosen(edge_vec)
+        with full_precision(edge_vec):
+            graph = self.graph(atomic_numbers, edge_index, edge_vec, edge_frames, compute)
+            scalars = self.element_embedding(atomic_numbers).unsqueeze(1)
+            x = scalars if graph.execution.fast else pad(scalars, (0, 0, 0, num_coefficients(self.config.lmax) - 1))
+            for layer in self.layers:
+                x = layer(x, graph)
+            return (x,)
 
     def graph(
         self,
@@ -56,16 +62,16 @@ class Backbone(nn.Module):
         edge_index: Int[Tensor, "2 edges"],
         edge_vec: Float[Tensor, "edges 3"],
         edge_frames: Float[Tensor, "edges 3 3"],
+        compute: Compute,
     ) -> Graph:
-        """Distance basis and rotations of the edges."""
-        lmax, mmax = self.config.lmax, self.config.mmax
-        dtype = Compute.chosen(edge_vec).dtype
-        with full_precision(edge_vec):
-            basis = self.basis(edge_vec.norm(dim=-1))
-            if self.config.implementation is Implementation.REFERENCE:
-                return Graph(atomic_numbers, edge_index, basis, rows=wigner_d(edge_frames, lmax, mmax))
-            geometry = build_geometry(edge_index, edge_frames, len(atomic_numbers), lmax, mmax, dtype)
-            return Graph(atomic_numbers, edge_index, basis, geometry=geometry)
+        """Edges sorted by target, with their distance basis and Wigner-D matrices."""
+        config = self.config
+        order = torch.argsort(edge_index[1], stable=True)
+        source, target = edge_index[:, order]
+        edges = Edges.from_frames(source, target, edge_frames[order], len(atomic_numbers), config.lmax, config.mmax)
+        basis = self.basis(edge_vec.norm(dim=-1)[order])
+        execution = Execution.chosen(config.implementation, config.activations, compute)
+        return Graph(atomic_numbers, basis, edges, execution)
 
 
 class EnergyReadout(nn.Module):

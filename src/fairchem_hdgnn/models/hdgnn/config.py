@@ -9,11 +9,9 @@ from typing import Any, Union
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.hyperparameters import Keys, from_keys, integer, other, real, switch
 from fairchem_hdgnn.models.hdgnn.options import (
-    Activations,
     Antipode,
     Attention,
     GateInputs,
-    Implementation,
     LayerNorm,
     Message,
     Mlp,
@@ -21,6 +19,7 @@ from fairchem_hdgnn.models.hdgnn.options import (
     Preset,
     TensorProduct,
 )
+from fairchem_hdgnn.models.ops.execution import Activations, Implementation
 from fairchem_hdgnn.models.so3.frames import FrameMode
 
 PRESETS: dict[Preset, dict[str, Any]] = {

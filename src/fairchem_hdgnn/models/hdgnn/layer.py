@@ -19,8 +19,9 @@ from fairchem_hdgnn.models.hdgnn.update import UpdateBlock
 from fairchem_hdgnn.models.nn.degree_linear import DegreeLinear
 from fairchem_hdgnn.models.nn.edge_embedding import EdgeEmbedding
 from fairchem_hdgnn.models.nn.norm import DegreeLayerNorm
-from fairchem_hdgnn.models.ops.blocks import Execution, sum_messages
+from fairchem_hdgnn.models.ops.blocks import sum_messages
 from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps
+from fairchem_hdgnn.models.ops.execution import Execution
 from fairchem_hdgnn.models.so3.layout import num_coefficients
 
 MESSAGES: dict[Message, Any] = {
@@ -148,4 +149,4 @@ class Layer(nn.Module):
         if self.branch is not None:
             # Only the nearest neighbours feed the branch where there are two resolutions, as in the authors' code.
             f = self.branch(f, parts[0], graph.edges[0].target)
-        return self.update(x, message, graph.execution.compute), f
+        return self.update(x, message, graph.execution), f

@@ -15,22 +15,13 @@ from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.models.hdgnn.layer import Graph, Layer, MessageBlock
-from fairchem_hdgnn.models.hdgnn.options import Activations, Implementation
 from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead, sum_over_systems
 from fairchem_hdgnn.models.nn.network import Network
 from fairchem_hdgnn.models.nn.precision import Compute, full_precision
 from fairchem_hdgnn.models.nn.radial import GaussianBasis
-from fairchem_hdgnn.models.ops.blocks import Execution
-from fairchem_hdgnn.models.ops.edge_ops import EdgeOps, FastEdgeOps
-from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps
+from fairchem_hdgnn.models.ops.execution import Execution, Implementation
 from fairchem_hdgnn.models.so3.frame_source import FrameSource
 from fairchem_hdgnn.models.so3.layout import num_coefficients
-
-OPS: dict[Implementation, type[EdgeOps]] = {
-    Implementation.REFERENCE: EdgeOps,
-    Implementation.FAST: FastEdgeOps,
-    Implementation.TRITON: TritonEdgeOps,
-}
 
 
 class Backbone(nn.Module):
@@ -101,8 +92,7 @@ class Backbone(nn.Module):
         edges = Edges.from_frames(source, target, edge_frames[order], len(atomic_numbers), self.config.lmax, mmax)
         cuts = [0, *itertools.accumulate(sizes)]
         parts = [edges.between(start, end) for start, end in zip(cuts, cuts[1:])]
-        ops = OPS[self.config.implementation]
-        execution = Execution(ops, compute, keep=self.config.activations is Activations.STORE)
+        execution = Execution.chosen(self.config.implementation, self.config.activations, compute)
         return Graph(atomic_numbers, source, target, self.basis(distance[order]), parts, execution)
 
 

@@ -95,26 +95,3 @@ class Antipode(Switchable):
     EXACT = "exact"
     OFF = "off"
     TOP_DEGREE_UNFLIPPED = "top_degree_unflipped"
-
-
-class Activations(str, Enum):
-    """What the fast message keeps for its backward pass.
-
-    ``store``: the networks' activations, about 70 kB per edge and layer at L = 6, C = 128, H = 512. ``recompute``:
-    nothing; they are computed again block by block, for about a third more time per training step.
-    """
-
-    STORE = "store"
-    RECOMPUTE = "recompute"
-
-
-class Implementation(str, Enum):
-    """All give the same.
-
-    ``fast``; ``triton``: fast, with rotations fused into kernels for GPUs, whose speed has not been measured yet;
-    ``reference``: the plain equations, slower and with far more memory, for checking.
-    """
-
-    FAST = "fast"
-    TRITON = "triton"
-    REFERENCE = "reference"

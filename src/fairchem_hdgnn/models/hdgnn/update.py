@@ -9,8 +9,9 @@ from torch.nn.functional import silu
 
 from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
-from fairchem_hdgnn.models.hdgnn.options import Antipode, Implementation
-from fairchem_hdgnn.models.nn.precision import Compute
+from fairchem_hdgnn.models.hdgnn.options import Antipode
+from fairchem_hdgnn.models.ops.execution import Execution
+from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork, on_sphere, on_sphere_fast
 from fairchem_hdgnn.models.so3.constants import ConstantsModule
 from fairchem_hdgnn.models.so3.grid import S2Grid
 from fairchem_hdgnn.models.so3.layout import num_coefficients, parity_sign
@@ -42,7 +43,6 @@ class UpdateBlock(ConstantsModule):
         super().__init__()
         channels, lmax = config.sphere_channels, config.lmax
         self.shortcut, self.antipodal = config.shortcut, config.antipodal is not Antipode.OFF
-        self.implementation = config.implementation
         num_inputs = (1 + self.shortcut) * (1 + self.antipodal)
         self.grid = S2Grid(lmax)
         sign = parity_sign(lmax).double()
@@ -58,15 +58,15 @@ class UpdateBlock(ConstantsModule):
         self,
         x: Float[Tensor, "nodes coefficients channels"],
         message: Float[Tensor, "nodes coefficients channels"],
-        compute: Compute,
+        execution: Execution,
     ) -> Float[Tensor, "nodes coefficients channels"]:
-        """The next x from the current one and the summed messages; ``compute`` is for the widest layer."""
+        """The next x from the current one and the summed messages."""
         functions = [x, message] if self.shortcut else [message]
         if self.antipodal:
             functions = [part for f in functions for part in (f, self.sign * f)]
-        if self.implementation is Implementation.REFERENCE:
+        if not execution.fast:
             return self._on_grid(functions)
-        return self._on_coefficients(functions, compute)
+        return self._on_coefficients(functions, execution)
 
     def _on_grid(self, functions: list[Tensor]) -> Tensor:
         """The plain equations: every layer at every grid point."""
@@ -76,21 +76,18 @@ class UpdateBlock(ConstantsModule):
             hidden = hidden * self.excitation(hidden.mean(dim=1)).unsqueeze(1)
         return self.grid.coefficients(self.third(hidden))
 
-    def _on_coefficients(self, functions: list[Tensor], compute: Compute) -> Tensor:
-        """The same with the outer linear layers applied to coefficients, of which there are four times fewer.
-
-        They act on channels and so commute with the transforms; the last bias is a constant function, which has only
-        the l = 0 coefficient.
-        """
+    def _on_coefficients(self, functions: list[Tensor], execution: Execution) -> Tensor:
+        """The same with the outer layers applied to coefficients; the last bias is a constant, which has l = 0 only."""
         mixed = linear(torch.cat(functions, dim=-1), self.first.weight)
-        hidden = silu(self.grid.values(mixed) + self.first.bias)
-        weights = (self.second.weight.to(compute.dtype), self.second.bias.to(compute.dtype))
-        second = linear(hidden.to(compute.dtype), *weights, tf32=compute.tf32)
-        hidden = silu(second).to(hidden.dtype)
+        from_grid = self.grid.from_grid
         if self.excitation is not None:
-            scale = self.excitation(hidden.mean(dim=1)).unsqueeze(1)
-            result = linear(self.grid.coefficients(hidden) * scale, self.third.weight)
-        else:
-            result = linear(self.grid.coefficients(hidden), self.third.weight)
+            # The mean over the grid, as one more coefficient.
+            from_grid = torch.cat([from_grid, torch.full_like(from_grid[:1], 1 / from_grid.shape[1])])
+        weights = (self.first.bias, self.second.weight, self.second.bias)
+        network = PointwiseNetwork(self.grid.to_grid, from_grid, *weights)
+        run = on_sphere if execution.keep else on_sphere_fast
+        hidden = run(mixed, network, execution.compute)
+        if self.excitation is not None:
+            hidden = hidden[:, :-1] * self.excitation(hidden[:, -1]).unsqueeze(1)
         constant = self.grid.from_grid.sum(dim=1).unsqueeze(-1)
-        return result + constant * self.third.bias
+        return linear(hidden, self.third.weight) + constant * self.third.bias

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fairchem_hdgnn.models.edges import EdgeBlock, Edges
-from fairchem_hdgnn.models.nn.precision import Compute, full_precision
-from fairchem_hdgnn.models.ops.edge_ops import EdgeOps, FastEdgeOps
+from fairchem_hdgnn.models.nn.precision import full_precision
+from fairchem_hdgnn.models.ops.edge_ops import EdgeOps
+from fairchem_hdgnn.models.ops.execution import Execution
 from fairchem_hdgnn.models.ops.passes import Pass
 
 NUMBERS_ON_CPU = 1_280_000
@@ -26,19 +27,13 @@ MessageFunction = Callable[..., Tensor]
 """``message(ops, edge_features, node_tensors)``: the sums of the messages into the block's atoms."""
 
 
-@dataclass(frozen=True)
-class Execution:
-    """How messages are run.
+EdgeTensors = Callable[[EdgeOps, Mapping[str, Tensor]], tuple[Tensor, ...]]
+"""``edge_tensors(ops, node_tensors)``: something of each edge that is best formed of all edges at once."""
 
-    Attributes:
-        ops: the operations; plain ones run on all edges at once, in ordinary autograd.
-        compute: how products with the networks' matrices run.
-        keep: store what the backward pass needs of each block, instead of running the block again.
-    """
 
-    ops: type[EdgeOps]
-    compute: Compute
-    keep: bool
+def no_edge_tensors(ops: EdgeOps, node_tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """Messages that are formed block by block throughout."""
+    return ()
 
 
 def sum_messages(
@@ -49,6 +44,7 @@ def sum_messages(
     node_tensors: Mapping[str, Tensor],
     execution: Execution,
     width: int,
+    edge_tensors: EdgeTensors = no_edge_tensors,
 ) -> Float[Tensor, "nodes coefficients channels"]:
     """Sum of the messages into each atom, differentiable in features, node tensors and parameters.
 
@@ -60,37 +56,53 @@ def sum_messages(
         node_tensors: what all blocks read besides: features of atoms, and matrices made of parameters.
         execution: how.
         width: numbers for each edge in the largest temporary; decides how many edges a block has.
+        edge_tensors: forms further arguments of ``message``, cut into blocks. Its gradients must not need what it
+            returned: each block's gradient takes its place.
     """
-    if not issubclass(execution.ops, FastEdgeOps):
-        whole = edges.blocks(None)[0]
-        return message(execution.ops(whole, Pass(execution.compute)), edge_features, node_tensors)
+    if not execution.fast:
+        ops = execution.ops(edges.blocks(None)[0], Pass(execution.compute))
+        return message(ops, edge_features, node_tensors, *edge_tensors(ops, node_tensors))
     edges_per_block = max(1, (NUMBERS_ON_CPU if edges.on_cpu else NUMBERS_ON_GPU) // width)
     keep = execution.keep and torch.is_grad_enabled()
-    layer = _Layer(message, edges, replace(execution, keep=keep), edges_per_block, tuple(node_tensors))
+    names = tuple(node_tensors)
+    layer = _Layer(message, edge_tensors, edges, replace(execution, keep=keep), edges_per_block, names)
     return _SumMessages.apply(layer, edge_features, *node_tensors.values(), *parameters)
 
 
 @dataclass(frozen=True)
 class _Layer:
     message: MessageFunction
+    edge_tensors: EdgeTensors
     edges: Edges
     execution: Execution
     edges_per_block: int
     names: tuple[str, ...]
 
-    def blocks(self, edge_features: Tensor) -> list[tuple[EdgeBlock, Tensor]]:
-        """Each block with the features of its edges."""
+    def blocks(self, *tensors: Tensor) -> list[tuple[EdgeBlock, list[Tensor]]]:
+        """Each block with its part of something of each edge, as leaves."""
         blocks = self.edges.blocks(self.edges_per_block)
-        return list(zip(blocks, edge_features.split([len(block.source) for block in blocks])))
+        sizes = [len(block.source) for block in blocks]
+        wanted = [tensor.requires_grad for tensor in tensors]
+        parts = zip(*(tensor.detach().split(sizes) for tensor in tensors))
+        return [
+            (block, [part.requires_grad_(grad) for part, grad in zip(of_block, wanted)])
+            for block, of_block in zip(blocks, parts)
+        ]
 
     def leaves(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Node tensors, cut off from what made them, and parameters as they are."""
         count = len(self.names)
         return [*(_leaf(tensor) for tensor in tensors[:count]), *tensors[count:]]
 
-    def run(self, block: EdgeBlock, run: Pass, features: Tensor, leaves: Sequence[Tensor], *, keep: bool) -> Tensor:
+    def of_all_edges(self, run: Pass, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What is formed of all edges at once, differentiable while gradients are enabled."""
+        ops = self.execution.ops(self.edges.blocks(None)[0], run, keep=False)
+        return self.edge_tensors(ops, dict(zip(self.names, leaves)))
+
+    def of_block(self, ops: EdgeOps, tensors: Sequence[Tensor], leaves: Sequence[Tensor]) -> Tensor:
         """The messages of a block, differentiable while gradients are enabled."""
-        return self.message(self.execution.ops(block, run, keep=keep), features, dict(zip(self.names, leaves)))
+        features, *rest = tensors
+        return self.message(ops, features, dict(zip(self.names, leaves)), *rest)
 
 
 class _SumMessages(torch.autograd.Function):
@@ -101,14 +113,14 @@ class _SumMessages(torch.autograd.Function):
         ctx.layer, ctx.kept = layer, []
         ctx.save_for_backward(edge_features, *tensors)
         with full_precision(edge_features), torch.set_grad_enabled(keep):
-            for block, part in layer.blocks(edge_features):
-                features = _leaf(part)
-                result = layer.run(block, run, features, leaves, keep=keep)
+            of_all = layer.of_all_edges(run, leaves)
+            for block, inputs in layer.blocks(edge_features, *of_all):
+                result = layer.of_block(layer.execution.ops(block, run, keep=keep), inputs, leaves)
                 results.append(result.detach())
                 if keep:
-                    ctx.kept.append((features, result))
+                    ctx.kept.append((inputs, result))
         run.forget_packed()
-        ctx.pass_and_leaves = (run, leaves) if keep else None
+        ctx.of_forward = (run, leaves, of_all) if keep else None
         return torch.cat(results)
 
     @staticmethod
@@ -121,34 +133,57 @@ class _SumMessages(torch.autograd.Function):
                 "the prediction again, or set model.activations to recompute"
             )
         edge_features, *tensors = ctx.saved_tensors
-        if ctx.pass_and_leaves is None:
-            run, leaves = Pass(layer.execution.compute), layer.leaves(tensors)
-        else:
-            run, leaves = ctx.pass_and_leaves
-            ctx.layer = ctx.pass_and_leaves = None
-        wanted, of_features = [leaf for leaf in leaves if leaf.requires_grad], []
         with full_precision(gradient):
-            for block, part in layer.blocks(edge_features):
+            if ctx.of_forward is None:
+                run, leaves = Pass(layer.execution.compute), layer.leaves(tensors)
+                with torch.enable_grad():
+                    of_all = layer.of_all_edges(run, leaves)
+            else:
+                run, leaves, of_all = ctx.of_forward
+                ctx.layer = ctx.of_forward = None
+            wanted = [leaf for leaf in leaves if leaf.requires_grad]
+            of_features = torch.empty_like(edge_features) if edge_features.requires_grad else None
+            # An edge's tensors belong to one block, so that their gradients take their places; .data, since autograd
+            # would refuse what other blocks have kept of the same memory.
+            of_edges = [of_features, *(tensor.data if tensor.requires_grad else None for tensor in of_all)]
+            start = 0
+            for block, parts in layer.blocks(edge_features, *of_all):
                 if ctx.kept:
                     # Out of the list, so that a block's activations go as soon as they have been used.
-                    features, result = ctx.kept.pop(0)
+                    inputs, result = ctx.kept.pop(0)
                 else:
-                    features = _leaf(part)
+                    inputs = parts
+                    ops = layer.execution.ops(block, run, keep=False, values=False)
                     with torch.enable_grad():
-                        result = layer.run(block, run, features, leaves, keep=False)
-                inputs = [*wanted, features] if features.requires_grad else wanted
-                upstream = gradient[block.first_node : block.last_node]
-                found = torch.autograd.grad(result, inputs, upstream, allow_unused=True)
+                        result = layer.of_block(ops, inputs, leaves)
+                found = _gradients([result], [*inputs, *wanted], [gradient[block.first_node : block.last_node]])
                 del result
-                for leaf, of_leaf in zip(wanted, found):
-                    if of_leaf is not None:
-                        run.add_gradient(leaf, of_leaf)
-                if features.requires_grad:
-                    of_features.append(torch.zeros_like(features) if found[-1] is None else found[-1])
-        sums = [run.gradient(leaf).to(leaf.dtype) if leaf.requires_grad else None for leaf in leaves]
-        return None, torch.cat(of_features) if of_features else None, *sums
+                end = start + len(block.source)
+                for sums, of_input in zip(of_edges, found):
+                    if sums is not None:
+                        sums[start:end] = 0.0 if of_input is None else of_input
+                start = end
+                _add_all(run, wanted, found[len(inputs) :])
+            formed = [tensor for tensor in of_all if tensor.requires_grad]
+            if formed:
+                _add_all(run, wanted, _gradients(formed, wanted, [tensor.data for tensor in formed]))
+        of_leaves = (run.gradient(leaf).to(leaf.dtype) if leaf.requires_grad else None for leaf in leaves)
+        return None, of_features, *of_leaves
 
 
 def _leaf(tensor: Tensor) -> Tensor:
     """The same values, cut off from what made them."""
     return tensor.detach().requires_grad_(tensor.requires_grad)
+
+
+def _gradients(results: list[Tensor], inputs: list[Tensor], upstream: list[Tensor]) -> list[Tensor | None]:
+    """Of the inputs that want one and that autograd knows of."""
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    found = iter(torch.autograd.grad(results, wanted, upstream, allow_unused=True))
+    return [next(found) if tensor.requires_grad else None for tensor in inputs]
+
+
+def _add_all(run: Pass, leaves: list[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    for leaf, gradient in zip(leaves, gradients):
+        if gradient is not None:
+            run.add_gradient(leaf, gradient)

@@ -12,8 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.edges import EdgeBlock, Rows
-from fairchem_hdgnn.models.ops import rotations
+from fairchem_hdgnn.models.nn.precision import Compute
+from fairchem_hdgnn.models.ops import rotations, so2
+from fairchem_hdgnn.models.ops.dense import Dense
 from fairchem_hdgnn.models.ops.gated_network import (
     GatedTerm,
     Rotated,
@@ -22,6 +25,8 @@ from fairchem_hdgnn.models.ops.gated_network import (
 )
 from fairchem_hdgnn.models.ops.passes import Pass
 from fairchem_hdgnn.models.ops.rotations import BatchedRotations
+from fairchem_hdgnn.models.ops.so2 import InnerWeights
+from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork, on_sphere, on_sphere_fast
 
 
 class Atom(Enum):
@@ -38,10 +43,12 @@ class EdgeOps:
         block: the edges.
         run: what all blocks share.
         keep: whether the backward pass will find what the forward pass stores.
+        values: whether the message is wanted; without, it is run again for the graph of its backward pass alone, and
+            operations whose results only enter sums leave them out.
     """
 
-    def __init__(self, block: EdgeBlock, run: Pass, *, keep: bool = True) -> None:
-        self.block, self.run, self.keep = block, run, keep
+    def __init__(self, block: EdgeBlock, run: Pass, *, keep: bool = True, values: bool = True) -> None:
+        self.block, self.run, self.keep, self.values = block, run, keep, values
 
     def gather(self, x: Float[Tensor, "nodes ..."], atom: Atom) -> Float[Tensor, "edges ..."]:
         """x of an atom of each edge."""
@@ -88,9 +95,38 @@ class EdgeOps:
         """:func:`~fairchem_hdgnn.models.ops.gated_network.add_gated_network`."""
         return add_gated_network(out, term)
 
+    def linear(
+        self, x: Float[Tensor, "rows inputs"], weight: Tensor, bias: Tensor | None = None, *, transposed: bool = False
+    ) -> Float[Tensor, "rows outputs"]:
+        """``x weight^T + bias``, or ``x weight + bias``."""
+        return linear(x, weight.T if transposed else weight, bias)
+
+    def gather_mix_rotate(
+        self, x: Float[Tensor, "nodes coefficients channels"], atom: Atom, weights: InnerWeights
+    ) -> tuple[Float[Tensor, "edges _signs _term_hidden"], ...]:
+        """:func:`~fairchem_hdgnn.models.ops.so2.mix_orders` of ``D x`` of an atom of each edge."""
+        rows = so2.rows_by_order(weights.lmax, weights.mmax)
+        return so2.mix_orders(self.gather_rotate(x, atom, weights.lmax, rows), weights, self._compute(x))
+
+    def gate_order(
+        self, of_source: Tensor, of_target: Tensor, scales: Float[Tensor, "edges terms atoms hidden"]
+    ) -> Float[Tensor, "edges signs term_atom_hidden"]:
+        """:func:`~fairchem_hdgnn.models.ops.so2.gate_order`."""
+        return so2.gate_order(of_source, of_target, scales)
+
+    def on_sphere(
+        self, y: Float[Tensor, "edges rows channels"], network: PointwiseNetwork
+    ) -> Float[Tensor, "edges rows channels"]:
+        """:func:`~fairchem_hdgnn.models.ops.sphere.on_sphere`; the result is to be rotated back and summed."""
+        return on_sphere(y, network, self._compute(y))
+
     def recomputed(self, function: Callable[..., Any], *tensors: Tensor) -> Any:
         """``function(*tensors)``, whose intermediate results need not be kept for the backward pass."""
         return function(*tensors)
+
+    def _compute(self, like: Tensor) -> Compute:
+        """Exact."""
+        return Compute(like.dtype, tf32=False)
 
     def _index(self, atom: Atom) -> Tensor:
         return self.block.source if atom is Atom.SOURCE else self.block.target
@@ -127,7 +163,7 @@ class FastEdgeOps(EdgeOps):
 
     def rotate_scatter(self, y: Tensor, lmax: int, rows: Rows) -> Tensor:
         """As :meth:`EdgeOps.rotate_scatter`."""
-        return rotations.RotateScatter.apply(y, self.block, lmax, rows, self.kernels)
+        return rotations.RotateScatter.apply(y, self.block, lmax, rows, self.kernels, self.values)
 
     def multiply_scatter(self, matrices: Tensor, y: Tensor) -> Tensor:
         """As :meth:`EdgeOps.multiply_scatter`."""
@@ -140,6 +176,28 @@ class FastEdgeOps(EdgeOps):
     def add_gated_network(self, out: Tensor, term: GatedTerm) -> Tensor:
         """As :meth:`EdgeOps.add_gated_network`; overwrites ``out``."""
         return add_gated_network_fast(self.run, out, term)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, transposed: bool = False) -> Tensor:
+        """As :meth:`EdgeOps.linear`."""
+        return Dense.apply(x, self.run, weight, bias, transposed)
+
+    def gather_mix_rotate(self, x: Tensor, atom: Atom, weights: InnerWeights) -> tuple[Tensor, ...]:
+        """As :meth:`EdgeOps.gather_mix_rotate`."""
+        of_source = atom is Atom.SOURCE
+        if self.block.on_cpu:
+            return so2.GatherMixRotate.apply(x, self.run, self.block, of_source, weights, *weights.of_degrees)
+        return super().gather_mix_rotate(x, atom, weights)
+
+    def gate_order(self, of_source: Tensor, of_target: Tensor, scales: Tensor) -> Tensor:
+        """As :meth:`EdgeOps.gate_order`."""
+        return so2.GateOrder.apply(of_source, of_target, scales)
+
+    def on_sphere(self, y: Tensor, network: PointwiseNetwork) -> Tensor:
+        """As :meth:`EdgeOps.on_sphere`."""
+        return on_sphere_fast(y, network, self.run.compute, values=self.values)
+
+    def _compute(self, like: Tensor) -> Compute:
+        return self.run.compute
 
     def recomputed(self, function: Callable[..., Any], *tensors: Tensor) -> Any:
         """As :meth:`EdgeOps.recomputed`; run again in the backward pass, if the block itself is not."""

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from fairchem_hdgnn.models.arithmetic.products import linear, product
 from fairchem_hdgnn.models.edges import EdgeBlock, Rows
 from fairchem_hdgnn.models.ops.passes import Pass
-from fairchem_hdgnn.models.so3.layout import degree_index
+from fairchem_hdgnn.models.so3.layout import degree_index, num_coefficients
 
 _PER_NODE_SIZE = 50_000
 """Features of an atom's edges in the global frame (edges x columns x channels) from which a call per atom costs less
@@ -172,12 +172,14 @@ class RotateScatter(torch.autograd.Function):
     """``sum_e D^T y`` into each atom of the block."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, block: EdgeBlock, lmax: int, rows: Rows, kernels: BatchedRotations) -> Tensor:
+    def forward(
+        ctx: Any, y: Tensor, block: EdgeBlock, lmax: int, rows: Rows, kernels: BatchedRotations, values: bool
+    ) -> Tensor:
         """As :meth:`~fairchem_hdgnn.models.ops.edge_ops.EdgeOps.rotate_scatter`."""
         ctx.block, ctx.rotation, ctx.kernels = block, (lmax, rows), kernels
-        matrices, own = block.rotation(lmax, rows), block.alone
-        out = y.new_zeros(own.num_nodes, matrices.shape[2], y.shape[2])
-        kernels.add_to_target(matrices, y.contiguous(), own, out)
+        out = y.new_zeros(block.num_nodes, num_coefficients(lmax), y.shape[2])
+        if values:
+            kernels.add_to_target(block.rotation(lmax, rows), y.contiguous(), block.alone, out)
         return out
 
     @staticmethod
@@ -185,7 +187,7 @@ class RotateScatter(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Rotate the atoms' gradients into the edges' frames."""
         matrices = ctx.block.rotation(*ctx.rotation)
-        return ctx.kernels.of_target(matrices, gradient.contiguous(), ctx.block.alone), None, None, None, None
+        return ctx.kernels.of_target(matrices, gradient.contiguous(), ctx.block.alone), *(None,) * 5
 
 
 class MultiplyScatter(torch.autograd.Function):

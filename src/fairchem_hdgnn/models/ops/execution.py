@@ -1,0 +1,66 @@
+"""How messages are computed: which operations, in which precision, and what is kept for the backward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from fairchem_hdgnn.models.nn.precision import Compute
+from fairchem_hdgnn.models.ops.edge_ops import EdgeOps, FastEdgeOps
+from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps
+
+
+class Activations(str, Enum):
+    """What messages keep for their backward pass.
+
+    ``store``: the networks' activations; for each edge and layer about 70 kB in HDGNN (L = 6, C = 128, H = 512) and
+    60 kB in eSCN (L = 6, C = 128, H = 256). ``recompute``: nothing; they are computed again block by block, for about
+    a third more time per training step.
+    """
+
+    STORE = "store"
+    RECOMPUTE = "recompute"
+
+
+class Implementation(str, Enum):
+    """All give the same.
+
+    ``fast``; ``triton``: fast, with rotations fused into kernels for GPUs, whose speed has not been measured yet;
+    ``reference``: the plain equations, slower and with far more memory, for checking.
+    """
+
+    FAST = "fast"
+    TRITON = "triton"
+    REFERENCE = "reference"
+
+
+OPS: dict[Implementation, type[EdgeOps]] = {
+    Implementation.REFERENCE: EdgeOps,
+    Implementation.FAST: FastEdgeOps,
+    Implementation.TRITON: TritonEdgeOps,
+}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How messages are run.
+
+    Attributes:
+        ops: the operations; plain ones run on all edges at once, in ordinary autograd.
+        compute: how products with the networks' matrices run.
+        keep: store what the backward pass needs of each block, instead of running the block again.
+    """
+
+    ops: type[EdgeOps]
+    compute: Compute
+    keep: bool
+
+    @classmethod
+    def chosen(cls, implementation: Implementation, activations: Activations, compute: Compute) -> Execution:
+        """As two configuration keys say."""
+        return cls(OPS[implementation], compute, activations is Activations.STORE)
+
+    @property
+    def fast(self) -> bool:
+        """Whether the operations are fast ones, which run on blocks."""
+        return issubclass(self.ops, FastEdgeOps)
