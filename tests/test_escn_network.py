@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.models.escn.network import ESCNNetwork
-from fairchem_hdgnn.models.ops import blocks, so2, sphere
+from fairchem_hdgnn.models.ops import blocks, mix_atoms, sphere
 from fairchem_hdgnn.models.ops.execution import Activations
 from fairchem_hdgnn.models.so3.frames import edge_frames
 
@@ -58,7 +58,7 @@ def test_fast_path_is_the_reference(monkeypatch, dtype, lmax, mmax, activations,
         take_the_branches_of_a_gpu(monkeypatch)
         monkeypatch.setattr(blocks, "NUMBERS_ON_GPU", 12 * (2 + 8 * mmax) * 6)
     monkeypatch.setattr(blocks, "NUMBERS_ON_CPU", 12 * (2 + 8 * mmax) * 6)
-    monkeypatch.setattr(so2, "ATOMS_PER_CHUNK", 5)
+    monkeypatch.setattr(mix_atoms, "ATOMS_PER_CHUNK", 5)
     autocast = dtype is torch.bfloat16
     monkeypatch.setattr(sphere, "NUMBERS_ON_CPU", 3 * 4 * 70)
     graph = clusters((9, 5, 1), dtype=torch.float32 if autocast else dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -76,6 +77,29 @@ class Edges:
         return {}
 
 
+class NodesByCount(NamedTuple):
+    """Atoms in the order of how many edges they have: those with equally many make one batched product.
+
+    Attributes:
+        nodes: the atoms.
+        edges: the edges, those of each atom together.
+        counts: edges of each of the atoms, ascending; on the host, so a GPU is waited for.
+    """
+
+    nodes: Int[Tensor, "nodes"]
+    edges: Int[Tensor, "edges"]
+    counts: list[int]
+
+    @classmethod
+    def of(cls, node: Int[Tensor, "edges"], num_nodes: int) -> NodesByCount:
+        """From one atom of each edge."""
+        counts = torch.bincount(node, minlength=num_nodes)
+        nodes = torch.argsort(counts, stable=True)
+        rank = torch.empty_like(nodes)
+        rank[nodes] = torch.arange(num_nodes, device=node.device)
+        return cls(nodes, torch.argsort(rank[node], stable=True), counts[nodes].tolist())
+
+
 @dataclass(frozen=True, eq=False)
 class EdgeBlock:
     """All edges into some consecutive atoms of a batch.
@@ -117,11 +141,6 @@ class EdgeBlock:
         """:attr:`first_edge` on the host; a GPU is waited for."""
         return self.first_edge.tolist()
 
-    @property
-    def counts(self) -> list[int]:
-        """How many edges end at each of the atoms."""
-        return [end - start for start, end in zip(self.starts, self.starts[1:])]
-
     def edges_of_nodes(self) -> list[tuple[int, int, int]]:
         """(atom, its first edge, the edge after its last) of each atom that has edges."""
         ranges = zip(range(self.first_node, self.last_node), self.starts, self.starts[1:])
@@ -149,15 +168,14 @@ class EdgeBlock:
         return order, torch.searchsorted(self.source[order], nodes)
 
     @cached_property
-    def by_source_count(self) -> tuple[Int[Tensor, "batch_nodes"], Int[Tensor, "edges"], list[int]]:
-        """Atoms ordered by how many edges start at them, the edges in that order, and their numbers on the host."""
-        order, starts = self.by_source
-        counts = starts.diff()
-        nodes = torch.argsort(counts, stable=True)
-        rank = torch.empty_like(nodes)
-        rank[nodes] = torch.arange(len(nodes), device=nodes.device)
-        edges = order[torch.argsort(rank[self.source[order]], stable=True)]
-        return nodes, edges, counts[nodes].tolist()
+    def sources_by_count(self) -> NodesByCount:
+        """The batch's atoms as sources."""
+        return NodesByCount.of(self.source, self.num_batch_nodes)
+
+    @cached_property
+    def targets_by_count(self) -> NodesByCount:
+        """The batch's atoms as targets."""
+        return NodesByCount.of(self.target, self.num_batch_nodes)
 
     @property
     def alone(self) -> EdgeBlock:

@@ -23,6 +23,7 @@ from fairchem_hdgnn.models.ops.gated_network import (
     add_gated_network,
     add_gated_network_fast,
 )
+from fairchem_hdgnn.models.ops.mix_atoms import GatherMixRotate
 from fairchem_hdgnn.models.ops.passes import Pass
 from fairchem_hdgnn.models.ops.rotations import BatchedRotations
 from fairchem_hdgnn.models.ops.so2 import InnerWeights
@@ -104,7 +105,7 @@ class EdgeOps:
     def gather_mix_rotate(
         self, x: Float[Tensor, "nodes coefficients channels"], atom: Atom, weights: InnerWeights
     ) -> tuple[Float[Tensor, "edges _signs _term_hidden"], ...]:
-        """:func:`~fairchem_hdgnn.models.ops.so2.mix_orders` of ``D x`` of an atom of each edge."""
+        """:func:`~fairchem_hdgnn.models.ops.so2.mix_orders` of ``D x`` of an atom of each edge of the whole batch."""
         rows = so2.rows_by_order(weights.lmax, weights.mmax)
         return so2.mix_orders(self.gather_rotate(x, atom, weights.lmax, rows), weights, self._compute(x))
 
@@ -185,7 +186,7 @@ class FastEdgeOps(EdgeOps):
         """As :meth:`EdgeOps.gather_mix_rotate`."""
         of_source = atom is Atom.SOURCE
         if self.block.on_cpu:
-            return so2.GatherMixRotate.apply(x, self.run, self.block, of_source, weights, *weights.of_degrees)
+            return GatherMixRotate.apply(x, self.run, self.block, of_source, weights, *weights.of_degrees)
         return super().gather_mix_rotate(x, atom, weights)
 
     def gate_order(self, of_source: Tensor, of_target: Tensor, scales: Tensor) -> Tensor:
