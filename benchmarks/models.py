@@ -62,6 +62,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "hdgnn-reference": {**HDGNN, "implementation": "reference"},
     "escn_so2": ESCN,
     "escn_so2-bf16": ESCN,
+    "escn_so2-store": {**ESCN, "activations": "store"},
     "escn_so2-reference": {**ESCN, "implementation": "reference"},
     "escn": {**GRAPH, "name": "escn", "num_layers": 2, "lmax_list": [6], "mmax_list": [2], "basis_width_scalar": 2.0},
     "scn": {

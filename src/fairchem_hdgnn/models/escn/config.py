@@ -90,7 +90,7 @@ class ESCNConfig(Keys):
     """Draws of frames that evaluation averages. Cost: time of evaluation grows in proportion."""
 
     activations: Activations = other(Activations.RECOMPUTE)
-    """What messages keep for the backward pass. Cost: see the choices."""
+    """What is kept for the backward pass."""
 
     implementation: Implementation = other(Implementation.FAST)
     """How the messages are computed."""
