@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fairchem_hdgnn.models.edges import EdgeBlock, Edges
-from fairchem_hdgnn.models.nn import packed_matrix
+from fairchem_hdgnn.models.ops import packed_matrix
 
 aten = torch.ops.aten
 PRODUCTS = ("mm", "bmm", "mv", "dot", "linear", "matmul", "einsum", "_euclidean_dist", "_cdist_forward")

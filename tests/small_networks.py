@@ -11,9 +11,9 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
+from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
-from fairchem_hdgnn.models.nn.precision import Compute
 from fairchem_hdgnn.models.ops.edge_ops import EdgeOps
 from fairchem_hdgnn.models.ops.passes import Pass
 

@@ -18,7 +18,7 @@ from fairchem_hdgnn.host.cost_report import report
 from fairchem_hdgnn.host.counting import Operation, WorkCounter
 from fairchem_hdgnn.host.gpus import GPUS
 from fairchem_hdgnn.host.precision import Precision
-from fairchem_hdgnn.models.nn import packed_matrix
+from fairchem_hdgnn.models.ops import packed_matrix
 
 ATOMS, NEIGHBORS, LAYERS = 73, 16, 4
 COMMON = {"lmax": 2, "sphere_channels": 16, "hidden_channels": 32, "edge_channels": 16, "num_sphere_samples": 16}

@@ -13,9 +13,9 @@ from e3nn.nn import Gate
 from small_networks import float64_by_default, random_rotations, randomise, separate_edges
 
 from fairchem_hdgnn.convert.authors_hdgnn import split_product_weights
+from fairchem_hdgnn.models.hdgnn.edge_product import EdgeProduct, GatedEdgeProduct
 from fairchem_hdgnn.models.hdgnn.options import TensorProduct
 from fairchem_hdgnn.models.hdgnn.tensor_product import EquivariantTerm
-from fairchem_hdgnn.models.nn.edge_product import EdgeProduct, GatedEdgeProduct
 from fairchem_hdgnn.models.so3.clebsch_gordan import Path, natural_parity_paths
 from fairchem_hdgnn.models.so3.frames import edge_frames
 from fairchem_hdgnn.models.so3.wigner import wigner_d

@@ -27,7 +27,7 @@ from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from fairchem_hdgnn.models.so3 import rotation_kernels
+from fairchem_hdgnn.models.ops import rotation_kernels
 
 tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 results = []

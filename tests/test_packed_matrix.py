@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.nn.functional import linear, silu
 
-from fairchem_hdgnn.models.nn import packed_matrix
-from fairchem_hdgnn.models.nn.packed_matrix import PackedMatrix, can_pack
+from fairchem_hdgnn.models.ops import packed_matrix
+from fairchem_hdgnn.models.ops.packed_matrix import PackedMatrix, can_pack
 
 ROOT = Path(__file__).parents[1]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 0.02}

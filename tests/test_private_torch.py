@@ -9,7 +9,7 @@ import torch
 from torch_geometric.data import Data
 
 from fairchem_hdgnn.data import encoding
-from fairchem_hdgnn.models.nn import silu
+from fairchem_hdgnn.models.ops import silu
 
 PRIVATE = ("_BACKWARD",)
 

@@ -61,8 +61,8 @@ print("equal")
 EDGE_CASES = """
 import contextlib
 import torch
-from fairchem_hdgnn.models.so3 import rotation_kernels
-from fairchem_hdgnn.models.so3.rotation_kernels import gather_rotate, rotate_back_sum
+from fairchem_hdgnn.models.ops import rotation_kernels
+from fairchem_hdgnn.models.ops.rotation_kernels import gather_rotate, rotate_back_sum
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 new = lambda *shape: torch.randn(*shape, device=device)

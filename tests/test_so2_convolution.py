@@ -9,10 +9,10 @@ from small_networks import Clusters, clusters, float64_by_default, random_rotati
 from torch import Tensor
 from torch.nn.functional import silu
 
+from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.escn.network import ESCNNetwork
 from fairchem_hdgnn.models.escn.so2 import SO2Convolution
-from fairchem_hdgnn.models.nn.precision import Compute
 from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps
 from fairchem_hdgnn.models.ops.passes import Pass
 from fairchem_hdgnn.models.ops.so2 import order_of_term, rows_by_order, terms_of_order

@@ -7,7 +7,7 @@ import torch
 from small_networks import relative_error
 from torch import Tensor
 
-from fairchem_hdgnn.models.nn.precision import Compute
+from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.ops import sphere
 from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork, number_per_chunk, on_sphere, on_sphere_fast
 from fairchem_hdgnn.models.so3.grid import grid_matrices

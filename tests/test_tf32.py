@@ -23,14 +23,14 @@ import fairchem_hdgnn
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.noisy_nodes import in_cells, whole_cells
 from fairchem_hdgnn.host.precision import Precision
+from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.arithmetic.products import linear, product
 from fairchem_hdgnn.models.arithmetic.tf32 import allow_tf32
 from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.escn.network import ESCNNetwork
-from fairchem_hdgnn.models.nn.edge_product import GatedEdgeProduct
+from fairchem_hdgnn.models.hdgnn.edge_product import GatedEdgeProduct
+from fairchem_hdgnn.models.hdgnn.norm import DegreeLayerNorm
 from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead
-from fairchem_hdgnn.models.nn.norm import DegreeLayerNorm
-from fairchem_hdgnn.models.nn.precision import Compute
 from fairchem_hdgnn.models.nn.radial import SiLUBasis
 from fairchem_hdgnn.models.ops.execution import Activations, Execution, Implementation
 from fairchem_hdgnn.models.so3.frames import edge_frames
@@ -361,7 +361,7 @@ def test_settings_come_back_after_an_error(monkeypatch: pytest.MonkeyPatch, name
             raise ZeroDivisionError
 
     if where == "forward":
-        monkeypatch.setattr("fairchem_hdgnn.models.nn.packed_matrix.linear", fails)
+        monkeypatch.setattr("fairchem_hdgnn.models.ops.packed_matrix.linear", fails)
     if way == "none":
         before = settings()
         with pytest.raises(ZeroDivisionError):

@@ -68,7 +68,7 @@ class Inputs:
 
     def run(self, name: str, label: str) -> Tensor:
         """One product; ``rotate back and sum`` adds to ``out``."""
-        from fairchem_hdgnn.models.so3 import rotation_kernels  # noqa: PLC0415 - there is no Triton everywhere
+        from fairchem_hdgnn.models.ops import rotation_kernels  # noqa: PLC0415 - there is no Triton everywhere
 
         if name == "gather and rotate":
             if label == "torch":

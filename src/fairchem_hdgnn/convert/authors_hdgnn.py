@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.models.hdgnn.edge_product import EdgeProduct
 from fairchem_hdgnn.models.hdgnn.layer import Layer
-from fairchem_hdgnn.models.nn.edge_product import EdgeProduct
 from fairchem_hdgnn.models.so3.clebsch_gordan import Path, natural_parity_paths
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from fairchem_hdgnn.data.periodicity import lattice_vectors, make_boxes
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.structures import check_edges, check_structures
 from fairchem_hdgnn.hyperparameters import Keys, integer, other, switch, text
-from fairchem_hdgnn.models.nn.precision import full_precision
+from fairchem_hdgnn.models.arithmetic.precision import full_precision
 
 
 @dataclass(frozen=True)

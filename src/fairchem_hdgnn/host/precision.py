@@ -8,7 +8,7 @@ from enum import Enum
 import torch
 
 from fairchem_hdgnn.errors import ConfigError, suggestion
-from fairchem_hdgnn.models.nn.precision import networks_in_tf32
+from fairchem_hdgnn.models.arithmetic.precision import networks_in_tf32
 
 
 class Precision(str, Enum):

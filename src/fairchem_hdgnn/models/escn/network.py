@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from fairchem_hdgnn.models.arithmetic.precision import Compute, full_precision
 from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.escn.config import ESCNConfig, Reduction
 from fairchem_hdgnn.models.escn.layer import Graph, Layer
 from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead
 from fairchem_hdgnn.models.nn.network import Network
-from fairchem_hdgnn.models.nn.precision import Compute, full_precision
 from fairchem_hdgnn.models.nn.radial import distance_basis
 from fairchem_hdgnn.models.ops.execution import Execution, Implementation
 from fairchem_hdgnn.models.so3.frame_source import FrameSource

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.models.hdgnn.degree_linear import DegreeLinear
 from fairchem_hdgnn.models.hdgnn.invariant import EdgeAttention, FixedEdgeAttention, InvariantUpdate
 from fairchem_hdgnn.models.hdgnn.message import BlockSize, HybridMessage
+from fairchem_hdgnn.models.hdgnn.norm import DegreeLayerNorm
 from fairchem_hdgnn.models.hdgnn.options import LayerNorm, Message
 from fairchem_hdgnn.models.hdgnn.other_messages import FullyConnectedMessage, LinearMessage, UnrestrictedMessage
 from fairchem_hdgnn.models.hdgnn.update import UpdateBlock
-from fairchem_hdgnn.models.nn.degree_linear import DegreeLinear
 from fairchem_hdgnn.models.nn.edge_embedding import EdgeEmbedding
-from fairchem_hdgnn.models.nn.norm import DegreeLayerNorm
 from fairchem_hdgnn.models.ops.blocks import sum_messages
 from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps
 from fairchem_hdgnn.models.ops.execution import Execution

@@ -16,12 +16,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.edges import Rows, rows_up_to
 from fairchem_hdgnn.models.hdgnn.config import NUM_TERMS, HDGNNConfig
 from fairchem_hdgnn.models.hdgnn.options import Mlp, NeuralInput, TensorProduct
 from fairchem_hdgnn.models.hdgnn.tensor_product import EquivariantTerm, FullDegreeTerm
-from fairchem_hdgnn.models.nn.precision import Compute
 from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps
 from fairchem_hdgnn.models.ops.gated_network import (
     DIFFERENCE,

@@ -11,13 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from fairchem_hdgnn.models.arithmetic.precision import Compute, full_precision
 from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.models.hdgnn.layer import Graph, Layer, MessageBlock
 from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead, sum_over_systems
 from fairchem_hdgnn.models.nn.network import Network
-from fairchem_hdgnn.models.nn.precision import Compute, full_precision
 from fairchem_hdgnn.models.nn.radial import GaussianBasis
 from fairchem_hdgnn.models.ops.execution import Execution, Implementation
 from fairchem_hdgnn.models.so3.frame_source import FrameSource

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.edges import rows_up_to
 from fairchem_hdgnn.models.hdgnn.config import NUM_TERMS, HDGNNConfig
+from fairchem_hdgnn.models.hdgnn.degree_linear import DegreeLinear
 from fairchem_hdgnn.models.hdgnn.message import Attention, BlockSize, InvariantFeatures, Nodes, all_of, named
 from fairchem_hdgnn.models.hdgnn.options import TensorProduct
 from fairchem_hdgnn.models.hdgnn.tensor_product import EquivariantTerm
-from fairchem_hdgnn.models.nn.degree_linear import DegreeLinear
-from fairchem_hdgnn.models.nn.precision import Compute
 from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps
 from fairchem_hdgnn.models.ops.gated_network import GatedMlp
 from fairchem_hdgnn.models.so3.layout import num_coefficients

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fairchem_hdgnn.models.edges import rows_up_to
+from fairchem_hdgnn.models.hdgnn.edge_product import GatedEdgeProduct
 from fairchem_hdgnn.models.hdgnn.options import TensorProduct
-from fairchem_hdgnn.models.nn.edge_product import GatedEdgeProduct
 from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps
 from fairchem_hdgnn.models.ops.rotations import rotate_channel, rotate_channel_back
 

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from fairchem_hdgnn.models.arithmetic.precision import full_precision
 from fairchem_hdgnn.models.arithmetic.products import linear, product
-from fairchem_hdgnn.models.nn.precision import full_precision
 from fairchem_hdgnn.models.so3.constants import ConstantsModule
 from fairchem_hdgnn.models.so3.grid import fibonacci_points
 

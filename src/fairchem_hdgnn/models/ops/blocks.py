@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fairchem_hdgnn.models.arithmetic.precision import full_precision
 from fairchem_hdgnn.models.edges import EdgeBlock, Edges
-from fairchem_hdgnn.models.nn.precision import full_precision
 from fairchem_hdgnn.models.ops.edge_ops import EdgeOps
 from fairchem_hdgnn.models.ops.execution import Execution
 from fairchem_hdgnn.models.ops.passes import Pass

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.edges import EdgeBlock, Rows
-from fairchem_hdgnn.models.nn.precision import Compute
 from fairchem_hdgnn.models.ops import rotations, so2
 from fairchem_hdgnn.models.ops.dense import Dense
 from fairchem_hdgnn.models.ops.gated_network import (

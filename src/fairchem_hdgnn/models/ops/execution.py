@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from fairchem_hdgnn.models.nn.precision import Compute
+from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.ops.edge_ops import EdgeOps, FastEdgeOps
 from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps
 

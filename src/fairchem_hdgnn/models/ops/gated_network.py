@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
 from fairchem_hdgnn.models.arithmetic.products import linear
-from fairchem_hdgnn.models.nn.silu import silu_backward
 from fairchem_hdgnn.models.ops.passes import Pass
+from fairchem_hdgnn.models.ops.silu import silu_backward
 
 Evaluations = tuple[tuple[int, int], ...]
 """What the network sees, several times: factors of D x and of x."""

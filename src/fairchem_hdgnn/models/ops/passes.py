@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fairchem_hdgnn.models.nn.packed_matrix import PackedMatrix
-from fairchem_hdgnn.models.nn.precision import Compute
+from fairchem_hdgnn.models.arithmetic.precision import Compute
+from fairchem_hdgnn.models.ops.packed_matrix import PackedMatrix
 
 
 class Pass:

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.edges import Rows
-from fairchem_hdgnn.models.nn.precision import Compute
 
 
 def rows_by_order(lmax: int, mmax: int) -> Rows:

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
+from fairchem_hdgnn.models.arithmetic.precision import Compute, full_precision
 from fairchem_hdgnn.models.arithmetic.products import linear, product
-from fairchem_hdgnn.models.nn.precision import Compute, full_precision
-from fairchem_hdgnn.models.nn.silu import silu_backward
+from fairchem_hdgnn.models.ops.silu import silu_backward
 
 NUMBERS_ON_CPU = 400_000
 """Values at points that exist at a time; they stay in the cache."""

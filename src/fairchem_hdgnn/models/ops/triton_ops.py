@@ -1,4 +1,4 @@
-"""Rotations by the kernels of :mod:`~fairchem_hdgnn.models.so3.rotation_kernels`, for GPUs."""
+"""Rotations by the kernels of :mod:`~fairchem_hdgnn.models.ops.rotation_kernels`, for GPUs."""
 
 from __future__ import annotations
 
@@ -55,4 +55,4 @@ class TritonEdgeOps(FastEdgeOps):
 
 
 def _kernels() -> ModuleType:
-    return importlib.import_module("fairchem_hdgnn.models.so3.rotation_kernels")
+    return importlib.import_module("fairchem_hdgnn.models.ops.rotation_kernels")

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from fairchem_hdgnn.models.arithmetic.products import product as exact_product
-from fairchem_hdgnn.models.nn.gate import normalised_sigmoid, normalised_silu
+from fairchem_hdgnn.models.hdgnn.gate import normalised_sigmoid, normalised_silu
 from fairchem_hdgnn.models.so3.clebsch_gordan import natural_parity_paths, polar_coupling
 from fairchem_hdgnn.models.so3.constants import ConstantsModule
 from fairchem_hdgnn.models.so3.layout import degrees_and_orders, num_coefficients
