@@ -28,7 +28,7 @@ $(INSTALLED): pyproject.toml requirements.txt $(wildcard constraints/*.txt packa
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/fairchem-hdgnn demo
+	$(BIN)/python examples/demo/run.py
 
 test: $(INSTALLED)
 	$(BIN)/ruff check

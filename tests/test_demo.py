@@ -18,22 +18,23 @@ import pytest
 import torch
 from processes import session_members
 
-from fairchem_hdgnn.cli import main
-from fairchem_hdgnn.cli.demo import plan_lines
-from fairchem_hdgnn.data.demo.archive import read_archive, write_archive
-from fairchem_hdgnn.data.demo.build import unpack_demo_data
 from fairchem_hdgnn.errors import UserError
 from fairchem_hdgnn.host.config_files import read_config
-from fairchem_hdgnn.host.demo import CONFIG, Training
-from fairchem_hdgnn.host.demo_plan import MIN_EPOCHS, Plan, best_threads, epochs_that_fit, read_plan
-from fairchem_hdgnn.host.interruption import child, ended_by_signals
+from run import PROGRAM, main
+from running.interruption import child, ended_in_one_line
+from running.outline import outline
+from running.plan import MIN_EPOCHS, Plan, best_threads, epochs_that_fit, read_plan
+from running.training import CONFIG, Training
+from structures.archive import read_archive, write_archive
+from structures.build import unpack_data
 
+ROOT = Path(__file__).parents[1]
 PLAN = Plan(threads=1, epochs=10, step_seconds=0.3, predict_seconds=0.01, start_seconds=5.0)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smallest of the packaged structures: four to train on and two in each validation split."""
+    """The smallest of the structures that come with it: four to train on and two in each validation split."""
     folder = tmp_path_factory.mktemp("demo")
     whole = read_archive()
     splits = {
@@ -41,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split, systems in whole.splits.items()
     }
     write_archive(folder / "small.npz", replace(whole, splits=splits))
-    unpack_demo_data(folder / "data", folder / "small.npz")
+    unpack_data(folder / "data", folder / "small.npz")
     return folder / "data"
 
 
@@ -71,7 +72,7 @@ def test_plan_is_measured_once(folder: Path) -> None:
 def start_demo(folder: Path, log: Path) -> subprocess.Popen:
     with log.open("w") as printed:
         return subprocess.Popen(
-            [sys.executable, "-m", "fairchem_hdgnn.cli", "demo", "--out", str(folder)],
+            [sys.executable, str(ROOT / PROGRAM), "--out", str(folder)],
             stdout=printed,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -104,12 +105,12 @@ def test_whole_way_with_interruptions(
         assert demo.wait(60) == 128 + signum
         assert session_members(demo.pid) == []
         printed = (folder / "printed").read_text()
-        assert f"fairchem-hdgnn demo: ended by {signum.name}" in printed
+        assert f"{PROGRAM}: ended by {signum.name}; the same command goes on from here\n" in printed
         assert "Traceback" not in printed + training.log.read_text()
         steps.append(training.steps_done)
         assert steps[-2] + 5 <= steps[-1] < 100
 
-    assert main(["demo", "--out", str(folder)]) == 0
+    main(["--out", str(folder)])
     printed, errors = capsys.readouterr()
     assert f"goes on after step {steps[-1]}" in printed
     assert f"training:  {steps[-1]:2}%|" in errors
@@ -123,8 +124,8 @@ def test_whole_way_with_interruptions(
         assert (folder / path).stat().st_size > 0
 
     trained_at = training.checkpoint.stat().st_mtime_ns
-    monkeypatch.setattr("fairchem_hdgnn.cli.demo._score", lambda *_: None)
-    assert main(["demo", "--out", str(folder)]) == 0
+    monkeypatch.setattr("run.score", lambda training: "scored")
+    main(["--out", str(folder)])
     assert "best_checkpoint.pt is there already" in capsys.readouterr().out
     assert training.checkpoint.stat().st_mtime_ns == trained_at
 
@@ -136,7 +137,7 @@ def test_fewer_epochs_are_announced_and_can_be_typed(folder: Path) -> None:
     assert typed[2:6] == ["fairchem", "--mode", "train", "--cpu"]
     shortened = read_config(str(training.config), [word for word in typed if word.startswith("--optim.")])["optim"]
     assert shortened["max_epochs"] == shortened["total_steps"] == 5
-    data, line, scoring = plan_lines(training, "there already")
+    data, line, scoring = outline(training, "there already")
     assert re.match(r" *data +done +12 structures, there already", data)
     assert re.match(
         r" *training +50 s +5 of 10 epochs, since all would take 1\.5 min .*9\.00 s a step on 1 thread", line
@@ -175,7 +176,7 @@ def test_signal_ends_the_child_too(capsys: pytest.CaptureFixture) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with (
         pytest.raises(SystemExit) as stop,
-        ended_by_signals("program", "go on"),
+        ended_in_one_line("program", "go on"),
         child(["sleep", "60"]) as process,
     ):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -213,8 +214,11 @@ def test_failed_training_names_reason_and_log(folder: Path) -> None:
 
 def test_damaged_manifest_is_named(folder: Path, capsys: pytest.CaptureFixture) -> None:
     (folder / "data" / "manifest.json").write_text(json.dumps({"sizes": 3}))
-    assert main(["demo", "--out", str(folder)]) == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["--out", str(folder)])
+    assert stop.value.code == 2
     errors = capsys.readouterr().err
+    assert errors.startswith(f"{PROGRAM}: error: ")
     assert "manifest.json is damaged" in errors
     assert len(errors.splitlines()) == 1
 

@@ -1,4 +1,4 @@
-"""The demonstration's relaxed structures, which come with the package: whole, and what relaxing again would give."""
+"""The relaxed structures that come with the demonstration: whole, and what relaxing again would give."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ import pytest
 import torch
 from processes import session_members
 
-from fairchem_hdgnn.cli import main
-from fairchem_hdgnn.data.demo.adsorbates import place
-from fairchem_hdgnn.data.demo.archive import PACKAGED, read_archive
-from fairchem_hdgnn.data.demo.build import build_demo_data, unpack_demo_data
-from fairchem_hdgnn.data.demo.slabs import build_slab
-from fairchem_hdgnn.data.demo.splits import candidates, split_sizes
-from fairchem_hdgnn.data.demo.system import Relaxed, System, relax_candidate
 from fairchem_hdgnn.data.lmdb import open_lmdb, read_length, read_record
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host.config_files import read_config, shipped_configs
-from fairchem_hdgnn.host.demo import CONFIG
+from make_data import PROGRAM, main
+from running.training import CONFIG
+from structures.adsorbates import place
+from structures.archive import SUPPLIED, read_archive
+from structures.build import build_data, unpack_data
+from structures.slabs import build_slab
+from structures.splits import candidates, split_sizes
+from structures.system import Relaxed, System, relax_candidate
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def packaged() -> Relaxed:
+def supplied() -> Relaxed:
     return read_archive()
 
 
-def test_packaged_file_is_small_and_of_the_default_sizes(packaged: Relaxed) -> None:
-    assert PACKAGED.stat().st_size <= 1_500_000
-    assert packaged.sizes == split_sizes(500, 100, 0)
-    assert packaged.seed == 0
+def test_supplied_file_is_small_and_of_the_default_sizes(supplied: Relaxed) -> None:
+    assert SUPPLIED.stat().st_size <= 1_500_000
+    assert supplied.sizes == split_sizes(500, 100, 0)
+    assert supplied.seed == 0
 
 
 @pytest.mark.parametrize(("split", "index"), [("train", 0), ("train", 499), ("val_ood_ads", 50), ("val_ood_both", 99)])
-def test_packaged_systems_are_what_relaxing_gives(packaged: Relaxed, split: str, index: int) -> None:
-    stored = packaged.splits[split][index]
+def test_supplied_systems_are_what_relaxing_gives(supplied: Relaxed, split: str, index: int) -> None:
+    stored = supplied.splits[split][index]
     candidate = next(
         candidate
-        for candidate in candidates(split, packaged.sizes, packaged.seed)
+        for candidate in candidates(split, supplied.sizes, supplied.seed)
         if (str(candidate.slab), candidate.adsorbate) == (stored.slab, stored.adsorbate)
     )
     again = relax_candidate(candidate)
@@ -71,17 +73,15 @@ def test_the_last_bit_does_not_choose_the_site() -> None:
         np.testing.assert_allclose(placed.positions, placed_on_shaken.positions, atol=1e-6)
 
 
-def test_config_normalizes_by_the_packaged_training_set(packaged: Relaxed) -> None:
-    energies = [system.y_relaxed for system in packaged.splits["train"]]
+def test_config_normalizes_by_the_supplied_training_set(supplied: Relaxed) -> None:
+    energies = [system.y_relaxed for system in supplied.splits["train"]]
     normalizer = read_config(str(shipped_configs() / CONFIG))["dataset"]["train"]["transforms"]["normalizer"]["energy"]
     assert normalizer == pytest.approx({"mean": np.mean(energies), "stdev": np.std(energies)}, abs=1e-4)
 
 
 def test_data_from_a_file_are_those_that_were_relaxed(tmp_path: Path) -> None:
-    built = build_demo_data(
-        tmp_path / "built", train=1, val=1, test=1, seed=3, workers=1, archive=tmp_path / "some.npz"
-    )
-    assert unpack_demo_data(tmp_path / "unpacked", tmp_path / "some.npz") == built
+    built = build_data(tmp_path / "built", train=1, val=1, test=1, seed=3, workers=1, archive=tmp_path / "some.npz")
+    assert unpack_data(tmp_path / "unpacked", tmp_path / "some.npz") == built
     for split in built["sizes"]:
         built_lmdb, unpacked = (open_lmdb(tmp_path / name / split / "data.lmdb") for name in ("built", "unpacked"))
         assert read_length(built_lmdb) == read_length(unpacked) == built["sizes"][split]
@@ -95,7 +95,7 @@ def test_data_from_a_file_are_those_that_were_relaxed(tmp_path: Path) -> None:
 
 
 def damaged_files(folder: Path) -> list[Path]:
-    content = PACKAGED.read_bytes()
+    content = SUPPLIED.read_bytes()
     middle = len(content) // 2
     damages = {
         "cut": content[:middle],
@@ -106,7 +106,7 @@ def damaged_files(folder: Path) -> list[Path]:
     for name, damaged in damages.items():
         (folder / f"{name}.npz").write_bytes(damaged)
     np.savez(folder / "arrays.npz", natoms=np.ones(3))
-    with np.load(PACKAGED) as file:
+    with np.load(SUPPLIED) as file:
         arrays = dict(file)
     np.savez(folder / "shorter.npz", **{**arrays, "pos": arrays["pos"][:-1]})
     np.savez(folder / "infinite.npz", **{**arrays, "y_relaxed": np.full(900, np.inf)})
@@ -117,21 +117,23 @@ def test_damaged_file_is_named_with_the_remedy(tmp_path: Path) -> None:
     files = damaged_files(tmp_path)
     assert len(files) == 8
     for file in files:
-        with pytest.raises(DataError, match=rf"{file.name} is missing or damaged .*make-demo-data") as error:
-            unpack_demo_data(tmp_path / "data", file)
+        with pytest.raises(DataError, match=rf"{file.name} is missing or damaged .*demo/make_data\.py") as error:
+            unpack_data(tmp_path / "data", file)
         assert "\n" not in str(error.value)
         assert not (tmp_path / "data").exists()
 
 
 def test_archive_of_finished_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """The relaxed systems are not kept, so they would have to be made again."""
-    unpack_demo_data(tmp_path / "data")
-    assert main(["make-demo-data", str(tmp_path / "data"), "--archive", str(tmp_path / "file.npz")]) == 2
+    unpack_data(tmp_path / "data")
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / "data"), "--archive", str(tmp_path / "file.npz")])
+    assert stop.value.code == 2
     assert "exists already" in capsys.readouterr().err
 
 
 def test_terminated_relaxations_leave_nothing_behind(tmp_path: Path) -> None:
-    program = [sys.executable, "-m", "fairchem_hdgnn.cli", "make-demo-data", str(tmp_path / "data"), "--workers", "2"]
+    program = [sys.executable, str(ROOT / PROGRAM), str(tmp_path / "data"), "--workers", "2"]
     with (tmp_path / "errors").open("w") as errors:
         process = subprocess.Popen(program, stderr=errors, start_new_session=True)
     deadline = time.monotonic() + 120

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-DEMO = ROOT / "src/fairchem_hdgnn/data/demo/relaxed.npz"
+DEMO = ROOT / "examples/demo/structures/relaxed.npz"
 STAGES = ("ceilings", "parity", "kernels", "networks", "profile", "memory", "training")
 
 # A Python without fairchem and what it needs, as on a machine that has torch, torch-geometric and e3nn only.

@@ -21,7 +21,7 @@ NAMES: dict[str, tuple[str, Callable[[Path, str], bool]]] = {
     "page or file": (r"\]\((?!https?:|mailto:|#)([^)#]+)", lambda page, name: (page.parent / name).exists()),
     "command": (r"^\s*fairchem-hdgnn (\S+)", lambda page, name: name in COMMANDS),
     "config": (r"(?<![\w/])(configs/[\w/-]+\.yml)", lambda page, name: (ROOT / name).is_file()),
-    "script": (r"python3? (?:-m )?(benchmarks/\S+\.py)", lambda page, name: (ROOT / name).is_file()),
+    "script": (r"python3? (?:-m )?((?:benchmarks|examples)/\S+\.py)", lambda page, name: (ROOT / name).is_file()),
 }
 """How a page names each, and whether what it names is there."""
 

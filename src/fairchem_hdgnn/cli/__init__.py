@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from fairchem_hdgnn.errors import UserError
 
 COMMANDS = {
-    "demo": ("demo", "the whole way in some minutes: data, training, table, plots, leaderboard file"),
     "evaluate": ("evaluate", "score checkpoints on labelled splits: MAE and EwT with intervals, tables, plots"),
     "predict": ("predict", "predictions for splits with or without labels, as .npz in float32"),
     "make-submission": ("make_submission", "a verified file for the OC20 leaderboard"),
@@ -18,7 +17,6 @@ COMMANDS = {
     "make-lmdb": ("make_lmdb", "OC20-format LMDBs from whatever ASE reads"),
     "inspect": ("inspect_lmdb", "what an LMDB holds: statistics, or one record"),
     "target-stats": ("target_stats", "mean and standard deviation of the labels, beside a config's"),
-    "make-demo-data": ("make_demo_data", "a small OC20-format IS2RE data set, made by relaxations with EMT"),
     "prepare-qm9": ("prepare_qm9", "QM9 as LMDBs for fairchem's trainer, from qm9pack or the original archive"),
     "train": ("train", "train, validate, predict or relax: the flags of `fairchem`, made safer"),
     "submit": ("submit", "the same as a Slurm job on one or several nodes, requeued when interrupted"),

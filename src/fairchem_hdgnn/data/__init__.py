@@ -1,1 +1,1 @@
-"""Data sets: OC20's LMDB layout, safe reading, the demonstration set, QM9."""
+"""Data sets: OC20's LMDB layout, safe reading, QM9."""

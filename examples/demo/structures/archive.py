@@ -1,4 +1,4 @@
-"""Relaxed systems in one compressed file, without pickles: what comes with the package, so that nobody need wait."""
+"""Relaxed systems in one compressed file, without pickles: what comes with the demo, so that nobody need wait."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
 
-from fairchem_hdgnn.data.demo.manifest import RECIPE
-from fairchem_hdgnn.data.demo.system import Relaxed, System
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
+from structures.manifest import RECIPE
+from structures.system import Relaxed, System
 
-PACKAGED = Path(__file__).with_name("relaxed.npz")
+SUPPLIED = Path(__file__).with_name("relaxed.npz")
 """The default data set: 500 training systems, 100 in each validation split, seed 0."""
 
 PER_SYSTEM = ("split", "adsorbate", "slab", "natoms", "cell", "y_init", "y_relaxed")
@@ -55,7 +55,7 @@ def write_archive(path: Path, relaxed: Relaxed) -> None:
         np.savez_compressed(stream, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
 
 
-def read_archive(path: Path = PACKAGED) -> Relaxed:
+def read_archive(path: Path = SUPPLIED) -> Relaxed:
     """The systems of a file that ``write_archive`` wrote.
 
     Raises:
@@ -69,13 +69,13 @@ def read_archive(path: Path = PACKAGED) -> Relaxed:
         splits = _splits(arrays)
     except (*DAMAGE, OSError) as error:
         raise DataError(
-            f"{path} is missing or damaged ({' '.join(str(error).split())}): install the package again, "
-            "or make the data anew with fairchem-hdgnn make-demo-data"
+            f"{path} is missing or damaged ({' '.join(str(error).split())}): get it again, "
+            "or make the data anew with examples/demo/make_data.py"
         ) from error
     if recipe != RECIPE:
         raise DataError(
             f"{path} holds systems of recipe {recipe}, not {RECIPE}: make it anew with "
-            "fairchem-hdgnn make-demo-data OUT --archive FILE"
+            "examples/demo/make_data.py OUT --archive FILE"
         )
     return Relaxed(splits, Counter(left_out), seed, versions)
 

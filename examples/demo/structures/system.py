@@ -9,12 +9,12 @@ import numpy as np
 from ase import Atoms
 from torch_geometric.data import Data
 
-from fairchem_hdgnn.data.demo.adsorbates import place, reference_energy
-from fairchem_hdgnn.data.demo.anomalies import find_anomaly
-from fairchem_hdgnn.data.demo.relaxation import NotConvergedError, energy, relax
-from fairchem_hdgnn.data.demo.slabs import build_slab, relaxed_slab
-from fairchem_hdgnn.data.demo.splits import Candidate
 from fairchem_hdgnn.data.records import atoms_to_record
+from structures.adsorbates import place, reference_energy
+from structures.anomalies import find_anomaly
+from structures.relaxation import NotConvergedError, energy, relax
+from structures.slabs import build_slab, relaxed_slab
+from structures.splits import Candidate
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fairchem_hdgnn.data.demo.manifest import read_manifest
 from fairchem_hdgnn.errors import UserError
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.host.checkpoints import read_checkpoint
 from fairchem_hdgnn.host.config_files import read_config, shipped_configs
-from fairchem_hdgnn.host.demo_plan import Plan, environment, measured_plan, read_plan
-from fairchem_hdgnn.host.interruption import child
+from running.interruption import child
+from running.plan import Plan, environment, measured_plan, read_plan
+from structures.manifest import MANIFEST_FILE, read_manifest
 
 CONFIG = "oc20/is2re/demo/hdgnn.yml"
 DATA_SPLITS = {"train": "train", "val": "val_id", "test": "val_ood_both"}
@@ -45,6 +45,11 @@ class Training:
     seed: int = 0
 
     @property
+    def data(self) -> Path:
+        """The data set: one directory per split."""
+        return self.folder / "data"
+
+    @property
     def config(self) -> Path:
         """The shipped config, relative to the working directory where it is below it."""
         path = shipped_configs() / CONFIG
@@ -58,7 +63,7 @@ class Training:
     @cached_property
     def steps_per_epoch(self) -> int:
         """Number of batches."""
-        return -(-read_manifest(self.folder / "data")["sizes"]["train"] // self.optim["batch_size"])
+        return -(-read_manifest(self.data)["sizes"]["train"] // self.optim["batch_size"])
 
     @cached_property
     def plan(self) -> Plan:
@@ -69,7 +74,7 @@ class Training:
         """
         plan = read_plan(self._plan)
         if plan is None:
-            plan = measured_plan(self.config, self.folder / "data", self.optim["max_epochs"], self.steps_per_epoch)
+            plan = measured_plan(self.config, self.data, self.optim["max_epochs"], self.steps_per_epoch)
             plan.write(self._plan)
         return plan
 
@@ -94,8 +99,7 @@ class Training:
         command += ["--run-dir", str(self.folder), "--timestamp-id", self.run_id]
         if self.folder != Path("demo"):
             command += [
-                f"--dataset.{section}.src={self.folder / 'data' / split / 'data.lmdb'}"
-                for section, split in DATA_SPLITS.items()
+                f"--dataset.{section}.src={self.data / split / 'data.lmdb'}" for section, split in DATA_SPLITS.items()
             ]
         if self.plan.epochs != self.optim["max_epochs"]:
             command.append(f"--optim.max_epochs={self.plan.epochs}")
@@ -113,7 +117,7 @@ class Training:
     @cached_property
     def run_id(self) -> str:
         """Names the run by all that decides its outcome, so that a changed config or data set is trained again."""
-        content = self.config.read_bytes() + (self.folder / "data" / "manifest.json").read_bytes()
+        content = self.config.read_bytes() + (self.data / MANIFEST_FILE).read_bytes()
         return f"hdgnn-{hashlib.sha256(content + str(self.seed).encode()).hexdigest()[:8]}"
 
     @property

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairchem_hdgnn.data.demo.adsorbates import BINDING_ATOM
-from fairchem_hdgnn.data.demo.slabs import Slab, all_slabs
+from structures.adsorbates import BINDING_ATOM
+from structures.slabs import Slab, all_slabs
 
 UNSEEN_ADSORBATES = ("OH", "CH2", "NH2", "NO")
 UNSEEN_METALS = (("Ag", "Pd"), ("Al", "Cu"), ("Au", "Ni"), ("Cu", "Pt"), ("Ni", "Pd"))

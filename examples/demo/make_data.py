@@ -1,21 +1,25 @@
-"""``fairchem-hdgnn make-demo-data``: an OC20-format IS2RE data set made by relaxations with EMT."""
+"""Make an OC20-format IS2RE data set by relaxations with EMT: the one that comes with the demo, or a larger one."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from fairchem_hdgnn.data.demo.build import build_demo_data
-from fairchem_hdgnn.data.demo.manifest import MANIFEST_FILE
-from fairchem_hdgnn.host.interruption import ended_by_signals
+from running.interruption import ended_in_one_line
+from structures.build import build_data
+from structures.manifest import MANIFEST_FILE
+
+PROGRAM = "examples/demo/make_data.py"
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="a small OC20-format IS2RE data set, relaxed with EMT")
     parser.add_argument("out", type=Path, help="directory to make; one directory per split inside")
     parser.add_argument("--train", type=positive, default=500, help="training systems (default: %(default)s)")
     parser.add_argument(
@@ -31,8 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="decides every system (default: %(default)s)")
     parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="processes (default: one per core)")
     parser.add_argument(
-        "--archive", type=Path, metavar="FILE", help="also keep the relaxed systems in FILE (.npz), as `demo` has them"
+        "--archive",
+        type=Path,
+        metavar="FILE",
+        help="also keep the relaxed systems in FILE (.npz), as in the demo",
     )
+    return parser.parse_args(argv)
 
 
 def positive(text: str) -> int:
@@ -43,11 +51,12 @@ def positive(text: str) -> int:
     return number
 
 
-def run(args: argparse.Namespace) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Make the data set unless it is there, and describe it."""
+    args = parsed(argv)
     finished_before = (args.out / MANIFEST_FILE).is_file()
-    with ended_by_signals("fairchem-hdgnn make-demo-data", "nothing was left at the destination"):
-        manifest = build_demo_data(
+    with ended_in_one_line(PROGRAM, "nothing was left at the destination"):
+        manifest = build_data(
             args.out,
             train=args.train,
             val=args.val,
@@ -82,3 +91,7 @@ def describe(manifest: dict) -> Table:
         numbers = [f"{statistics[key]:.3f}" if statistics else "-" for key in columns.values()]
         table.add_row(split, str(size), *numbers)
     return table
+
+
+if __name__ == "__main__":
+    main()

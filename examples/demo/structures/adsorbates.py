@@ -11,8 +11,8 @@ from ase.data import covalent_radii
 from scipy.spatial import Delaunay
 from scipy.spatial.transform import Rotation
 
-from fairchem_hdgnn.data.demo.relaxation import relax
-from fairchem_hdgnn.data.demo.slabs import top_layer
+from structures.relaxation import relax
+from structures.slabs import top_layer
 
 BINDING_ATOM = {
     "H": ("H", 0),

@@ -14,7 +14,7 @@ from ase.constraints import FixAtoms
 from ase.data import atomic_numbers
 from scipy.optimize import minimize_scalar
 
-from fairchem_hdgnn.data.demo.relaxation import relax
+from structures.relaxation import relax
 
 METALS = ("Ag", "Al", "Au", "Cu", "Ni", "Pd", "Pt")
 ORDERINGS = {"{0}3{1}": (1, 0, 0, 0), "{0}{1}": (1, 0, 0, 1), "{0}{1}3": (0, 1, 1, 1)}

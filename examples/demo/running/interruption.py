@@ -1,4 +1,4 @@
-"""A program that ends together with what it started: on Ctrl-C, SIGTERM and SIGHUP, with the conventional status."""
+"""A program that ends in one line and together with what it started, on a mistake, Ctrl-C, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from fairchem_hdgnn.errors import UserError
 
 GRACE = 60.0
 """Seconds that a child has to save its state once it was told to end; a slow training step can take several."""
@@ -23,8 +25,8 @@ class Ended(BaseException):
 
 
 @contextmanager
-def ended_by_signals(program: str, advice: str) -> Iterator[None]:
-    """A block that SIGINT, SIGTERM and SIGHUP end in good order: one line, and status 128 + signal.
+def ended_in_one_line(program: str, advice: str) -> Iterator[None]:
+    """A block that ends in good order: with status 2 on a ``UserError``, 128 + signal on SIGINT, SIGTERM and SIGHUP.
 
     A signal that the parent had this program ignore (``nohup``) stays ignored.
     """
@@ -38,6 +40,9 @@ def ended_by_signals(program: str, advice: str) -> Iterator[None]:
         for signum in former:
             signal.signal(signum, end)
         yield
+    except UserError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     except Ended as ended:
         print(f"{program}: ended by {signal.Signals(ended.signum).name}; {advice}", file=sys.stderr)
         raise SystemExit(128 + ended.signum) from None

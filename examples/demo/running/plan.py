@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fairchem_hdgnn.errors import UserError
 from fairchem_hdgnn.files import complete_or_absent
-from fairchem_hdgnn.host.interruption import child
+from running.interruption import child
 
 BUDGET = 360.0
 """Seconds that training may take; fewer epochs are trained where the config's number does not fit."""
@@ -71,7 +71,7 @@ def measured_plan(config: Path, data: Path, max_epochs: int, steps_per_epoch: in
     Raises:
         UserError: the steps failed; the process has printed why.
     """
-    command = [sys.executable, "-m", "fairchem_hdgnn.host.demo_speed", str(config), str(data)]
+    command = [sys.executable, str(Path(__file__).with_name("speed.py")), str(config), str(data)]
     begin = time.perf_counter()
     with child(command, stdout=subprocess.PIPE, env=environment()) as process:
         printed, _ = process.communicate()

@@ -1,6 +1,6 @@
 """How fast this machine trains the demonstration's model, on one thread and on two: a program of its own.
 
-``python -m fairchem_hdgnn.host.demo_speed CONFIG DATA`` prints it as JSON. It runs apart from the demonstration
+``python speed.py CONFIG DATA`` prints it as JSON. It runs apart from the demonstration
 because OpenMP reads its environment once, when torch is loaded.
 """
 

@@ -14,19 +14,20 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from fairchem_hdgnn.data.demo.archive import PACKAGED, read_archive, write_archive
-from fairchem_hdgnn.data.demo.manifest import MANIFEST_FILE, make_manifest, matching_manifest, versions
-from fairchem_hdgnn.data.demo.splits import candidates, split_sizes
-from fairchem_hdgnn.data.demo.system import Relaxed, System, relax_candidate, to_record
 from fairchem_hdgnn.data.directories import new_directory
 from fairchem_hdgnn.data.encoding import oc20_pickle
 from fairchem_hdgnn.data.lmdb import write_lmdb
+from fairchem_hdgnn.data.records import atoms_to_record
 from fairchem_hdgnn.errors import DataError
+from structures.archive import SUPPLIED, read_archive, write_archive
+from structures.manifest import MANIFEST_FILE, make_manifest, matching_manifest, versions
+from structures.splits import candidates, split_sizes
+from structures.system import Relaxed, System, relax_candidate, to_record
 
 FIRST_SID = 1_000_000
 
 
-def build_demo_data(
+def build_data(
     out: Path, *, train: int, val: int, test: int, seed: int, workers: int, archive: Path | None = None
 ) -> dict:
     """Make the data set by relaxations, or find it made, and return its manifest.
@@ -38,7 +39,7 @@ def build_demo_data(
         test: Number of systems in each of the four unlabelled test splits; 0 makes none.
         seed: Decides every system, whatever the number of workers.
         workers: Number of processes that relax.
-        archive: File for the relaxed systems, which ``unpack_demo_data`` reads; then ``out`` must be new.
+        archive: File for the relaxed systems, which ``unpack_data`` reads; then ``out`` must be new.
 
     Raises:
         DataError: if ``out`` holds anything but the data set asked for, or cannot be written.
@@ -53,11 +54,11 @@ def build_demo_data(
         return _write_splits(partial, relaxed)
 
 
-def unpack_demo_data(out: Path, archive: Path = PACKAGED) -> dict:
+def unpack_data(out: Path, archive: Path = SUPPLIED) -> dict:
     """Make the data set from systems that were relaxed before, or find it made, and return its manifest.
 
     Raises:
-        DataError: if the archive is damaged, or as ``build_demo_data``.
+        DataError: if the archive is damaged, or as ``build_data``.
     """
     relaxed = read_archive(archive)
     if (out / MANIFEST_FILE).is_file():
@@ -119,8 +120,8 @@ def _processes(workers: int) -> ProcessPoolExecutor:
     """Worker processes that leave Ctrl-C to the parent.
 
     They are forked from a server that has done the slow imports and nothing else: a fork of this process, which may
-    have threads and torch's objects, can crash.
+    have threads and torch's objects, can crash. Before Python 3.12.4 the server finds installed modules only.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([relax_candidate.__module__])
+    context.set_forkserver_preload([atoms_to_record.__module__])
     return ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))

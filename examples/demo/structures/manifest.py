@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fairchem_hdgnn.data.demo.relaxation import FORCE_LIMIT
-from fairchem_hdgnn.data.demo.splits import UNSEEN_ADSORBATES, UNSEEN_METALS
-from fairchem_hdgnn.data.demo.system import Relaxed, System
 from fairchem_hdgnn.errors import DataError
+from structures.relaxation import FORCE_LIMIT
+from structures.splits import UNSEEN_ADSORBATES, UNSEEN_METALS
+from structures.system import Relaxed, System
 
 MANIFEST_FILE = "manifest.json"
 RECIPE = 2
