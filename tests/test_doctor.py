@@ -11,9 +11,9 @@ import torch
 from packaging.requirements import Requirement
 
 from fairchem_hdgnn import cli
+from fairchem_hdgnn.checks import installation
+from fairchem_hdgnn.checks.installation import Finding, State, _package, _scatter, _why_no_short_name, findings
 from fairchem_hdgnn.cli import doctor
-from fairchem_hdgnn.host import environment
-from fairchem_hdgnn.host.environment import Finding, State, _package, _scatter, _why_no_short_name, findings
 
 
 def test_this_installation_is_whole(capsys: pytest.CaptureFixture) -> None:
@@ -59,7 +59,7 @@ def test_missing_scatter(clone: bool, monkeypatch: pytest.MonkeyPatch, tmp_path:
     """A clone has the stand-in at hand; without one, PyG has wheels for this torch."""
     version_of(monkeypatch, "torch-scatter", None)
     if not clone:
-        monkeypatch.setattr(environment, "__file__", str(tmp_path / "site" / "fairchem_hdgnn" / "a" / "b.py"))
+        monkeypatch.setattr(installation, "__file__", str(tmp_path / "site" / "fairchem_hdgnn" / "a" / "b.py"))
     finding = _scatter("torch-scatter")
     assert finding.state is State.BROKEN
     assert finding.detail == "not installed, and fairchem-core imports it"
@@ -102,8 +102,8 @@ def test_extension_built_for_another_torch(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_nothing_is_asked_of_a_broken_fairchem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "_package", lambda requirement: Finding(requirement.name, State.BROKEN, ""))
-    monkeypatch.setattr(environment, "_plugin", lambda: pytest.fail("probed a fairchem that cannot be imported"))
+    monkeypatch.setattr(installation, "_package", lambda requirement: Finding(requirement.name, State.BROKEN, ""))
+    monkeypatch.setattr(installation, "_plugin", lambda: pytest.fail("probed a fairchem that cannot be imported"))
     assert any(finding.state is State.BROKEN for finding in findings())
 
 

@@ -7,7 +7,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from fairchem_hdgnn.host.environment import State, findings
+from fairchem_hdgnn.checks.installation import State, findings
 
 STYLES = {State.OK: "green", State.NOTE: "yellow", State.BROKEN: "bold red"}
 

@@ -29,10 +29,10 @@ from tqdm import tqdm
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, open_split
 from fairchem_hdgnn.host.checkpoints import inference_trainer, quiet_fairchem
-from fairchem_hdgnn.host.config_files import read_config
+from fairchem_hdgnn.host.config_files import read_config, splits_of
 from fairchem_hdgnn.host.graph import PlainGraph
 from fairchem_hdgnn.host.models import PlainModel
-from fairchem_hdgnn.host.preflight.files import splits_of
+from fairchem_hdgnn.host.sections import mean_and_deviation
 from fairchem_hdgnn.models.so3.frames import edge_frames, random_roll
 
 
@@ -114,7 +114,7 @@ def _of_config(source: str, options: InferenceOptions) -> tuple[nn.Module, float
     torch.manual_seed(options.seed)
     dataset_config = splits_of(config).get("train", {})
     normaliser = dataset_config.get("transforms", {}).get("normalizer", {}).get("energy", {})
-    return model_class(**keys), float(normaliser.get("rmsd") or normaliser.get("stdev") or 1.0), config, dataset_config
+    return model_class(**keys), mean_and_deviation(normaliser)[1], config, dataset_config
 
 
 def measure(

@@ -13,9 +13,9 @@ from ase.geometry import get_distances, minkowski_reduce
 from jaxtyping import Float64
 from torch import Tensor
 
+from fairchem_hdgnn.checks.findings import Finding, error, warning
 from fairchem_hdgnn.data.periodicity import completed_cells, periodic_directions
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.host.preflight.findings import Finding, error, warning
 from fairchem_hdgnn.host.structures import TOUCHING, flat_cells
 
 SAMPLE = 16
