@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.checks import installation
-from fairchem_hdgnn.checks.installation import Finding, State, _package, _scatter, _why_no_short_name, findings
+from fairchem_hdgnn.checks.installation import Line, State, _package, _scatter, _why_no_short_name, report
 from fairchem_hdgnn.cli import doctor
 
 
@@ -49,7 +49,7 @@ def version_of(monkeypatch: pytest.MonkeyPatch, name: str, version: str | None) 
 def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     version_of(monkeypatch, "fairchem-core", None)
     finding = _package(Requirement("fairchem-core==1.10.*"))
-    assert finding == Finding(
+    assert finding == Line(
         "fairchem-core", State.BROKEN, "not installed", 'pip install --no-deps "fairchem-core==1.10.*"'
     )
 
@@ -102,9 +102,9 @@ def test_extension_built_for_another_torch(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_nothing_is_asked_of_a_broken_fairchem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation, "_package", lambda requirement: Finding(requirement.name, State.BROKEN, ""))
+    monkeypatch.setattr(installation, "_package", lambda requirement: Line(requirement.name, State.BROKEN, ""))
     monkeypatch.setattr(installation, "_plugin", lambda: pytest.fail("probed a fairchem that cannot be imported"))
-    assert any(finding.state is State.BROKEN for finding in findings())
+    assert any(finding.state is State.BROKEN for finding in report())
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,11 @@ def test_reasons_for_no_short_name(tmp_path: Path, include: str | None, detail: 
 
 def test_exit_status_and_remedies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     found = [
-        Finding("GPU", State.NOTE, "none"),
-        Finding("scipy", State.BROKEN, "1.17.0", 'pip install "scipy<1.17"'),
+        Line("GPU", State.NOTE, "none"),
+        Line("scipy", State.BROKEN, "1.17.0", 'pip install "scipy<1.17"'),
     ]
-    monkeypatch.setattr(doctor, "findings", lambda: iter(found))
+    monkeypatch.setattr(doctor, "report", lambda: iter(found))
     assert cli.main(["doctor"]) == 1
     assert 'scipy: pip install "scipy<1.17"' in capsys.readouterr().out
-    monkeypatch.setattr(doctor, "findings", lambda: iter(found[:1]))
+    monkeypatch.setattr(doctor, "report", lambda: iter(found[:1]))
     assert cli.main(["doctor"]) == 0

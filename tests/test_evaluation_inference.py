@@ -25,8 +25,8 @@ from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
 from fairchem_hdgnn.evaluation.predictions import read_npz
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS, split_source
-from fairchem_hdgnn.host.calculator import calculator
-from fairchem_hdgnn.host.checkpoints import inference_trainer, read_checkpoint
+from fairchem_hdgnn.host.checkpoints import read_checkpoint
+from fairchem_hdgnn.host.inference import calculator, inference_trainer
 
 QUIET = InferenceOptions(cpu=True, progress=False)
 

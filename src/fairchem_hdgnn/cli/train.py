@@ -24,7 +24,7 @@ from fairchem_hdgnn.host.messages import user_message
 from fairchem_hdgnn.host.names import with_dotted_names
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
 from fairchem_hdgnn.host.ranks import is_task_of_many
-from fairchem_hdgnn.host.run_ids import new_run_id, slurm_run_id
+from fairchem_hdgnn.host.run_directories import new_run_id, slurm_run_id
 from fairchem_hdgnn.host.runner import Runner, runner_wrapper
 from fairchem_hdgnn.host.submitit_jobs import submit_jobs
 from fairchem_hdgnn.host.sweeps import sweep

@@ -18,15 +18,12 @@ from torch_geometric.data import Batch
 from fairchem_hdgnn.data.labels import collect_labels
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
 from fairchem_hdgnn.host.allocator import keep_freed_memory
-from fairchem_hdgnn.host.cadence import Cadence
-from fairchem_hdgnn.host.checkpoints import read_checkpoint, write_checkpoint
-from fairchem_hdgnn.host.loss_schedule import LossSchedule
-from fairchem_hdgnn.host.model_version import MODEL_VERSION
+from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, read_checkpoint, write_checkpoint
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes, teach_transform
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch
-from fairchem_hdgnn.host.resuming import announce, conditions
-from fairchem_hdgnn.host.run_ids import exclusive_use, new_run_id
+from fairchem_hdgnn.host.run_directories import announce, conditions, exclusive_use, new_run_id
+from fairchem_hdgnn.host.schedules import Cadence, LossSchedule
 from fairchem_hdgnn.host.stop_conditions import (
     check_loss,
     check_predictions,
