@@ -242,8 +242,10 @@ def labelled(mean: float, deviation: float) -> list[Data]:
     return [Data(energy=value) for value in np.random.default_rng(0).normal(mean, deviation, 300).tolist()]
 
 
-def test_right_statistics_have_no_finding() -> None:
-    settings = {"normalizer": {"energy": {"mean": -1.5, "stdev": 2.3}}}
+@pytest.mark.parametrize("deviation", [{"stdev": 2.3}, {"rmsd": 2.3}, {"rmsd": 2.3, "stdev": 23.0}])
+def test_right_statistics_have_no_finding(deviation: dict[str, float]) -> None:
+    """Of both names fairchem reads ``rmsd``."""
+    settings = {"normalizer": {"energy": {"mean": -1.5, **deviation}}}
     assert not list(target_findings(settings, labelled(-1.5, 2.3), {"energy": False}))
 
 
