@@ -31,6 +31,7 @@ from fairchem.core.common.utils import setup_imports
 from fairchem.core.datasets import data_list_collater
 from one_thread import cpu_minutes, seconds_per_step
 
+from fairchem_hdgnn.checks.targets import target_spread
 from fairchem_hdgnn.data.conversion import Conversion, make_lmdb
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.evaluation.evaluate import evaluate, write_systems
@@ -39,7 +40,6 @@ from fairchem_hdgnn.evaluation.report import print_tables, write_tables
 from fairchem_hdgnn.evaluation.splits import VALIDATION_SPLITS
 from fairchem_hdgnn.host.allocator import keep_freed_memory
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
-from fairchem_hdgnn.host.targets import target_spread
 
 BATCH_SIZE = 8
 GRAPH = {"cutoff": 6.0, "max_neighbors": 20, "use_pbc": True, "otf_graph": True, "regress_forces": False}

@@ -33,8 +33,8 @@ from process_memory import resident_kib
 from torch_geometric.data import Data
 from tqdm import tqdm
 
+from fairchem_hdgnn import Trainer
 from fairchem_hdgnn.host.runner import Runner
-from fairchem_hdgnn.host.trainer import Trainer
 
 WARM_UP, LEAST_STEPS, EVERY = 500, 2000, 20
 TOLERANCE = 0.02

@@ -11,9 +11,9 @@ import torch
 from packaging.requirements import Requirement
 
 from fairchem_hdgnn import cli
+from fairchem_hdgnn.checks import installation
+from fairchem_hdgnn.checks.installation import Line, State, _package, _scatter, _why_no_short_name, report
 from fairchem_hdgnn.cli import doctor
-from fairchem_hdgnn.host import environment
-from fairchem_hdgnn.host.environment import Finding, State, _package, _scatter, _why_no_short_name, findings
 
 
 def test_this_installation_is_whole(capsys: pytest.CaptureFixture) -> None:
@@ -49,7 +49,7 @@ def version_of(monkeypatch: pytest.MonkeyPatch, name: str, version: str | None) 
 def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     version_of(monkeypatch, "fairchem-core", None)
     finding = _package(Requirement("fairchem-core==1.10.*"))
-    assert finding == Finding(
+    assert finding == Line(
         "fairchem-core", State.BROKEN, "not installed", 'pip install --no-deps "fairchem-core==1.10.*"'
     )
 
@@ -59,7 +59,7 @@ def test_missing_scatter(clone: bool, monkeypatch: pytest.MonkeyPatch, tmp_path:
     """A clone has the stand-in at hand; without one, PyG has wheels for this torch."""
     version_of(monkeypatch, "torch-scatter", None)
     if not clone:
-        monkeypatch.setattr(environment, "__file__", str(tmp_path / "site" / "fairchem_hdgnn" / "a" / "b.py"))
+        monkeypatch.setattr(installation, "__file__", str(tmp_path / "site" / "fairchem_hdgnn" / "a" / "b.py"))
     finding = _scatter("torch-scatter")
     assert finding.state is State.BROKEN
     assert finding.detail == "not installed, and fairchem-core imports it"
@@ -102,9 +102,9 @@ def test_extension_built_for_another_torch(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_nothing_is_asked_of_a_broken_fairchem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "_package", lambda requirement: Finding(requirement.name, State.BROKEN, ""))
-    monkeypatch.setattr(environment, "_plugin", lambda: pytest.fail("probed a fairchem that cannot be imported"))
-    assert any(finding.state is State.BROKEN for finding in findings())
+    monkeypatch.setattr(installation, "_package", lambda requirement: Line(requirement.name, State.BROKEN, ""))
+    monkeypatch.setattr(installation, "_plugin", lambda: pytest.fail("probed a fairchem that cannot be imported"))
+    assert any(finding.state is State.BROKEN for finding in report())
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,11 @@ def test_reasons_for_no_short_name(tmp_path: Path, include: str | None, detail: 
 
 def test_exit_status_and_remedies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     found = [
-        Finding("GPU", State.NOTE, "none"),
-        Finding("scipy", State.BROKEN, "1.17.0", 'pip install "scipy<1.17"'),
+        Line("GPU", State.NOTE, "none"),
+        Line("scipy", State.BROKEN, "1.17.0", 'pip install "scipy<1.17"'),
     ]
-    monkeypatch.setattr(doctor, "findings", lambda: iter(found))
+    monkeypatch.setattr(doctor, "report", lambda: iter(found))
     assert cli.main(["doctor"]) == 1
     assert 'scipy: pip install "scipy<1.17"' in capsys.readouterr().out
-    monkeypatch.setattr(doctor, "findings", lambda: iter(found[:1]))
+    monkeypatch.setattr(doctor, "report", lambda: iter(found[:1]))
     assert cli.main(["doctor"]) == 0

@@ -25,8 +25,8 @@ from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
 from fairchem_hdgnn.evaluation.predictions import read_npz
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS, split_source
-from fairchem_hdgnn.host.calculator import calculator
-from fairchem_hdgnn.host.checkpoints import inference_trainer, read_checkpoint
+from fairchem_hdgnn.host.checkpoints import read_checkpoint
+from fairchem_hdgnn.host.inference import calculator, inference_trainer
 
 QUIET = InferenceOptions(cpu=True, progress=False)
 
@@ -212,11 +212,12 @@ def test_file_that_is_no_fairchem_checkpoint(tmp_path):
         read_checkpoint(tmp_path / "checkpoint.pt")
 
 
-def test_unknown_model_is_named(run_folder, tmp_path):
+@pytest.mark.parametrize("name", ["nobody.knows.Model", None])
+def test_unknown_model_is_named(name, run_folder, tmp_path):
     checkpoint = torch.load(run_folder / "best_checkpoint.pt", weights_only=True)
-    checkpoint["config"]["model"]["name"] = "nobody.knows.Model"
+    checkpoint["config"]["model"]["name"] = name
     torch.save(checkpoint, tmp_path / "unknown.pt")
-    with pytest.raises(ConfigError, match=r"its model 'nobody\.knows\.Model' is not known"):
+    with pytest.raises(ConfigError, match=f"its model '{name}' is not known"):
         inference_trainer(tmp_path / "unknown.pt", cpu=True)
 
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from small_runs import TINY_ESCN, TINY_HDGNN, model_of, write_config
 
 from fairchem_hdgnn import cli
+from fairchem_hdgnn.checks.keys import key_findings
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.host.preflight.keys import key_findings
 from fairchem_hdgnn.models.escn.config import ESCNConfig
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
 

@@ -247,8 +247,8 @@ def test_target_stats_compares_with_the_config(tmp_path, capsys):
     write(tmp_path / "a.extxyz", [labelled(slab(), -1.0), labelled(slab("Pt"), -2.0)])
     make_lmdb(tmp_path / "a.extxyz", tmp_path / "out", IS2RE, progress=False)
     config = tmp_path / "config.yml"
-    for mean, status in ((-1.5, 0), (-1.0, 1)):
-        transforms = {"normalizer": {"energy": {"mean": mean, "stdev": 0.5}}}
+    for mean, deviation, status in ((-1.5, "stdev", 0), (-1.5, "rmsd", 0), (-1.0, "stdev", 1)):
+        transforms = {"normalizer": {"energy": {"mean": mean, deviation: 0.5}}}
         train = {"key_mapping": {"y_relaxed": "energy"}, "transforms": transforms}
         config.write_text(yaml.safe_dump({"dataset": {"train": train}}))
         assert main(["target-stats", str(tmp_path / "out"), "--config", str(config)]) == status

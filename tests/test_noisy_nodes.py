@@ -22,9 +22,9 @@ from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
-from fairchem_hdgnn.host.loss_schedule import LossSchedule
 from fairchem_hdgnn.host.models import PlainModel
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes, add_displacement, in_cells, teach_transform
+from fairchem_hdgnn.host.schedules import LossSchedule
 
 CONFIGS = Path(__file__).parents[1] / "configs/oc20/is2re/10k"
 WIDTHS = {"lmax": 2, "num_layers": 2, "sphere_channels": 8, "hidden_channels": 16, "edge_channels": 8}
@@ -266,11 +266,12 @@ def test_predictions_are_those_of_the_clean_structures(run):
 )
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ConfigError, match=f"noisy_nodes: {message}"):
-        NoisyNodes.of_transforms({"noisy_nodes": settings})
+        NoisyNodes.of_config({"dataset": {"transforms": {"noisy_nodes": settings}}})
 
 
 def test_no_transform_no_noise():
-    assert NoisyNodes.of_transforms({"normalizer": {}}) is None and NoisyNodes.of_transforms(None) is None
+    for transforms in ({"normalizer": {}}, None):
+        assert NoisyNodes.of_config({"dataset": {"transforms": transforms}}) is None
 
 
 def test_final_coefficient_must_be_a_number():

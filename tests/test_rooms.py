@@ -15,9 +15,10 @@ MAY_IMPORT = {
     "models": FOUNDATION,
     "data": FOUNDATION,
     "host": {"models", "data"} | FOUNDATION,
+    "checks": {"models", "data", "host"} | FOUNDATION,
     "convert": {"models", "host"} | FOUNDATION,
     "evaluation": {"models", "data", "host"} | FOUNDATION,
-    "cli": {"models", "data", "host", "convert", "evaluation"} | FOUNDATION,
+    "cli": {"models", "data", "host", "checks", "convert", "evaluation"} | FOUNDATION,
 }
 """For each part, the others that it may import; nothing imports ``cli``."""
 

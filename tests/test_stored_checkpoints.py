@@ -18,10 +18,9 @@ from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn.convert.checkpoints import convert_checkpoint
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.host import model_version
-from fairchem_hdgnn.host.calculator import calculator
-from fairchem_hdgnn.host.checkpoints import inference_trainer, read_checkpoint
-from fairchem_hdgnn.host.model_version import MODEL_VERSION
+from fairchem_hdgnn.host import checkpoints
+from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, read_checkpoint
+from fairchem_hdgnn.host.inference import calculator, inference_trainer
 
 DATA = Path(__file__).parent / "data"
 RECORDED: dict[str, dict[str, Any]] = json.loads((DATA / "outputs.json").read_text())
@@ -147,14 +146,14 @@ def test_unknown_layouts_are_refused(opener: str, version: object, message: str,
 
 
 def test_earlier_layouts_are_upgraded_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_version, "MODEL_VERSION", 3)
+    monkeypatch.setattr(checkpoints, "MODEL_VERSION", 3)
     steps = {number: lambda found, number=number: {**found, "seen": [*found["seen"], number]} for number in (1, 2)}
-    monkeypatch.setattr(model_version, "UPGRADES", steps)
-    assert model_version.upgraded({"seen": []}, "a.pt") == {"seen": [1, 2], "model_version": 3}
-    assert model_version.upgraded({"seen": [], "model_version": 2}, "a.pt") == {"seen": [2], "model_version": 3}
+    monkeypatch.setattr(checkpoints, "UPGRADES", steps)
+    assert checkpoints.upgraded({"seen": []}, "a.pt") == {"seen": [1, 2], "model_version": 3}
+    assert checkpoints.upgraded({"seen": [], "model_version": 2}, "a.pt") == {"seen": [2], "model_version": 3}
     present = {"seen": [], "model_version": 3}
-    assert model_version.upgraded(present, "a.pt") == present
+    assert checkpoints.upgraded(present, "a.pt") == present
 
 
 def test_there_is_an_upgrade_from_every_earlier_layout() -> None:
-    assert list(model_version.UPGRADES) == list(range(1, MODEL_VERSION))
+    assert list(checkpoints.UPGRADES) == list(range(1, MODEL_VERSION))

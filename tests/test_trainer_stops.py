@@ -17,7 +17,7 @@ from small_runs import ENVIRONMENT, arguments, fairchem, load, losses, train, wr
 from torch_geometric.data import Batch
 
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
-from fairchem_hdgnn.host.run_ids import exclusive_use, new_run_id
+from fairchem_hdgnn.host.run_directories import exclusive_use, new_run_id
 from fairchem_hdgnn.host.trainer import Trainer
 
 fault = pytest.mark.fault

@@ -33,8 +33,8 @@ except Exception as error:  # A broken installation can raise anything.
             "run `fairchem-hdgnn doctor`"
         ) from _error
 else:
-    from fairchem_hdgnn.host.calculator import calculator
+    from fairchem_hdgnn.checks.trainer import Trainer
     from fairchem_hdgnn.host.escn_models import ESCN, ESCNBackbone, ESCNEnergyHead, ESCNForceHead
+    from fairchem_hdgnn.host.inference import calculator
     from fairchem_hdgnn.host.models import HDGNN, HDGNNBackbone, HDGNNEnergyHead, HDGNNForceHead
     from fairchem_hdgnn.host.safe_lmdb import SafeLmdbDataset
-    from fairchem_hdgnn.host.trainer import Trainer

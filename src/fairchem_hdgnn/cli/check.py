@@ -23,8 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each finding; the exit status is 1 if the run would fail."""
+    from fairchem_hdgnn.checks.config import config_findings  # noqa: PLC0415
     from fairchem_hdgnn.host.config_files import read_config  # noqa: PLC0415  needs fairchem in order
-    from fairchem_hdgnn.host.preflight.whole import config_findings  # noqa: PLC0415
 
     config = read_config(args.config, [f"--{override}" for override in args.set])
     errors = warnings = 0

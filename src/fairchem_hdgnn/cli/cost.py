@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-GPUS = ("v100", "a100", "h100")
+from fairchem_hdgnn.host.cost import GPUS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure a small version and print."""
     from fairchem_hdgnn.host.cost_report import report  # noqa: PLC0415  needs fairchem in working order
-    from fairchem_hdgnn.host.gpus import GPUS as DATA_SHEETS  # noqa: PLC0415
 
-    for heading, text in report(args.config, DATA_SHEETS[args.gpu], args.gpus).lines():
+    for heading, text in report(args.config, GPUS[args.gpu], args.gpus).lines():
         print(f"{heading:22}{text}")

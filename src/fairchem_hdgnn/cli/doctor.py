@@ -7,7 +7,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from fairchem_hdgnn.host.environment import State, findings
+from fairchem_hdgnn.checks.installation import State, report
 
 STYLES = {State.OK: "green", State.NOTE: "yellow", State.BROKEN: "bold red"}
 
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Print what was found and the remedies; the exit status is 1 if something needed is broken."""
     console = Console(highlight=False, soft_wrap=False)
     with console.status("looking (about 15 s)"):
-        found = list(findings())
+        found = list(report())
     table = Table("", "state", box=None)
     table.add_column("what", overflow="fold")
     for finding in found:

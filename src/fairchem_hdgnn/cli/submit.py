@@ -1,8 +1,108 @@
-"""``fairchem-hdgnn submit``: a training as a Slurm job."""
+"""``fairchem-hdgnn submit``: a training as a Slurm job that requeues itself and goes on where it was."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from fairchem.core.common.flags import flags
+
+from fairchem_hdgnn.cli.train import check, configs
+from fairchem_hdgnn.errors import ConfigError, UserError
+from fairchem_hdgnn.host.submitit_jobs import submission_script, submit_jobs
+
+SCRIPT = Template(
+    """\
+#!/bin/bash
+$directives
+
+# This script runs on the first node, where rank 0 will listen.
+export MASTER_ADDR=$$(scontrol show hostnames "$$SLURM_JOB_NODELIST" | head -n 1)
+export MASTER_PORT=$$($python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
+# From Slurm 22.05 on, srun does not take it over from sbatch by itself.
+export SRUN_CPUS_PER_TASK=$$SLURM_CPUS_PER_TASK
+
+# The run id is fixed, so a requeued job goes on from its own checkpoint.
+srun --kill-on-bad-exit=1 $python -m fairchem_hdgnn.cli train \\
+  $training
+"""
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch job for one training.
+
+    Attributes:
+        args: of fairchem's command line, and this command's own.
+        training: the arguments of the training alone.
+        run_id: name of the run directory.
+        num_workers: data-loader processes of each rank.
+    """
+
+    args: argparse.Namespace
+    training: list[str]
+    run_id: str
+    num_workers: int
+
+    @property
+    def log(self) -> Path:
+        """Where the job writes; ``%j`` is its id."""
+        return self.args.logdir.resolve() / "slurm" / "%j.out"
+
+    @property
+    def script(self) -> str:
+        """What sbatch gets."""
+        training = [*self.training, f"--timestamp-id={self.run_id}"]
+        if self.args.via == "one-node":
+            training.append(f"--num-gpus={self.args.num_gpus}")
+        return SCRIPT.substitute(
+            directives="\n".join(f"#SBATCH {directive}" for directive in self._directives()),
+            python=shlex.quote(sys.executable),
+            training=shlex.join(training),
+        )
+
+    def _directives(self) -> list[str]:
+        args = self.args
+        ranks = args.num_gpus
+        # Under one-node fairchem starts the ranks itself, and loads data in each rank's own process.
+        tasks, cpus = (1, ranks) if args.via == "one-node" else (ranks, self.num_workers + 1)
+        directives = {
+            "job-name": args.identifier or "hdgnn",
+            "nodes": args.num_nodes,
+            "ntasks-per-node": tasks,
+            "cpus-per-task": cpus,
+            "gpus-per-node": None if args.cpu else ranks,
+            "mem": f"{args.slurm_mem}G",
+            "time": f"{args.slurm_timeout}:00:00",
+            "partition": args.slurm_partition,
+            "account": args.slurm_account,
+            "qos": args.slurm_qos,
+            "output": self.log,
+            "open-mode": "append",
+            # Some minutes before the time limit: enough for the step under way, a checkpoint and the requeue.
+            "signal": "USR1@300",
+        }
+        lines = [f"--{name}={value}" for name, value in directives.items() if value is not None]
+        return [*lines, "--requeue", *args.sbatch]
+
+    def submit(self) -> str:
+        """Hand the script to sbatch and return the id of the job.
+
+        Raises:
+            UserError: sbatch refused; with its words.
+        """
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(["sbatch", "--parsable"], input=self.script, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise UserError(f"sbatch refused the job: {' '.join(done.stderr.split())}")
+        return done.stdout.strip().split(";")[0]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -11,7 +111,85 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Submit, or print the script."""
-    from fairchem_hdgnn.host.submit import submit  # noqa: PLC0415  needs fairchem in working order
+    """Submit a training, or print what would be submitted.
 
-    submit(args.arguments)
+    Raises:
+        ConfigError: a flag, override or config that cannot be used, or no Slurm here.
+        UserError: Slurm refused the job.
+    """
+    parser = argparse.ArgumentParser(
+        prog="fairchem-hdgnn submit", parents=[cluster_parser(), flags.get_parser()], add_help=False
+    )
+    arguments = args.arguments
+    args, overrides = parser.parse_known_args(arguments)
+    _check(args)
+    check(args, overrides)
+    runs = configs(args, overrides)
+    if args.via == "submitit":
+        extra = dict(_named(option) for option in args.sbatch)
+        if args.dry_run:
+            print(submission_script(args, runs[0], extra))
+        else:
+            submit_jobs(args, runs, extra)
+        return
+    [config] = runs
+    _, training = _job_parser().parse_known_args(arguments)
+    job = Job(args, training, config["timestamp_id"], config["optim"].get("num_workers", 0))
+    if args.dry_run:
+        print(job.script, end="")
+        return
+    job_id = job.submit()
+    folder = Path(args.run_dir).resolve()
+    backend = "CPU, gloo" if args.cpu else "one GPU each, nccl"
+    print(
+        f"Submitted job {job_id}: {args.num_nodes} node(s) x {args.num_gpus} rank(s) ({backend}), run id {job.run_id}"
+    )
+    print(f"  log:         {str(job.log).replace('%j', job_id)}")
+    print(f"  checkpoints: {folder / 'checkpoints' / job.run_id}")
+    print(f"  stop it:     scancel {job_id}")
+    print(f"  go on later: the same command with --timestamp-id={job.run_id}")
+
+
+def cluster_parser() -> argparse.ArgumentParser:
+    """This command's own flags."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(
+        "--via",
+        choices=("srun", "one-node", "submitit"),
+        default="srun",
+        help="who starts the ranks: srun, one task for each (default); fairchem's --num-gpus on one node; or submitit",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the batch script, submit nothing")
+    parser.add_argument(
+        "--sbatch", action="append", default=[], metavar="--NAME=VALUE", help="one more #SBATCH line; can be repeated"
+    )
+    return parser
+
+
+def _job_parser() -> argparse.ArgumentParser:
+    """Takes the flags that are for the job and leaves those of the training inside it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[cluster_parser()])
+    parser.add_argument("--submit", action="store_true")
+    for flag in ("num-gpus", "num-nodes", "logdir", "timestamp-id"):
+        parser.add_argument(f"--{flag}")
+    for flag in ("partition", "account", "qos", "mem", "timeout"):
+        parser.add_argument(f"--slurm-{flag}")
+    return parser
+
+
+def _check(args: argparse.Namespace) -> None:
+    if shutil.which("sbatch") is None and not args.dry_run:
+        raise ConfigError("this machine has no sbatch, so no Slurm to submit to; `fairchem-hdgnn train` runs here")
+    if args.via == "one-node" and args.num_nodes > 1:
+        raise ConfigError("--via one-node: --num-nodes must be 1; use --via srun or --via submitit")
+    if args.sweep_yml is not None and args.via != "submitit":
+        raise ConfigError("--sweep-yml: needs --via submitit, which makes an array of the sweep's runs")
+    for option in args.sbatch:
+        _named(option)
+
+
+def _named(option: str) -> tuple[str, str]:
+    name, separator, value = option.partition("=")
+    if not name.startswith("--") or not separator:
+        raise ConfigError(f"--sbatch '{option}': write it as --sbatch=--NAME=VALUE")
+    return name[2:], value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fairchem_hdgnn.host.targets import read_normaliser, target_spread
+from fairchem_hdgnn.checks.targets import read_normaliser, target_spread
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

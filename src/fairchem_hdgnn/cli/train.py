@@ -1,8 +1,33 @@
-"""``fairchem-hdgnn train``: train, validate, predict or relax, with the flags of `fairchem`."""
+"""``fairchem-hdgnn train`` and `main.py`: the `fairchem` command line with this plugin's additions."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from fairchem.core.common import distutils
+from fairchem.core.common.flags import flags
+from fairchem.core.common.utils import build_config, setup_logging
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from fairchem_hdgnn.checks.files import check_data_sets
+from fairchem_hdgnn.checks.findings import Finding, stop_or_warn
+from fairchem_hdgnn.checks.keys import key_findings, section_findings
+from fairchem_hdgnn.errors import ConfigError, UserError
+from fairchem_hdgnn.host.config_files import check_overrides, find_config, read_config, splits_of
+from fairchem_hdgnn.host.messages import user_message
+from fairchem_hdgnn.host.names import with_dotted_names
+from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
+from fairchem_hdgnn.host.ranks import is_task_of_many
+from fairchem_hdgnn.host.run_directories import new_run_id, slurm_run_id
+from fairchem_hdgnn.host.runner import Runner, runner_wrapper
+from fairchem_hdgnn.host.submitit_jobs import submit_jobs
+from fairchem_hdgnn.host.sweeps import sweep
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -11,7 +36,110 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Hand over to fairchem."""
-    from fairchem_hdgnn.host import command_line  # noqa: PLC0415  needs fairchem in working order
+    """Do what `fairchem ARGUMENTS` does, and more safely.
 
-    command_line.run(args.arguments)
+    - ``--config-yml hdgnn:...`` names a shipped config, from any working directory.
+    - Model names become dotted, in the checkpoint too, so that it opens in any process.
+    - Each run gets a directory of its own, unless ``--timestamp-id`` names one.
+    - Jobs and ranks go through this plugin's ``Runner``.
+    - As one of several tasks of ``srun`` this process is one rank; it starts no others.
+
+    Raises:
+        UserError: a flag, override, config file or data set that cannot be used; or the run ended so in a rank.
+        SystemExit: the scheduler preempted the run (status ``PREEMPTED_EXIT_STATUS``).
+    """
+    parser = flags.get_parser()
+    parser.prog = "fairchem-hdgnn train"
+    args, overrides = parser.parse_known_args(args.arguments)
+    check(args, overrides)
+    _check_launch(args)
+    setup_logging()
+    # Its handler comes with the training loop. Until then, and in the parent of several ranks, it must not kill.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        if args.submit:
+            submit_jobs(args, configs(args, overrides))
+        elif is_task_of_many():
+            args.timestamp_id = args.timestamp_id or slurm_run_id(args.identifier)
+            Runner()(_build_config(args, overrides, section_findings))
+        else:
+            args.timestamp_id = args.timestamp_id or new_run_id(args.identifier)
+            _run_here(_build_config(args, overrides, section_findings), args.num_gpus)
+    except SignalException as error:
+        raise SystemExit(PREEMPTED_EXIT_STATUS) from error
+    except (UserError, ChildFailedError) as error:
+        if isinstance(error, ChildFailedError) and error.get_first_failure()[1].exitcode == PREEMPTED_EXIT_STATUS:
+            raise SystemExit(PREEMPTED_EXIT_STATUS) from error
+        message = user_message(error)
+        if message is None:
+            raise
+        raise UserError(message) from error
+
+
+def check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Refuse what cannot work, and find the file that ``--config-yml`` names.
+
+    Raises:
+        ConfigError: names the flag.
+    """
+    if args.mode is None:
+        raise ConfigError("--mode: missing; one of train, validate, predict, run-relaxations")
+    check_overrides(overrides)
+    args.config_yml = find_config(str(args.config_yml))
+
+
+def _check_launch(args: argparse.Namespace) -> None:
+    if args.submit and shutil.which("sbatch") is None:
+        raise ConfigError(
+            "--submit: this machine has no sbatch, so no Slurm to submit to; leave --submit out to run here"
+        )
+    if args.sweep_yml is not None and not args.submit:
+        raise ConfigError("--sweep-yml: each run of a sweep is a job of its own; add --submit")
+    if args.num_gpus < 1:
+        raise ConfigError(f"--num-gpus {args.num_gpus}: must be at least 1")
+    if is_task_of_many() and args.num_gpus > 1:
+        raise ConfigError("--num-gpus: srun has started one task for each rank; leave it out, or srun --ntasks=1")
+
+
+def _run_here(config: dict[str, Any], num_ranks: int) -> None:
+    """Run in this process, or in ranks of this machine that torch starts."""
+    if num_ranks == 1:
+        distutils.setup_env_local()
+        runner_wrapper(config)
+        return
+    # As in fairchem, whose LMDBs cannot be sent to a rank's workers.
+    config["optim"]["num_workers"] = 0
+    # A rendezvous of its own, on a free port: two runs on one machine must not depend on each other.
+    ranks = LaunchConfig(
+        1, 1, nproc_per_node=num_ranks, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
+    )
+    elastic_launch(ranks, runner_wrapper)(config)
+
+
+def configs(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, Any]]:
+    """The config of each run that ``args`` asks for, one or a sweep, with run ids that no other run has.
+
+    Keys and data sets are looked at, for a job can wait long and then fail; what the model needs, its trainer finds.
+
+    Raises:
+        ConfigError: a config, key or override that cannot be used.
+        DataError: a data set is missing, empty or damaged.
+    """
+    config = _build_config(args, overrides, key_findings)
+    check_data_sets(splits_of(config))
+    runs = [("", config)] if args.sweep_yml is None else list(sweep(config, args.sweep_yml))
+    for name, run_config in runs:
+        identifier = "-".join(filter(None, (args.identifier, name)))
+        run_config["identifier"] = identifier
+        run_config["timestamp_id"] = args.timestamp_id or new_run_id(identifier)
+    return [run_config for _, run_config in runs]
+
+
+def _build_config(
+    args: argparse.Namespace, overrides: list[str], look: Callable[[dict[str, Any]], Iterable[Finding]]
+) -> dict[str, Any]:
+    read_config(args.config_yml, overrides, sections=("model", "dataset", "optim"))
+    # What could be read above fairchem reads too, and it knows where its flags go.
+    config = build_config(args, overrides)
+    stop_or_warn(look(config))
+    return with_dotted_names(config)

@@ -15,8 +15,7 @@ from fairchem_hdgnn.convert.authors_hdgnn import authors_config, from_authors_hd
 from fairchem_hdgnn.convert.fairchem_escn import escn_config, from_fairchem_escn
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.files import complete_or_absent
-from fairchem_hdgnn.host.checkpoints import checkpoint_config, read_checkpoint
-from fairchem_hdgnn.host.model_version import MODEL_VERSION
+from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, checkpoint_config, read_checkpoint
 from fairchem_hdgnn.host.models import PlainModel
 from fairchem_hdgnn.models.so3.grid import fibonacci_points
 

@@ -66,6 +66,11 @@ def _put(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> Non
             environment.set_mapsize(2 * environment.info()["map_size"])
 
 
+def lmdb_files(path: Path) -> list[Path]:
+    """The LMDB file at ``path``, or those of the folder in the order of their names."""
+    return sorted(path.glob("*.lmdb")) if path.is_dir() else [path]
+
+
 _OPEN: weakref.WeakValueDictionary[tuple[int, int], lmdb.Environment] = weakref.WeakValueDictionary()
 """The environments that this process reads, by device and inode: LMDB forbids to open a file twice."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch_geometric.data import Data
 
-from fairchem_hdgnn.data.lmdb import METADATA_FILE, open_lmdb, read_length, read_record
+from fairchem_hdgnn.data.lmdb import METADATA_FILE, lmdb_files, open_lmdb, read_length, read_record
 from fairchem_hdgnn.errors import DataError
 
 
@@ -20,7 +20,7 @@ class Records:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.files = sorted(path.glob("*.lmdb")) if path.is_dir() else [path]
+        self.files = lmdb_files(path)
         if not self.files:
             raise DataError(f"{path}: no .lmdb file there; name a split's folder or its data.lmdb")
         self._environments = [open_lmdb(file) for file in self.files]

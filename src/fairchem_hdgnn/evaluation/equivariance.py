@@ -28,11 +28,13 @@ from tqdm import tqdm
 
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, open_split
-from fairchem_hdgnn.host.checkpoints import inference_trainer, quiet_fairchem
-from fairchem_hdgnn.host.config_files import read_config
+from fairchem_hdgnn.host.checkpoints import quiet_fairchem
+from fairchem_hdgnn.host.config_files import read_config, splits_of
 from fairchem_hdgnn.host.graph import PlainGraph
+from fairchem_hdgnn.host.inference import inference_trainer
 from fairchem_hdgnn.host.models import PlainModel
-from fairchem_hdgnn.host.preflight.files import splits_of
+from fairchem_hdgnn.host.names import known_model
+from fairchem_hdgnn.host.sections import mean_and_deviation
 from fairchem_hdgnn.models.so3.frames import edge_frames, random_roll
 
 
@@ -106,15 +108,11 @@ def _of_config(source: str, options: InferenceOptions) -> tuple[nn.Module, float
     with quiet_fairchem():
         setup_imports()
     keys = {**config["model"], **options.model_overrides}
-    name = str(keys.pop("name", None))
-    try:
-        model_class = registry.get_model_class(name)
-    except (RuntimeError, ImportError) as error:
-        raise ConfigError(f"{source}: its model '{name}' is not known to fairchem here") from error
+    model_class = registry.get_model_class(known_model(keys.pop("name", None), source))
     torch.manual_seed(options.seed)
     dataset_config = splits_of(config).get("train", {})
     normaliser = dataset_config.get("transforms", {}).get("normalizer", {}).get("energy", {})
-    return model_class(**keys), float(normaliser.get("rmsd") or normaliser.get("stdev") or 1.0), config, dataset_config
+    return model_class(**keys), mean_and_deviation(normaliser)[1], config, dataset_config
 
 
 def measure(

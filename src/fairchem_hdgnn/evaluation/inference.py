@@ -28,11 +28,11 @@ from tqdm import tqdm
 
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.predictions import Predictions, element_set, hill_formula, merge
-from fairchem_hdgnn.host.checkpoints import inference_trainer
+from fairchem_hdgnn.host.inference import inference_trainer
+from fairchem_hdgnn.host.safe_lmdb import safe_format
 from fairchem_hdgnn.host.stop_conditions import explained_out_of_memory
 
 ADSORBATE_TAG = 2
-LMDB_FORMATS = ("lmdb", "single_point_lmdb", "trajectory_lmdb")
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,8 @@ def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str
     Raises:
         DataError: the files are missing, damaged or empty, or hold objects that ``safe_lmdb`` refuses.
     """
-    stored = dataset_config.get("format", "lmdb")
     config = {
-        "format": data_format or ("safe_lmdb" if stored in LMDB_FORMATS else stored),
+        "format": data_format or safe_format(dataset_config.get("format", "lmdb")),
         "key_mapping": dataset_config.get("key_mapping"),
         "src": str(source),
         "no_shuffle": True,

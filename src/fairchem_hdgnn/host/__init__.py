@@ -1,1 +1,1 @@
-"""What fairchem touches: models, trainer, runner, checkpoints, checks."""
+"""What fairchem touches: models, trainer, runner, checkpoints."""

@@ -1,4 +1,4 @@
-"""Checkpoints of fairchem: read without running code, and opened as a trainer ready to predict."""
+"""Checkpoints of fairchem: read without running code, in the present layout of parameters; written whole or not."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ import contextlib
 import logging
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from fairchem.core.common.registry import registry
-from fairchem.core.common.utils import setup_imports, update_config
-from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
-from fairchem.core.trainers import OCPTrainer
+from fairchem.core.common.utils import update_config
 
-from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
-from fairchem_hdgnn.host.model_version import upgraded
 
 TRUST = "if you know where the file comes from, pass --trust-checkpoint (Python: trusted=True)"
 REQUIRED_KEYS = ("config", "state_dict", "normalizers")
+
+MODEL_VERSION = 1
+"""Of the present layout. A change of names, shapes, order or meaning of parameters makes it one more."""
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""Version -> what makes a checkpoint of the next version from one of this.
+
+It gets whole checkpoints, averaged weights (EMA, a list in the order of parameters) and optimiser included, and leaves
+alone what is not of its version: fairchem's own trainer writes no version, and other models have none.
+"""
 
 
 def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any]:
@@ -64,6 +70,29 @@ def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any
     return upgraded(checkpoint, path)
 
 
+def upgraded(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """A checkpoint in the present layout; one without ``model_version`` has that of release 0.1.0, which is 1.
+
+    Args:
+        checkpoint: what ``path`` holds.
+        path: for messages.
+
+    Raises:
+        DataError: it is of a version that this package does not know.
+    """
+    version = checkpoint.get("model_version", 1)
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise DataError(f"{path}: its 'model_version' must be a whole number from 1, not {version!r}")
+    if version > MODEL_VERSION:
+        raise DataError(
+            f"{path}: written by a later fairchem-hdgnn (model_version {version}, known up to {MODEL_VERSION}); "
+            "upgrade fairchem-hdgnn"
+        )
+    for number in range(version, MODEL_VERSION):
+        checkpoint = {**UPGRADES[number](checkpoint), "model_version": number + 1}
+    return checkpoint
+
+
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Put ``state`` at ``path`` atomically, and clear away what killed processes left half-written.
 
@@ -102,86 +131,6 @@ def checkpoint_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration stored in a checkpoint, in fairchem 1.10's form (older forms are converted)."""
     with quiet_fairchem():
         return dict(update_config(checkpoint["config"]))
-
-
-def inference_trainer(
-    path: str | Path,
-    *,
-    cpu: bool = False,
-    device_index: int = 0,
-    seed: int = 0,
-    model_overrides: Mapping[str, Any] | None = None,
-    trusted: bool = False,
-) -> OCPTrainer:
-    """fairchem's trainer with a checkpoint's weights, in float32 without mixed precision, and no data sets.
-
-    The averaged weights (EMA) are used where the checkpoint has them, as fairchem's ``validate`` does;
-    its inference-only loader would take the raw ones from ``checkpoint.pt``.
-
-    Args:
-        path: the checkpoint.
-        cpu: stay on the CPU although a GPU is there.
-        device_index: which GPU.
-        seed: for models that draw random numbers in prediction, such as HDGNN's edge frames.
-        model_overrides: keys of ``model:`` that replace those in the checkpoint, e.g. ``{"frames": "fixed"}``.
-        trusted: see ``read_checkpoint``.
-
-    Raises:
-        DataError: the checkpoint cannot be read, or its weights do not fit the model.
-        ConfigError: the model it names is not registered.
-    """
-    checkpoint = read_checkpoint(path, trusted=trusted)
-    config = checkpoint_config(checkpoint)
-    with quiet_fairchem():
-        setup_imports()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    with quiet_fairchem():
-        trainer_class = registry.get_trainer_class(config.get("trainer", "ocp"))
-        trainer = trainer_class(
-            task=config.get("task", {}),
-            model={**config["model"], **(model_overrides or {}), "name": _model_name(config, path)},
-            outputs=config["outputs"],
-            dataset=[config["dataset"]],
-            optimizer=config["optim"],
-            loss_functions=config["loss_functions"],
-            evaluation_metrics=config["evaluation_metrics"],
-            identifier="",
-            timestamp_id="inference",
-            local_rank=device_index,
-            is_debug=True,
-            seed=seed,
-            amp=False,
-            cpu=cpu,
-            inference_only=True,
-        )
-        load_weights(trainer, checkpoint, path)
-    return cast(OCPTrainer, trainer)
-
-
-def load_weights(trainer: OCPTrainer, checkpoint: Mapping[str, Any], path: str | Path) -> None:
-    """Put a checkpoint's weights, normalisers and element references into ``trainer``, EMA weights first."""
-    try:
-        trainer.load_checkpoint(str(path), dict(checkpoint), inference_only=True)
-    except RuntimeError as error:
-        raise DataError(f"{path}: its weights do not fit its model: {' '.join(str(error).split())[:300]}") from error
-    if checkpoint.get("ema"):
-        averages = ExponentialMovingAverage(trainer.model.parameters(), decay=checkpoint["ema"]["decay"])
-        averages.load_state_dict(checkpoint["ema"])
-        averages.copy_to()
-
-
-def _model_name(config: Mapping[str, Any], path: str | Path) -> str:
-    """The registered or dotted name of the checkpoint's model, once it is sure that it can be imported."""
-    name = config["model"].get("name")
-    try:
-        registry.get_model_class(name)
-    except (RuntimeError, ImportError) as error:
-        raise ConfigError(
-            f"{path}: its model '{name}' is not known to fairchem here; install the package that provides it, "
-            "and write model.name as a dotted path such as fairchem_hdgnn.HDGNN"
-        ) from error
-    return str(name)
 
 
 @contextlib.contextmanager

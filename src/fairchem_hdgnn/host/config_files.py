@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,35 @@ def find_config(name: str) -> Path:
         shipped = [f"{PACKAGED}{file.relative_to(folder).as_posix()}" for file in folder.rglob("*.yml")]
         raise ConfigError(f"no shipped config '{name}'{suggestion(name, shipped)}")
     return path
+
+
+def by_split(section: Any) -> dict[str, Any]:
+    """Settings of each split in a ``dataset`` section, in any of the forms that fairchem takes; empty for no form.
+
+    Args:
+        section: settings by split, a list in the order train, val, test, or those of the training data alone.
+    """
+    if isinstance(section, list):
+        return dict(zip(("train", "val", "test"), section))
+    if not isinstance(section, dict):
+        return {}
+    return {"train": section} if "src" in section else section
+
+
+def splits_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings of the splits that have a source, as fairchem understands them: val and test start from those of train.
+
+    Args:
+        config: a fairchem config.
+    """
+    section = by_split(config["dataset"])
+    train = section.get("train") or {}
+    splits = {}
+    for name, settings in section.items():
+        if isinstance(settings, dict) and "src" in settings:
+            inherited = train if name != "train" and settings.get("use_train_settings", True) else {}
+            splits[name] = {**inherited, **settings}
+    return splits
 
 
 def check_overrides(overrides: Sequence[str]) -> None:

@@ -11,9 +11,8 @@ from torch import nn
 
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.config_files import read_config
-from fairchem_hdgnn.host.cost import Cost, predict_cost
+from fairchem_hdgnn.host.cost import Cost, Gpu, predict_cost
 from fairchem_hdgnn.host.escn_models import ESCN
-from fairchem_hdgnn.host.gpus import Gpu
 from fairchem_hdgnn.host.graph import GraphSettings
 from fairchem_hdgnn.host.models import HDGNN, PlainModel
 from fairchem_hdgnn.host.names import dotted_name

@@ -6,7 +6,7 @@ from typing import Any
 
 from fairchem.core.common.registry import registry
 
-from fairchem_hdgnn.host.models import BackboneModel, EnergyModel, ForceModel, PlainModel, graph_key_names, split_keys
+from fairchem_hdgnn.host.models import BackboneModel, EnergyModel, ForceModel, PlainModel, read_keys
 from fairchem_hdgnn.models.escn.config import ESCNConfig
 from fairchem_hdgnn.models.escn.network import Backbone, EnergyReadout, ESCNNetwork, make_force_head
 
@@ -18,8 +18,8 @@ class ESCN(PlainModel):
     network: ESCNNetwork
 
     def __init__(self, **keys: Any) -> None:
-        settings, network_keys = split_keys(keys, "eSCN")
-        super().__init__(settings, ESCNNetwork(ESCNConfig.from_keys(network_keys, graph_key_names())))
+        settings, config = read_keys(keys, "eSCN", ESCNConfig)
+        super().__init__(settings, ESCNNetwork(config))
 
 
 @registry.register_model("escn_so2_backbone")
@@ -27,8 +27,8 @@ class ESCNBackbone(BackboneModel):
     """eSCN's layers as a hydra backbone. Keys as for :class:`ESCN`."""
 
     def __init__(self, **keys: Any) -> None:
-        settings, network_keys = split_keys(keys, "eSCN")
-        super().__init__(settings, Backbone(ESCNConfig.from_keys(network_keys, graph_key_names())))
+        settings, config = read_keys(keys, "eSCN", ESCNConfig)
+        super().__init__(settings, Backbone(config))
 
 
 @registry.register_model("escn_so2_energy_head")

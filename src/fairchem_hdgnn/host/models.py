@@ -15,16 +15,20 @@ from fairchem_hdgnn.models.hdgnn.network import Backbone, EnergyReadout, HDGNNNe
 from fairchem_hdgnn.models.so3.frame_source import mean_over_draws
 
 
-def split_keys(keys: dict[str, Any], owner: str) -> tuple[GraphSettings, dict[str, Any]]:
-    """Separate a model's YAML keys into graph settings and the network's own keys."""
-    graph_names = graph_key_names()
+def read_keys(keys: dict[str, Any], owner: str, kind: Any) -> tuple[GraphSettings, Any]:
+    """What a model's YAML keys say of the graph and of the network.
+
+    Args:
+        keys: of the section ``model``, without the name.
+        owner: opens error messages.
+        kind: the network's config, ``HDGNNConfig`` or ``ESCNConfig``.
+
+    Raises:
+        ConfigError: an unknown key, or a value that cannot be used.
+    """
+    graph_names = set(key_names(GraphSettings))
     settings = from_keys(GraphSettings, {k: v for k, v in keys.items() if k in graph_names}, owner)
-    return settings, {k: v for k, v in keys.items() if k not in graph_names}
-
-
-def graph_key_names() -> set[str]:
-    """Names of the keys that :class:`GraphSettings` takes."""
-    return set(key_names(GraphSettings))
+    return settings, kind.from_keys({k: v for k, v in keys.items() if k not in graph_names}, graph_names)
 
 
 class PlainModel(nn.Module, PlainGraphMixin):
@@ -114,8 +118,8 @@ class HDGNN(PlainModel):
     network: HDGNNNetwork
 
     def __init__(self, **keys: Any) -> None:
-        settings, network_keys = split_keys(keys, "HDGNN")
-        super().__init__(settings, HDGNNNetwork(HDGNNConfig.from_keys(network_keys, graph_key_names())))
+        settings, config = read_keys(keys, "HDGNN", HDGNNConfig)
+        super().__init__(settings, HDGNNNetwork(config))
 
 
 @registry.register_model("hdgnn_backbone")
@@ -123,8 +127,8 @@ class HDGNNBackbone(BackboneModel):
     """HDGNN's layers as a hydra backbone. Keys as for :class:`HDGNN`."""
 
     def __init__(self, **keys: Any) -> None:
-        settings, network_keys = split_keys(keys, "HDGNN")
-        super().__init__(settings, Backbone(HDGNNConfig.from_keys(network_keys, graph_key_names())))
+        settings, config = read_keys(keys, "HDGNN", HDGNNConfig)
+        super().__init__(settings, Backbone(config))
 
 
 @registry.register_model("hdgnn_energy_head")

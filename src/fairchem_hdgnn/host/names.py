@@ -1,13 +1,36 @@
-"""Short model names turned into the dotted ones, which work in every process without any set-up."""
+"""Names of models: whether fairchem knows them; short ones turned into dotted ones, which work in every process."""
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 from fairchem.core.common.registry import registry
 
 import fairchem_hdgnn
+from fairchem_hdgnn.errors import ConfigError
+
+
+def known_model(name: Any, source: str | Path) -> str:
+    """The registered or dotted name of a model, once it is sure that it can be imported.
+
+    Args:
+        name: as a config has it.
+        source: the file that it comes from; for the message.
+
+    Raises:
+        ConfigError: fairchem cannot find the model.
+    """
+    name = str(name)
+    try:
+        registry.get_model_class(name)
+    except (RuntimeError, ImportError) as error:
+        raise ConfigError(
+            f"{source}: its model '{name}' is not known to fairchem here; install the package that provides it, "
+            "and write model.name as a dotted path such as fairchem_hdgnn.HDGNN"
+        ) from error
+    return name
 
 
 def dotted_name(name: Any) -> Any:

@@ -48,25 +48,20 @@ class NoisyNodes(Keys):
     """Of the Gaussian noise on each coordinate, Å."""
 
     @classmethod
-    def of_transforms(cls, settings: Mapping[str, Any] | None) -> NoisyNodes | None:
-        """The settings in ``dataset.train.transforms``; ``None`` where it has none.
-
-        Raises:
-            ConfigError: an unknown key or a wrong value.
-        """
-        if not settings or TRANSFORM not in settings:
-            return None
-        return from_keys(cls, settings[TRANSFORM] or {}, f"dataset.train.transforms.{TRANSFORM}")
-
-    @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> NoisyNodes | None:
-        """The same of a trainer's config.
+        """The settings in a trainer's config, which has those of the training data under ``dataset``.
+
+        Returns:
+            ``None`` where the transforms have none.
 
         Raises:
-            ConfigError: also if the model takes the edges of the records.
+            ConfigError: an unknown key, a wrong value, or a model that takes the edges of the records.
         """
-        found = cls.of_transforms(config["dataset"].get("transforms"))
-        if found is not None and not config["model"].get("otf_graph", False):
+        transforms = config["dataset"].get("transforms") or {}
+        if TRANSFORM not in transforms:
+            return None
+        found = from_keys(cls, transforms[TRANSFORM] or {}, f"dataset.train.transforms.{TRANSFORM}")
+        if not config["model"].get("otf_graph", False):
             raise ConfigError(
                 "model.otf_graph: noisy_nodes moves atoms, so edges must be made on the fly; set it to true"
             )

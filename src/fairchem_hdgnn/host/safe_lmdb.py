@@ -19,9 +19,17 @@ from fairchem.core.datasets._utils import rename_data_object_keys
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
 from torch_geometric.data import Data
 
-from fairchem_hdgnn.data.lmdb import METADATA_FILE, open_lmdb, read_length, read_record
+from fairchem_hdgnn.data.lmdb import METADATA_FILE, lmdb_files, open_lmdb, read_length, read_record
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.noisy_nodes import Transforms
+
+LMDB_FORMATS = {"lmdb", "single_point_lmdb", "trajectory_lmdb", "safe_lmdb"}
+"""fairchem's formats that are read from LMDB files, and this one."""
+
+
+def safe_format(name: str) -> str:
+    """The format that reads the same files as ``name`` and runs nothing in them, where there is one."""
+    return "safe_lmdb" if name in LMDB_FORMATS else name
 
 
 @registry.register_dataset("safe_lmdb")
@@ -43,7 +51,7 @@ class SafeLmdbDataset(LmdbDataset):
         folder = Path(src)
         if not folder.exists():
             raise DataError(f"LMDB {folder} does not exist: check `src` in the config")
-        if folder.is_dir() and not any(folder.glob("*.lmdb")):
+        if not lmdb_files(folder):
             raise DataError(f"{folder} holds no .lmdb file: check `src` in the config")
         if config.get("lin_ref"):
             _refuse_objects(Path(config["lin_ref"]))
@@ -87,7 +95,7 @@ class SafeLmdbDataset(LmdbDataset):
         if self.path.is_file():
             self.env = self.connect_db()
         else:
-            self.envs = [self.connect_db(path) for path in sorted(self.path.glob("*.lmdb"))]
+            self.envs = [self.connect_db(path) for path in lmdb_files(self.path)]
 
     def __del__(self) -> None:
         """Leave the environments to their other readers; the last one closes them."""

@@ -6,6 +6,7 @@ What this plugin's trainer does otherwise than fairchem's stands with the key.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Optional, Union
 
@@ -77,6 +78,11 @@ class Normalizer(Keys):
 
     stdev: float = real(1.0, above=0.0)
     """What older configs call ``rmsd``."""
+
+
+def mean_and_deviation(normalizer: Mapping[str, Any]) -> tuple[float, float]:
+    """What fairchem subtracts and divides by: ``rmsd`` before its older name, 0 and 1 where nothing is given."""
+    return float(normalizer.get("mean") or 0.0), float(normalizer.get("rmsd") or normalizer.get("stdev") or 1.0)
 
 
 @dataclass(frozen=True)

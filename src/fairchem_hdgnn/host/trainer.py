@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from fairchem.core.common import distutils
-from fairchem.core.common.registry import registry
 from fairchem.core.modules.scaling.util import ensure_fitted
 from fairchem.core.trainers import OCPTrainer
 from torch import Tensor
@@ -19,16 +18,12 @@ from torch_geometric.data import Batch
 from fairchem_hdgnn.data.labels import collect_labels
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
 from fairchem_hdgnn.host.allocator import keep_freed_memory
-from fairchem_hdgnn.host.cadence import Cadence
-from fairchem_hdgnn.host.checkpoints import read_checkpoint, write_checkpoint
-from fairchem_hdgnn.host.loss_schedule import LossSchedule
-from fairchem_hdgnn.host.model_version import MODEL_VERSION
+from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, read_checkpoint, write_checkpoint
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes, teach_transform
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch
-from fairchem_hdgnn.host.preflight.launch import inspect_data, inspect_keys
-from fairchem_hdgnn.host.resuming import announce, conditions
-from fairchem_hdgnn.host.run_ids import exclusive_use, new_run_id
+from fairchem_hdgnn.host.run_directories import announce, conditions, exclusive_use, new_run_id
+from fairchem_hdgnn.host.schedules import Cadence, LossSchedule
 from fairchem_hdgnn.host.stop_conditions import (
     check_loss,
     check_predictions,
@@ -42,9 +37,8 @@ from fairchem_hdgnn.models.so3.frame_source import set_step
 logger = logging.getLogger(__name__)
 
 
-@registry.register_trainer("hdgnn")
 class Trainer(OCPTrainer):
-    """Drop-in for fairchem's ``ocp`` trainer: ``trainer: fairchem_hdgnn.Trainer`` in the YAML.
+    """fairchem's ``ocp`` trainer but for its training loop; a YAML names the one of ``checks``, which looks first.
 
     It reads the same configuration and writes the same checkpoints (they say ``ocp``, so any fairchem tool opens
     them). What differs:
@@ -79,18 +73,11 @@ class Trainer(OCPTrainer):
         distutils.broadcast_object_list(run_id, src=0, device=device)
         return run_id[0]
 
-    def load(self, inference_only: bool) -> None:
-        """As fairchem, after a look at the config."""
-        if not inference_only:
-            inspect_keys(self)
-        super().load(inference_only)
-
     def load_datasets(self) -> None:
-        """As fairchem, then a look at the data."""
+        """As fairchem; its data sets learn the ``noisy_nodes`` transform."""
         super().load_datasets()
         for split in ("train", "val", "test", "relax"):
             teach_transform(getattr(self, f"{split}_dataset", None))
-        inspect_data(self)
 
     def load_task(self) -> None:
         """As fairchem, and the precision."""

@@ -24,14 +24,13 @@ from small_runs import TINY_HDGNN, arguments, model_of, train, write_config, wri
 from torch_geometric.data import Data
 
 from fairchem_hdgnn import cli
+from fairchem_hdgnn.checks import trainer as inspection
+from fairchem_hdgnn.checks.files import checkpoint_bytes, disk_findings, same_file_findings
+from fairchem_hdgnn.checks.keys import key_findings
+from fairchem_hdgnn.checks.records import SAMPLE, Needs, record_findings, sample
+from fairchem_hdgnn.checks.targets import target_findings
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.host.config_files import read_config, shipped_configs
-from fairchem_hdgnn.host.preflight import launch
-from fairchem_hdgnn.host.preflight.disk import checkpoint_bytes, disk_findings
-from fairchem_hdgnn.host.preflight.files import same_file_findings, splits_of
-from fairchem_hdgnn.host.preflight.keys import key_findings
-from fairchem_hdgnn.host.preflight.records import SAMPLE, Needs, record_findings, sample
-from fairchem_hdgnn.host.preflight.targets import target_findings
+from fairchem_hdgnn.host.config_files import read_config, shipped_configs, splits_of
 from fairchem_hdgnn.host.ranks import on_first_rank
 from fairchem_hdgnn.host.trainer import Trainer
 
@@ -243,8 +242,10 @@ def labelled(mean: float, deviation: float) -> list[Data]:
     return [Data(energy=value) for value in np.random.default_rng(0).normal(mean, deviation, 300).tolist()]
 
 
-def test_right_statistics_have_no_finding() -> None:
-    settings = {"normalizer": {"energy": {"mean": -1.5, "stdev": 2.3}}}
+@pytest.mark.parametrize("deviation", [{"stdev": 2.3}, {"rmsd": 2.3}, {"rmsd": 2.3, "stdev": 23.0}])
+def test_right_statistics_have_no_finding(deviation: dict[str, float]) -> None:
+    """Of both names fairchem reads ``rmsd``."""
+    settings = {"normalizer": {"energy": {"mean": -1.5, **deviation}}}
     assert not list(target_findings(settings, labelled(-1.5, 2.3), {"energy": False}))
 
 
@@ -395,7 +396,7 @@ def test_a_launch_is_inspected_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return count
 
     for name in ("key_findings", "check_data_sets", "data_findings", "disk_findings"):
-        monkeypatch.setattr(launch, name, counted(name, getattr(launch, name)))
+        monkeypatch.setattr(inspection, name, counted(name, getattr(inspection, name)))
     monkeypatch.setattr(Trainer, "_train_step", counted("step", Trainer._train_step))
     opened = lmdb.open
     monkeypatch.setattr(lmdb, "open", lambda path, **options: counted(Path(path).parent.name, opened)(path, **options))

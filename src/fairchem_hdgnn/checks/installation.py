@@ -50,7 +50,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Line:
     """One line of the report; ``remedy`` says what to do where something is to be done."""
 
     subject: str
@@ -59,7 +59,7 @@ class Finding:
     remedy: str = ""
 
 
-def findings() -> Iterator[Finding]:
+def report() -> Iterator[Line]:
     """Look at everything, in the order in which problems should be solved."""
     yield _python()
     requirements = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
@@ -72,15 +72,15 @@ def findings() -> Iterator[Finding]:
     yield _slurm()
 
 
-def _python() -> Finding:
+def _python() -> Line:
     allowed = Requirement(f"python{metadata.metadata(DISTRIBUTION)['Requires-Python']}").specifier
     version = platform.python_version()
     if version in allowed:
-        return Finding("Python", State.OK, f"{version}, {sys.executable}")
-    return Finding("Python", State.BROKEN, f"{version}, needed: {allowed}", "make PYTHON=python3.11")
+        return Line("Python", State.OK, f"{version}, {sys.executable}")
+    return Line("Python", State.BROKEN, f"{version}, needed: {allowed}", "make PYTHON=python3.11")
 
 
-def _package(requirement: Requirement) -> Finding:
+def _package(requirement: Requirement) -> Line:
     """Whether a requirement is installed, in a version that fits, and can be imported."""
     name = requirement.name
     # fairchem-core's own requirements would take torch back to 2.4.
@@ -89,30 +89,30 @@ def _package(requirement: Requirement) -> Finding:
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, State.BROKEN, "not installed", remedy)
+        return Line(name, State.BROKEN, "not installed", remedy)
     if not requirement.specifier.contains(version, prereleases=True):
-        return Finding(name, State.BROKEN, f"{version}, needed: {requirement.specifier}", remedy)
+        return Line(name, State.BROKEN, f"{version}, needed: {requirement.specifier}", remedy)
     return _imported(name, version, f"{remedy} --force-reinstall")
 
 
-def _scatter(name: str) -> Finding:
+def _scatter(name: str) -> Line:
     """Whether a package that fairchem imports is there, compiled or as the stand-in."""
     remedy = _standin(name) or f"pip install --force-reinstall --no-deps --only-binary=:all: {name} -f {_pyg_wheels()}"
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, State.BROKEN, "not installed, and fairchem-core imports it", remedy)
+        return Line(name, State.BROKEN, "not installed, and fairchem-core imports it", remedy)
     remark = ", this project's stand-in in plain torch" if version.endswith(f"+{STANDIN}") else ""
     return _imported(name, f"{version}{remark}", remedy)
 
 
-def _imported(name: str, version: str, remedy: str) -> Finding:
+def _imported(name: str, version: str, remedy: str) -> Line:
     try:
         importlib.import_module(MODULES.get(name, name.replace("-", "_")))
     except Exception as error:  # an extension built for another torch raises OSError, numpy 2 AttributeError, ...
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return Finding(name, State.BROKEN, f"{version}, but import fails: {reason}", remedy)
-    return Finding(name, State.OK, version)
+        return Line(name, State.BROKEN, f"{version}, but import fails: {reason}", remedy)
+    return Line(name, State.OK, version)
 
 
 def _standin(name: str) -> str:
@@ -132,20 +132,20 @@ def _pyg_wheels() -> str:
     return f"https://data.pyg.org/whl/torch-{minor}.0+{variant or 'cpu'}.html"
 
 
-def _plugin() -> Iterator[Finding]:
+def _plugin() -> Iterator[Line]:
     probe = subprocess.run([sys.executable, "-W", "ignore", "-c", PROBE], capture_output=True, text=True, check=False)
     dotted = "name: fairchem_hdgnn.HDGNN"
     if probe.returncode:
         lines = probe.stderr.strip().splitlines()
-        yield Finding(dotted, State.BROKEN, f"fairchem cannot import it: {lines[-1]}", f"pip install {DISTRIBUTION}")
+        yield Line(dotted, State.BROKEN, f"fairchem cannot import it: {lines[-1]}", f"pip install {DISTRIBUTION}")
         return
-    yield Finding(dotted, State.OK, f"found, {Path(__file__).parents[1]}")
+    yield Line(dotted, State.OK, f"found, {Path(__file__).parents[1]}")
     short = "name: hdgnn"
     include = _fairchem_folder() / "experimental" / ".include"
     if json.loads(probe.stdout.splitlines()[-1])["short"]:
-        yield Finding(short, State.OK, f"found through {include}")
+        yield Line(short, State.OK, f"found through {include}")
     else:
-        yield Finding(short, State.NOTE, *_why_no_short_name(include))
+        yield Line(short, State.NOTE, *_why_no_short_name(include))
 
 
 def _fairchem_folder() -> Path:
@@ -168,23 +168,23 @@ def _why_no_short_name(include: Path) -> tuple[str, str]:
     )
 
 
-def _gpu() -> Finding:
+def _gpu() -> Line:
     try:
         import torch  # noqa: PLC0415  may be missing or broken
     except Exception as error:
-        return Finding("GPU", State.NOTE, f"unknown: torch cannot be imported ({type(error).__name__})")
+        return Line("GPU", State.NOTE, f"unknown: torch cannot be imported ({type(error).__name__})")
     if torch.cuda.is_available():
         devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
         names = ", ".join(f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in devices)
-        return Finding("GPU", State.OK, f"{names}, CUDA {torch.version.cuda}")
+        return Line("GPU", State.OK, f"{names}, CUDA {torch.version.cuda}")
     if shutil.which("nvidia-smi") is None:
-        return Finding("GPU", State.NOTE, "none: training runs with --cpu only")
+        return Line("GPU", State.NOTE, "none: training runs with --cpu only")
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU only"
-    return Finding(
+    return Line(
         "GPU", State.NOTE, f"torch was built for {build} and sees none", "compare with the driver's: nvidia-smi"
     )
 
 
-def _slurm() -> Finding:
+def _slurm() -> Line:
     sbatch = shutil.which("sbatch")
-    return Finding("Slurm", State.OK, sbatch) if sbatch else Finding("Slurm", State.NOTE, "no sbatch: no --submit here")
+    return Line("Slurm", State.OK, sbatch) if sbatch else Line("Slurm", State.NOTE, "no sbatch: no --submit here")

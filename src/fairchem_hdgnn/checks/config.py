@@ -13,15 +13,16 @@ from fairchem.core.common.utils import setup_imports
 from fairchem.core.datasets.base_dataset import create_dataset
 from torch import nn
 
+from fairchem_hdgnn.checks.files import checkpoint_bytes, disk_findings, same_file_findings
+from fairchem_hdgnn.checks.findings import Finding, error, warning
+from fairchem_hdgnn.checks.keys import key_findings
+from fairchem_hdgnn.checks.records import LARGE_SYSTEM, Needs, record_findings
+from fairchem_hdgnn.checks.targets import target_findings
 from fairchem_hdgnn.errors import DataError, UserError, nearest
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
+from fairchem_hdgnn.host.config_files import splits_of
 from fairchem_hdgnn.host.noisy_nodes import teach_transform
-from fairchem_hdgnn.host.preflight.disk import checkpoint_bytes, disk_findings
-from fairchem_hdgnn.host.preflight.files import LMDB_FORMATS, same_file_findings, splits_of
-from fairchem_hdgnn.host.preflight.findings import Finding, error, warning
-from fairchem_hdgnn.host.preflight.keys import key_findings
-from fairchem_hdgnn.host.preflight.records import LARGE_SYSTEM, Needs, record_findings
-from fairchem_hdgnn.host.preflight.targets import target_findings
+from fairchem_hdgnn.host.safe_lmdb import safe_format
 
 NEEDED = {"model", "outputs", "optim", "optim.optimizer_params"}
 """Where an error, as in the data sets' settings, leaves too little to build a model and open the data."""
@@ -123,9 +124,8 @@ def _build(settings: Any) -> tuple[nn.Module | None, Finding | None]:
 def _open(name: str, settings: dict[str, Any]) -> tuple[Any, Finding | None]:
     """fairchem's data set, or why there is none."""
     settings = copy.deepcopy(settings)
-    if settings.get("format", "lmdb") in LMDB_FORMATS:
-        # Whatever the run will do, what is only looked at must not run.
-        settings["format"] = "safe_lmdb"
+    # Whatever the run will do, what is only looked at must not run.
+    settings["format"] = safe_format(settings.get("format", "lmdb"))
     if f"{name}_split_settings" in settings:
         settings["splits"] = {name: settings.pop(f"{name}_split_settings")}
     try:

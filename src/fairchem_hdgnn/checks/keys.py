@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from fairchem.core.common.registry import registry
 from fairchem.core.modules import evaluator
 
-from fairchem_hdgnn.errors import nearest, suggestion
-from fairchem_hdgnn.host.preflight.data_section import data_section_findings
-from fairchem_hdgnn.host.preflight.findings import Finding, error, value_findings, warning
-from fairchem_hdgnn.host.preflight.optim import optim_findings
-from fairchem_hdgnn.host.sections import Loss
+from fairchem_hdgnn.checks.findings import Finding, error, value_findings, warning
+from fairchem_hdgnn.errors import ConfigError, nearest, suggestion
+from fairchem_hdgnn.host.config_files import by_split
+from fairchem_hdgnn.host.precision import Precision
+from fairchem_hdgnn.host.sections import FURTHER_OPTIM_KEYS, Loss, Optim, Split
+from fairchem_hdgnn.hyperparameters import key_names
 
 SECTIONS = {"trainer", "logger", "task", "model", "dataset", "outputs", "loss_functions", "evaluation_metrics", "optim"}
 """Sections that fairchem reads, ``slurm`` and what the command line sets aside."""
@@ -43,8 +45,8 @@ def key_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
     """What is wrong with the sections of ``config`` by themselves; the model's own keys are its constructor's part."""
     yield from section_findings(config)
     if isinstance(config.get("optim"), dict):
-        yield from optim_findings(config["optim"], amp=bool(config.get("amp", False)))
-    yield from data_section_findings(config.get("dataset"))
+        yield from _optim_findings(config["optim"], amp=bool(config.get("amp", False)))
+    yield from _data_findings(config.get("dataset"))
     yield from _target_findings(config)
 
 
@@ -103,3 +105,47 @@ def _metric_findings(section: Any, targets: set[str]) -> Iterator[Finding]:
 
 def _is_output(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("decomposition") or {}, dict)
+
+
+def _optim_findings(optim: Mapping[str, Any], *, amp: bool) -> Iterator[Finding]:
+    """Values, and names of torch's optimizers and schedulers, that cannot be used."""
+    yield from value_findings("optim", Optim, {name: value for name, value in optim.items() if name != "precision"})
+    for name, holder in (("optimizer", torch.optim), ("scheduler", torch.optim.lr_scheduler)):
+        value = optim.get(name)
+        if isinstance(value, str) and value not in ("", "Null") and not isinstance(getattr(holder, value, None), type):
+            valid = [key for key, kind in vars(holder).items() if isinstance(kind, type) and key[0].isupper()]
+            yield error(f"optim.{name}", f"torch has no {value!r}{suggestion(value, valid)}", "correct it")
+    try:
+        Precision.from_config(dict(optim), amp=amp)
+    except ConfigError as problem:
+        yield error("optim.precision", str(problem).partition(": ")[2], "correct it")
+    known = [*key_names(Optim), *FURTHER_OPTIM_KEYS]
+    for name in optim:
+        close = nearest(str(name), known)
+        if name not in known and close and optim.get("scheduler") is None:
+            yield warning(f"optim.{name}", f"nothing reads this key; did you mean '{close}'?", "correct or remove it")
+
+
+def _data_findings(section: Any) -> Iterator[Finding]:
+    """Check that splits are mappings, sources are paths, and so on; the files themselves are not looked at.
+
+    Args:
+        section: settings by split, or a list of them, or those of the training data alone.
+    """
+    for split, settings in by_split(section).items():
+        if settings is None:
+            continue
+        if not isinstance(settings, dict):
+            yield error(f"dataset.{split}", f"is {settings!r}", "give src, format and so on")
+            continue
+        yield from _split_findings(f"dataset.{split}", settings)
+
+
+def _split_findings(subject: str, settings: dict[str, Any]) -> Iterator[Finding]:
+    yield from value_findings(subject, Split, settings)
+    transforms = settings.get("transforms")
+    normalizer = transforms.get("normalizer") if isinstance(transforms, dict) else None
+    parts = normalizer.items() if isinstance(normalizer, dict) else [("", normalizer or {})]
+    for name, value in parts:
+        if name not in ("file", "fit") and not isinstance(value, dict):
+            yield error(f"{subject}.transforms.normalizer", f"holds {value!r}", "give {energy: {mean: 0, stdev: 1}}")

@@ -13,9 +13,9 @@ from ase.geometry import get_distances, minkowski_reduce
 from jaxtyping import Float64
 from torch import Tensor
 
+from fairchem_hdgnn.checks.findings import Finding, error, warning
 from fairchem_hdgnn.data.periodicity import completed_cells, periodic_directions
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.host.preflight.findings import Finding, error, warning
 from fairchem_hdgnn.host.structures import TOUCHING, flat_cells
 
 SAMPLE = 16
@@ -58,14 +58,16 @@ class Needs:
     def of(cls, model: Any, outputs: dict[str, dict[str, Any]]) -> Needs:
         """Read the attributes that fairchem's models have in common."""
         model = getattr(model, "backbone", model) if not hasattr(model, "cutoff") else model
-        targets = {name: output.get("level", "system") == "atom" for name, output in outputs.items()}
-        composed = {name for name, output in outputs.items() if "decomposition" in output}
         return cls(
             cutoff=getattr(model, "cutoff", None),
             max_num_elements=getattr(model, "max_num_elements", None),
             use_pbc=getattr(model, "use_pbc", True),
             otf_graph=getattr(model, "otf_graph", True),
-            targets={name: per_atom for name, per_atom in targets.items() if name not in composed},
+            targets={
+                name: output.get("level", "system") == "atom"
+                for name, output in outputs.items()
+                if "decomposition" not in output
+            },
         )
 
 

@@ -1,4 +1,4 @@
-"""One line for each thing that preflight finds."""
+"""One line for each thing that a check finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of run directories: unique for a new run, the same again for a run that goes on."""
+"""Run directories: named for one run alone, held by one process alone, and gone on from when the run does."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+from fairchem.core.common import distutils
 
 from fairchem_hdgnn.errors import ConfigError
 
@@ -62,3 +65,40 @@ def exclusive_use(checkpoint_dir: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def conditions(config: Mapping[str, Any], steps_per_epoch: int) -> dict[str, Any]:
+    """What must be unchanged for a resumed run to repeat the uninterrupted one; ``config`` is the trainer's."""
+    return {
+        "world size": distutils.get_world_size(),
+        "optim.batch_size": config["optim"].get("batch_size", 1),
+        "steps per epoch": steps_per_epoch,
+        "seed": config["cmd"]["seed"],
+    }
+
+
+def announce(checkpoint: Path, own: Path, step: int, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Log from where a run goes on, and whether exactly.
+
+    fairchem resumes from ``<run_dir>/checkpoints/<run id>/checkpoint.pt`` whenever that file exists. That is right for
+    a requeued job and wrong for a new run under a used id, hence a warning.
+
+    Args:
+        checkpoint: what was read.
+        own: where this run will write.
+        step: the run has come to.
+        before: ``conditions`` of the run that wrote the checkpoint.
+        now: those of this run.
+    """
+    if checkpoint.absolute() == own.absolute():
+        logger.warning(
+            "RESUMING from %s: the run id '%s' is already in use. Right for an interrupted run; otherwise stop now and "
+            "start again with another --timestamp-id.",
+            checkpoint,
+            own.parent.name,
+        )
+    changes = [f"{name} {before.get(name, 'unknown')} -> {now[name]}" for name in now if before.get(name) != now[name]]
+    if changes:
+        logger.warning("The run goes on from step %d, but not exactly: %s.", step, "; ".join(changes))
+    else:
+        logger.info("The run goes on from step %d exactly, on a GPU but for rounding.", step)

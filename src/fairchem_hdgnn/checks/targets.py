@@ -1,0 +1,163 @@
+"""The normaliser of each target, held against the targets themselves: a sample of them, or all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from fairchem_hdgnn.checks.findings import Finding, error, value_findings, warning
+from fairchem_hdgnn.checks.records import Records, read, sample
+from fairchem_hdgnn.data import reading
+from fairchem_hdgnn.data.statistics import LABELS, Spread
+from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.host.config_files import read_config
+from fairchem_hdgnn.host.noisy_nodes import TARGET, TRANSFORM
+from fairchem_hdgnn.host.sections import Normalizer, mean_and_deviation
+from fairchem_hdgnn.schema import faults
+
+SAMPLE = 200
+"""Training records whose targets are read: they tell a standard deviation to about 5 %."""
+
+STANDARD_ERRORS = 6
+"""A mean off by more than this many is no accident of the sample."""
+
+RATIO = 1.5
+"""Nor is a standard deviation that differs by this factor."""
+
+TOLERANCE = 0.05
+"""Deviation of mean or standard deviation, in standard deviations, up to which a normaliser is called right."""
+
+
+def target_findings(
+    transforms: dict[str, Any], dataset: Records, targets: dict[str, bool], seed: int = 0
+) -> Iterator[Finding]:
+    """Compare ``dataset.train.transforms.normalizer`` with a sample of the training targets.
+
+    Args:
+        transforms: of the training data.
+        dataset: training records as the trainer gets them.
+        targets: names, and whether each is one number an atom.
+        seed: of the sample.
+    """
+    settings = transforms.get("normalizer") or {}
+    for name, normalizer in settings.items():
+        if name in targets and isinstance(normalizer, dict):
+            yield from value_findings(f"dataset.train.transforms.normalizer.{name}", Normalizer, normalizer)
+    if settings.get("file") or settings.get("fit") or transforms.get("element_references"):
+        return
+    indices = sample(len(dataset), SAMPLE, seed)
+    if len(indices) < 20:
+        return
+    try:
+        records = [read(dataset, index) for index in indices]
+    except DataError as problem:
+        yield error("dataset.train", str(problem))
+        return
+    # Training sees structures that noisy_nodes has moved, whose displacements are larger than the records'.
+    for name in targets if TRANSFORM not in transforms else set(targets) - {TARGET}:
+        values = torch.cat([torch.as_tensor(record[name], dtype=torch.float64).flatten() for record in records]).numpy()
+        yield from _statistics_findings(name, values, settings.get(name) or {})
+
+
+def _statistics_findings(name: str, values: np.ndarray, normalizer: dict[str, Any]) -> Iterator[Finding]:
+    subject = f"dataset.train.transforms.normalizer.{name}"
+    mean, deviation = float(values.mean()), float(values.std())
+    if faults(Normalizer, normalizer):
+        return
+    centre, spread = mean_and_deviation(normalizer)
+    said = f"mean {centre:g} and standard deviation {spread:g}" if normalizer else "no normaliser"
+    off_centre = abs(mean - centre) > max(STANDARD_ERRORS * deviation / math.sqrt(len(values)), 0.1 * spread)
+    off_spread = not spread / RATIO < deviation < spread * RATIO
+    if off_centre or off_spread:
+        yield warning(
+            subject,
+            f"{said}, but {len(values)} training targets have mean {mean:.4g} and standard deviation {deviation:.4g}",
+            "set mean and stdev to those of the training set",
+        )
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """What a configuration says of the target.
+
+    Attributes:
+        key: attribute of the records that is the target, e.g. ``y_relaxed``.
+        mean: subtracted, eV.
+        stdev: divided by, eV.
+    """
+
+    key: str
+    mean: float
+    stdev: float
+
+    def deviations(self, labels: Spread) -> list[str]:
+        """One sentence for each number that is off by more than ``TOLERANCE`` standard deviations."""
+        pairs = {"mean": (self.mean, labels.mean), "stdev": (self.stdev, labels.std)}
+        return [
+            f"{name}: {configured:.4f} in the config, {found:.4f} in the data"
+            for name, (configured, found) in pairs.items()
+            if abs(configured - found) > TOLERANCE * max(labels.std, 1e-12)
+        ]
+
+
+def read_normaliser(source: str, target: str = "energy") -> Normaliser:
+    """The normaliser of ``target`` in a configuration, includes resolved.
+
+    Args:
+        source: a file, or ``hdgnn:...`` for a shipped config.
+        target: name of the output.
+
+    Raises:
+        ConfigError: the file cannot be read, or has no such normaliser.
+    """
+    config = read_config(source)
+    settings = _at(config, "dataset", "train", "transforms", "normalizer", target)
+    if not isinstance(settings, Mapping) or "mean" not in settings or not {"rmsd", "stdev"} & set(settings):
+        raise ConfigError(
+            f"{source}: no dataset.train.transforms.normalizer.{target} with mean and stdev; fairchem then trains "
+            "on raw numbers"
+        )
+    mapping = _at(config, "dataset", "train", "key_mapping") or {}
+    sources = [stored for stored, name in mapping.items() if name == target]
+    return Normaliser(sources[0] if sources else target, *mean_and_deviation(settings))
+
+
+def _at(config: Any, *keys: str) -> Any:
+    """What stands below these keys, one in the other, or ``None``."""
+    for key in keys:
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
+
+
+def target_spread(path: Path, key: str | None = None, *, progress: bool = True) -> tuple[str, Spread]:
+    """Distribution of one label over all records.
+
+    Args:
+        path: LMDB file or folder.
+        key: attribute; without it the first of ``LABELS`` that the records have.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: a record lacks the label, or it is not finite.
+    """
+    records = reading.Records(path)
+    values: list[float] = []
+    for index, record in enumerate(tqdm(records, total=len(records), unit="record", disable=not progress, leave=False)):
+        if key is None:
+            key = next((label for label in LABELS if label in record), None)
+        if key is None or key not in record:
+            has = ", ".join(sorted(record.keys()))
+            raise DataError(f"{path}, record {index}: no '{key or LABELS[0]}'; it has {has} (name one with --key)")
+        values.append(float(record[key]))
+        if not abs(values[-1]) < float("inf"):
+            raise DataError(f"{path}, record {index}: {key} is {values[-1]}")
+    if key is None:
+        raise DataError(f"{path}: holds no record")
+    return key, Spread.of(values)

@@ -1,0 +1,66 @@
+"""Our trainer as a YAML names it: once a launch, under any launcher, one rank looks at everything for all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairchem.core.common.registry import registry
+
+from fairchem_hdgnn.checks.config import data_findings, output_findings
+from fairchem_hdgnn.checks.files import check_data_sets, checkpoint_bytes, disk_findings
+from fairchem_hdgnn.checks.findings import stop_or_warn
+from fairchem_hdgnn.checks.keys import REQUIRED, key_findings
+from fairchem_hdgnn.host import trainer
+from fairchem_hdgnn.host.config_files import splits_of
+from fairchem_hdgnn.host.ranks import on_first_rank
+
+DATA_SETS = {"train": "dataset", "val": "val_dataset", "test": "test_dataset"}
+"""Split -> where fairchem's trainer keeps its settings."""
+
+
+@registry.register_trainer("hdgnn")
+class Trainer(trainer.Trainer):
+    """Drop-in for fairchem's ``ocp`` trainer: ``trainer: fairchem_hdgnn.Trainer`` in the YAML.
+
+    It trains as :class:`fairchem_hdgnn.host.trainer.Trainer` does, once config, data, model and disk have been looked
+    at. What would make the run fail stops it before the first step.
+    """
+
+    def load(self, inference_only: bool) -> None:
+        """As fairchem, after a look at the config. Collective.
+
+        Raises:
+            ConfigError: a section, key or value that cannot be used.
+            DataError: an LMDB that cannot be used, unless its format is ``safe_lmdb``, which looks for itself.
+        """
+        if not inference_only:
+            on_first_rank(self._inspect_config, self.device)
+        super().load(inference_only)
+
+    def load_datasets(self) -> None:
+        """As fairchem, then a look at the model, a sample of the data sets and the disk. Collective.
+
+        Raises:
+            ConfigError: the run would fail.
+        """
+        super().load_datasets()
+        on_first_rank(self._inspect_data, self.device)
+
+    def _inspect_config(self) -> None:
+        config = self._sections()
+        stop_or_warn(key_findings(config))
+        splits = splits_of(config).items()
+        check_data_sets({split: settings for split, settings in splits if settings.get("format") != "safe_lmdb"})
+
+    def _inspect_data(self) -> None:
+        config, model = self._sections(), self._unwrapped_model
+        data_sets = {split: getattr(self, f"{split}_dataset") for split in DATA_SETS}
+        stop_or_warn(output_findings(model, config["outputs"]))
+        found = data_findings(model, config, {name: data for name, data in data_sets.items() if data is not None})
+        needed = 0 if self.is_debug else checkpoint_bytes(model, config["optim"])
+        stop_or_warn([*found, *disk_findings(self.checkpoint_path.parent, needed)])
+
+    def _sections(self) -> dict[str, Any]:
+        """The config as its file has it."""
+        splits = {split: self.config[key] for split, key in DATA_SETS.items()}
+        return {name: self.config[name] for name in (*REQUIRED, "evaluation_metrics", "amp")} | {"dataset": splits}

@@ -1,0 +1,132 @@
+"""The model of a checkpoint, ready to predict: in fairchem's trainer, and as an ASE calculator."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from fairchem.core.common.registry import registry
+from fairchem.core.common.relaxation.ase_utils import OCPCalculator
+from fairchem.core.common.utils import setup_imports
+from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
+from fairchem.core.trainers import OCPTrainer
+
+from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.host.checkpoints import checkpoint_config, quiet_fairchem, read_checkpoint
+from fairchem_hdgnn.host.names import known_model
+
+
+def inference_trainer(
+    path: str | Path,
+    *,
+    cpu: bool = False,
+    device_index: int = 0,
+    seed: int = 0,
+    model_overrides: Mapping[str, Any] | None = None,
+    trusted: bool = False,
+) -> OCPTrainer:
+    """fairchem's trainer with a checkpoint's weights, in float32 without mixed precision, and no data sets.
+
+    The averaged weights (EMA) are used where the checkpoint has them, as fairchem's ``validate`` does;
+    its inference-only loader would take the raw ones from ``checkpoint.pt``.
+
+    Args:
+        path: the checkpoint.
+        cpu: stay on the CPU although a GPU is there.
+        device_index: which GPU.
+        seed: for models that draw random numbers in prediction, such as HDGNN's edge frames.
+        model_overrides: keys of ``model:`` that replace those in the checkpoint, e.g. ``{"frames": "fixed"}``.
+        trusted: see ``read_checkpoint``.
+
+    Raises:
+        DataError: the checkpoint cannot be read, or its weights do not fit the model.
+        ConfigError: the model it names is not registered.
+    """
+    checkpoint = read_checkpoint(path, trusted=trusted)
+    config = checkpoint_config(checkpoint)
+    with quiet_fairchem():
+        setup_imports()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    name = known_model(config["model"].get("name"), path)
+    with quiet_fairchem():
+        trainer_class = registry.get_trainer_class(config.get("trainer", "ocp"))
+        trainer = trainer_class(
+            task=config.get("task", {}),
+            model={**config["model"], **(model_overrides or {}), "name": name},
+            outputs=config["outputs"],
+            dataset=[config["dataset"]],
+            optimizer=config["optim"],
+            loss_functions=config["loss_functions"],
+            evaluation_metrics=config["evaluation_metrics"],
+            identifier="",
+            timestamp_id="inference",
+            local_rank=device_index,
+            is_debug=True,
+            seed=seed,
+            amp=False,
+            cpu=cpu,
+            inference_only=True,
+        )
+        load_weights(trainer, checkpoint, path)
+    return cast(OCPTrainer, trainer)
+
+
+def load_weights(trainer: OCPTrainer, checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Put a checkpoint's weights, normalisers and element references into ``trainer``, EMA weights first."""
+    try:
+        trainer.load_checkpoint(str(path), dict(checkpoint), inference_only=True)
+    except RuntimeError as error:
+        raise DataError(f"{path}: its weights do not fit its model: {' '.join(str(error).split())[:300]}") from error
+    if checkpoint.get("ema"):
+        averages = ExponentialMovingAverage(trainer.model.parameters(), decay=checkpoint["ema"]["decay"])
+        averages.load_state_dict(checkpoint["ema"])
+        averages.copy_to()
+
+
+class _Calculator(OCPCalculator):
+    """fairchem's calculator, fed with a checkpoint that has been read already."""
+
+    def __init__(self, checkpoint: dict[str, Any], path: Path, cpu: bool, seed: int) -> None:
+        self._checkpoint = checkpoint
+        config = copy.deepcopy(checkpoint_config(checkpoint))
+        config["dataset"] = {"train": {"src": "", **config["dataset"]}}
+        super().__init__(config_yml=config, checkpoint_path=path, cpu=cpu, seed=seed)
+
+    def load_checkpoint(self, checkpoint_path: str | Path, checkpoint: dict[str, Any] | None = None) -> None:
+        """Load the weights, averaged ones (EMA) first; called by fairchem's constructor."""
+        load_weights(self.trainer, self._checkpoint, checkpoint_path)
+
+
+def calculator(
+    checkpoint: str | Path, *, cpu: bool | None = None, seed: int = 0, trusted: bool = False
+) -> OCPCalculator:
+    """An ASE calculator for a checkpoint, ready in any process: ``atoms.calc = calculator("checkpoint.pt")``.
+
+    Energies are in eV, forces in eV/Å, in float32. The graph is built from the atoms at every call, mixed precision
+    is off, and the averaged weights (EMA) are used where the checkpoint has them, which fairchem's
+    own ``OCPCalculator`` does not do for ``checkpoint.pt``. ``atoms.pbc`` decides, for each cell vector, whether the
+    structure repeats along it.
+
+    Forces are there if the checkpoint was trained on them. They are a head of their own, not the energy's gradient, and
+    as there is no envelope at the cutoff, both can jump where a neighbour comes or goes.
+
+    A model of IS2RE answers with the energy of the *relaxed* system for the unrelaxed atoms it is given: use
+    it on initial structures; a relaxation needs a model trained on energies and forces (S2EF).
+
+    Args:
+        checkpoint: ``checkpoint.pt`` or ``best_checkpoint.pt`` of fairchem.
+        cpu: run on the CPU; by default a GPU is used if there is one.
+        seed: of every random number drawn in prediction.
+        trusted: unpickle whatever the file holds; see ``read_checkpoint``.
+
+    Raises:
+        DataError: the checkpoint is missing, unreadable, or does not fit its model.
+    """
+    path = Path(checkpoint)
+    contents = read_checkpoint(path, trusted=trusted)
+    with quiet_fairchem():
+        return _Calculator(contents, path, not torch.cuda.is_available() if cpu is None else cpu, seed)

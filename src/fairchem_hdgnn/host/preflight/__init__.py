@@ -1,1 +1,0 @@
-"""What can be known to fail, or to go wrong, before the first step of a training."""
