@@ -20,10 +20,10 @@ from fairchem.core.datasets import LmdbDataset
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.lmdb import write_lmdb
+from fairchem_hdgnn.data.npz import read_npz
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
-from fairchem_hdgnn.evaluation.predictions import read_npz
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS, split_source
 from fairchem_hdgnn.host.calculator import calculator
 from fairchem_hdgnn.host.checkpoints import inference_trainer, read_checkpoint

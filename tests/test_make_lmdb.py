@@ -24,7 +24,7 @@ from fairchem.core.datasets.lmdb_dataset import LmdbDataset
 from fairchem_hdgnn import HDGNN, SafeLmdbDataset
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.conversion import Conversion, make_lmdb
-from fairchem_hdgnn.data.edges import StoredEdges
+from fairchem_hdgnn.data.neighbor_lists import Search
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.data.tagging import oc20_fixed, oc20_tags
 from fairchem_hdgnn.errors import DataError
@@ -143,7 +143,7 @@ def test_atoms_outside_the_cell_are_put_inside_with_all_their_edges(tmp_path):
         each.positions[-1] += 2 * each.cell[0]
         each.positions[0] -= each.cell[1]
     write(tmp_path / "a.traj", [labelled(atoms), labelled(end)])
-    record = first_record(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", True, edges=StoredEdges(6.0, 500)))
+    record = first_record(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", True, edges=Search(6.0, 500)))
     inside = np.linalg.solve(record.cell[0].numpy().T, record.pos.numpy().T)
     assert inside.min() > -1e-5 and inside.max() < 1 + 1e-5
     np.testing.assert_allclose(record.pos_relaxed - record.pos, 0.1, atol=1e-5)
@@ -207,7 +207,7 @@ def test_molecules_are_all_adsorbate_and_free():
 def test_stored_edges_give_the_energies_of_edges_made_on_the_fly(tmp_path):
     structures = [labelled(slab("Cu")), labelled(slab("Pt", layers=2))]
     write(tmp_path / "a.traj", structures)
-    make_lmdb(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", edges=StoredEdges(5.0, 12)), progress=False)
+    make_lmdb(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", edges=Search(5.0, 12)), progress=False)
     keys = {"lmax": 2, "num_layers": 2, "sphere_channels": 4, "hidden_channels": 8, "cutoff": 5.0, "max_neighbors": 12}
     torch.manual_seed(0)
     model = HDGNN(**keys, regress_forces=False, frames="fixed", otf_graph=True).eval()
@@ -271,6 +271,12 @@ def with_id(atoms: Atoms) -> Atoms:
     return atoms
 
 
+def with_info(**info: object) -> Atoms:
+    atoms = labelled(slab())
+    atoms.info.update(info)
+    return atoms
+
+
 def with_nan() -> Atoms:
     atoms = labelled(slab())
     atoms.positions[0, 0] = np.nan
@@ -288,6 +294,14 @@ def flat() -> Atoms:
     [
         ([slab()], IS2RE, r"a\.traj, structure 0: no 'energy' \(its info has .*--energy-key, or use --unlabelled"),
         ([labelled(slab(), np.nan)], IS2RE, "structure 0: its energy is nan"),
+        ([with_info(y_relaxed="low")], IS2RE, "structure 0: its energy is 'low', not a number in eV"),
+        ([with_info(y_init=[1.0, 2.0])], IS2RE, "structure 0: its y_init is .*, not a number in eV"),
+        ([with_info(fid="a")], Conversion("s2ef"), "structure 0: its fid is 'a', not a whole number"),
+        (
+            [labelled(slab()), with_nan()],
+            Conversion("is2re", relaxations=True),
+            "structure 1: its relaxed positions are not three finite",
+        ),
         ([with_nan()], IS2RE, "structure 0: positions or cell are not finite"),
         ([flat()], IS2RE, r"structure 0: its cell has 2 vectors; give it vacuum"),
         ([with_tags(5)], IS2RE, r"structure 0: its tags \[5\] are neither OC20's"),
@@ -301,6 +315,22 @@ def test_faults_are_named_and_nothing_is_left(tmp_path, structures, conversion, 
     with pytest.raises(DataError, match=message):
         make_lmdb(tmp_path / "a.traj", tmp_path / "out", conversion, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["a.traj"]
+
+
+@pytest.mark.parametrize("positions", [np.full((13, 3), np.nan), np.zeros((13, 2)), np.zeros(13)])
+def test_relaxed_positions_that_are_none_are_refused(tmp_path, positions):
+    atoms = labelled(slab())
+    atoms.set_array("pos_relaxed", positions)
+    write(tmp_path / "a.extxyz", atoms)
+    with pytest.raises(DataError, match=r"a\.extxyz, structure 0: its relaxed positions are not three finite numbers"):
+        make_lmdb(tmp_path / "a.extxyz", tmp_path / "out", IS2RE, progress=False)
+
+
+@pytest.mark.parametrize("cutoff", ["0", "nan", "inf"])
+def test_a_cutoff_that_is_none_is_refused(tmp_path, capsys, cutoff):
+    command = ["make-lmdb", str(tmp_path / "a.traj"), str(tmp_path / "out"), "--task", "is2re", "--edges", cutoff]
+    assert main(command) == 2
+    assert "--edges and --max-neighbors must be above zero, and finite" in capsys.readouterr().err
 
 
 def test_existing_directory_is_not_touched(tmp_path):

@@ -22,12 +22,8 @@ from tqdm import tqdm
 
 from fairchem_hdgnn.data.directories import new_directory
 from fairchem_hdgnn.data.lmdb import write_lmdb
-from fairchem_hdgnn.data.qm9_molecules import (
-    LABEL_DIGEST,
-    NUM_CHARACTERISED,
-    Molecules,
-    collect,
-)
+from fairchem_hdgnn.data.npz import read_npz
+from fairchem_hdgnn.data.qm9_molecules import LABEL_DIGEST, NUM_CHARACTERISED, Molecules, collect
 from fairchem_hdgnn.data.qm9_records import SPLIT_SEED, record, split_rows
 from fairchem_hdgnn.data.qm9_sources import read_source
 from fairchem_hdgnn.data.qm9_targets import HARTREE_IN_EV, TARGETS
@@ -68,7 +64,7 @@ def prepare(out: Path, preparation: Preparation) -> dict[str, int]:
     Raises:
         DataError: the source is missing, damaged or incomplete, or ``out`` holds something else or damaged files.
     """
-    if preparation.cutoff <= 0:
+    if not preparation.cutoff > 0:
         raise DataError(f"cutoff {preparation.cutoff} Å: must be positive")
     out.mkdir(parents=True, exist_ok=True)
     molecules = _molecules(out, preparation)
@@ -120,7 +116,7 @@ def _molecules(out: Path, preparation: Preparation) -> Molecules:
             if earlier[name] != value:
                 raise DataError(f"{out} was prepared with {name} {earlier[name]}, not {value}: name another folder")
         verify(description, out)
-        return Molecules.load(out / MOLECULES_FILE)
+        return Molecules.of(read_npz(out / MOLECULES_FILE))
 
     source = out / "raw" if preparation.source == "raw" else preparation.source
     kind, stream = read_source(source, preparation.uncharacterised)

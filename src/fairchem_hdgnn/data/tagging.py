@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, constrained_indices
 from jaxtyping import Bool, Float64, Int64
 
 from fairchem_hdgnn.errors import DataError
@@ -69,9 +69,8 @@ def oc20_fixed(atoms: Atoms, tags: Tags) -> tuple[Bool[np.ndarray, "atoms"], str
 def fixed_atoms(atoms: Atoms) -> Bool[np.ndarray, "atoms"]:
     """Atoms under a ``FixAtoms`` constraint."""
     fixed = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.index] = True
+    # Without a constraint ASE gives an empty array of floats.
+    fixed[constrained_indices(atoms, FixAtoms).astype(int)] = True
     return fixed
 
 
