@@ -245,6 +245,17 @@ def test_names_must_be_distinct(run_folder):
         checkpoint_names([path, path, path], None)
     with pytest.raises(ConfigError, match="--names takes 1 different names"):
         checkpoint_names([path], ["a", "b"])
+    with pytest.raises(ConfigError, match="'median baseline' is a row of its own"):
+        checkpoint_names([path], ["median baseline"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "least"), [("--bootstrap", 1), ("--batch-size", 1), ("--num-workers", 0), ("--seed", 0)]
+)
+def test_numbers_below_the_least_are_refused(run_folder, labelled_root, capsys, flag, least):
+    command = ["evaluate", "--checkpoint", str(run_folder / "checkpoint.pt"), "--data", str(labelled_root)]
+    assert main([*command, flag, str(least - 1)]) == 2
+    assert f"{flag} {least - 1}: must be at least {least}" in capsys.readouterr().err
 
 
 # === forces ======================================================================================

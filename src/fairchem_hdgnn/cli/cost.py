@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from fairchem_hdgnn.errors import ConfigError
+
 GPUS = ("v100", "a100", "h100")
 
 
@@ -16,6 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure a small version and print."""
+    if args.gpus < 1:
+        raise ConfigError(f"--gpus {args.gpus}: must be at least 1")
     from fairchem_hdgnn.host.cost_report import report  # noqa: PLC0415  needs fairchem in working order
     from fairchem_hdgnn.host.gpus import GPUS as DATA_SHEETS  # noqa: PLC0415
 

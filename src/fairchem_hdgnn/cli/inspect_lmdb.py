@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ase.data import chemical_symbols
-from ase.formula import Formula
+from ase.symbols import Symbols
 from torch_geometric.data import Data
 from tqdm import tqdm
 
@@ -58,8 +57,8 @@ def record_lines(record: Data) -> list[str]:
     for name in record.keys():  # noqa: SIM118 (iterating over a Data gives pairs)
         unit = f" {UNITS[name]}" if name in UNITS else ""
         lines.append(f"  {name:<15} {describe(record[name])}{unit}")
-    symbols = [chemical_symbols[int(number)] for number in record.atomic_numbers]
-    lines += ["", f"  {Formula(''.join(symbols)).format('metal')}"]
+    symbols = Symbols(record.atomic_numbers.int().numpy())
+    lines += ["", f"  {symbols.get_chemical_formula('metal')}"]
     lines += ["  cell " + "  ".join(f"{value:9.4f}" for value in row) for row in record.cell.reshape(-1, 3).tolist()]
     columns = {name: record[name] for name in ("pos", "pos_relaxed", "forces") if name in record}
     lines += ["", f"  {'atom':>4} {'':<3} tag fixed" + "".join(f"   {f'{n} ({UNITS[n]})':<27}" for n in columns)]
