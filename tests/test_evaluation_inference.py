@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import pickle
@@ -19,6 +20,7 @@ from evaluation_data import SIZES, fairchem, make_records, schnet_config, train,
 from fairchem.core.datasets import LmdbDataset
 
 from fairchem_hdgnn.cli import main
+from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.npz import read_npz
 from fairchem_hdgnn.errors import ConfigError, DataError
@@ -247,6 +249,17 @@ def test_names_must_be_distinct(run_folder):
         checkpoint_names([path], ["a", "b"])
     with pytest.raises(ConfigError, match="'median baseline' is a row of its own"):
         checkpoint_names([path], ["median baseline"])
+    for names in (["a b", "a_b"], ["?", "a"]):
+        with pytest.raises(ConfigError, match="must differ in letters and digits"):
+            checkpoint_names([path, path], names)
+
+
+def test_overrides_are_read_as_in_yaml():
+    parser = argparse.ArgumentParser()
+    add_inference_arguments(parser)
+    pairs = ["a=false", "b=true", "c=null", "d=1e-3", "e=fixed", "f=[1, 2]", "g=True"]
+    given = inference_options(parser.parse_args([item for pair in pairs for item in ("--set", pair)])).model_overrides
+    assert given == {"a": False, "b": True, "c": None, "d": 1e-3, "e": "fixed", "f": [1, 2], "g": True}
 
 
 @pytest.mark.parametrize(

@@ -80,5 +80,6 @@ def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
         try:
             values[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            values[key] = text
+            # As in YAML; a text "false" would be true to a model that does not check its keys.
+            values[key] = {"true": True, "false": False, "null": None}.get(text, text)
     return values

@@ -19,7 +19,7 @@ from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import setup_imports
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Subset
 from tqdm import tqdm
 
@@ -78,14 +78,16 @@ def open_subject(source: str, options: InferenceOptions) -> Subject:
         ConfigError: its model is unknown, or none whose frames can be turned.
         DataError: the checkpoint cannot be read.
     """
-    subject = (_of_config if source.endswith((".yml", ".yaml")) else _of_checkpoint)(source, options)
-    if not isinstance(subject.model, PlainModel):
+    return (_of_config if source.endswith((".yml", ".yaml")) else _of_checkpoint)(source, options)
+
+
+def _evaluated(source: str, model: nn.Module) -> PlainModel:
+    """A model whose frames can be turned, in evaluation mode."""
+    if not isinstance(model, PlainModel):
         raise ConfigError(
-            f"{source}: its model is a {type(subject.model).__name__}; only fairchem_hdgnn.HDGNN and ESCN let frames "
-            "be turned"
+            f"{source}: its model is a {type(model).__name__}; only fairchem_hdgnn.HDGNN and ESCN let frames be turned"
         )
-    subject.model.eval()
-    return subject
+    return model.eval()
 
 
 def _of_checkpoint(source: str, options: InferenceOptions) -> Subject:
@@ -93,8 +95,8 @@ def _of_checkpoint(source: str, options: InferenceOptions) -> Subject:
         source, cpu=options.cpu, seed=options.seed, model_overrides=options.model_overrides, trusted=options.trusted
     )
     unit = float(trainer.normalizers["energy"].rmsd) if "energy" in trainer.normalizers else 1.0
-    config = trainer.config
-    return Subject(source, trainer._unwrapped_model, unit, True, config["dataset"], config["optim"])
+    model = _evaluated(source, trainer._unwrapped_model)
+    return Subject(source, model, unit, True, trainer.config["dataset"], trainer.config["optim"])
 
 
 def _of_config(source: str, options: InferenceOptions) -> Subject:
@@ -111,7 +113,7 @@ def _of_config(source: str, options: InferenceOptions) -> Subject:
     dataset_config = splits_of(config).get("train", {})
     normaliser = dataset_config.get("transforms", {}).get("normalizer", {}).get("energy", {})
     unit = float(normaliser.get("rmsd") or normaliser.get("stdev") or 1.0)
-    return Subject(source, model_class(**keys), unit, False, dataset_config, config["optim"])
+    return Subject(source, _evaluated(source, model_class(**keys)), unit, False, dataset_config, config["optim"])
 
 
 def measure(

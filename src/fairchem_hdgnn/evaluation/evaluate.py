@@ -129,6 +129,9 @@ def checkpoint_names(paths: Sequence[Path], names: Sequence[str] | None, *, trus
             raise ConfigError(f"--names takes {len(paths)} different names, one for each checkpoint; got {list(names)}")
         if BASELINE in names:
             raise ConfigError(f"--names: '{BASELINE}' is a row of its own in every table; choose another name")
+        folders = [_file_name(name) for name in names]
+        if "" in folders or len(set(folders)) < len(folders):
+            raise ConfigError(f"--names: {list(names)} must differ in letters and digits, for they name folders")
         return dict(zip(names, paths))
     named: dict[str, Path] = {}
     for path in paths:
