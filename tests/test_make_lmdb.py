@@ -20,10 +20,12 @@ from ase.neighborlist import neighbor_list
 from ase.optimize import BFGS
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
+from torch_geometric.data import Data
 
 from fairchem_hdgnn import HDGNN, SafeLmdbDataset
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.conversion import Conversion, make_lmdb
+from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.neighbor_lists import Search
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.data.tagging import oc20_fixed, oc20_tags
@@ -182,6 +184,22 @@ def test_two_layers_of_ase_are_not_taken_for_tags_of_oc20():
     assert tags[-1] == 2 and (tags[-1:] == 2).all() and not (tags[:-1] == 2).any()
 
 
+def test_tags_do_not_depend_on_the_handedness_of_the_cell():
+    atoms = slab()
+    expected = oc20_tags(atoms)[0]
+    for tags in (atoms.get_tags(), expected, np.zeros(len(atoms), dtype=int)):
+        swapped = atoms.copy()
+        swapped.set_tags(tags)
+        swapped.set_cell(atoms.cell[[1, 0, 2]])
+        assert oc20_tags(swapped)[0].tolist() == oc20_tags(_tagged(atoms, tags))[0].tolist()
+
+
+def _tagged(atoms: Atoms, tags: np.ndarray) -> Atoms:
+    atoms = atoms.copy()
+    atoms.set_tags(tags)
+    return atoms
+
+
 def test_tags_are_derived_from_elements_and_fixed_atoms_or_heights():
     atoms = slab()
     layers = atoms.get_tags()
@@ -255,6 +273,29 @@ def test_target_stats_compares_with_the_config(tmp_path, capsys):
         printed = capsys.readouterr().out
         assert "mean -1.500000, std 0.500000" in printed
         assert ("mean: -1.0000 in the config, -1.5000 in the data" in printed) == bool(status)
+
+
+@pytest.mark.parametrize("relaxations", [False, True])
+def test_no_label_is_left_in_a_test_split(tmp_path, relaxations):
+    atoms = with_info(y_relaxed=-1.0, y_init=0.5)
+    atoms.set_array("pos_relaxed", atoms.positions + 0.1)
+    write(tmp_path / "a.extxyz", [atoms, labelled(slab())] if relaxations else [atoms])
+    conversion = Conversion("is2re", relaxations, labelled=False)
+    record = first_record(tmp_path / "a.extxyz", tmp_path / "out", conversion)
+    assert not {"y_relaxed", "y_init", "pos_relaxed", "energy", "forces"} & set(record.keys())
+
+
+def test_inspect_names_a_record_without_a_structure(tmp_path, capsys):
+    write_lmdb(tmp_path, [Data(natoms=2, pos=torch.zeros(2, 3))])
+    for arguments in ([], ["0"]):
+        assert main(["inspect", str(tmp_path / "data.lmdb"), *arguments]) == 2
+        assert "record 0: holds no 'atomic_numbers', so no structure" in capsys.readouterr().err
+
+
+def test_inspect_shows_a_molecule_without_a_cell(tmp_path, capsys):
+    write_lmdb(tmp_path, [Data(natoms=2, pos=torch.zeros(2, 3), atomic_numbers=torch.tensor([6, 8]))])
+    assert main(["inspect", str(tmp_path / "data.lmdb"), "0"]) == 0
+    assert "CO" in capsys.readouterr().out
 
 
 # === faults ======================================================================================

@@ -209,6 +209,16 @@ def test_a_damaged_file_is_found(xyz_folder: Path, tmp_path: Path):
         prepare(tmp_path, preparation)
 
 
+@pytest.mark.parametrize("name", ["qm9.json", "val/manifest.json"])
+@pytest.mark.parametrize("content", ["", "{}", "[]"])
+def test_a_damaged_description_is_named(xyz_folder: Path, tmp_path: Path, name: str, content: str):
+    preparation = Preparation(str(xyz_folder), partial=True, progress=False)
+    prepare(tmp_path, preparation)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=rf"{name} is damaged: remove .* and run again"):
+        prepare(tmp_path, preparation)
+
+
 def test_other_options_need_another_folder(prepared: Path, xyz_folder: Path):
     with pytest.raises(DataError, match=r"was prepared with cutoff 5\.0, not 6\.0"):
         prepare(prepared, Preparation(str(xyz_folder), cutoff=6.0, partial=True, progress=False))

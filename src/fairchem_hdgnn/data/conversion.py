@@ -36,7 +36,8 @@ class Conversion:
             is ``y_relaxed``; ``pos_relaxed`` is taken from an array of that name where there is one.
         pattern: which files of a directory.
         energy_key: entry of ``atoms.info`` that holds the energy, eV; else ``y_relaxed`` or the calculator's energy.
-        labelled: whether energies (and forces) are demanded; a test split has none.
+        labelled: whether records get labels, which are then demanded: energies, forces, relaxed positions; a test split
+            has none.
         adsorbate_elements: what the adsorbate consists of where structures have no tags.
         edges: which edges to store, if any; has to be the model's own search.
     """
@@ -132,9 +133,8 @@ def _of_file(path: Path, conversion: Conversion, report: Report) -> Iterator[Dat
             if conversion.labelled:
                 record.energy = _energy(atoms, name, conversion)
                 record.forces = _forces(atoms, name)
-        else:
-            if conversion.labelled:
-                record.y_relaxed = _energy(atoms, name, conversion)
+        elif conversion.labelled:
+            record.y_relaxed = _energy(atoms, name, conversion)
             if "y_init" in atoms.info:
                 record.y_init = _finite(atoms.info["y_init"], name, "y_init")
             if "pos_relaxed" in atoms.arrays:
@@ -157,8 +157,8 @@ def _relaxation(path: Path, conversion: Conversion, report: Report) -> Data:
         raise _StructureError(f"{path}: its cell changes during the relaxation; OC20's records have one fixed cell")
     sid = _sid(first, path, 0, conversion, report)
     record = _record(first, f"{path}, structure 0", sid, conversion, report)
-    record.pos_relaxed = _continued(first, last.positions, f"{path}, structure {count - 1}")
     if conversion.labelled:
+        record.pos_relaxed = _continued(first, last.positions, f"{path}, structure {count - 1}")
         record.y_init = _energy(first, f"{path}, structure 0", conversion)
         record.y_relaxed = _energy(last, f"{path}, structure {count - 1}", conversion)
     return record

@@ -75,8 +75,10 @@ def fixed_atoms(atoms: Atoms) -> Bool[np.ndarray, "atoms"]:
 
 
 def heights(atoms: Atoms) -> Float64[np.ndarray, "atoms"]:
-    """Positions along the normal of the first two cell vectors, Å."""
+    """Positions along the normal of the first two cell vectors, on the side of the third, Å."""
     normal = np.cross(atoms.cell[0], atoms.cell[1])
+    if normal @ atoms.cell[2] < 0:
+        normal = -normal
     return atoms.positions @ (normal / np.linalg.norm(normal))
 
 
