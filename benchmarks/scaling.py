@@ -28,7 +28,7 @@ from slabs import CUTOFF, MAX_NEIGHBORS, batch_with_edges, slab
 from tqdm import tqdm
 
 import fairchem_hdgnn
-from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
+from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search, periodic_edges
 from fairchem_hdgnn.host.allocator import keep_freed_memory
 
 MOST_ATOMS_OF_FAIRCHEM = 1500
@@ -49,8 +49,8 @@ def with_edges(records: list[Any]) -> tuple[Any, dict[str, float]]:
     batch = batch_with_edges(records, NeighborList.VESIN)
     found = {}
     for kind in NeighborList:
-        search = partial(periodic_edges, batch, CUTOFF, MAX_NEIGHBORS, True, kind)
-        found[kind.value] = seconds(search, repeats=3)
+        search = Search(CUTOFF, MAX_NEIGHBORS, neighbor_list=kind)
+        found[kind.value] = seconds(partial(periodic_edges, batch, search), repeats=3)
     if len(batch.pos) <= MOST_ATOMS_OF_FAIRCHEM * len(records):
         found["fairchem"] = seconds(partial(radius_graph_pbc, batch, CUTOFF, MAX_NEIGHBORS, True), repeats=3)
     return batch, found

@@ -9,7 +9,7 @@ from ase.build import add_adsorbate, fcc111, molecule
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.preprocessing import AtomsToGraphs
 
-from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
+from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search, periodic_edges
 
 CUTOFF, MAX_NEIGHBORS = 8.0, 40
 
@@ -29,6 +29,6 @@ def slab(repetitions: tuple[int, int, int]) -> Any:
 def batch_with_edges(records: list[Any], neighbor_list: NeighborList) -> Any:
     """A fairchem batch with its edges: 8 Å, 40 neighbours."""
     batch = data_list_collater(records, otf_graph=True)
-    edges = periodic_edges(batch, CUTOFF, MAX_NEIGHBORS, True, neighbor_list)
+    edges = periodic_edges(batch, Search(CUTOFF, MAX_NEIGHBORS, True, neighbor_list))
     batch.edge_index, batch.cell_offsets, batch.neighbors = edges.edge_index, edges.cell_offsets, edges.neighbors
     return batch

@@ -129,4 +129,6 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         assert text in printed
     assert cli.main(["cost", str(write(tmp_path, name="schnet"))]) == 2
     assert "model.name: 'schnet' has no cost estimate" in capsys.readouterr().err
+    assert cli.main(["cost", str(write(tmp_path)), "--gpus", "0"]) == 2
+    assert "--gpus 0: must be at least 1" in capsys.readouterr().err
     assert cli.main(["cost", str(tmp_path / "absent.yml")]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import pickle
@@ -19,11 +20,12 @@ from evaluation_data import SIZES, fairchem, make_records, schnet_config, train,
 from fairchem.core.datasets import LmdbDataset
 
 from fairchem_hdgnn.cli import main
+from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
 from fairchem_hdgnn.data.lmdb import write_lmdb
+from fairchem_hdgnn.data.npz import read_npz
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
-from fairchem_hdgnn.evaluation.predictions import read_npz
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS, split_source
 from fairchem_hdgnn.host.checkpoints import read_checkpoint
 from fairchem_hdgnn.host.inference import calculator, inference_trainer
@@ -246,6 +248,28 @@ def test_names_must_be_distinct(run_folder):
         checkpoint_names([path, path, path], None)
     with pytest.raises(ConfigError, match="--names takes 1 different names"):
         checkpoint_names([path], ["a", "b"])
+    with pytest.raises(ConfigError, match="'median baseline' is a row of its own"):
+        checkpoint_names([path], ["median baseline"])
+    for names in (["a b", "a_b"], ["?", "a"]):
+        with pytest.raises(ConfigError, match="must differ in letters and digits"):
+            checkpoint_names([path, path], names)
+
+
+def test_overrides_are_read_as_in_yaml():
+    parser = argparse.ArgumentParser()
+    add_inference_arguments(parser)
+    pairs = ["a=false", "b=true", "c=null", "d=1e-3", "e=fixed", "f=[1, 2]", "g=True"]
+    given = inference_options(parser.parse_args([item for pair in pairs for item in ("--set", pair)])).model_overrides
+    assert given == {"a": False, "b": True, "c": None, "d": 1e-3, "e": "fixed", "f": [1, 2], "g": True}
+
+
+@pytest.mark.parametrize(
+    ("flag", "least"), [("--bootstrap", 1), ("--batch-size", 1), ("--num-workers", 0), ("--seed", 0)]
+)
+def test_numbers_below_the_least_are_refused(run_folder, labelled_root, capsys, flag, least):
+    command = ["evaluate", "--checkpoint", str(run_folder / "checkpoint.pt"), "--data", str(labelled_root)]
+    assert main([*command, flag, str(least - 1)]) == 2
+    assert f"{flag} {least - 1}: must be at least {least}" in capsys.readouterr().err
 
 
 # === forces ======================================================================================

@@ -22,8 +22,8 @@ from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.directories import new_directory
 from fairchem_hdgnn.data.lmdb import write_lmdb as write_records
+from fairchem_hdgnn.data.npz import read_npz, write_npz
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.evaluation.predictions import read_npz, write_npz
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.host import trainer
 from fairchem_hdgnn.host.checkpoints import read_checkpoint, write_checkpoint

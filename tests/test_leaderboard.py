@@ -16,8 +16,8 @@ from ase.io import write
 from fairchem.core.scripts.make_submission_file import write_predictions
 
 from fairchem_hdgnn.cli import main
+from fairchem_hdgnn.data.npz import read_npz
 from fairchem_hdgnn.data.reading import Records
-from fairchem_hdgnn.evaluation.predictions import read_npz
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, TEST_SPLITS, VALIDATION_SPLITS
 
 SIZES = dict(zip(SUFFIXES, (7, 6, 5, 4)))

@@ -20,11 +20,13 @@ from ase.neighborlist import neighbor_list
 from ase.optimize import BFGS
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
+from torch_geometric.data import Data
 
 from fairchem_hdgnn import HDGNN, SafeLmdbDataset
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.conversion import Conversion, make_lmdb
-from fairchem_hdgnn.data.edges import StoredEdges
+from fairchem_hdgnn.data.lmdb import write_lmdb
+from fairchem_hdgnn.data.neighbor_lists import Search
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.data.tagging import oc20_fixed, oc20_tags
 from fairchem_hdgnn.errors import DataError
@@ -143,7 +145,7 @@ def test_atoms_outside_the_cell_are_put_inside_with_all_their_edges(tmp_path):
         each.positions[-1] += 2 * each.cell[0]
         each.positions[0] -= each.cell[1]
     write(tmp_path / "a.traj", [labelled(atoms), labelled(end)])
-    record = first_record(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", True, edges=StoredEdges(6.0, 500)))
+    record = first_record(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", True, edges=Search(6.0, 500)))
     inside = np.linalg.solve(record.cell[0].numpy().T, record.pos.numpy().T)
     assert inside.min() > -1e-5 and inside.max() < 1 + 1e-5
     np.testing.assert_allclose(record.pos_relaxed - record.pos, 0.1, atol=1e-5)
@@ -182,6 +184,22 @@ def test_two_layers_of_ase_are_not_taken_for_tags_of_oc20():
     assert tags[-1] == 2 and (tags[-1:] == 2).all() and not (tags[:-1] == 2).any()
 
 
+def test_tags_do_not_depend_on_the_handedness_of_the_cell():
+    atoms = slab()
+    expected = oc20_tags(atoms)[0]
+    for tags in (atoms.get_tags(), expected, np.zeros(len(atoms), dtype=int)):
+        swapped = atoms.copy()
+        swapped.set_tags(tags)
+        swapped.set_cell(atoms.cell[[1, 0, 2]])
+        assert oc20_tags(swapped)[0].tolist() == oc20_tags(_tagged(atoms, tags))[0].tolist()
+
+
+def _tagged(atoms: Atoms, tags: np.ndarray) -> Atoms:
+    atoms = atoms.copy()
+    atoms.set_tags(tags)
+    return atoms
+
+
 def test_tags_are_derived_from_elements_and_fixed_atoms_or_heights():
     atoms = slab()
     layers = atoms.get_tags()
@@ -207,7 +225,7 @@ def test_molecules_are_all_adsorbate_and_free():
 def test_stored_edges_give_the_energies_of_edges_made_on_the_fly(tmp_path):
     structures = [labelled(slab("Cu")), labelled(slab("Pt", layers=2))]
     write(tmp_path / "a.traj", structures)
-    make_lmdb(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", edges=StoredEdges(5.0, 12)), progress=False)
+    make_lmdb(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", edges=Search(5.0, 12)), progress=False)
     keys = {"lmax": 2, "num_layers": 2, "sphere_channels": 4, "hidden_channels": 8, "cutoff": 5.0, "max_neighbors": 12}
     torch.manual_seed(0)
     model = HDGNN(**keys, regress_forces=False, frames="fixed", otf_graph=True).eval()
@@ -257,6 +275,29 @@ def test_target_stats_compares_with_the_config(tmp_path, capsys):
         assert ("mean: -1.0000 in the config, -1.5000 in the data" in printed) == bool(status)
 
 
+@pytest.mark.parametrize("relaxations", [False, True])
+def test_no_label_is_left_in_a_test_split(tmp_path, relaxations):
+    atoms = with_info(y_relaxed=-1.0, y_init=0.5)
+    atoms.set_array("pos_relaxed", atoms.positions + 0.1)
+    write(tmp_path / "a.extxyz", [atoms, labelled(slab())] if relaxations else [atoms])
+    conversion = Conversion("is2re", relaxations, labelled=False)
+    record = first_record(tmp_path / "a.extxyz", tmp_path / "out", conversion)
+    assert not {"y_relaxed", "y_init", "pos_relaxed", "energy", "forces"} & set(record.keys())
+
+
+def test_inspect_names_a_record_without_a_structure(tmp_path, capsys):
+    write_lmdb(tmp_path, [Data(natoms=2, pos=torch.zeros(2, 3))])
+    for arguments in ([], ["0"]):
+        assert main(["inspect", str(tmp_path / "data.lmdb"), *arguments]) == 2
+        assert "record 0: holds no 'atomic_numbers', so no structure" in capsys.readouterr().err
+
+
+def test_inspect_shows_a_molecule_without_a_cell(tmp_path, capsys):
+    write_lmdb(tmp_path, [Data(natoms=2, pos=torch.zeros(2, 3), atomic_numbers=torch.tensor([6, 8]))])
+    assert main(["inspect", str(tmp_path / "data.lmdb"), "0"]) == 0
+    assert "CO" in capsys.readouterr().out
+
+
 # === faults ======================================================================================
 
 
@@ -268,6 +309,12 @@ def with_tags(tags: int) -> Atoms:
 
 def with_id(atoms: Atoms) -> Atoms:
     atoms.info["sid"] = 7
+    return atoms
+
+
+def with_info(**info: object) -> Atoms:
+    atoms = labelled(slab())
+    atoms.info.update(info)
     return atoms
 
 
@@ -288,6 +335,14 @@ def flat() -> Atoms:
     [
         ([slab()], IS2RE, r"a\.traj, structure 0: no 'energy' \(its info has .*--energy-key, or use --unlabelled"),
         ([labelled(slab(), np.nan)], IS2RE, "structure 0: its energy is nan"),
+        ([with_info(y_relaxed="low")], IS2RE, "structure 0: its energy is 'low', not a number in eV"),
+        ([with_info(y_init=[1.0, 2.0])], IS2RE, "structure 0: its y_init is .*, not a number in eV"),
+        ([with_info(fid="a")], Conversion("s2ef"), "structure 0: its fid is 'a', not a whole number"),
+        (
+            [labelled(slab()), with_nan()],
+            Conversion("is2re", relaxations=True),
+            "structure 1: its relaxed positions are not three finite",
+        ),
         ([with_nan()], IS2RE, "structure 0: positions or cell are not finite"),
         ([flat()], IS2RE, r"structure 0: its cell has 2 vectors; give it vacuum"),
         ([with_tags(5)], IS2RE, r"structure 0: its tags \[5\] are neither OC20's"),
@@ -301,6 +356,22 @@ def test_faults_are_named_and_nothing_is_left(tmp_path, structures, conversion, 
     with pytest.raises(DataError, match=message):
         make_lmdb(tmp_path / "a.traj", tmp_path / "out", conversion, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["a.traj"]
+
+
+@pytest.mark.parametrize("positions", [np.full((13, 3), np.nan), np.zeros((13, 2)), np.zeros(13)])
+def test_relaxed_positions_that_are_none_are_refused(tmp_path, positions):
+    atoms = labelled(slab())
+    atoms.set_array("pos_relaxed", positions)
+    write(tmp_path / "a.extxyz", atoms)
+    with pytest.raises(DataError, match=r"a\.extxyz, structure 0: its relaxed positions are not three finite numbers"):
+        make_lmdb(tmp_path / "a.extxyz", tmp_path / "out", IS2RE, progress=False)
+
+
+@pytest.mark.parametrize("cutoff", ["0", "nan", "inf"])
+def test_a_cutoff_that_is_none_is_refused(tmp_path, capsys, cutoff):
+    command = ["make-lmdb", str(tmp_path / "a.traj"), str(tmp_path / "out"), "--task", "is2re", "--edges", cutoff]
+    assert main(command) == 2
+    assert "--edges and --max-neighbors must be above zero, and finite" in capsys.readouterr().err
 
 
 def test_existing_directory_is_not_touched(tmp_path):

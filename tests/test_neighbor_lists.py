@@ -17,7 +17,7 @@ from fairchem.core.preprocessing import AtomsToGraphs
 from torch_geometric.data import Batch, Data
 
 import fairchem_hdgnn
-from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
+from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search, periodic_edges
 from fairchem_hdgnn.errors import ConfigError
 
 pytest.importorskip("vesin", reason="vesin needs Python 3.10")
@@ -61,7 +61,7 @@ def batch_of(*structures: Atoms) -> Batch:
 
 def edge_set(batch: Batch, max_neighbors: int, strictly: bool, kind: NeighborList) -> Counter:
     """Source, target and image of each edge."""
-    edges = periodic_edges(batch, CUTOFF, max_neighbors, strictly, kind)
+    edges = periodic_edges(batch, Search(CUTOFF, max_neighbors, strictly, kind))
     assert int(edges.neighbors.sum()) == edges.edge_index.shape[1]
     assert (edges.edge_index[1].diff() >= 0).all()
     columns = torch.cat([edges.edge_index.T, edges.cell_offsets], dim=1)
@@ -87,7 +87,9 @@ def test_neighbours_at_one_distance_are_chosen_alike_in_every_batch() -> None:
     alone = data_list_collater(data[1:2], otf_graph=True)
     with_others = data_list_collater(data, otf_graph=True)
     first = len(data[0].pos)
-    one, several = (periodic_edges(batch, CUTOFF, 15, True, NeighborList.PAIRS) for batch in (alone, with_others))
+    one, several = (
+        periodic_edges(batch, Search(CUTOFF, 15, True, NeighborList.PAIRS)) for batch in (alone, with_others)
+    )
     ours = (several.edge_index[1] >= first) & (several.edge_index[1] < first + len(structure))
     expected = torch.cat([one.edge_index + first, one.cell_offsets.T]).T
     found = torch.cat([several.edge_index[:, ours], several.cell_offsets[ours].T]).T
@@ -109,7 +111,7 @@ def test_same_edges_as_ase(make, kind: NeighborList) -> None:
 def test_a_structure_without_neighbours() -> None:
     """An atom alone has no edges, and the next structure keeps its own."""
     alone = Atoms("Cu", cell=[20, 20, 20])
-    edges = periodic_edges(batch_of(alone, crystal()), CUTOFF, 12, True, NeighborList.VESIN)
+    edges = periodic_edges(batch_of(alone, crystal()), Search(CUTOFF, 12, True, NeighborList.VESIN))
     assert edges.neighbors.tolist() == [0, 12]
     assert (edges.edge_index == 1).all()
 
@@ -143,7 +145,7 @@ def test_without_vesin_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     """It is optional."""
     monkeypatch.setitem(sys.modules, "vesin", None)
     with pytest.raises(ConfigError, match="pip install vesin"):
-        periodic_edges(batch_of(crystal()), CUTOFF, 12, True, NeighborList.VESIN)
+        periodic_edges(batch_of(crystal()), Search(CUTOFF, 12, True, NeighborList.VESIN))
 
 
 def test_directions_without_periodicity_are_left_alone() -> None:
@@ -151,6 +153,6 @@ def test_directions_without_periodicity_are_left_alone() -> None:
     batch = Batch.from_data_list(
         [Data(pos=torch.zeros(1, 3), cell=torch.eye(3)[None] * 3.0, natoms=1, pbc=torch.tensor([[True, True, False]]))]
     )
-    edges = periodic_edges(batch, 3.5, 100, True, NeighborList.VESIN)
+    edges = periodic_edges(batch, Search(3.5, 100, True, NeighborList.VESIN))
     assert edges.neighbors.tolist() == [4]
     assert (edges.cell_offsets[:, 2] == 0).all()

@@ -20,7 +20,7 @@ from waits import Waits
 
 from fairchem_hdgnn import ESCN, HDGNN
 from fairchem_hdgnn.data import pair_search
-from fairchem_hdgnn.data.neighbor_lists import NeighborList, periodic_edges
+from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search, periodic_edges
 from fairchem_hdgnn.data.periodicity import make_boxes
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.structures import TOUCHING, check_structures
@@ -47,7 +47,7 @@ def edges_of(batch: Batch, cutoff: float, builder: str) -> list[Counter]:
         pytest.importorskip("vesin", reason="vesin needs Python 3.10")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(pair_search.PAIRS_AT_ONCE, "cpu", at_once)
-        found = periodic_edges(batch, cutoff, ALL, True, kind)
+        found = periodic_edges(batch, Search(cutoff, ALL, True, kind))
     first = batch.natoms.cumsum(0) - batch.natoms
     system = batch.batch[found.edge_index[1]]
     cell = batch.cell[system]
@@ -221,7 +221,7 @@ def test_record_without_pbc_repeats_everywhere() -> None:
     atoms.pbc = True
     batch = batch_of(atoms)
     del batch.pbc
-    found = periodic_edges(batch, 5.0, ALL, True, NeighborList.PAIRS)
+    found = periodic_edges(batch, Search(5.0, ALL, True, NeighborList.PAIRS))
     assert found.edge_index.shape[1] == len(neighbor_list("i", atoms, 5.0))
 
 

@@ -209,6 +209,16 @@ def test_a_damaged_file_is_found(xyz_folder: Path, tmp_path: Path):
         prepare(tmp_path, preparation)
 
 
+@pytest.mark.parametrize("name", ["qm9.json", "val/manifest.json"])
+@pytest.mark.parametrize("content", ["", "{}", "[]"])
+def test_a_damaged_description_is_named(xyz_folder: Path, tmp_path: Path, name: str, content: str):
+    preparation = Preparation(str(xyz_folder), partial=True, progress=False)
+    prepare(tmp_path, preparation)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=rf"{name} is damaged: remove .* and run again"):
+        prepare(tmp_path, preparation)
+
+
 def test_other_options_need_another_folder(prepared: Path, xyz_folder: Path):
     with pytest.raises(DataError, match=r"was prepared with cutoff 5\.0, not 6\.0"):
         prepare(prepared, Preparation(str(xyz_folder), cutoff=6.0, partial=True, progress=False))
@@ -238,12 +248,14 @@ def test_changed_labels_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         ("empty", "neither dsgdb9nsd"),
         ("pyg", "rounds energies to about 1 meV"),
         ("no_list", "list of uncharacterised molecules is missing"),
+        ("no_table", "has gdb9.sdf but no gdb9.sdf.csv"),
     ],
 )
 def test_unusable_sources_name_the_remedy(source: str, message: str, tmp_path: Path):
-    for name in ("empty", "pyg", "no_list"):
+    for name in ("empty", "pyg", "no_list", "no_table"):
         (tmp_path / name).mkdir()
     (tmp_path / "pyg" / "qm9_v3.pt").write_bytes(b"")
+    (tmp_path / "no_table" / "gdb9.sdf").write_bytes(b"")
     (tmp_path / "no_list" / "dsgdb9nsd_000001.xyz").write_text("")
     with pytest.raises(DataError, match=message):
         read_source(tmp_path / source)
@@ -292,6 +304,31 @@ def test_predictions_of_mixed_splits_are_refused(prepared: Path, tmp_path: Path)
     np.savez(tmp_path / "p.npz", ids=index.astype(str), gap=np.zeros(len(index), dtype=np.float32))
     with pytest.raises(DataError, match="not all of one split"):
         score(tmp_path / "p.npz", prepared)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"ids": ["1", "1_0"], "gap": [0.0, 0.0]}, "id 1_0 is no number of a molecule"),
+        ({"ids": ["1"], "gap": [np.nan]}, "'gap' is not one finite number for each of 1 ids"),
+        ({"ids": ["1"], "gap": [0.0, 0.0]}, "'gap' is not one finite number for each of 1 ids"),
+        ({"ids": ["1"]}, "holds none of the targets"),
+        ({"gap": [0.0]}, "has no 'ids'"),
+    ],
+)
+def test_unusable_predictions_are_named(prepared: Path, tmp_path: Path, arrays: dict[str, list], message: str):
+    path = tmp_path / "p.npz"
+    np.savez(path, **{name: np.array(values) for name, values in arrays.items()})
+    with pytest.raises(DataError, match=f"p.npz: .*{message}"):
+        score(path, prepared)
+
+
+def test_damaged_predictions_are_named(prepared: Path, tmp_path: Path):
+    path = tmp_path / "p.npz"
+    np.savez(path, ids=np.array(["1"]), gap=np.array([0.0]))
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"p\.npz: not a readable \.npz of plain arrays"):
+        score(path, prepared)
 
 
 def test_published_table_covers_every_target():

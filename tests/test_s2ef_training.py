@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.lmdb import write_lmdb
-from fairchem_hdgnn.evaluation.predictions import read_npz
+from fairchem_hdgnn.data.npz import read_npz
 
 ROOT = Path(__file__).parents[1]
 FRAMES = ROOT.parent / "shared/data/oc20_s2ef.npz"

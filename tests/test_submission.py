@@ -11,9 +11,9 @@ from evaluation_data import SIZES, submission_arrays
 from fairchem.core.scripts.make_submission_file import SPLITS, write_predictions
 
 from fairchem_hdgnn.cli import main
+from fairchem_hdgnn.data.npz import read_npz
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.expected import ExpectedSystems
-from fairchem_hdgnn.evaluation.predictions import read_npz
 from fairchem_hdgnn.evaluation.splits import SUFFIXES
 from fairchem_hdgnn.evaluation.submission import SubmissionError, check_submission, make_submission
 from fairchem_hdgnn.evaluation.submission_checks import OFFICIAL_COUNTS, find_problems

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fairchem_hdgnn.errors import ConfigError
@@ -26,12 +26,17 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="replace a key of the checkpoint's model, e.g. --set frames=fixed; may be repeated",
     )
-    group.add_argument(
+    add_trust_argument(group)
+    add_data_format_argument(group)
+
+
+def add_trust_argument(parser: argparse._ActionsContainer) -> None:
+    """Add ``--trust-checkpoint``."""
+    parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
         help="unpickle whatever the checkpoint holds; only for files whose origin you know",
     )
-    add_data_format_argument(group)
 
 
 def add_data_format_argument(parser: argparse._ActionsContainer) -> None:
@@ -45,9 +50,8 @@ def add_data_format_argument(parser: argparse._ActionsContainer) -> None:
 
 def inference_options(args: argparse.Namespace) -> InferenceOptions:
     """The options in parsed arguments."""
-    for name, value in (("--num-gpus", args.num_gpus), ("--batch-size", args.batch_size)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} {value}: must be at least 1")
+    require_at_least(1, {"--num-gpus": args.num_gpus, "--batch-size": args.batch_size})
+    require_at_least(0, {"--num-workers": args.num_workers, "--seed": args.seed})
     return InferenceOptions(
         cpu=args.cpu,
         num_ranks=args.num_gpus,
@@ -60,6 +64,13 @@ def inference_options(args: argparse.Namespace) -> InferenceOptions:
     )
 
 
+def require_at_least(least: int, values: Mapping[str, int | None]) -> None:
+    """Refuse the first flag whose value is smaller; ``None`` is one that was left out."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise ConfigError(f"{name} {value}: must be at least {least}")
+
+
 def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
     values = {}
     for pair in pairs:
@@ -69,5 +80,6 @@ def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
         try:
             values[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            values[key] = text
+            # As in YAML; a text "false" would be true to a model that does not check its keys.
+            values[key] = {"true": True, "false": False, "null": None}.get(text, text)
     return values

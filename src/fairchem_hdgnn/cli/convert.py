@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fairchem_hdgnn.cli._inference import add_trust_argument
 from fairchem_hdgnn.convert.checkpoints import SOURCES, convert_checkpoint
 
 
@@ -17,11 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--raw-weights", action="store_true", help="take the raw weights although the file has averaged ones (EMA)"
     )
-    parser.add_argument(
-        "--trust-checkpoint",
-        action="store_true",
-        help="unpickle whatever the checkpoint holds; only for files whose origin you know",
-    )
+    add_trust_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.cost import GPUS
 
 
@@ -16,6 +17,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure a small version and print."""
+    if args.gpus < 1:
+        raise ConfigError(f"--gpus {args.gpus}: must be at least 1")
     from fairchem_hdgnn.host.cost_report import report  # noqa: PLC0415  needs fairchem in working order
 
     for heading, text in report(args.config, GPUS[args.gpu], args.gpus).lines():

@@ -9,8 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
-from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options, require_at_least
 from fairchem_hdgnn.evaluation.equivariance import Differences, measure, open_subject
 from fairchem_hdgnn.files import complete_or_absent
 
@@ -31,9 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure every model, print one row for each."""
-    for name, value in (("--systems", args.systems), ("--rotations", args.rotations)):
-        if value < 1:
-            raise ConfigError(f"{name} {value}: must be at least 1")
+    require_at_least(1, {"--systems": args.systems, "--rotations": args.rotations})
     options = inference_options(args)
     table = Table("meV", *COLUMNS.values(), "spread of E", box=None)
     found, count, untrained = {}, 0, False

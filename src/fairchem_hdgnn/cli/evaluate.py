@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
+from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options, require_at_least
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate, write_systems
 from fairchem_hdgnn.evaluation.report import print_tables, write_tables
@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate, print, and write."""
     if args.plots and args.out is None:
         raise ConfigError("--plots needs --out DIR to write to")
+    require_at_least(1, {"--bootstrap": args.bootstrap})
     checkpoints = checkpoint_names(args.checkpoint, args.names, trusted=args.trust_checkpoint)
     evaluation = evaluate(checkpoints, args.data, args.splits, inference_options(args), num_resamples=args.bootstrap)
     print_tables(evaluation.comparison, evaluation.notes, with_paper=args.paper)

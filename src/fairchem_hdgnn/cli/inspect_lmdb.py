@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ase.data import chemical_symbols
-from ase.formula import Formula
+from ase.symbols import Symbols
 from torch_geometric.data import Data
 from tqdm import tqdm
 
@@ -38,11 +37,12 @@ def run(args: argparse.Namespace) -> None:
     if len(records) == 0:
         raise DataError(f"{args.lmdb}: holds no record")
     if args.index is not None:
-        print("\n".join([f"{args.lmdb}, record {args.index} of {len(records):,}", *record_lines(records[args.index])]))
+        record = _with_atoms(records, args.index)
+        print("\n".join([f"{args.lmdb}, record {args.index} of {len(records):,}", *record_lines(record)]))
         return
     statistics = Statistics()
-    for record in tqdm(records, total=len(records), desc="records", unit="record", leave=False):
-        statistics.add(record)
+    for index in tqdm(range(len(records)), desc="records", unit="record", leave=False):
+        statistics.add(_with_atoms(records, index))
     files = "" if len(records.files) == 1 else f" in {len(records.files)} files"
     beside = "with" if records.has_metadata else "without (the load balancer needs it)"
     print(f"{args.lmdb}: {len(records):,} records{files}, metadata.npz: {beside}")
@@ -52,15 +52,24 @@ def run(args: argparse.Namespace) -> None:
     print("\n".join(["", *statistics_lines(statistics)]))
 
 
+def _with_atoms(records: Records, index: int) -> Data:
+    record = records[index]
+    for name in ("natoms", "atomic_numbers"):
+        if name not in record:
+            raise DataError(f"{records.path}, record {index}: holds no '{name}', so no structure; make the LMDB again")
+    return record
+
+
 def record_lines(record: Data) -> list[str]:
     """One line for each attribute, then a table of the atoms."""
     lines = []
     for name in record.keys():  # noqa: SIM118 (iterating over a Data gives pairs)
         unit = f" {UNITS[name]}" if name in UNITS else ""
         lines.append(f"  {name:<15} {describe(record[name])}{unit}")
-    symbols = [chemical_symbols[int(number)] for number in record.atomic_numbers]
-    lines += ["", f"  {Formula(''.join(symbols)).format('metal')}"]
-    lines += ["  cell " + "  ".join(f"{value:9.4f}" for value in row) for row in record.cell.reshape(-1, 3).tolist()]
+    symbols = Symbols(record.atomic_numbers.int().numpy())
+    lines += ["", f"  {symbols.get_chemical_formula('metal')}"]
+    cell = record.cell.reshape(-1, 3).tolist() if "cell" in record else []
+    lines += ["  cell " + "  ".join(f"{value:9.4f}" for value in row) for row in cell]
     columns = {name: record[name] for name in ("pos", "pos_relaxed", "forces") if name in record}
     lines += ["", f"  {'atom':>4} {'':<3} tag fixed" + "".join(f"   {f'{n} ({UNITS[n]})':<27}" for n in columns)]
     for atom, symbol in enumerate(symbols):

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from fairchem_hdgnn.cli._statistics import statistics_lines
 from fairchem_hdgnn.data.conversion import Conversion, Report, make_lmdb
-from fairchem_hdgnn.data.edges import StoredEdges
 from fairchem_hdgnn.data.lmdb import DATA_FILE
-from fairchem_hdgnn.data.neighbor_lists import NeighborList
+from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search
 from fairchem_hdgnn.data.tagging import ADSORBATE_ELEMENTS
 from fairchem_hdgnn.errors import ConfigError
 
@@ -56,10 +55,9 @@ def run(args: argparse.Namespace) -> None:
     """Convert, and say what was found."""
     if args.relaxations and args.task == "s2ef":
         raise ConfigError("--relaxations is for --task is2re; S2EF takes every structure as a frame")
-    if args.edges is not None and (args.edges <= 0 or args.max_neighbors < 1):
-        raise ConfigError("--edges and --max-neighbors must be above zero")
-    neighbor_list = NeighborList(args.neighbor_list)
-    edges = None if args.edges is None else StoredEdges(args.edges, args.max_neighbors, neighbor_list)
+    if args.edges is not None and (not 0 < args.edges < float("inf") or args.max_neighbors < 1):
+        raise ConfigError("--edges and --max-neighbors must be above zero, and finite")
+    search = Search(args.edges, args.max_neighbors, neighbor_list=NeighborList(args.neighbor_list))
     conversion = Conversion(
         task=args.task,
         relaxations=args.relaxations,
@@ -67,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
         energy_key=args.energy_key,
         labelled=not args.unlabelled,
         adsorbate_elements=tuple(args.adsorbate_elements),
-        edges=edges,
+        edges=None if args.edges is None else search,
     )
     report = make_lmdb(args.source, args.out, conversion)
     print(f"{args.out / DATA_FILE}: {report.statistics.num_records:,} {args.task.upper()} records")

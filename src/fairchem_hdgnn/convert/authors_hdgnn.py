@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from fairchem_hdgnn.convert.weights import Weights
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.models.hdgnn.edge_product import EdgeProduct
 from fairchem_hdgnn.models.hdgnn.layer import Layer
@@ -17,44 +18,27 @@ from fairchem_hdgnn.models.so3.clebsch_gordan import Path, natural_parity_paths
 if TYPE_CHECKING:
     from fairchem_hdgnn.host.models import HDGNN
 
-_SAME_NAME = {
-    "cutoff": "cutoff",
-    "lmax": "lmax",
-    "mmax": "mmax",
-    "sphere_channels": "sphere_channels",
-    "hidden_channels": "hidden_channels",
-    "num_resolutions": "num_resolutions",
-    "num_sphere_samples": "num_sphere_samples",
-    "max_num_elements": "max_num_elements",
-    "use_pbc": "use_pbc",
-    "otf_graph": "otf_graph",
-    "distance_resolution": "distance_resolution",
-    "num_interactions": "num_layers",
-    "sphere_channels_l0": "invariant_channels",
-    "num_basis_functions": "edge_channels",
-    "basis_width_scalar": "basis_width",
-    "max_num_neighbors": "max_neighbors",
-}
-"""The authors' names -> ours."""
+OWNER = "authors' HDGNN"
 
-_DEFAULTS: dict[str, Any] = {
-    "num_interactions": 16,
-    "lmax": 6,
-    "mmax": 1,
-    "sphere_channels": 128,
-    "sphere_channels_l0": 256,
-    "hidden_channels": 512,
-    "num_sphere_samples": 128,
-    "num_basis_functions": 128,
-    "basis_width_scalar": 2.0,
-    "distance_resolution": 0.02,
-    "cutoff": 8.0,
-    "max_num_neighbors": 40,
-    "num_resolutions": 2,
-    "max_num_elements": 90,
-    "use_pbc": True,
-    "otf_graph": True,
+_KEYS: dict[str, tuple[str, Any]] = {
+    "num_interactions": ("num_layers", 16),
+    "lmax": ("lmax", 6),
+    "mmax": ("mmax", 1),
+    "sphere_channels": ("sphere_channels", 128),
+    "sphere_channels_l0": ("invariant_channels", 256),
+    "hidden_channels": ("hidden_channels", 512),
+    "num_sphere_samples": ("num_sphere_samples", 128),
+    "num_basis_functions": ("edge_channels", 128),
+    "basis_width_scalar": ("basis_width", 2.0),
+    "distance_resolution": ("distance_resolution", 0.02),
+    "cutoff": ("cutoff", 8.0),
+    "max_num_neighbors": ("max_neighbors", 40),
+    "num_resolutions": ("num_resolutions", 2),
+    "max_num_elements": ("max_num_elements", 90),
+    "use_pbc": ("use_pbc", True),
+    "otf_graph": ("otf_graph", True),
 }
+"""The authors' names -> ours, and the authors' defaults."""
 
 _IGNORED = {
     "lmid",
@@ -117,16 +101,15 @@ def authors_config(config: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: an option that their code has but cannot run, or that this package does not reproduce.
     """
     for name in config:
-        if name not in {*_SAME_NAME, *_IGNORED, "sphere_channels_reduce", "distance_function"}:
-            raise ConfigError(f"authors' HDGNN: key '{name}' is unknown, so its effect cannot be converted")
-    values = {**_DEFAULTS, **config}
+        if name not in {*_KEYS, *_IGNORED, "sphere_channels_reduce", "distance_function"}:
+            raise ConfigError(f"{OWNER}: key '{name}' is unknown, so its effect cannot be converted")
+    values = {**{name: default for name, (_, default) in _KEYS.items()}, **config}
     if values.get("sphere_channels_reduce", values["sphere_channels"]) != values["sphere_channels"]:
-        raise ConfigError("authors' HDGNN: 'sphere_channels_reduce' must equal 'sphere_channels'")
+        raise ConfigError(f"{OWNER}: 'sphere_channels_reduce' must equal 'sphere_channels'")
     if values.get("distance_function", "gaussian") != "gaussian":
-        raise ConfigError("authors' HDGNN: only 'distance_function: gaussian' can be converted")
-    keys = {ours: values[theirs] for theirs, ours in _SAME_NAME.items()}
+        raise ConfigError(f"{OWNER}: only 'distance_function: gaussian' can be converted")
     return {
-        **keys,
+        **{ours: values[theirs] for theirs, (ours, _) in _KEYS.items()},
         "preset": "authors",
         "lmax_metp": min(2, values["lmax"]),
         # Their flip leaves degree lmax unflipped, which shows where lmax is odd.
@@ -150,9 +133,9 @@ def from_authors_hdgnn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
     # The rest of this module works where fairchem is not installed.
     from fairchem_hdgnn.host.models import HDGNN  # noqa: PLC0415
 
-    theirs = {re.sub(r"^(module\.)+", "", name): tensor for name, tensor in state_dict.items()}
+    theirs = Weights(OWNER, state_dict)
     model = HDGNN(**authors_config(config), regress_forces="force_fc1.weight" in theirs)
-    network = model.network.to(_take(theirs, "sphere_embedding.weight").dtype)
+    network = model.network.to(theirs.take("sphere_embedding.weight").dtype)
     converted = {}
     for name, current in network.state_dict().items():
         if ".product.product." not in name:
@@ -160,29 +143,22 @@ def from_authors_hdgnn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
     for layer_index, layer in enumerate(network.backbone.layers):
         for block_index, block in enumerate(cast(Layer, layer).blocks):
             for ours, their in _PRODUCTS.items():
-                flat = _take(theirs, f"edge_blocks.{layer_index}.message_blocks.{block_index}.{their}.tp.weight")
+                flat = theirs.take(f"edge_blocks.{layer_index}.message_blocks.{block_index}.{their}.tp.weight")
                 for l3, weight in enumerate(split_product_weights(cast(EdgeProduct, block.get_submodule(ours)), flat)):
                     converted[f"backbone.layers.{layer_index}.blocks.{block_index}.{ours}.weight.{l3}"] = weight
     network.load_state_dict(converted)
     return model
 
 
-def _take(theirs: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in theirs:
-        raise ConfigError(f"authors' HDGNN: the weights lack '{name}'; do they belong to this configuration?")
-    return theirs[name]
-
-
-def _fitted(theirs: Mapping[str, Tensor], name: str, current: Tensor) -> Tensor:
+def _fitted(theirs: Weights, name: str, current: Tensor) -> Tensor:
     """A weight of theirs in the shape of ours."""
-    weight = _take(theirs, name)
+    weight = theirs.take(name)
     if weight.numel() == 0:
         # A hidden layer that integer division made empty; ours has at least one channel, which zeros disconnect.
         return torch.zeros_like(current)
     if weight.numel() != current.numel() or weight.shape[:1] != current.shape[:1]:
         raise ConfigError(
-            f"authors' HDGNN: '{name}' has shape {tuple(weight.shape)}, but the configuration makes it "
-            f"{tuple(current.shape)}"
+            f"{OWNER}: '{name}' has shape {tuple(weight.shape)}, but the configuration makes it {tuple(current.shape)}"
         )
     return weight.reshape(current.shape)
 
@@ -194,9 +170,7 @@ def split_product_weights(product: EdgeProduct, flat: Tensor) -> list[Tensor]:
     """
     expected = sum(weight.numel() for weight in product.weight)
     if flat.numel() != expected:
-        raise ConfigError(
-            f"authors' HDGNN: a tensor product has {flat.numel()} weights; the configuration makes {expected}"
-        )
+        raise ConfigError(f"{OWNER}: a tensor product has {flat.numel()} weights; the configuration makes {expected}")
     weights = [torch.empty_like(weight, dtype=flat.dtype) for weight in product.weight]
     lmax, start = product.lmax_in, 0
     for l1 in range(lmax + 1):

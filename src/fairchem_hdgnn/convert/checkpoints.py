@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fairchem_hdgnn.convert.authors_hdgnn import authors_config, from_authors_hdgnn
 from fairchem_hdgnn.convert.fairchem_escn import escn_config, from_fairchem_escn
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.files import complete_or_absent
-from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, checkpoint_config, read_checkpoint
+from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, checkpoint_config, read_checkpoint, write_checkpoint
 from fairchem_hdgnn.host.models import PlainModel
 from fairchem_hdgnn.models.so3.grid import fibonacci_points
 
@@ -122,8 +120,7 @@ def convert_checkpoint(
         "ema": None,
         "amp": None,
     }
-    with complete_or_absent(out) as temporary:
-        torch.save(contents, temporary)
+    write_checkpoint(contents, out)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return Converted(out, kind.model_name, num_parameters, averaged)
 

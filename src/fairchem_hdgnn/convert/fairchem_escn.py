@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fairchem_hdgnn.convert.weights import Weights
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.models.escn.config import ESCNConfig
 from fairchem_hdgnn.models.nn.heads import SphereReadout
@@ -16,6 +17,8 @@ from fairchem_hdgnn.models.ops.so2 import num_terms, order_of_term, terms_of_ord
 
 if TYPE_CHECKING:
     from fairchem_hdgnn.host.escn_models import ESCN
+
+OWNER = "fairchem's eSCN"
 
 _DEFAULTS: dict[str, Any] = {
     "use_pbc": True,
@@ -68,12 +71,12 @@ def escn_config(config: Mapping[str, Any]) -> dict[str, Any]:
     known = {*_DEFAULTS, *_IGNORED, "lmax_list", "mmax_list", "basis_width_scalar"}
     for name in config:
         if name not in known:
-            raise ConfigError(f"fairchem's eSCN: key '{name}' is unknown, so its effect cannot be converted")
+            raise ConfigError(f"{OWNER}: key '{name}' is unknown, so its effect cannot be converted")
     keys = {name: config.get(name, default) for name, default in _DEFAULTS.items()}
     for name, default in (("lmax_list", [6]), ("mmax_list", [2])):
         values = config.get(name) or default
         if len(values) != 1:
-            raise ConfigError(f"fairchem's eSCN: '{name}' is {list(values)}; only one resolution can be converted")
+            raise ConfigError(f"{OWNER}: '{name}' is {list(values)}; only one resolution can be converted")
         keys[name.removesuffix("_list")] = int(values[0])
     keys["cutoff"] = float(keys["cutoff"])
     return {**keys, "basis_width": float(config.get("basis_width_scalar", 1.0)), "energy_scale": 0.001}
@@ -82,7 +85,7 @@ def escn_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def _head_config(heads: Mapping[str, Any]) -> dict[str, Any]:
     reductions = {head.get("reduce", "sum") for head in heads.values() if "energy" in head.get("module", "")}
     if len(reductions) > 1:
-        raise ConfigError("fairchem's eSCN: several energy heads with different 'reduce' cannot be converted")
+        raise ConfigError(f"{OWNER}: several energy heads with different 'reduce' cannot be converted")
     # fairchem scales the sum, not the mean.
     return {"energy_scale": 1.0, "energy_reduction": "mean"} if reductions == {"mean"} else {}
 
@@ -110,15 +113,15 @@ def from_fairchem_escn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
     network = model.network
     for readout in network.modules():
         if isinstance(readout, SphereReadout):
-            readout.use_points(_take(theirs, "sphere_points"))
-    network.to(_take(theirs, "sphere_embedding.weight").dtype)
+            readout.use_points(theirs.take("sphere_points"))
+    network.to(theirs.take("sphere_embedding.weight").dtype)
     network.load_state_dict(convert_weights(theirs, network.config, network.state_dict()))
     return model
 
 
-def plain_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def plain_names(state_dict: Mapping[str, Tensor]) -> Weights:
     """Weights under the names of the plain model, from a plain or a hydra state dict."""
-    names = {re.sub(r"^(module\.)+", "", name): tensor for name, tensor in state_dict.items()}
+    names = Weights(OWNER, state_dict)
     if not any(name.startswith("output_heads.") for name in names):
         return names
     plain = {}
@@ -129,10 +132,10 @@ def plain_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # A backbone may keep an output block of its own that nothing uses.
         elif backbone and not re.match(r"(energy|force)_block\.", backbone[1]):
             plain[backbone[1]] = tensor
-    return plain
+    return Weights(OWNER, plain)
 
 
-def convert_weights(theirs: Mapping[str, Tensor], config: ESCNConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_weights(theirs: Weights, config: ESCNConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our state dict from theirs (or our gradients from theirs: the map is a rearrangement).
 
     Args:
@@ -151,23 +154,17 @@ def convert_weights(theirs: Mapping[str, Tensor], config: ESCNConfig, ours: Mapp
             tensor = _convolution_weight(theirs, prefix + "message_block.", local.split(".", 2)[2], config)
         else:
             module, leaf = local.rsplit(".", 1)
-            tensor = _take(theirs, f"{prefix}{_NAMES[module]}.{leaf}")
+            tensor = theirs.take(f"{prefix}{_NAMES[module]}.{leaf}")
         if tensor.shape != current.shape:
             raise ConfigError(
-                f"fairchem's eSCN: the weights for '{name}' have shape {tuple(tensor.shape)}, but the configuration "
+                f"{OWNER}: the weights for '{name}' have shape {tuple(tensor.shape)}, but the configuration "
                 f"makes it {tuple(current.shape)}"
             )
         converted[name] = tensor
     return converted
 
 
-def _take(theirs: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in theirs:
-        raise ConfigError(f"fairchem's eSCN: the weights lack '{name}'; do they belong to this configuration?")
-    return theirs[name]
-
-
-def _convolution_weight(theirs: Mapping[str, Tensor], prefix: str, local: str, config: ESCNConfig) -> Tensor:
+def _convolution_weight(theirs: Weights, prefix: str, local: str, config: ESCNConfig) -> Tensor:
     """One parameter of our SO(2) convolution, ``scale.*``, ``inner.l`` or ``outer.m``, from both of their blocks."""
     kind, index = local.split(".")
     if kind == "scale":
@@ -189,24 +186,18 @@ def _convolution_weight(theirs: Mapping[str, Tensor], prefix: str, local: str, c
     return torch.stack(blocks)
 
 
-def _linear(theirs: Mapping[str, Tensor], prefix: str, block: str, term: int, layer: int, config: ESCNConfig) -> Tensor:
+def _linear(theirs: Weights, prefix: str, block: str, term: int, layer: int, config: ESCNConfig) -> Tensor:
     """Weight of their first (1) or second (2) linear layer of a term."""
     order, part = order_of_term(term), "r" if term % 2 else "i"
     name = f"fc{layer}_m0.weight" if term == 0 else f"so2_conv.{order - 1}.fc{layer}_{part}.weight"
-    weight = _take(theirs, f"{prefix}{block}.{name}")
     width = (config.lmax + 1 - order) * config.sphere_channels
     expected = (config.hidden_channels, width) if layer == 1 else (width, config.hidden_channels)
-    if tuple(weight.shape) != expected:
-        raise ConfigError(
-            f"fairchem's eSCN: '{prefix}{block}.{name}' has shape {tuple(weight.shape)}, but the configuration makes "
-            f"it {expected}"
-        )
-    return weight
+    return theirs.take(f"{prefix}{block}.{name}", expected)
 
 
-def _scale(theirs: Mapping[str, Tensor], prefix: str, block: str, term: int, leaf: str) -> Tensor:
+def _scale(theirs: Weights, prefix: str, block: str, term: int, leaf: str) -> Tensor:
     """Their ``weight`` or ``bias`` of the layer that makes a term's scales."""
     if term == 0:
-        return _take(theirs, f"{prefix}{block}.fc1_dist0.{leaf}")
-    both = _take(theirs, f"{prefix}{block}.so2_conv.{order_of_term(term) - 1}.fc1_dist.{leaf}")
+        return theirs.take(f"{prefix}{block}.fc1_dist0.{leaf}")
+    both = theirs.take(f"{prefix}{block}.so2_conv.{order_of_term(term) - 1}.fc1_dist.{leaf}")
     return both.chunk(2)[1 - term % 2]

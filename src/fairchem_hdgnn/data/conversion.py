@@ -16,10 +16,10 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from fairchem_hdgnn.data.directories import new_directory
-from fairchem_hdgnn.data.edges import StoredEdges
 from fairchem_hdgnn.data.lmdb import write_lmdb
-from fairchem_hdgnn.data.records import atoms_to_record
-from fairchem_hdgnn.data.statistics import Statistics, record_id
+from fairchem_hdgnn.data.neighbor_lists import Search
+from fairchem_hdgnn.data.records import atoms_to_record, record_id, store_edges
+from fairchem_hdgnn.data.statistics import Statistics
 from fairchem_hdgnn.data.structures import read_structures, structure_files
 from fairchem_hdgnn.data.tagging import ADSORBATE_ELEMENTS, oc20_fixed, oc20_tags
 from fairchem_hdgnn.errors import DataError
@@ -36,9 +36,10 @@ class Conversion:
             is ``y_relaxed``; ``pos_relaxed`` is taken from an array of that name where there is one.
         pattern: which files of a directory.
         energy_key: entry of ``atoms.info`` that holds the energy, eV; else ``y_relaxed`` or the calculator's energy.
-        labelled: whether energies (and forces) are demanded; a test split has none.
+        labelled: whether records get labels, which are then demanded: energies, forces, relaxed positions; a test split
+            has none.
         adsorbate_elements: what the adsorbate consists of where structures have no tags.
-        edges: edges to store, if any.
+        edges: which edges to store, if any; has to be the model's own search.
     """
 
     task: Literal["is2re", "s2ef"]
@@ -47,7 +48,7 @@ class Conversion:
     energy_key: str | None = None
     labelled: bool = True
     adsorbate_elements: tuple[str, ...] = ADSORBATE_ELEMENTS
-    edges: StoredEdges | None = None
+    edges: Search | None = None
 
 
 @dataclass
@@ -98,6 +99,8 @@ def _records(source: Path, files: list[Path], conversion: Conversion, report: Re
             before = report.statistics.num_records
             try:
                 for record in _of_file(path, conversion, report):
+                    if conversion.edges is not None:
+                        store_edges(record, conversion.edges)
                     report.statistics.add(record)
                     name = record_id(record)
                     if report.statistics.sids[name] > 1:
@@ -126,18 +129,17 @@ def _of_file(path: Path, conversion: Conversion, report: Report) -> Iterator[Dat
         name = f"{path}, structure {frame}"
         record = _record(atoms, name, _sid(atoms, path, frame, conversion, report), conversion, report)
         if conversion.task == "s2ef":
-            record.fid = int(atoms.info.get("fid", frame))
+            record.fid = _frame_number(atoms, frame, name)
             if conversion.labelled:
                 record.energy = _energy(atoms, name, conversion)
                 record.forces = _forces(atoms, name)
-        else:
-            if conversion.labelled:
-                record.y_relaxed = _energy(atoms, name, conversion)
+        elif conversion.labelled:
+            record.y_relaxed = _energy(atoms, name, conversion)
             if "y_init" in atoms.info:
-                record.y_init = float(atoms.info["y_init"])
+                record.y_init = _finite(atoms.info["y_init"], name, "y_init")
             if "pos_relaxed" in atoms.arrays:
-                record.pos_relaxed = _continued(atoms, atoms.arrays["pos_relaxed"])
-        yield _finished(record, conversion)
+                record.pos_relaxed = _continued(atoms, atoms.arrays["pos_relaxed"], name)
+        yield record
 
 
 def _relaxation(path: Path, conversion: Conversion, report: Report) -> Data:
@@ -155,11 +157,11 @@ def _relaxation(path: Path, conversion: Conversion, report: Report) -> Data:
         raise _StructureError(f"{path}: its cell changes during the relaxation; OC20's records have one fixed cell")
     sid = _sid(first, path, 0, conversion, report)
     record = _record(first, f"{path}, structure 0", sid, conversion, report)
-    record.pos_relaxed = _continued(first, last.positions)
     if conversion.labelled:
+        record.pos_relaxed = _continued(first, last.positions, f"{path}, structure {count - 1}")
         record.y_init = _energy(first, f"{path}, structure 0", conversion)
         record.y_relaxed = _energy(last, f"{path}, structure {count - 1}", conversion)
-    return _finished(record, conversion)
+    return record
 
 
 def _record(atoms: Atoms, name: str, sid: int | str, conversion: Conversion, report: Report) -> Data:
@@ -189,18 +191,20 @@ def _record(atoms: Atoms, name: str, sid: int | str, conversion: Conversion, rep
     return record
 
 
-def _finished(record: Data, conversion: Conversion) -> Data:
-    if conversion.edges is not None:
-        conversion.edges.add_to(record)
-    return record
-
-
 def _sid(atoms: Atoms, path: Path, frame: int, conversion: Conversion, report: Report) -> int | str:
     """``atoms.info["sid"]``, else a running number; frames of one file without it are those of one system."""
     if "sid" in atoms.info:
         sid = atoms.info["sid"]
         return int(sid) if isinstance(sid, (int, np.integer)) else str(sid)
     return report.files if conversion.task == "s2ef" else report.statistics.num_records
+
+
+def _frame_number(atoms: Atoms, frame: int, name: str) -> int:
+    """``atoms.info["fid"]``, else the place in the file."""
+    try:
+        return int(atoms.info.get("fid", frame))
+    except (TypeError, ValueError):
+        raise _StructureError(f"{name}: its fid is {atoms.info['fid']!r}, not a whole number") from None
 
 
 def _energy(atoms: Atoms, name: str, conversion: Conversion) -> float:
@@ -213,9 +217,17 @@ def _energy(atoms: Atoms, name: str, conversion: Conversion) -> float:
         raise _StructureError(
             f"{name}: no '{keys[-1]}' (its info has {known}); name the entry with --energy-key, or use --unlabelled"
         )
-    if not np.isfinite(float(value)):
-        raise _StructureError(f"{name}: its energy is {float(value)}")
-    return float(value)
+    return _finite(value, name, "energy")
+
+
+def _finite(value: Any, name: str, what: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise _StructureError(f"{name}: its {what} is {value!r}, not a number in eV") from None
+    if not np.isfinite(number):
+        raise _StructureError(f"{name}: its {what} is {number}")
+    return number
 
 
 def _forces(atoms: Atoms, name: str) -> torch.Tensor:
@@ -237,8 +249,10 @@ def _inside(atoms: Atoms) -> np.ndarray:
     return wrap_positions(atoms.positions, atoms.cell, pbc=atoms.pbc, eps=0) if atoms.pbc.any() else atoms.positions
 
 
-def _continued(atoms: Atoms, relaxed: np.ndarray) -> torch.Tensor:
+def _continued(atoms: Atoms, relaxed: np.ndarray, name: str) -> torch.Tensor:
     """Relaxed positions on the near side of the periodic boundaries: displacements are the shortest ones."""
+    if relaxed.shape != atoms.positions.shape or not np.isfinite(relaxed).all():
+        raise _StructureError(f"{name}: its relaxed positions are not three finite numbers (Å) for each atom")
     displacement = np.asarray(relaxed, dtype=np.float64) - atoms.positions
     if atoms.pbc.any():
         displacement, _ = find_mic(displacement, atoms.cell, pbc=atoms.pbc)

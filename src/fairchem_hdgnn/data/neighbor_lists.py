@@ -71,24 +71,15 @@ class Search(NamedTuple):
     neighbor_list: NeighborList = NeighborList.PAIRS
 
 
-def periodic_edges(
-    data: Any,
-    cutoff: float,
-    max_neighbors: int,
-    strictly: bool,
-    neighbor_list: NeighborList,
-    *,
-    use_pbc: bool = True,
-) -> PeriodicEdges:
+def periodic_edges(data: Any, search: Search, *, use_pbc: bool = True) -> PeriodicEdges:
     """The edges that end at each atom of a fairchem batch, whose atoms may stand anywhere.
 
     Args:
         data: with ``pos``, ``cell``, ``natoms``, ``batch``, and perhaps ``pbc``.
-        cutoff: as in :class:`Search`, like all others.
+        search: which edges.
         use_pbc: as in :func:`~fairchem_hdgnn.data.periodicity.make_boxes`.
     """
-    boxes = make_boxes(data, cutoff, use_pbc=use_pbc)
-    search = Search(cutoff, max_neighbors, strictly, neighbor_list)
+    boxes = make_boxes(data, search.cutoff, use_pbc=use_pbc)
     return find_edges(boxes, boxes.sizes.tolist(), data.batch, search)
 
 

@@ -22,18 +22,6 @@ QUANTUM = 1e-6
 """Å^2; of neighbours whose squared distances differ by less, the limit keeps those of lower index."""
 
 
-class Pairs(NamedTuple):
-    """What a search found.
-
-    Attributes:
-        edge_index: source and target; targets ascend.
-        cell_offsets: image of the source, in units of the box.
-    """
-
-    edge_index: Int64[Tensor, "2 edges"]
-    cell_offsets: Int64[Tensor, "edges 3"]
-
-
 class Part(NamedTuple):
     """Systems ``first`` to ``last`` (exclusive), and targets ``start`` to ``stop`` of each."""
 
@@ -45,7 +33,7 @@ class Part(NamedTuple):
 
 def pairs_within(
     boxes: Boxes, sizes: list[list[int]], cutoff: float, max_neighbors: int, tolerance: float | None
-) -> Pairs:
+) -> tuple[Int64[Tensor, "2 edges"], Int64[Tensor, "edges 3"]]:
     """Pairs of atoms no farther apart than the cutoff, of each target the nearest ones.
 
     A GPU is waited for once for each part, which is the number of edges found.
@@ -56,6 +44,9 @@ def pairs_within(
         cutoff: Å.
         max_neighbors: sources of one target.
         tolerance: Å^2; keep those that are farther by so little than the first one left out. ``None``: keep none.
+
+    Returns:
+        Source and target of each edge, targets ascending, and the image of the source in units of the box.
     """
     device = boxes.pos.device
     all_natoms = boxes.sizes[:, 0]
@@ -72,7 +63,7 @@ def pairs_within(
         source = first[system] + column % atoms
         found.append((torch.stack([source, first[system] + target + part.start]), images[column // atoms]))
     edge_index, cell_offsets = zip(*found)
-    return Pairs(torch.cat(edge_index, dim=1), torch.cat(cell_offsets))
+    return torch.cat(edge_index, dim=1), torch.cat(cell_offsets)
 
 
 def _parts(sizes: list[list[int]], limit: int) -> Iterator[Part]:

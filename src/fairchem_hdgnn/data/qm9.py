@@ -22,12 +22,8 @@ from tqdm import tqdm
 
 from fairchem_hdgnn.data.directories import new_directory
 from fairchem_hdgnn.data.lmdb import write_lmdb
-from fairchem_hdgnn.data.qm9_molecules import (
-    LABEL_DIGEST,
-    NUM_CHARACTERISED,
-    Molecules,
-    collect,
-)
+from fairchem_hdgnn.data.npz import read_npz
+from fairchem_hdgnn.data.qm9_molecules import LABEL_DIGEST, NUM_CHARACTERISED, Molecules, collect
 from fairchem_hdgnn.data.qm9_records import SPLIT_SEED, record, split_rows
 from fairchem_hdgnn.data.qm9_sources import read_source
 from fairchem_hdgnn.data.qm9_targets import HARTREE_IN_EV, TARGETS
@@ -68,7 +64,7 @@ def prepare(out: Path, preparation: Preparation) -> dict[str, int]:
     Raises:
         DataError: the source is missing, damaged or incomplete, or ``out`` holds something else or damaged files.
     """
-    if preparation.cutoff <= 0:
+    if not preparation.cutoff > 0:
         raise DataError(f"cutoff {preparation.cutoff} Å: must be positive")
     out.mkdir(parents=True, exist_ok=True)
     molecules = _molecules(out, preparation)
@@ -95,10 +91,18 @@ def verify(manifest: Path, directory: Path) -> None:
     """
     if not manifest.is_file():
         raise DataError(f"{directory} has no {manifest.name}: it was not made by prepare-qm9; name another folder")
-    for name, expected in json.loads(manifest.read_text())["sha256"].items():
+    for name, expected in _read_json(manifest, "sha256").items():
         path = directory / name
         if not path.is_file() or sha256(path) != expected:
             raise DataError(f"{path} is missing or damaged (its checksum differs): remove {directory} and run again")
+
+
+def _read_json(path: Path, section: str) -> dict[str, Any]:
+    """A section of a file that ``prepare`` wrote."""
+    try:
+        return dict(json.loads(path.read_text())[section])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged: remove {path.parent} and run again") from error
 
 
 def sha256(path: Path) -> str:
@@ -115,12 +119,12 @@ def _molecules(out: Path, preparation: Preparation) -> Molecules:
     description = out / DESCRIPTION_FILE
     options = {"source": preparation.source, "cutoff": preparation.cutoff, "partial": preparation.partial}
     if description.is_file():
-        earlier = json.loads(description.read_text())["options"]
+        earlier = _read_json(description, "options")
         for name, value in options.items():
-            if earlier[name] != value:
-                raise DataError(f"{out} was prepared with {name} {earlier[name]}, not {value}: name another folder")
+            if earlier.get(name) != value:
+                raise DataError(f"{out} was prepared with {name} {earlier.get(name)}, not {value}: name another folder")
         verify(description, out)
-        return Molecules.load(out / MOLECULES_FILE)
+        return Molecules.of(read_npz(out / MOLECULES_FILE))
 
     source = out / "raw" if preparation.source == "raw" else preparation.source
     kind, stream = read_source(source, preparation.uncharacterised)

@@ -99,11 +99,7 @@ class Molecules:
         with path.open("wb") as file:
             np.savez(
                 file,
-                index=self.index,
-                offsets=self.offsets,
-                numbers=self.numbers,
-                positions=self.positions,
-                properties=self.properties,
+                **vars(self),
                 targets=self.targets(),
                 target_names=np.array(list(TARGETS)),
                 target_units=np.array([target.unit for target in TARGETS.values()]),
@@ -111,10 +107,9 @@ class Molecules:
             )
 
     @classmethod
-    def load(cls, path: Path) -> Molecules:
-        """Read what ``save`` wrote."""
-        with np.load(path) as arrays:
-            return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> Molecules:
+        """The molecules of a file that ``save`` wrote, from its arrays."""
+        return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
 
 
 def collect(source: Iterable[SourceMolecule]) -> Molecules:

@@ -8,14 +8,12 @@ from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.qm9_molecules import NUM_CHARACTERISED, Molecules
 from fairchem_hdgnn.data.qm9_targets import TARGETS
+from fairchem_hdgnn.data.tagging import ADSORBATE
 
 SPLIT_SEED = 1
 """As in TorchMD-NET, Equiformer and EquiformerV2, whose numbers the tables compare with."""
 
 SPLIT_SIZES = {"train": 110_000, "val": 10_000, "test": 10_831}
-
-MOLECULE_TAG = 2
-"""fairchem's tag of atoms that are neither surface nor bulk."""
 
 
 def split_rows(num_molecules: int = NUM_CHARACTERISED) -> dict[str, np.ndarray]:
@@ -61,7 +59,7 @@ def record(molecules: Molecules, row: int, targets: np.ndarray, cutoff: float) -
         pos=torch.from_numpy(positions.astype(np.float32)),
         cell=torch.zeros(1, 3, 3),
         natoms=num_atoms,
-        tags=torch.full((num_atoms,), MOLECULE_TAG),
+        tags=torch.full((num_atoms,), ADSORBATE),
         fixed=torch.zeros(num_atoms),
         sid=int(molecules.index[row]),
         edge_index=torch.from_numpy(edges_within(positions, cutoff)),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fairchem_hdgnn.data.npz import read_npz
 from fairchem_hdgnn.data.qm9 import MOLECULES_FILE
 from fairchem_hdgnn.data.qm9_molecules import Molecules
 from fairchem_hdgnn.data.qm9_records import SPLIT_SIZES
@@ -50,9 +51,8 @@ def score(predictions: Path, data: Path) -> list[Score]:
     path = data / MOLECULES_FILE
     if not path.is_file():
         raise DataError(f"{path}: no such file; run fairchem-hdgnn prepare-qm9 {data}, or name the folder with --data")
-    molecules = Molecules.load(path)
-    with np.load(path) as file:
-        splits = {name: file[name] for name in SPLIT_SIZES}
+    stored = read_npz(path)
+    molecules, splits = Molecules.of(stored), {name: stored[name] for name in SPLIT_SIZES}
     rows = _rows(predictions, arrays["ids"], molecules)
     split = next((name for name, members in splits.items() if np.isin(rows, members).all()), None)
     if split is None:
@@ -63,7 +63,12 @@ def score(predictions: Path, data: Path) -> list[Score]:
         if target.name not in arrays:
             continue
         truth = targets[rows, column]
-        errors = target.published_factor * np.abs(arrays[target.name].reshape(-1).astype(np.float64) - truth)
+        predicted = arrays[target.name].reshape(-1).astype(np.float64)
+        if len(predicted) != len(rows) or not np.isfinite(predicted).all():
+            raise DataError(
+                f"{predictions}: '{target.name}' is not one finite number for each of {len(rows)} ids; predict again"
+            )
+        errors = target.published_factor * np.abs(predicted - truth)
         baseline = target.published_factor * np.abs(targets[splits["train"], column].mean() - truth)
         standard_error = errors.std() / np.sqrt(len(errors))
         scores.append(
@@ -75,11 +80,7 @@ def score(predictions: Path, data: Path) -> list[Score]:
 
 
 def _load(predictions: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(predictions) as file:
-            arrays = dict(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{predictions}: cannot be read as predictions ({error})") from None
+    arrays = read_npz(predictions)
     if "ids" not in arrays:
         raise DataError(f"{predictions}: has no 'ids'; give the *_predictions.npz in the run's results folder")
     if any(values.dtype == np.float16 for values in arrays.values()):
@@ -90,6 +91,10 @@ def _load(predictions: Path) -> dict[str, np.ndarray]:
 
 
 def _rows(predictions: Path, ids: np.ndarray, molecules: Molecules) -> np.ndarray:
+    # NumPy, like Python, would read "1_0", a frame of OC20, as 10.
+    strange = ids[~np.char.isdigit(ids.astype(str))]
+    if len(strange):
+        raise DataError(f"{predictions}: id {strange[0]} is no number of a molecule; give the predictions of a QM9 run")
     wanted = ids.astype(np.int64)
     rows = np.searchsorted(molecules.index, wanted).clip(max=len(molecules) - 1)
     unknown = wanted[molecules.index[rows] != wanted]

@@ -64,6 +64,8 @@ def read_source(source: str | Path, uncharacterised: Path | None = None) -> tupl
     folder = path if path.is_dir() else path.parent
     archives = sorted(path.glob("dsgdb9nsd.xyz.tar*")) if path.is_dir() else [path]
     if path.is_dir() and (path / "gdb9.sdf").exists():
+        if not (path / "gdb9.sdf.csv").is_file():
+            raise DataError(f"{path}: has gdb9.sdf but no gdb9.sdf.csv, which holds the properties; download it again")
         return "sdf", _read_sdf(path, _uncharacterised(folder, uncharacterised))
     if path.is_dir() and next(path.glob("dsgdb9nsd_*.xyz"), None) is not None:
         files = ((file.name, file.read_text()) for file in sorted(path.glob("dsgdb9nsd_*.xyz")))

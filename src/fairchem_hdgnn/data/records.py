@@ -5,22 +5,40 @@ from __future__ import annotations
 import numpy as np
 import torch
 from ase import Atoms
-from ase.constraints import FixAtoms
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
+
+from fairchem_hdgnn.data.neighbor_lists import Search, periodic_edges
+from fairchem_hdgnn.data.tagging import fixed_atoms
 
 
 def atoms_to_record(atoms: Atoms, sid: int | str) -> Data:
     """What every OC20 record has: positions and cell in Å, float32; ``tags`` and ``fixed`` as the atoms carry them."""
-    fixed = np.zeros(len(atoms), dtype=np.float32)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.index] = 1.0
     return Data(
         atomic_numbers=torch.tensor(atoms.numbers, dtype=torch.float32),
         pos=torch.tensor(atoms.positions, dtype=torch.float32),
         cell=torch.tensor(atoms.cell.array, dtype=torch.float32)[None],
         natoms=len(atoms),
         tags=torch.tensor(atoms.get_tags(), dtype=torch.long),
-        fixed=torch.from_numpy(fixed),
+        fixed=torch.from_numpy(fixed_atoms(atoms).astype(np.float32)),
         sid=sid,
     )
+
+
+def record_id(record: Data) -> str:
+    """``sid``, or ``sid_fid`` for a frame of a relaxation."""
+    names = [record.sid, record.fid] if "fid" in record else [record.sid]
+    return "_".join(str(name.item() if isinstance(name, (torch.Tensor, np.ndarray)) else name) for name in names)
+
+
+def store_edges(record: Data, search: Search) -> None:
+    """Set ``edge_index`` [2, edges], ``cell_offsets`` [edges, 3], ``edge_cutoff`` (Å) as fairchem 1.10 reads them.
+
+    They are those that a model with the same search builds in the forward pass; it reads them with
+    ``otf_graph: false``. A record without a cell is a molecule and gets no ``cell_offsets``.
+    """
+    record.edge_cutoff = float(search.cutoff)
+    molecule = not record.cell.any()
+    edges = periodic_edges(Batch.from_data_list([record]), search, use_pbc=not molecule)
+    record.edge_index = edges.edge_index
+    if not molecule:
+        record.cell_offsets = edges.cell_offsets

@@ -11,6 +11,7 @@ import torch
 from ase.data import chemical_symbols
 from torch_geometric.data import Data
 
+from fairchem_hdgnn.data.records import record_id
 from fairchem_hdgnn.data.tagging import ADSORBATE
 
 LABELS = ("y_relaxed", "y_init", "energy", "y")
@@ -109,9 +110,3 @@ class Statistics:
         adsorbate = distance[record.tags == ADSORBATE] if "tags" in record else distance[:0]
         if len(adsorbate):
             self.adsorbate_displacements.append(float(adsorbate.max()))
-
-
-def record_id(record: Data) -> str:
-    """``sid``, or ``sid_fid`` for a frame of a relaxation."""
-    names = [record.sid, record.fid] if "fid" in record else [record.sid]
-    return "_".join(str(name.item() if isinstance(name, torch.Tensor) else name) for name in names)

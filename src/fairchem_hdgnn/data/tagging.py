@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, constrained_indices
 from jaxtyping import Bool, Float64, Int64
 
 from fairchem_hdgnn.errors import DataError
@@ -69,15 +69,16 @@ def oc20_fixed(atoms: Atoms, tags: Tags) -> tuple[Bool[np.ndarray, "atoms"], str
 def fixed_atoms(atoms: Atoms) -> Bool[np.ndarray, "atoms"]:
     """Atoms under a ``FixAtoms`` constraint."""
     fixed = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.index] = True
+    # Without a constraint ASE gives an empty array of floats.
+    fixed[constrained_indices(atoms, FixAtoms).astype(int)] = True
     return fixed
 
 
 def heights(atoms: Atoms) -> Float64[np.ndarray, "atoms"]:
-    """Positions along the normal of the first two cell vectors, Å."""
+    """Positions along the normal of the first two cell vectors, on the side of the third, Å."""
     normal = np.cross(atoms.cell[0], atoms.cell[1])
+    if normal @ atoms.cell[2] < 0:
+        normal = -normal
     return atoms.positions @ (normal / np.linalg.norm(normal))
 
 

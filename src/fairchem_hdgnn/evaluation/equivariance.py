@@ -8,9 +8,8 @@ found once and turned, so ties between neighbours, which a rotation can break ot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,14 @@ import numpy as np
 import torch
 from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import setup_imports
-from fairchem.core.datasets import data_list_collater
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
-from torch_geometric.data import Batch
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.evaluation.inference import InferenceOptions, open_split
+from fairchem_hdgnn.evaluation.inference import InferenceOptions, batches, evenly_spaced, open_split
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
 from fairchem_hdgnn.host.config_files import read_config, splits_of
 from fairchem_hdgnn.host.graph import PlainGraph
@@ -48,7 +45,7 @@ class Subject:
         energy_unit: eV per unit of the model's output.
         trained: whether the weights are a checkpoint's, not random.
         dataset_config: how its data are read.
-        batch_size: systems in a batch.
+        optim: section of its configuration with the batch size.
     """
 
     name: str
@@ -56,7 +53,7 @@ class Subject:
     energy_unit: float
     trained: bool
     dataset_config: Mapping[str, Any]
-    batch_size: int
+    optim: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -83,27 +80,28 @@ def open_subject(source: str, options: InferenceOptions) -> Subject:
         ConfigError: its model is unknown, or none whose frames can be turned.
         DataError: the checkpoint cannot be read.
     """
-    trained = not source.endswith((".yml", ".yaml"))
-    model, energy_unit, config, dataset_config = (_of_checkpoint if trained else _of_config)(source, options)
+    return (_of_config if source.endswith((".yml", ".yaml")) else _of_checkpoint)(source, options)
+
+
+def _evaluated(source: str, model: nn.Module) -> PlainModel:
+    """A model whose frames can be turned, in evaluation mode."""
     if not isinstance(model, PlainModel):
         raise ConfigError(
             f"{source}: its model is a {type(model).__name__}; only fairchem_hdgnn.HDGNN and ESCN let frames be turned"
         )
-    batch_size = config["optim"].get("eval_batch_size") or config["optim"].get("batch_size", 1)
-    return Subject(source, model.eval(), energy_unit, trained, dataset_config, options.batch_size or batch_size)
+    return model.eval()
 
 
-def _of_checkpoint(source: str, options: InferenceOptions) -> tuple[nn.Module, float, dict[str, Any], dict[str, Any]]:
-    """Model, its energy unit in eV, configuration of the run and of its data."""
+def _of_checkpoint(source: str, options: InferenceOptions) -> Subject:
     trainer = inference_trainer(
         source, cpu=options.cpu, seed=options.seed, model_overrides=options.model_overrides, trusted=options.trusted
     )
     unit = float(trainer.normalizers["energy"].rmsd) if "energy" in trainer.normalizers else 1.0
-    return trainer._unwrapped_model, unit, trainer.config, trainer.config["dataset"]
+    model = _evaluated(source, trainer._unwrapped_model)
+    return Subject(source, model, unit, True, trainer.config["dataset"], trainer.config["optim"])
 
 
-def _of_config(source: str, options: InferenceOptions) -> tuple[nn.Module, float, dict[str, Any], dict[str, Any]]:
-    """The same of a config, with random weights."""
+def _of_config(source: str, options: InferenceOptions) -> Subject:
     config = read_config(source, sections=("model", "dataset", "optim"))
     with quiet_fairchem():
         setup_imports()
@@ -112,7 +110,8 @@ def _of_config(source: str, options: InferenceOptions) -> tuple[nn.Module, float
     torch.manual_seed(options.seed)
     dataset_config = splits_of(config).get("train", {})
     normaliser = dataset_config.get("transforms", {}).get("normalizer", {}).get("energy", {})
-    return model_class(**keys), mean_and_deviation(normaliser)[1], config, dataset_config
+    unit = mean_and_deviation(normaliser)[1]
+    return Subject(source, _evaluated(source, model_class(**keys)), unit, False, dataset_config, config["optim"])
 
 
 def measure(
@@ -130,13 +129,8 @@ def measure(
     device = torch.device("cpu" if options.cpu or not torch.cuda.is_available() else "cuda")
     model = subject.model.to(device)
     dataset = open_split(subject.dataset_config, source, options.data_format)
-    indices = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), num_systems)).astype(int))
-    loader: Iterable[Batch] = DataLoader(
-        Subset(dataset, indices.tolist()),
-        batch_size=subject.batch_size,
-        num_workers=options.num_workers,
-        collate_fn=partial(data_list_collater, otf_graph=model.otf_graph),
-    )
+    indices = evenly_spaced(len(dataset), num_systems)
+    loader = batches(Subset(dataset, indices), subject.optim, options, otf_graph=bool(model.otf_graph))
     random = np.random.default_rng(options.seed)
     parts = []
     title = Path(subject.name).stem

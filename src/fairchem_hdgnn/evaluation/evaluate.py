@@ -14,7 +14,7 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.evaluation.inference import InferenceOptions, open_split, predict_splits
+from fairchem_hdgnn.evaluation.inference import InferenceOptions, evenly_spaced, open_split, predict_splits
 from fairchem_hdgnn.evaluation.metrics import Comparison, compare, constant_baseline
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
 from fairchem_hdgnn.evaluation.splits import has_split, split_source
@@ -108,9 +108,9 @@ def training_median(root: Path, checkpoint: Path, options: InferenceOptions) -> 
 
 
 def _labels(dataset: Subset, *, progress: bool) -> list[float]:
-    indices = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), MAX_BASELINE_LABELS)).astype(int))
+    indices = evenly_spaced(len(dataset), MAX_BASELINE_LABELS)
     labels = []
-    for index in tqdm(indices.tolist(), desc="training labels", unit="system", disable=not progress, leave=False):
+    for index in tqdm(indices, desc="training labels", unit="system", disable=not progress, leave=False):
         record = dataset[index]
         if "energy" not in record:
             raise DataError(f"training set, system {index}: no label, so no median baseline")
@@ -127,6 +127,11 @@ def checkpoint_names(paths: Sequence[Path], names: Sequence[str] | None, *, trus
     if names:
         if len(names) != len(paths) or len(set(names)) != len(names):
             raise ConfigError(f"--names takes {len(paths)} different names, one for each checkpoint; got {list(names)}")
+        if BASELINE in names:
+            raise ConfigError(f"--names: '{BASELINE}' is a row of its own in every table; choose another name")
+        folders = [_file_name(name) for name in names]
+        if "" in folders or len(set(folders)) < len(folders):
+            raise ConfigError(f"--names: {list(names)} must differ in letters and digits, for they name folders")
         return dict(zip(names, paths))
     named: dict[str, Path] = {}
     for path in paths:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 from tqdm import tqdm
 
+from fairchem_hdgnn.data.records import record_id
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.inference import open_split
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, has_split, split_source
@@ -46,7 +46,7 @@ def expected_systems(
     """
     if prefix == "test" and not has_split(root, "test_id") and has_split(root, "val_id"):
         raise DataError(f"{root}: has validation splits only; --prefix val makes a practice file from them")
-    sources: Mapping[str, Path] = {suffix: split_source(root, f"{prefix}_{suffix}") for suffix in SUFFIXES}
+    sources = {suffix: split_source(root, f"{prefix}_{suffix}") for suffix in SUFFIXES}
     return {suffix: _read(source, f"{prefix}_{suffix}", data_format, progress) for suffix, source in sources.items()}
 
 
@@ -56,12 +56,6 @@ def _read(source: Path, name: str, data_format: str | None, progress: bool) -> E
     free_atoms = np.zeros(len(dataset), dtype=np.int64)
     for index in tqdm(range(len(dataset)), desc=f"ids of {name}", unit="system", disable=not progress, leave=False):
         record = dataset[index]
-        frame = getattr(record, "fid", None)
-        ids.append(str(_scalar(record.sid)) if frame is None else f"{_scalar(record.sid)}_{_scalar(frame)}")
+        ids.append(record_id(record))
         free_atoms[index] = int((record.fixed == 0).sum())
     return ExpectedSystems(source, np.array(ids), free_atoms)
-
-
-def _scalar(value: object) -> object:
-    item = getattr(value, "item", None)
-    return item() if callable(item) else value

@@ -26,13 +26,12 @@ from torch.utils.data import DataLoader, Subset
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
+from fairchem_hdgnn.data.tagging import ADSORBATE
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.predictions import Predictions, element_set, hill_formula, merge
 from fairchem_hdgnn.host.inference import inference_trainer
 from fairchem_hdgnn.host.safe_lmdb import safe_format
 from fairchem_hdgnn.host.stop_conditions import explained_out_of_memory
-
-ADSORBATE_TAG = 2
 
 
 @dataclass(frozen=True)
@@ -134,14 +133,31 @@ def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str
     return dataset
 
 
-def _predict(trainer: OCPTrainer, dataset: Subset, split: str, options: InferenceOptions, rank: int) -> Predictions:
-    settings = trainer.config["optim"]
-    loader = DataLoader(
+def evenly_spaced(length: int, most: int) -> list[int]:
+    """At most ``most`` indices below ``length``, ascending, as far apart as can be."""
+    return np.unique(np.linspace(0, length - 1, min(length, most)).astype(int)).tolist()
+
+
+def batches(dataset: Subset, optim: Mapping[str, Any], options: InferenceOptions, *, otf_graph: bool) -> DataLoader:
+    """Batches of a data set in its order.
+
+    Args:
+        dataset: records.
+        optim: section of the configuration, whose batch size for evaluation counts where ``options`` have none.
+        options: batch size and number of processes that read.
+        otf_graph: whether the model builds edges itself.
+    """
+    return DataLoader(
         dataset,
-        batch_size=options.batch_size or settings.get("eval_batch_size") or settings.get("batch_size", 1),
+        batch_size=options.batch_size or optim.get("eval_batch_size") or optim.get("batch_size", 1),
         num_workers=options.num_workers,
-        collate_fn=partial(data_list_collater, otf_graph=trainer.config["model"].get("otf_graph", False)),
+        collate_fn=partial(data_list_collater, otf_graph=otf_graph),
     )
+
+
+def _predict(trainer: OCPTrainer, dataset: Subset, split: str, options: InferenceOptions, rank: int) -> Predictions:
+    otf_graph = trainer.config["model"].get("otf_graph", False)
+    loader = batches(dataset, trainer.config["optim"], options, otf_graph=otf_graph)
     parts = []
     bar = tqdm(total=len(dataset), desc=split, unit="system", position=rank, disable=not options.progress)
     with _each_message_once(), bar as progress:
@@ -183,8 +199,8 @@ def _facts(batch: Batch) -> Predictions:
         ids=np.array(_ids(batch)),
         energy=np.full(len(natoms), np.nan, dtype=np.float32),
         natoms=natoms,
-        adsorbate=np.array([hill_formula(z[tag == ADSORBATE_TAG]) for z, tag in per_system]),
-        elements=np.array([element_set(z[tag != ADSORBATE_TAG]) for z, tag in per_system]),
+        adsorbate=np.array([hill_formula(z[tag == ADSORBATE]) for z, tag in per_system]),
+        elements=np.array([element_set(z[tag != ADSORBATE]) for z, tag in per_system]),
         target=_numpy(batch.energy).reshape(-1) if "energy" in batch else None,
     )
 
@@ -205,11 +221,10 @@ def _with_outputs(facts: Predictions, outputs: Mapping[str, torch.Tensor], batch
 
 
 def _ids(batch: Batch) -> Sequence[str]:
-    systems = batch.sid.tolist() if torch.is_tensor(batch.sid) else batch.sid
-    if "fid" not in batch:
-        return [str(system) for system in systems]
-    frames = batch.fid.tolist() if torch.is_tensor(batch.fid) else batch.fid
-    return [f"{system}_{frame}" for system, frame in zip(systems, frames)]
+    """What ``record_id`` says of each record of a batch."""
+    names = [batch.sid, batch.fid] if "fid" in batch else [batch.sid]
+    columns = [values.tolist() if torch.is_tensor(values) else values for values in names]
+    return ["_".join(map(str, parts)) for parts in zip(*columns)]
 
 
 def _numpy(values: Shaped[torch.Tensor, "..."]) -> Float32[np.ndarray, "..."]:

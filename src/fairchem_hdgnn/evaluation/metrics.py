@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -116,14 +116,8 @@ def constant_baseline(predictions: Mapping[str, Predictions], constant: float | 
         if of_split.target is None:
             raise DataError(f"{split}: no labels, so no baseline")
         answer = float(np.median(of_split.target)) if constant is None else constant
-        answers[split] = Predictions(
-            ids=of_split.ids,
-            energy=np.full(len(of_split), answer, dtype=np.float32),
-            natoms=of_split.natoms,
-            adsorbate=of_split.adsorbate,
-            elements=of_split.elements,
-            target=of_split.target,
-        )
+        energy = np.full(len(of_split), answer, dtype=np.float32)
+        answers[split] = replace(of_split, energy=energy, forces=None, target_forces=None, free_atoms=None)
     return answers
 
 
@@ -147,10 +141,9 @@ def _per_system(predictions: Predictions) -> Float64[np.ndarray, "systems metric
 
 def _fairchem_scores(predictions: Predictions) -> list[float]:
     evaluator = Evaluator(eval_metrics={"energy": ["mae", "energy_within_threshold"]})
-    target = predictions.target if predictions.target is not None else np.array([])
     scores = evaluator.eval(
         {"energy": torch.from_numpy(predictions.energy.astype(np.float64))[:, None]},
-        {"energy": torch.from_numpy(target.astype(np.float64))[:, None]},
+        {"energy": torch.from_numpy(predictions.labels.astype(np.float64))[:, None]},
     )
     return [1000 * scores["energy_mae"]["metric"], 100 * scores["energy_within_threshold"]["metric"]]
 

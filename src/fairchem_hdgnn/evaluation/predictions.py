@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
-from ase.formula import Formula
+from ase.symbols import Symbols
 from jaxtyping import Float32, Float64, Int, Int64, Shaped
 
+from fairchem_hdgnn.data.npz import write_npz
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.files import complete_or_absent
 
 PER_ATOM = ("forces", "target_forces")
 
@@ -91,13 +88,12 @@ def merge(parts: Iterable[Predictions]) -> Predictions:
 
 def hill_formula(atomic_numbers: Int[np.ndarray, "atoms"]) -> str:
     """Hill formula, e.g. ``CHO``; empty for no atoms."""
-    symbols = "".join(chemical_symbols[number] for number in atomic_numbers)
-    return Formula(symbols).format("hill") if symbols else ""
+    return Symbols(atomic_numbers).get_chemical_formula("hill")
 
 
 def element_set(atomic_numbers: Int[np.ndarray, "atoms"]) -> str:
     """The distinct elements, sorted by symbol and hyphenated, e.g. ``Cu-Pt``."""
-    return "-".join(sorted({chemical_symbols[number] for number in atomic_numbers}))
+    return "-".join(sorted(set(Symbols(atomic_numbers))))
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -110,26 +106,3 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         arrays["forces"] = predictions.forces
         arrays["chunk_idx"] = np.cumsum(predictions.free_atoms)[:-1]
     write_npz(path, arrays)
-
-
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a compressed ``.npz``; the file is either complete or absent."""
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
-    with complete_or_absent(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an ``.npz``, without unpickling anything.
-
-    Raises:
-        DataError: the file is missing, damaged, or holds pickled objects.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise DataError(f"{path}: not a readable .npz of plain arrays ({error})") from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,54 @@ _DIGITS = {"mae": 0, "ewt": 2}
 _BOUND_DIGITS = {"mae": 0, "ewt": 1}
 
 
+@dataclass(frozen=True)
+class Section:
+    """One table of a comparison.
+
+    Attributes:
+        title: what the numbers are, with their unit.
+        metric: key of ``METRICS``.
+        rows: ``rows[model][column]``.
+        published: the same of the paper, to stand below.
+        signed: whether the numbers are differences.
+    """
+
+    title: str
+    metric: str
+    rows: Mapping[str, Mapping[str, Estimate]]
+    published: Mapping[str, Mapping[str, float]]
+    signed: bool = False
+
+    def number(self, value: float, digits: int | None = None) -> str:
+        """A number with as many digits as mean something."""
+        digits = _DIGITS[self.metric] if digits is None else digits
+        return f"{value:+.{digits}f}" if self.signed else f"{value:.{digits}f}"
+
+    def published_cells(self, model: str, columns: Sequence[str]) -> list[str]:
+        """The paper's numbers of a model under the columns of a comparison, empty where it has none."""
+        row = self.published[model]
+        keys = [column if column in (MEAN, OOD_MEAN) else suffix_of(column) for column in columns]
+        return [self.number(row[key]) if key in row else "" for key in keys]
+
+
+def sections(comparison: Comparison, *, with_paper: bool) -> list[Section]:
+    """One table per metric, then paired differences where there are several models."""
+    found = [
+        Section(heading, metric, comparison.scores[metric], table_1(metric) if with_paper else {})
+        for metric, heading in HEADINGS.items()
+    ]
+    if len(comparison.models) > 1:
+        title = f"Paired difference in energy MAE from {comparison.models[0]}, meV"
+        found.append(Section(title, "mae", comparison.differences["mae"], {}, signed=True))
+    return found
+
+
 def print_tables(comparison: Comparison, notes: list[str], *, with_paper: bool, console: Console | None = None) -> None:
     """Print one table per metric, with 95 % intervals under the scores, then paired differences and notes."""
     console = console or Console()
-    for metric in METRICS:
-        console.print(_score_table(comparison, metric, with_paper))
-    if len(comparison.models) > 1:
-        console.print(_difference_table(comparison))
-    for note in (*notes, *([TABLE_1_CAPTION] if with_paper else [])):
+    for section in sections(comparison, with_paper=with_paper):
+        console.print(_terminal_table(comparison, section))
+    for note in _all_notes(notes, with_paper):
         console.print(note, style="dim", highlight=False, markup=False)
 
 
@@ -61,102 +101,55 @@ def write_tables(
 
 def markdown(comparison: Comparison, notes: list[str], *, with_paper: bool) -> str:
     """The tables as Markdown."""
-    lines = []
-    for metric, heading in HEADINGS.items():
-        lines += [f"### {heading} (95 % interval)", "", *_markdown_head(comparison)]
-        for model in comparison.models:
-            row = comparison.scores[metric][model]
-            lines.append(_markdown_row(model, [_plain(row[column], metric) for column in comparison.columns]))
-        for model, published in table_1(metric).items() if with_paper else ():
-            cells = [f"*{cell}*" if cell else "" for cell in _published_cells(published, comparison, metric)]
-            lines.append(_markdown_row(f"*{model}* \\*", cells))
-        lines.append("")
-    if len(comparison.models) > 1:
-        lines += [f"### Paired difference in energy MAE from {comparison.models[0]}, meV (95 % interval)", ""]
-        lines += _markdown_head(comparison)
-        for model, row in comparison.differences["mae"].items():
-            lines.append(
-                _markdown_row(model, [_plain(row[column], "mae", signed=True) for column in comparison.columns])
-            )
-        lines.append("")
-    lines += [f"- {note}".replace("*", "\\*") for note in (*notes, *([TABLE_1_CAPTION] if with_paper else []))]
-    return "\n".join(lines) + "\n"
-
-
-# === terminal ====================================================================================
-
-
-def _score_table(comparison: Comparison, metric: str, with_paper: bool) -> Table:
-    table = _empty_table(comparison, HEADINGS[metric])
-    for model in comparison.models:
-        row = comparison.scores[metric][model]
-        table.add_row(escape(model), *(_stacked(row[column], metric) for column in comparison.columns))
-    if with_paper:
-        table.add_section()
-        for model, published in table_1(metric).items():
-            table.add_row(f"{model} *", *_published_cells(published, comparison, metric), style="italic")
-    return table
-
-
-def _difference_table(comparison: Comparison) -> Table:
-    table = _empty_table(comparison, f"Paired difference in energy MAE from {comparison.models[0]}, meV")
-    for model, row in comparison.differences["mae"].items():
-        table.add_row(escape(model), *(_stacked(row[column], "mae", signed=True) for column in comparison.columns))
-    return table
-
-
-def _empty_table(comparison: Comparison, title: str) -> Table:
-    table = Table(
-        title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    table.add_column("", overflow="fold")
-    for column in comparison.columns:
-        table.add_column(_heading(comparison, column), justify="right", no_wrap=True)
-    return table
-
-
-def _heading(comparison: Comparison, column: str) -> str:
-    if column in comparison.num_systems:
-        return f"{title_of(column)}\nn={comparison.num_systems[column]}"
-    return {MEAN: "mean", OOD_MEAN: "OOD mean"}[column]
-
-
-def _stacked(estimate: Estimate, metric: str, *, signed: bool = False) -> str:
-    value = _number(estimate.value, metric, signed=signed)
-    low, high = (
-        _number(bound, metric, signed=signed, digits=_BOUND_DIGITS[metric]) for bound in (estimate.low, estimate.high)
-    )
-    return f"{value}\n[dim]{low}…{high}[/dim]"
-
-
-# === files =======================================================================================
-
-
-def _markdown_head(comparison: Comparison) -> list[str]:
     headings = [_heading(comparison, column).replace("\n", ", ") for column in comparison.columns]
-    return [_markdown_row("model", headings), "| --- |" + " ---: |" * len(headings)]
+    lines = []
+    for section in sections(comparison, with_paper=with_paper):
+        lines += [f"### {section.title} (95 % interval)", ""]
+        lines += [_markdown_row("model", headings), "| --- |" + " ---: |" * len(headings)]
+        for model, row in section.rows.items():
+            numbers = [map(section.number, astuple(row[column])) for column in comparison.columns]
+            lines.append(_markdown_row(model, [f"{value} ({low}…{high})" for value, low, high in numbers]))
+        for model in section.published:
+            cells = section.published_cells(model, comparison.columns)
+            lines.append(_markdown_row(f"*{model}* \\*", [f"*{cell}*" if cell else "" for cell in cells]))
+        lines.append("")
+    lines += [f"- {note}".replace("*", "\\*") for note in _all_notes(notes, with_paper)]
+    return "\n".join(lines) + "\n"
 
 
 def _markdown_row(first: str, cells: list[str]) -> str:
     return "| " + " | ".join([first.replace("|", "\\|"), *cells]) + " |"
 
 
-def _plain(estimate: Estimate, metric: str, *, signed: bool = False) -> str:
-    value, low, high = (_number(number, metric, signed=signed) for number in asdict(estimate).values())
-    return f"{value} ({low}…{high})"
+def _terminal_table(comparison: Comparison, section: Section) -> Table:
+    table = Table(
+        title=escape(section.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.add_column("", overflow="fold")
+    for column in comparison.columns:
+        table.add_column(_heading(comparison, column), justify="right", no_wrap=True)
+    for model, row in section.rows.items():
+        table.add_row(escape(model), *(_stacked(section, row[column]) for column in comparison.columns))
+    if section.published:
+        table.add_section()
+    for model in section.published:
+        table.add_row(f"{model} *", *section.published_cells(model, comparison.columns), style="italic")
+    return table
 
 
-def _number(value: float, metric: str, *, signed: bool = False, digits: int | None = None) -> str:
-    digits = _DIGITS[metric] if digits is None else digits
-    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+def _stacked(section: Section, estimate: Estimate) -> str:
+    low, high = (section.number(bound, _BOUND_DIGITS[section.metric]) for bound in (estimate.low, estimate.high))
+    return f"{section.number(estimate.value)}\n[dim]{low}…{high}[/dim]"
 
 
-def _published_cells(published: Mapping[str, float], comparison: Comparison, metric: str) -> list[str]:
-    return [_number(published[key], metric) if (key := _key(c)) in published else "" for c in comparison.columns]
+def _all_notes(notes: list[str], with_paper: bool) -> list[str]:
+    return [*notes, TABLE_1_CAPTION] if with_paper else notes
 
 
-def _key(column: str) -> str:
-    return column if column in (MEAN, OOD_MEAN) else suffix_of(column)
+def _heading(comparison: Comparison, column: str) -> str:
+    if column in comparison.num_systems:
+        return f"{title_of(column)}\nn={comparison.num_systems[column]}"
+    return {MEAN: "mean", OOD_MEAN: "OOD mean"}[column]
 
 
 def _csv(comparison: Comparison, with_paper: bool) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from fairchem_hdgnn.data.npz import read_npz, write_npz
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.expected import ExpectedSystems
-from fairchem_hdgnn.evaluation.predictions import read_npz, write_npz
 from fairchem_hdgnn.evaluation.splits import SUFFIXES
 from fairchem_hdgnn.evaluation.submission_checks import KEYS, Arrays, find_problems
 

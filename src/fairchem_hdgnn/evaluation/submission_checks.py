@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -138,13 +139,11 @@ def _wrong_count(suffix: str, count: int, task: str) -> Iterator[str]:
 
 
 def _shared_ids(arrays: Arrays) -> Iterator[str]:
-    for position, first in enumerate(SUFFIXES):
-        for second in SUFFIXES[position + 1 :]:
-            keys = (f"{first}_ids", f"{second}_ids")
-            if all(key in arrays and arrays[key].dtype.kind == "U" for key in keys):
-                shared = np.intersect1d(arrays[keys[0]], arrays[keys[1]])
-                if len(shared):
-                    yield f"{first} and {second} share {_plural(len(shared), 'id')}: {_some(shared)}"
+    ids = {suffix: arrays[f"{suffix}_ids"] for suffix in SUFFIXES if f"{suffix}_ids" in arrays}
+    for first, second in itertools.combinations([suffix for suffix in ids if ids[suffix].dtype.kind == "U"], 2):
+        shared = np.intersect1d(ids[first], ids[second])
+        if len(shared):
+            yield f"{first} and {second} share {_plural(len(shared), 'id')}: {_some(shared)}"
 
 
 # === numbers =====================================================================================

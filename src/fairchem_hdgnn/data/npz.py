@@ -1,0 +1,36 @@
+"""Files of plain arrays: written whole or not at all, read without unpickling anything."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.files import complete_or_absent
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a compressed ``.npz``; the file is either complete or absent."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+    with complete_or_absent(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz``, without unpickling anything.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds pickled objects.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise DataError(f"{path}: not a readable .npz of plain arrays ({error})") from error
