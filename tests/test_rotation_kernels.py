@@ -16,7 +16,8 @@ pytest.importorskip("triton", reason="no Triton for this platform")
 
 CHECK = """
 import torch
-from fairchem_hdgnn.models.edges import EdgeBlock
+from fairchem_hdgnn.models.edges import EdgeBlock, Edges
+from fairchem_hdgnn.models.escn.network import ESCNNetwork
 from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
 from fairchem_hdgnn.models.ops.rotations import BatchedRotations
 from fairchem_hdgnn.models.ops.triton_ops import TritonRotations
@@ -41,20 +42,29 @@ for nodes, edges, rows, columns, channels in ((5, 12, 7, 9, 40), (3, 0, 4, 4, 1)
         fused.add_to_target(part, y[start:], block, got)
         torch.testing.assert_close(got, expected)
 
-keys = dict(lmax=2, num_layers=2, sphere_channels=4, hidden_channels=8, edge_channels=8, invariant_channels=8)
-fast, triton = (HDGNNNetwork({**keys, "implementation": name}).to(device).eval() for name in ("fast", "triton"))
-triton.load_state_dict(fast.state_dict())
+keys = dict(lmax=2, num_layers=2, sphere_channels=4, hidden_channels=8, edge_channels=8)
 edge_index = torch.tensor([[1, 2, 0, 2, 0], [0, 0, 1, 1, 2]], device=device)
 arguments = (torch.tensor([1, 8, 29], device=device), edge_index, torch.randn(5, 3, device=device),
              torch.zeros(3, dtype=torch.long, device=device), 1)
-results = []
-for network in (fast, triton):
+networks = [(HDGNNNetwork, {**keys, "invariant_channels": 8}), (ESCNNetwork, keys)]
+pairs = [
+    [make({**keys, "implementation": name}).to(device).eval() for name in ("fast", "triton")]
+    for make, keys in networks
+]
+
+def outcome(network):
     energy = network(*arguments)["energy"]
-    results.append((energy, *torch.autograd.grad(energy.sum(), tuple(network.parameters()), allow_unused=True)))
-for got, expected in zip(*results):
-    assert (got is None) == (expected is None)
-    if got is not None:
-        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    return energy, *torch.autograd.grad(energy.sum(), tuple(network.parameters()), allow_unused=True)
+
+for fast, triton in pairs:
+    triton.load_state_dict(fast.state_dict())
+expected = [outcome(fast) for fast, _ in pairs]
+Edges.on_cpu = EdgeBlock.on_cpu = False
+for (_, triton), wanted in zip(pairs, expected):
+    for got, exact in zip(outcome(triton), wanted):
+        assert (got is None) == (exact is None)
+        if got is not None:
+            torch.testing.assert_close(got, exact, rtol=1e-4, atol=1e-5)
 print("equal")
 """
 

@@ -24,6 +24,9 @@ from gpu_stages.fairchem import fairchem_escn, same_weights
 
 DEPTHS = (4, 16)
 
+OTHER_ACTIVATIONS = {"authors": "recompute", "escn": "store"}
+"""What is not the default."""
+
 
 def networks(bench: Bench) -> list[dict[str, Any]]:
     """Times and memory at both depths; the deep networks once each, without the kernels."""
@@ -40,9 +43,9 @@ def networks(bench: Bench) -> list[dict[str, Any]]:
 def variants(bench: Bench, name: str, deep: bool) -> list[dict[str, str]]:
     """Options to measure a network with."""
     options: list[dict[str, str]] = [{}]
-    if name == "authors":
-        options.append({"activations": "recompute"})
-    if name != "escn" and bench.on_gpu and not deep:
+    if name in OTHER_ACTIVATIONS:
+        options.append({"activations": OTHER_ACTIVATIONS[name]})
+    if bench.on_gpu and not deep:
         options.append({"implementation": "triton"})
     return options
 

@@ -47,9 +47,9 @@ def parity(bench: Bench) -> dict[str, Any]:
     return {name: attempt(lambda check=check: check(bench)) for name, check in checks.items()}
 
 
-def implementations(bench: Bench, name: str) -> tuple[str, ...]:
-    """What there is of a network on this device."""
-    kernels = ("triton",) if bench.on_gpu and name != "escn" else ()
+def implementations(bench: Bench) -> tuple[str, ...]:
+    """What there is on this device."""
+    kernels = ("triton",) if bench.on_gpu else ()
     return ("fast", *kernels, "reference")
 
 
@@ -61,7 +61,7 @@ def networks(bench: Bench) -> list[dict[str, Any]]:
     for name in ("authors", "two resolutions", "paper", "fully connected", "escn"):
         exact_network = redraw(make_network(bench, name, 2, implementation="reference")).double().eval()
         exact = energies_and_gradients(exact_network, moved(arguments, torch.device("cpu"), torch.double), frames)
-        for implementation in implementations(bench, name):
+        for implementation in implementations(bench):
             network = make_network(bench, name, 2, implementation=implementation).eval()
             network.load_state_dict(exact_network.state_dict())
             network.to(bench.device)
@@ -196,7 +196,7 @@ def determinism(bench: Bench) -> list[dict[str, Any]]:
     frames = frames_of(arguments).to(bench.device, torch.float32)
     rows = []
     for name in ("authors", "escn"):
-        for implementation in implementations(bench, name)[:-1]:
+        for implementation in implementations(bench)[:-1]:
             network = make_network(bench, name, 2, implementation=implementation).to(bench.device)
             one, other = (energies_and_gradients(network, moved(arguments, bench.device), frames) for _ in range(2))
             pairs = zip([one[0], *one[1]], [other[0], *other[1]])
