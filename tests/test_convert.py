@@ -72,6 +72,10 @@ def test_raw_and_averaged_weights(trained, tmp_path):
     torch.save(checkpoint, tmp_path / "damaged.pt")
     with pytest.raises(ConfigError, match="do not fit the order of its weights; take the raw weights"):
         convert_checkpoint("fairchem-escn", tmp_path / "damaged.pt", tmp_path / "new.pt")
+    del checkpoint["config"]["model"]
+    torch.save(checkpoint, tmp_path / "damaged.pt")
+    with pytest.raises(ConfigError, match=r"damaged\.pt: its config has no 'model'"):
+        convert_checkpoint("fairchem-escn", tmp_path / "damaged.pt", tmp_path / "new.pt")
 
 
 def test_hydra_in_the_form_of_older_releases(trained, tmp_path):

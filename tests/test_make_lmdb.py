@@ -194,6 +194,18 @@ def test_tags_do_not_depend_on_the_handedness_of_the_cell():
         assert oc20_tags(swapped)[0].tolist() == oc20_tags(_tagged(atoms, tags))[0].tolist()
 
 
+@pytest.mark.parametrize("by", [-0.5, 0.0, 3.0, 7.0])
+def test_tags_do_not_depend_on_where_the_cell_is_cut(by: float):
+    """A slab whose layers lie on both sides of a periodic cell boundary is one slab."""
+    atoms = slab()
+    atoms.pbc = True
+    for tags in (atoms.get_tags(), np.zeros(len(atoms), dtype=int)):
+        moved = _tagged(atoms, tags)
+        moved.positions[:, 2] += by
+        moved.wrap()
+        assert oc20_tags(moved)[0].tolist() == oc20_tags(_tagged(atoms, tags))[0].tolist()
+
+
 def _tagged(atoms: Atoms, tags: np.ndarray) -> Atoms:
     atoms = atoms.copy()
     atoms.set_tags(tags)

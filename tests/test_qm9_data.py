@@ -261,6 +261,16 @@ def test_unusable_sources_name_the_remedy(source: str, message: str, tmp_path: P
         read_source(tmp_path / source)
 
 
+@pytest.mark.parametrize("shorter", ["gdb9.sdf", "gdb9.sdf.csv"])
+def test_molecules_that_one_of_two_files_lacks_are_not_left_out_silently(tmp_path: Path, shorter: str):
+    folder = write_sdf_folder(tmp_path / "raw", some_rows(5))
+    end = {"gdb9.sdf": "$$$$\n", "gdb9.sdf.csv": "\n"}[shorter]
+    parts = (folder / shorter).read_text().rstrip("\n").split(end)
+    (folder / shorter).write_text(end.join(parts[:-1] if parts[-1] else parts[:-2]) + end)
+    with pytest.raises(DataError, match=f"{shorter} has fewer molecules than"):
+        list(read_source(folder)[1])
+
+
 def test_a_truncated_file_is_named():
     text = xyz_text(all_molecules(), 100)
     with pytest.raises(DataError, match=r"dsgdb9nsd_000101\.xyz: not a complete file"):

@@ -96,9 +96,9 @@ def convert_checkpoint(
     if out.exists():
         raise DataError(f"{out}: exists already; remove it or choose another name")
     checkpoint = read_checkpoint(path, trusted=trusted)
-    theirs = model_arguments(checkpoint["config"])
     averaged = bool(checkpoint.get("ema")) and not raw_weights
     try:
+        theirs = model_arguments(checkpoint["config"])
         weights = averaged_weights(checkpoint, kind.constants) if averaged else checkpoint["state_dict"]
         model = kind.build(theirs, weights)
     except ConfigError as error:
@@ -126,10 +126,16 @@ def convert_checkpoint(
 
 
 def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments of the model in a checkpoint's configuration, without its name; old form or new."""
-    model = config["model"]
+    """Constructor arguments of the model in a checkpoint's configuration, without its name; old form or new.
+
+    Raises:
+        ConfigError: the configuration has no model.
+    """
+    model = config.get("model")
     if isinstance(model, str):
         return dict(config.get("model_attributes", {}))
+    if not isinstance(model, Mapping):
+        raise ConfigError("its config has no 'model', so its weights cannot be told apart; take another checkpoint")
     return {key: value for key, value in model.items() if key != "name"}
 
 

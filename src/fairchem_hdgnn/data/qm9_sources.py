@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import itertools
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -156,7 +157,10 @@ def parse_xyz(text: str, name: str) -> SourceMolecule:
 
 def _read_sdf(folder: Path, excluded: set[int]) -> Iterator[SourceMolecule]:
     with (folder / "gdb9.sdf").open() as sdf, (folder / "gdb9.sdf.csv").open(newline="") as table:
-        for row, block in zip(csv.DictReader(table), _sdf_blocks(sdf)):
+        for row, block in itertools.zip_longest(csv.DictReader(table), _sdf_blocks(sdf)):
+            if row is None or block is None:
+                shorter, longer = ("gdb9.sdf", "gdb9.sdf.csv") if block is None else ("gdb9.sdf.csv", "gdb9.sdf")
+                raise DataError(f"{folder}: {shorter} has fewer molecules than {longer}; download it again")
             index = int(row["mol_id"].removeprefix("gdb_"))
             if block[0].strip() != row["mol_id"]:
                 raise DataError(

@@ -75,11 +75,23 @@ def fixed_atoms(atoms: Atoms) -> Bool[np.ndarray, "atoms"]:
 
 
 def heights(atoms: Atoms) -> Float64[np.ndarray, "atoms"]:
-    """Positions along the normal of the first two cell vectors, on the side of the third, Å."""
+    """Positions along the normal of the first two cell vectors, on the side of the third, Å.
+
+    Where the third is periodic, atoms that lie on both sides of a cell boundary are brought together: the widest gap
+    between layers is the vacuum.
+    """
     normal = np.cross(atoms.cell[0], atoms.cell[1])
     if normal @ atoms.cell[2] < 0:
         normal = -normal
-    return atoms.positions @ (normal / np.linalg.norm(normal))
+    normal = normal / np.linalg.norm(normal)
+    height, period = atoms.positions @ normal, float(atoms.cell[2] @ normal)
+    if not atoms.pbc[2] or period < 1e-6:
+        return height
+    height %= period
+    levels = np.sort(height)
+    gaps = np.diff(levels, append=levels[0] + period)
+    lowest = levels[(gaps.argmax() + 1) % len(levels)]
+    return np.where(height < lowest, height + period, height)
 
 
 def _are_layers(tags: Tags, height: Float64[np.ndarray, "atoms"]) -> bool:

@@ -109,8 +109,8 @@ def _of_config(source: str, options: InferenceOptions) -> Subject:
     model_class = registry.get_model_class(known_model(keys.pop("name", None), source))
     torch.manual_seed(options.seed)
     dataset_config = splits_of(config).get("train", {})
-    normaliser = dataset_config.get("transforms", {}).get("normalizer", {}).get("energy", {})
-    unit = mean_and_deviation(normaliser)[1]
+    normalizers = (dataset_config.get("transforms") or {}).get("normalizer") or {}
+    unit = mean_and_deviation(normalizers.get("energy") or {})[1]
     return Subject(source, _evaluated(source, model_class(**keys)), unit, False, dataset_config, config["optim"])
 
 
