@@ -138,7 +138,7 @@ def metp_roll(bench: Bench) -> list[dict[str, Any]]:
     numbers, edge_index, edge_vec = arguments[:3]
     rows = []
     for mode in ("float32", "tf32", EVERYWHERE):
-        for implementation in implementations(bench, "authors"):
+        for implementation in implementations(bench):
             keys = {"attention": [0.0, 0.0, 0.0, 1.0], "full_degree_product": False}
             network = make_network(bench, "authors", 2, implementation=implementation, **keys).to(bench.device).eval()
             assert isinstance(network, HDGNNNetwork)
