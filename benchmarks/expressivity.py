@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -36,7 +37,7 @@ from fairchem_hdgnn.models.so3.layout import num_coefficients
 
 FOLDS = (2, 3, 5, 10)
 DEGREES = (1, 2, 3, 5, 10)
-WIDTHS = {
+WIDTHS: dict[str, Any] = {
     "num_layers": 1,
     "sphere_channels": 4,
     "hidden_channels": 16,
@@ -82,7 +83,8 @@ class Classifier(nn.Module):
         self.backbone = Backbone(HDGNNConfig.from_keys(keys))
         if model.min_latitudes > 2 * (lmax + 1):
             resolution = (model.min_latitudes, model.min_latitudes + 1)
-            self.backbone.layers[0].update.grid = S2Grid(lmax, resolution=resolution)
+            layer: Any = self.backbone.layers[0]
+            layer.update.grid = S2Grid(lmax, resolution=resolution)
         width = num_coefficients(lmax) * WIDTHS["sphere_channels"]
         self.head = nn.Sequential(nn.Linear(width, 32), nn.SiLU(), nn.Linear(32, 2))
 

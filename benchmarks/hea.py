@@ -112,7 +112,7 @@ def convert(source: Path, structures: Path, lmdbs: Path) -> None:
         make_lmdb(structures / f"{split}.extxyz", lmdbs / split, Conversion("is2re"))
 
 
-def structure(data: dict[str, np.ndarray], system: int) -> Atoms:
+def structure(data: dict[str, np.ndarray], system: np.integer) -> Atoms:
     """One system with tags, fixed atoms, label and relaxed positions."""
     atoms_of = slice(data["ptr"][system], data["ptr"][system + 1])
     atoms = Atoms(data["numbers"][atoms_of], positions=data["pos"][atoms_of], cell=data["cell"][system], pbc=True)

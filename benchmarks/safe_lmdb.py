@@ -55,7 +55,7 @@ def microseconds_per_record(dataset: LmdbDataset) -> float:
 
 def compare(path: Path) -> tuple[float, float]:
     """Microseconds a record with fairchem's data set and with ours."""
-    timings = {LmdbDataset: [], SafeLmdbDataset: []}
+    timings: dict[type[LmdbDataset], list[float]] = {LmdbDataset: [], SafeLmdbDataset: []}
     for _ in range(ROUNDS):
         for dataset_class, results in timings.items():
             dataset = dataset_class({"src": str(path)})

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from e3nn import o3
 from matplotlib.figure import Figure
+from process_memory import resident_kib
 from torch import nn
 from tqdm import tqdm
 

@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from fairchem_hdgnn import Trainer
 from fairchem_hdgnn.host.runner import Runner
+from fairchem_hdgnn.host.schedules import Cadence
 
 WARM_UP, LEAST_STEPS, EVERY = 500, 2000, 20
 TOLERANCE = 0.02
@@ -70,8 +71,8 @@ class SoakTrainer(Trainer):
         with tqdm(total=LEAST_STEPS, unit="step") as self._bar:
             super().train(disable_eval_tqdm=True)
 
-    def _after_step(self) -> None:
-        super()._after_step()
+    def _after_step(self, cadence: Cadence) -> None:
+        super()._after_step(cadence)
         self._bar.update()
         if self.step % EVERY == 0:
             self.memory[self.step] = resident_kib() * 1024 / 1e6

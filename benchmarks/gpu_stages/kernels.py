@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,14 +24,14 @@ def kernels(bench: Bench) -> list[dict[str, Any]] | dict[str, str]:
     """Error, time, and share of the copy's and the matrix products' rate, for each shape and precision."""
     if not bench.on_gpu:
         return {"skipped": "Triton's kernels need a GPU; tests/test_rotation_kernels.py runs them in its interpreter"}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for shape in SHAPES:
         inputs = [Inputs(shape, seed, bench) for seed in range(2)]
         for name in ("gather and rotate", "rotate back and sum"):
             for label in ("torch", *TOLERANCE):
                 if bench.seconds_left() < 1:
                     return rows
-                found = attempt(lambda name=name, label=label, inputs=inputs: measure(bench, name, label, inputs))
+                found = attempt(partial(measure, bench, name, label, inputs))
                 rows.append({"kernel": name, "shape": list(shape), "form": label, **found})
         bench.free()
     return rows
@@ -70,14 +71,16 @@ class Inputs:
         """One product; ``rotate back and sum`` adds to ``out``."""
         from fairchem_hdgnn.models.ops import rotation_kernels  # noqa: PLC0415 - there is no Triton everywhere
 
+        precision: Any = label
+
         if name == "gather and rotate":
             if label == "torch":
                 return BatchedRotations().of_source(self.matrices, self.x, self.block)
-            return rotation_kernels.gather_rotate(self.matrices, self.x, self.source, precision=label)
+            return rotation_kernels.gather_rotate(self.matrices, self.x, self.source, precision)
         if label == "torch":
             BatchedRotations().add_to_target(self.matrices, self.y, self.block, self.out)
         else:
-            rotation_kernels.rotate_back_sum(self.matrices, self.y, self.ends, self.out, precision=label)
+            rotation_kernels.rotate_back_sum(self.matrices, self.y, self.ends, self.out, precision)
         return self.out
 
     def expected(self, name: str) -> Tensor:

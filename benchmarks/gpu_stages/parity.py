@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def parity(bench: Bench) -> dict[str, Any]:
         "authors_numbers": golden,
         "same_step_twice": determinism,
     }
-    return {name: attempt(lambda check=check: check(bench)) for name, check in checks.items()}
+    return {name: attempt(partial(check, bench)) for name, check in checks.items()}
 
 
 def implementations(bench: Bench) -> tuple[str, ...]:
