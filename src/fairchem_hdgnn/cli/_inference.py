@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from fairchem_hdgnn.cli._flags import require_at_least
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions
 
@@ -62,13 +63,6 @@ def inference_options(args: argparse.Namespace) -> InferenceOptions:
         trusted=args.trust_checkpoint,
         data_format=args.data_format,
     )
-
-
-def require_at_least(least: int, values: Mapping[str, int | None]) -> None:
-    """Refuse the first flag whose value is smaller; ``None`` is one that was left out."""
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise ConfigError(f"{name} {value}: must be at least {least}")
 
 
 def _key_values(pairs: Sequence[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.cli._flags import require_at_least
 from fairchem_hdgnn.host.cost import GPUS
 
 
@@ -17,8 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure a small version and print."""
-    if args.gpus < 1:
-        raise ConfigError(f"--gpus {args.gpus}: must be at least 1")
+    require_at_least(1, {"--gpus": args.gpus})
     from fairchem_hdgnn.host.cost_report import report  # noqa: PLC0415  needs fairchem in working order
 
     for heading, text in report(args.config, GPUS[args.gpu], args.gpus).lines():

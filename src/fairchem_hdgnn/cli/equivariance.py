@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options, require_at_least
+from fairchem_hdgnn.cli._flags import require_at_least
+from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
 from fairchem_hdgnn.evaluation.equivariance import Differences, measure, open_subject
 from fairchem_hdgnn.files import complete_or_absent
 

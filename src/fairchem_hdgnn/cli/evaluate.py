@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options, require_at_least
+from fairchem_hdgnn.cli._flags import require_at_least
+from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate, write_systems
 from fairchem_hdgnn.evaluation.report import print_tables, write_tables

@@ -18,6 +18,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from fairchem_hdgnn.checks.files import check_data_sets
 from fairchem_hdgnn.checks.findings import Finding, stop_or_warn
 from fairchem_hdgnn.checks.keys import key_findings, section_findings
+from fairchem_hdgnn.cli._flags import require_at_least
 from fairchem_hdgnn.errors import ConfigError, UserError
 from fairchem_hdgnn.host.config_files import check_overrides, find_config, read_config, splits_of
 from fairchem_hdgnn.host.messages import user_message
@@ -95,8 +96,7 @@ def _check_launch(args: argparse.Namespace) -> None:
         )
     if args.sweep_yml is not None and not args.submit:
         raise ConfigError("--sweep-yml: each run of a sweep is a job of its own; add --submit")
-    if args.num_gpus < 1:
-        raise ConfigError(f"--num-gpus {args.num_gpus}: must be at least 1")
+    require_at_least(1, {"--num-gpus": args.num_gpus})
     if is_task_of_many() and args.num_gpus > 1:
         raise ConfigError("--num-gpus: srun has started one task for each rank; leave it out, or srun --ntasks=1")
 

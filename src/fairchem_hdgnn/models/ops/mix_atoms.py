@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from fairchem_hdgnn.models.edges import EdgeBlock
 from fairchem_hdgnn.models.ops.passes import Pass
-from fairchem_hdgnn.models.ops.so2 import InnerWeights, num_terms, terms_of_order
+from fairchem_hdgnn.models.ops.so2 import InnerWeights, terms_of_order
 from fairchem_hdgnn.models.so3.layout import num_coefficients
 
 ATOMS_PER_CHUNK = 64
@@ -53,9 +53,8 @@ class GatherMixRotate(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Add to the sums of x's and V's gradients."""
         x, run, weights = ctx.x, ctx.run, ctx.weights
-        width = num_terms(weights.mmax) * weights.hidden_channels
         for atoms in _chunks(ctx.block, ctx.of_source):
-            of_mixed = x.new_zeros(num_coefficients(weights.lmax), len(atoms.counts), width)
+            of_mixed = x.new_zeros(num_coefficients(weights.lmax), len(atoms.counts), weights.width)
             for order, gradient in enumerate(gradients):
                 matrices, part = atoms.rotation(order, weights.lmax), of_mixed[order**2 :, :, weights.columns(order)]
                 upstream = gradient[atoms.edges].to(x.dtype).contiguous()
@@ -116,22 +115,21 @@ def _by_coefficient(x: Tensor, atoms: _Atoms) -> Float[Tensor, "coefficients nod
     return x[atoms.nodes].transpose(0, 1).contiguous()
 
 
-def _degrees(weights: InnerWeights) -> Iterator[tuple[Tensor, slice, int]]:
-    """V of each degree, where its coefficients stand, and how many columns are wanted."""
+def _degrees(weights: InnerWeights) -> Iterator[tuple[Tensor, slice]]:
+    """V of each degree, and where its coefficients stand."""
     for degree, weight in enumerate(weights.of_degrees):
-        coefficients = slice(num_coefficients(degree - 1), num_coefficients(degree))
-        yield weight, coefficients, num_terms(min(degree, weights.mmax)) * weights.hidden_channels
+        yield weight, slice(num_coefficients(degree - 1), num_coefficients(degree))
 
 
 def _mix(
     run: Pass, x: Float[Tensor, "coefficients nodes channels"], weights: InnerWeights
 ) -> Float[Tensor, "coefficients nodes term_hidden"]:
     """``V x``."""
-    mixed = x.new_empty(*x.shape[:2], num_terms(weights.mmax) * weights.hidden_channels)
-    for weight, coefficients, width in _degrees(weights):
+    mixed = x.new_empty(*x.shape[:2], weights.width)
+    for weight, coefficients in _degrees(weights):
         with run.compute.products():
             values = x[coefficients].flatten(0, 1).to(run.compute.dtype) @ weight.to(run.compute.dtype)
-        mixed[coefficients, :, :width] = values.view(-1, x.shape[1], width)
+        mixed[coefficients, :, : weight.shape[1]] = values.view(-1, x.shape[1], weight.shape[1])
     return mixed
 
 
@@ -140,8 +138,8 @@ def _add_mix_gradients(
 ) -> None:
     values = _by_coefficient(x, atoms)
     of_values = torch.empty_like(values)
-    for weight, coefficients, width in _degrees(weights):
-        upstream = of_mixed[coefficients, :, :width].flatten(0, 1).to(run.compute.dtype)
+    for weight, coefficients in _degrees(weights):
+        upstream = of_mixed[coefficients, :, : weight.shape[1]].flatten(0, 1).to(run.compute.dtype)
         if weight.requires_grad:
             rows = values[coefficients].flatten(0, 1).to(run.compute.dtype)
             run.compute.add_product(run.gradient(weight), rows.T, upstream)

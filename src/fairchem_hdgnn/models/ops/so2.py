@@ -59,6 +59,11 @@ class InnerWeights(NamedTuple):
         """Largest degree."""
         return len(self.of_degrees) - 1
 
+    @property
+    def width(self) -> int:
+        """Columns of V of all terms."""
+        return num_terms(self.mmax) * self.hidden_channels
+
     def columns(self, order: int) -> slice:
         """Where an order's terms stand."""
         terms = terms_of_order(order)

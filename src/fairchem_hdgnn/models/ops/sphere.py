@@ -92,7 +92,11 @@ class _OnSphere(torch.autograd.Function):
         x, *tensors = ctx.saved_tensors
         network, compute = PointwiseNetwork(*tensors), ctx.compute
         of_x = torch.empty_like(x)
-        sums = [None if tensor is None else torch.zeros_like(tensor) for tensor in network[2:]]
+        # As all sums over blocks, in at least float32.
+        sums = [
+            None if tensor is None else torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
+            for tensor in network[2:]
+        ]
         of_first_bias, of_weight, of_bias = sums
         size = number_per_chunk(x, len(network.to_grid))
         with full_precision(x):
@@ -112,7 +116,8 @@ class _OnSphere(torch.autograd.Function):
                 if of_first_bias is not None:
                     of_first_bias += of_values.sum((0, 1))
                 torch.bmm(network.to_grid.T.expand(len(part), -1, -1), of_values, out=of_part)
-        return None, None, of_x, None, None, of_first_bias, of_weight, of_bias
+        of_network = (None if total is None else total.to(tensor.dtype) for total, tensor in zip(sums, tensors[2:]))
+        return None, None, of_x, None, None, *of_network
 
 
 def _first(network: PointwiseNetwork, x: Tensor) -> Float[Tensor, "n points channels"]:
