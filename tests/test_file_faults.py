@@ -249,6 +249,40 @@ def test_interrupted_training(tmp_path: Path, outcome: Outcome) -> None:
     outcome("exit status 130, one line; the last checkpoint is whole")
 
 
+@fault("interruption", "Ctrl-C in a backward pass")
+def test_interrupted_backward_pass(outcome: Outcome) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_BACKWARD]
+    assert subprocess.run(command, env=ENVIRONMENT, check=False).returncode == 130
+    outcome("exit status 130; what autograd had yet to visit does not outlive the interpreter")
+
+
+INTERRUPTED_BACKWARD = """
+import sys, torch
+from fairchem_hdgnn.host.stop_conditions import backward_queue_emptied
+
+class Interrupt(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise KeyboardInterrupt
+
+def train():
+    x = torch.ones(3, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+        waiting = torch.nn.functional.silu(2 * x)
+    (waiting + Interrupt.apply(2 * x)).sum().backward()
+
+try:
+    with backward_queue_emptied():
+        train()
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
 # Checkpoints.
 
 

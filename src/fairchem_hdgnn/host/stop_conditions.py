@@ -124,6 +124,22 @@ def explained_out_of_memory(batch: Batch, model: nn.Module, remedies: str = MEMO
         ) from error
 
 
+@contextlib.contextmanager
+def backward_queue_emptied() -> Iterator[None]:
+    """Let an exception that ends a backward pass in the block leave nothing of that pass behind.
+
+    Ctrl-C, for one. autograd keeps the nodes that the pass had yet to visit in a queue of this thread, which is freed
+    after the interpreter; nodes with Python parts (saved-tensor hooks, custom functions) then crash the process.
+    """
+    # autograd visits younger nodes first, so a pass over this oldest one drops the dead nodes on its way.
+    oldest = torch.zeros((), requires_grad=True).clone()
+    try:
+        yield
+    except BaseException:
+        oldest.backward()
+        raise
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     # On the CPU torch raises a plain RuntimeError.
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)

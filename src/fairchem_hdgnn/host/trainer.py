@@ -25,6 +25,7 @@ from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch
 from fairchem_hdgnn.host.run_directories import announce, conditions, exclusive_use, new_run_id
 from fairchem_hdgnn.host.schedules import Cadence, LossSchedule
 from fairchem_hdgnn.host.stop_conditions import (
+    backward_queue_emptied,
     check_loss,
     check_predictions,
     check_weights,
@@ -123,7 +124,7 @@ class Trainer(OCPTrainer):
         self._start_best_metric()
         writes = distutils.is_master() and not self.is_debug
         lock = exclusive_use(self.checkpoint_path.parent) if writes else nullcontext()
-        with lock, PreemptionWatch() as watch:
+        with lock, backward_queue_emptied(), PreemptionWatch() as watch:
             self._watch = watch
             try:
                 self._run_epochs(watch)
