@@ -1,13 +1,16 @@
-"""Files that are either complete or absent, whatever interrupts the program that writes them."""
+"""Files that are complete or absent, whatever interrupts the program that writes them; paths as people write them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.errors import ConfigError, DataError
+
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
 @contextlib.contextmanager
@@ -34,3 +37,16 @@ def complete_or_absent(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def expanded(path: str) -> str:
+    """``path`` with ``~`` and ``$VARIABLE`` resolved.
+
+    Raises:
+        ConfigError: a variable is not set.
+    """
+    whole = os.path.expandvars(path)
+    unset = _VARIABLE.search(whole)
+    if unset and not Path(whole).exists():
+        raise ConfigError(f"{path}: the environment variable {unset[1] or unset[2]} is not set")
+    return str(Path(whole).expanduser()) if whole.startswith("~") else whole

@@ -9,36 +9,50 @@ from typing import Any
 
 import numpy as np
 from fairchem.core.common.registry import registry
-from fairchem.core.common.utils import setup_imports
 from fairchem.core.datasets.base_dataset import create_dataset
+from fairchem.core.trainers import OCPTrainer
 from torch import nn
 
 from fairchem_hdgnn.checks.files import checkpoint_bytes, disk_findings, same_file_findings
-from fairchem_hdgnn.checks.findings import Finding, error, warning
+from fairchem_hdgnn.checks.findings import Finding, error, one_line, warning
 from fairchem_hdgnn.checks.keys import key_findings
+from fairchem_hdgnn.checks.loggers import logger_findings
 from fairchem_hdgnn.checks.records import LARGE_SYSTEM, Needs, record_findings
+from fairchem_hdgnn.checks.stages import NamedStages
 from fairchem_hdgnn.checks.targets import target_findings
+from fairchem_hdgnn.checks.trial import try_steps
 from fairchem_hdgnn.errors import DataError, UserError, nearest
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
 from fairchem_hdgnn.host.config_files import splits_of
+from fairchem_hdgnn.host.config_forms import by_split
 from fairchem_hdgnn.host.noisy_nodes import teach_transform
 from fairchem_hdgnn.host.safe_lmdb import safe_format
 
-NEEDED = {"model", "outputs", "optim", "optim.optimizer_params"}
+NEEDED = {"trainer", "model", "outputs", "optim", "optim.optimizer_params"}
 """Where an error, as in the data sets' settings, leaves too little to build a model and open the data."""
+
+TASKS = {"forces": "s2ef", "equiformerv2_forces": "s2ef", "energy": "is2re", "equiformerv2_energy": "is2re"}
+"""What fairchem calls a trainer of an older name; any other is ``ocp``."""
 
 LARGE_RATIO = 4
 """Times the median system; a batch size that suits most does not suit these."""
 
 
 def config_findings(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
-    """Check a fairchem config as far as can be without training: keys, model, data sets, disk.
+    """Check a fairchem config: keys, logger, model, data sets, disk, and where these are right one step of training.
 
-    The model is built once, on the CPU, which for the largest takes some seconds.
+    Everything is on the CPU, whatever the run will use; for the largest models that takes some seconds.
     """
-    with quiet_fairchem():
-        setup_imports()
-    found = list(key_findings(config))
+    fatal = False
+    for finding in _findings_without_trial(config, run_dir):
+        fatal |= finding.fatal
+        yield finding
+    if not fatal:
+        yield from trial_findings(config, run_dir)
+
+
+def _findings_without_trial(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
+    found = [*key_findings(config), *logger_findings(config)]
     yield from found
     if any(finding.fatal and (finding.subject in NEEDED or finding.subject.startswith("dataset")) for finding in found):
         return
@@ -98,6 +112,52 @@ def data_findings(model: nn.Module, config: dict[str, Any], data_sets: dict[str,
             )
 
 
+def trial_findings(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
+    """What fairchem's trainer, put together as for a run, and a step of it find; nothing is written.
+
+    Args:
+        config: without errors as far as the other checks can tell.
+        run_dir: of the run.
+    """
+    # Whatever the run will do, what is only looked at must not run.
+    splits = {name: _safe(settings) for name, settings in by_split(config["dataset"]).items()}
+    try:
+        with quiet_fairchem(warnings_too=True):
+            trainer = _trainer_class(config)(
+                task=config.get("task") or {},
+                model=copy.deepcopy(config["model"]),
+                outputs=copy.deepcopy(config["outputs"]),
+                dataset=splits,
+                optimizer=copy.deepcopy(config["optim"]),
+                loss_functions=copy.deepcopy(config["loss_functions"]),
+                evaluation_metrics=copy.deepcopy(config.get("evaluation_metrics") or {}),
+                identifier="check",
+                timestamp_id="check",
+                local_rank=0,
+                run_dir=str(run_dir),
+                is_debug=True,
+                seed=0,
+                logger=config.get("logger") or "tensorboard",
+                amp=bool(config.get("amp", False)),
+                cpu=True,
+                name=TASKS.get(str(config.get("trainer")), "ocp"),
+            )
+            try_steps(trainer)
+    except UserError as problem:
+        subject, _, text = str(problem).partition(": ")
+        yield error(subject, text)
+
+
+def _trainer_class(config: dict[str, Any]) -> type[OCPTrainer]:
+    """The config's trainer, in a form that names what fails."""
+    kind = registry.get_trainer_class(config.get("trainer") or "ocp")
+    return kind if issubclass(kind, NamedStages) else type(kind.__name__, (NamedStages, kind), {})
+
+
+def _safe(settings: Any) -> Any:
+    return {**settings, "format": safe_format(settings.get("format", "lmdb"))} if isinstance(settings, dict) else {}
+
+
 def _build(settings: Any) -> tuple[nn.Module | None, Finding | None]:
     """The model, or why there is none."""
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
@@ -117,15 +177,12 @@ def _build(settings: Any) -> tuple[nn.Module | None, Finding | None]:
     except UserError as problem:
         return None, error("model", str(problem))
     except Exception as problem:
-        text = " ".join(str(problem).split())[:200]
-        return None, error("model", f"cannot be built: {type(problem).__name__}: {text}", "correct its keys")
+        return None, error("model", f"cannot be built: {one_line(problem)}", "correct its keys")
 
 
 def _open(name: str, settings: dict[str, Any]) -> tuple[Any, Finding | None]:
     """fairchem's data set, or why there is none."""
-    settings = copy.deepcopy(settings)
-    # Whatever the run will do, what is only looked at must not run.
-    settings["format"] = safe_format(settings.get("format", "lmdb"))
+    settings = copy.deepcopy(_safe(settings))
     if f"{name}_split_settings" in settings:
         settings["splits"] = {name: settings.pop(f"{name}_split_settings")}
     try:
@@ -135,8 +192,7 @@ def _open(name: str, settings: dict[str, Any]) -> tuple[Any, Finding | None]:
     except DataError as problem:
         return None, error(f"dataset.{name}", str(problem).removeprefix(f"dataset.{name}: "))
     except Exception as problem:
-        text = " ".join(str(problem).split())[:200]
-        return None, error(f"dataset.{name}", f"cannot be opened: {type(problem).__name__}: {text}", "correct its keys")
+        return None, error(f"dataset.{name}", f"cannot be opened: {one_line(problem)}", "correct its keys")
 
 
 def _size_findings(name: str, dataset: Any) -> Iterator[Finding]:

@@ -46,10 +46,7 @@ def sources(settings: dict[str, Any]) -> list[Path]:
 
 
 def _check_lmdb(path: Path) -> None:
-    files = lmdb_files(path)
-    if not files:
-        raise DataError(f"there is no .lmdb file in the folder {path}")
-    for file in files:
+    for file in lmdb_files(path):
         if read_length(open_lmdb(file)) == 0:
             raise DataError(f"LMDB {file} holds no record: make it again")
 
@@ -57,9 +54,7 @@ def _check_lmdb(path: Path) -> None:
 def same_file_findings(splits: dict[str, dict[str, Any]]) -> Iterator[Finding]:
     """Splits that read the same file: fairchem's ``lmdb`` cannot, and scores on training systems say little."""
     for (one, first), (other, second) in itertools.combinations(splits.items(), 2):
-        shared = {file.resolve() for path in sources(first) for file in lmdb_files(path)} & {
-            file.resolve() for path in sources(second) for file in lmdb_files(path)
-        }
+        shared = _files(first) & _files(second)
         if not shared:
             continue
         subject, problem = f"dataset.{other}.src", f"is {min(shared)}, as dataset.{one}.src is"
@@ -67,6 +62,14 @@ def same_file_findings(splits: dict[str, dict[str, Any]]) -> Iterator[Finding]:
             yield error(subject, f"{problem}, which `lmdb` cannot open twice", "give each split a file of its own")
         else:
             yield warning(subject, problem, "give each split a file of its own, unless this is a test of overfitting")
+
+
+def _files(settings: dict[str, Any]) -> set[Path]:
+    """The files that ``src`` names; where there is none, the one who opens the data set says so."""
+    try:
+        return {file.resolve() for path in sources(settings) for file in lmdb_files(path)}
+    except DataError:
+        return set()
 
 
 def checkpoint_bytes(model: nn.Module, optim: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fairchem.core.common import distutils
 
-from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.errors import ConfigError, UserError
 from fairchem_hdgnn.schema import faults
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,20 @@ def value_findings(subject: str, kind: type, settings: Mapping[str, Any]) -> Ite
     for fault in faults(kind, settings):
         remedy = f"give {fault.key.allowed}" + (f"; {fault.hint}" if fault.hint else "")
         yield error(f"{subject}.{fault.key.name}", f"is {fault.value!r}", remedy)
+
+
+def one_line(problem: BaseException) -> str:
+    """What an exception says, in one line of at most some 300 characters."""
+    text = " ".join(str(problem).split())
+    text = text if len(text) <= 300 else f"{text[:300]}..."
+    if isinstance(problem, UserError):
+        return text
+    if isinstance(problem, KeyError) and problem.args and isinstance(problem.args[0], str):
+        return f"the key '{problem.args[0]}' is missing"
+    # fairchem raises plain exceptions whose text is all there is to know.
+    if type(problem) is Exception:
+        return text.removeprefix("ConfigError: ")
+    return f"{type(problem).__name__}: {text}".rstrip(": ")
 
 
 def stop_or_warn(findings: Iterable[Finding]) -> None:

@@ -7,17 +7,27 @@ from typing import Any
 
 import torch
 from fairchem.core.common.registry import registry
+from fairchem.core.common.utils import setup_imports
 from fairchem.core.modules import evaluator
 
 from fairchem_hdgnn.checks.findings import Finding, error, value_findings, warning
 from fairchem_hdgnn.errors import ConfigError, nearest, suggestion
-from fairchem_hdgnn.host.config_files import by_split
+from fairchem_hdgnn.host.checkpoints import quiet_fairchem
+from fairchem_hdgnn.host.config_forms import by_split
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.host.sections import FURTHER_OPTIM_KEYS, Loss, Optim, Split
 from fairchem_hdgnn.hyperparameters import key_names
 
 SECTIONS = {"trainer", "logger", "task", "model", "dataset", "outputs", "loss_functions", "evaluation_metrics", "optim"}
 """Sections that fairchem reads, ``slurm`` and what the command line sets aside."""
+
+COMMAND_LINE_KEYS = {
+    "mode", "identifier", "timestamp_id", "seed", "is_debug", "run_dir", "print_every", "amp", "checkpoint", "cpu",
+    "submit", "summit", "world_size", "distributed_backend", "gp_gpus", "local_rank", "slurm", "hide_eval_progressbar",
+}  # fmt: skip
+"""What fairchem's command line adds to a config."""
+
+OURS = "fairchem_hdgnn.Trainer"
 
 REQUIRED: dict[str, type | tuple[type, ...]] = {
     "model": dict,
@@ -31,14 +41,29 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
 
 def section_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
     """Sections that nothing reads, and those without which nothing can start."""
+    task = config.get("task")
+    if isinstance(task, dict) and "dataset" in task:
+        problem = f"a config of before 2024 ({task['dataset']}): outputs, losses, metrics are as fairchem converts it"
+        yield warning("task.dataset", problem, "write them out as in configs/")
     for name in config:
         close = nearest(str(name), SECTIONS)
-        if name not in SECTIONS and close:
+        if name not in SECTIONS | COMMAND_LINE_KEYS and close:
             problem = f"fairchem reads no section of that name; did you mean '{close}'?"
             yield warning(str(name), problem, "correct or remove it")
     for name, kind in REQUIRED.items():
         if not isinstance(config.get(name), kind) or not config[name]:
             yield error(name, "the section is missing, empty or of the wrong kind", "see configs/ for examples")
+    yield from _trainer_findings(config.get("trainer") or "ocp")
+
+
+def _trainer_findings(name: Any) -> Iterator[Finding]:
+    with quiet_fairchem():
+        setup_imports()
+    try:
+        registry.get_trainer_class(str(name))
+    except (RuntimeError, ImportError, ValueError):
+        known = [*registry.mapping["trainer_name_mapping"], OURS]
+        yield error("trainer", f"fairchem knows no '{name}'{suggestion(str(name), known)}", f"write {OURS}")
 
 
 def key_findings(config: Mapping[str, Any]) -> Iterator[Finding]:

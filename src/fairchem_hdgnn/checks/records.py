@@ -13,7 +13,7 @@ from ase.geometry import get_distances, minkowski_reduce
 from jaxtyping import Float64
 from torch import Tensor
 
-from fairchem_hdgnn.checks.findings import Finding, error, warning
+from fairchem_hdgnn.checks.findings import Finding, error, one_line, warning
 from fairchem_hdgnn.data.periodicity import completed_cells, periodic_directions
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host.structures import TOUCHING, flat_cells
@@ -90,7 +90,13 @@ def record_findings(split: str, dataset: Records, needs: Needs, *, labelled: boo
         except DataError as problem:
             yield error(f"dataset.{split}", str(problem))
             return
-        for kind, finding in _problems(split, record, needs, labelled=labelled):
+        try:
+            problems = list(_problems(split, record, needs, labelled=labelled))
+        except (TypeError, ValueError, AttributeError, RuntimeError) as problem:
+            # What nobody foresaw in a record: the trainer will not understand it either.
+            yield error(f"dataset.{split}, record {index}", one_line(problem), "prepare the records again")
+            return
+        for kind, finding in problems:
             first.setdefault(kind, finding)
             count[kind] += 1
     for kind, finding in first.items():
@@ -141,6 +147,15 @@ def _missing(record: Any, needs: Needs, *, labelled: bool) -> Iterator[str]:
 
 
 def _shapes(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Iterator[tuple[str, Finding]]:
+    if not isinstance(record.natoms, (int, Tensor)) or isinstance(record.natoms, bool):
+        problem = f"'natoms' is {type(record.natoms).__name__}, which no batch can hold as a tensor"
+        yield "type of natoms", error(subject, problem, "store an int")
+        return
+    for name in needs.targets if labelled else ():
+        if not isinstance(record[name], (int, float, Tensor, np.ndarray, np.generic)):
+            problem = f"'{name}' is {type(record[name]).__name__}, no number"
+            yield f"type of {name}", error(subject, problem, "store a float, or a tensor of float32")
+            return
     natoms = int(record.natoms)
     shapes = {"pos": (natoms, 3), "atomic_numbers": (natoms,), "fixed": (natoms,)}
     shapes |= {"cell": (1, 3, 3)} if needs.use_pbc else {}

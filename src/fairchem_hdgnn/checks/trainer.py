@@ -10,20 +10,28 @@ from fairchem_hdgnn.checks.config import data_findings, output_findings
 from fairchem_hdgnn.checks.files import check_data_sets, checkpoint_bytes, disk_findings
 from fairchem_hdgnn.checks.findings import stop_or_warn
 from fairchem_hdgnn.checks.keys import REQUIRED, key_findings
+from fairchem_hdgnn.checks.loggers import logger_findings
+from fairchem_hdgnn.checks.stages import NamedStages
+from fairchem_hdgnn.checks.trial import try_steps
 from fairchem_hdgnn.host import trainer
 from fairchem_hdgnn.host.config_files import splits_of
+from fairchem_hdgnn.host.config_forms import prepared
 from fairchem_hdgnn.host.ranks import on_first_rank
 
 DATA_SETS = {"train": "dataset", "val": "val_dataset", "test": "test_dataset"}
 """Split -> where fairchem's trainer keeps its settings."""
 
+PREPARED = ("model", "task", "outputs", "optim", "loss_functions", "evaluation_metrics")
+"""Sections in which ``1e-2`` or a path may stand, beside the data sets."""
+
 
 @registry.register_trainer("hdgnn")
-class Trainer(trainer.Trainer):
+class Trainer(NamedStages, trainer.Trainer):
     """Drop-in for fairchem's ``ocp`` trainer: ``trainer: fairchem_hdgnn.Trainer`` in the YAML.
 
     It trains as :class:`fairchem_hdgnn.host.trainer.Trainer` does, once config, data, model and disk have been looked
-    at. What would make the run fail stops it before the first step.
+    at and one step of training and of evaluation has been tried. What would make the run fail stops it before the
+    first step.
     """
 
     def load(self, inference_only: bool) -> None:
@@ -33,9 +41,19 @@ class Trainer(trainer.Trainer):
             ConfigError: a section, key or value that cannot be used.
             DataError: an LMDB that cannot be used, unless its format is ``safe_lmdb``, which looks for itself.
         """
+        self._prepare()
         if not inference_only:
             on_first_rank(self._inspect_config, self.device)
         super().load(inference_only)
+
+    def train(self, disable_eval_tqdm: bool = False) -> None:
+        """As the trainer without checks, after a trial. Collective.
+
+        Raises:
+            ConfigError: the first step would fail, and what :class:`fairchem_hdgnn.host.trainer.Trainer` raises.
+        """
+        try_steps(self)
+        super().train(disable_eval_tqdm)
 
     def load_datasets(self) -> None:
         """As fairchem, then a look at the model, a sample of the data sets and the disk. Collective.
@@ -46,9 +64,17 @@ class Trainer(trainer.Trainer):
         super().load_datasets()
         on_first_rank(self._inspect_data, self.device)
 
+    def _prepare(self) -> None:
+        """Under fairchem's own command line the config comes as it was written."""
+        keys = {**DATA_SETS, "relax": "relax_dataset"}
+        splits = {split: self.config[key] for split, key in keys.items()}
+        config = prepared({**{name: self.config[name] for name in PREPARED}, "dataset": splits})
+        splits = config.pop("dataset")
+        self.config.update(config, **{key: splits[split] for split, key in keys.items()})
+
     def _inspect_config(self) -> None:
         config = self._sections()
-        stop_or_warn(key_findings(config))
+        stop_or_warn([*key_findings(config), *([] if self.is_debug else logger_findings(config))])
         splits = splits_of(config).items()
         check_data_sets({split: settings for split, settings in splits if settings.get("format") != "safe_lmdb"})
 
@@ -63,4 +89,6 @@ class Trainer(trainer.Trainer):
     def _sections(self) -> dict[str, Any]:
         """The config as its file has it."""
         splits = {split: self.config[key] for split, key in DATA_SETS.items()}
-        return {name: self.config[name] for name in (*REQUIRED, "evaluation_metrics", "amp")} | {"dataset": splits}
+        return {name: self.config[name] for name in (*REQUIRED, "evaluation_metrics", "amp", "logger")} | {
+            "dataset": splits
+        }

@@ -1,10 +1,25 @@
-"""Checks of values that several commands share."""
+"""Values of flags that several commands share: paths, and numbers that must not be too small."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
+from pathlib import Path
 
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.files import expanded
+
+
+def path(text: str) -> Path:
+    """A path with ``~`` and ``$VARIABLE`` resolved, also where the shell does not: ``--data=~/oc20``.
+
+    Raises:
+        argparse.ArgumentTypeError: a variable is not set.
+    """
+    try:
+        return Path(expanded(text))
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def require_at_least(least: int, values: Mapping[str, int | None]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fairchem_hdgnn.cli._flags import path
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("config", metavar="CONFIG", help="a fairchem config; hdgnn:oc20/... names a shipped one")
     parser.add_argument(
-        "--run-dir", type=Path, default=Path(), metavar="DIR", help="where checkpoints will go (default: .)"
+        "--run-dir", type=path, default=Path(), metavar="DIR", help="where checkpoints will go (default: .)"
     )
     parser.add_argument(
         "--set",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from fairchem_hdgnn.cli._flags import path
 from fairchem_hdgnn.cli.make_submission import add_check_arguments, official_counts, summary
 from fairchem_hdgnn.evaluation.expected import expected_systems
 from fairchem_hdgnn.evaluation.submission import check_submission, upload_text
@@ -12,7 +12,7 @@ from fairchem_hdgnn.evaluation.submission import check_submission, upload_text
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("file", type=Path, help="a submission .npz, from whatever program")
+    parser.add_argument("file", type=path, help="a submission .npz, from whatever program")
     add_check_arguments(parser, data_required=False)
 
 

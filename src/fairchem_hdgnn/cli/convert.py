@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from fairchem_hdgnn.cli._flags import path
 from fairchem_hdgnn.cli._inference import add_trust_argument
 from fairchem_hdgnn.convert.checkpoints import SOURCES, convert_checkpoint
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("checkpoint", type=Path, help="the checkpoint to convert")
-    parser.add_argument("out", type=Path, help="the file to write; must not exist")
+    parser.add_argument("checkpoint", type=path, help="the checkpoint to convert")
+    parser.add_argument("out", type=path, help="the file to write; must not exist")
     sources = "; ".join(f"{name}: {source.description}" for name, source in SOURCES.items())
     parser.add_argument("--from", dest="source", required=True, choices=list(SOURCES), help=sources)
     parser.add_argument(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from fairchem_hdgnn.cli._flags import require_at_least
+from fairchem_hdgnn.cli._flags import path, require_at_least
 from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
 from fairchem_hdgnn.evaluation.equivariance import Differences, measure, open_subject
 from fairchem_hdgnn.files import complete_or_absent
@@ -22,10 +21,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models", nargs="+", metavar="CHECKPOINT|CONFIG", help="checkpoints, or configs (.yml; random weights)"
     )
-    parser.add_argument("data", type=Path, metavar="DATA", help="an LMDB file, or a folder of LMDBs")
+    parser.add_argument("data", type=path, metavar="DATA", help="an LMDB file, or a folder of LMDBs")
     parser.add_argument("--systems", type=int, default=100, metavar="N", help="evenly spaced in DATA (default: 100)")
     parser.add_argument("--rotations", type=int, default=4, metavar="N", help="random ones per system (default: 4)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the numbers there, as JSON")
+    parser.add_argument("--out", type=path, metavar="FILE", help="also write the numbers there, as JSON")
     add_inference_arguments(parser)
 
 

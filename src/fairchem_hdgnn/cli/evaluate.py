@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from fairchem_hdgnn.cli._flags import require_at_least
+from fairchem_hdgnn.cli._flags import path, require_at_least
 from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate, write_systems
@@ -16,17 +15,17 @@ from fairchem_hdgnn.evaluation.splits import VALIDATION_SPLITS
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument(
-        "--checkpoint", type=Path, nargs="+", required=True, metavar="C", help="one or more checkpoints"
+        "--checkpoint", type=path, nargs="+", required=True, metavar="C", help="one or more checkpoints"
     )
     parser.add_argument("--names", nargs="+", metavar="NAME", help="what to call them (default: model and run)")
-    parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder with SPLIT/data.lmdb")
+    parser.add_argument("--data", type=path, required=True, metavar="ROOT", help="folder with SPLIT/data.lmdb")
     parser.add_argument("--splits", nargs="+", default=list(VALIDATION_SPLITS), metavar="SPLIT")
     parser.add_argument("--paper", action="store_true", help="print Table 1 of the HDGNN paper below")
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples (default: 1000)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also write tables, predictions and plots there")
+    parser.add_argument("--out", type=path, metavar="DIR", help="also write tables, predictions and plots there")
     parser.add_argument("--plots", action="store_true", help="draw parity, errors by group, EwT, learning curve")
     parser.add_argument("--plot-format", choices=("png", "svg"), default="png")
-    parser.add_argument("--logs", type=Path, metavar="DIR", help="event files (default: those of the checkpoint's run)")
+    parser.add_argument("--logs", type=path, metavar="DIR", help="event files (default: those of the checkpoint's run)")
     add_inference_arguments(parser)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from ase.symbols import Symbols
 from torch_geometric.data import Data
 from tqdm import tqdm
 
+from fairchem_hdgnn.cli._flags import path
 from fairchem_hdgnn.cli._statistics import statistics_lines
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.data.statistics import LABELS, Statistics
@@ -25,7 +25,7 @@ UNITS = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("lmdb", type=Path, metavar="LMDB", help="an .lmdb file, or a folder of them")
+    parser.add_argument("lmdb", type=path, metavar="LMDB", help="an .lmdb file, or a folder of them")
     parser.add_argument(
         "index", type=int, nargs="?", metavar="I", help="print this record (default: statistics of all)"
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from pathlib import Path
 
+from fairchem_hdgnn.cli._flags import path
 from fairchem_hdgnn.cli._statistics import statistics_lines
 from fairchem_hdgnn.data.conversion import Conversion, Report, make_lmdb
 from fairchem_hdgnn.data.lmdb import DATA_FILE
@@ -20,9 +20,9 @@ TOTAL_ENERGY = 50.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
-        "source", type=Path, metavar="SRC", help="a file that ASE reads (extxyz, traj, db, OUTCAR, ...)"
+        "source", type=path, metavar="SRC", help="a file that ASE reads (extxyz, traj, db, OUTCAR, ...)"
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="directory to make, with data.lmdb and metadata.npz")
+    parser.add_argument("out", type=path, metavar="OUT", help="directory to make, with data.lmdb and metadata.npz")
     parser.add_argument("--task", choices=("is2re", "s2ef"), required=True)
     parser.add_argument(
         "--relaxations",

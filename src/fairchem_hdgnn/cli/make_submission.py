@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from fairchem_hdgnn.cli._flags import path
 from fairchem_hdgnn.cli._inference import add_data_format_argument
 from fairchem_hdgnn.evaluation.expected import expected_systems
 from fairchem_hdgnn.evaluation.splits import SUFFIXES
@@ -16,8 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     for suffix in SUFFIXES:
         flag = f"--{suffix.replace('_', '-')}"
-        parser.add_argument(flag, type=Path, required=True, metavar="NPZ", help=f"predictions for test_{suffix}")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npz to write")
+        parser.add_argument(flag, type=path, required=True, metavar="NPZ", help=f"predictions for test_{suffix}")
+    parser.add_argument("--out", type=path, required=True, metavar="FILE", help="the .npz to write")
     add_check_arguments(parser, data_required=True)
 
 
@@ -25,7 +25,7 @@ def add_check_arguments(parser: argparse.ArgumentParser, *, data_required: bool)
     """Add the arguments that say what a file is checked against."""
     parser.add_argument("--task", choices=sorted(KEYS), default="is2re", help="default: is2re")
     parser.add_argument(
-        "--data", type=Path, required=data_required, metavar="ROOT", help="folder with test_id/data.lmdb and so on"
+        "--data", type=path, required=data_required, metavar="ROOT", help="folder with test_id/data.lmdb and so on"
     )
     parser.add_argument(
         "--prefix", choices=("test", "val"), default="test", help="val: a practice file from the validation splits"

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from fairchem_hdgnn.cli._flags import path
 from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
 from fairchem_hdgnn.evaluation.inference import predict_splits
 from fairchem_hdgnn.evaluation.predictions import write_predictions
-from fairchem_hdgnn.evaluation.splits import SUFFIXES, TEST_SPLITS, split_source, suffix_of
+from fairchem_hdgnn.evaluation.splits import SUFFIXES, TEST_SPLITS, VALIDATION_SPLITS, split_source
+
+SPLITS = {"test": TEST_SPLITS, "val": VALIDATION_SPLITS}
+"""By make-submission's ``--prefix``."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="C")
-    parser.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder with SPLIT/data.lmdb")
+    parser.add_argument("--checkpoint", type=path, required=True, metavar="C")
+    parser.add_argument("--data", type=path, required=True, metavar="ROOT", help="folder with SPLIT/data.lmdb")
     parser.add_argument("--splits", nargs="+", default=list(TEST_SPLITS), metavar="SPLIT")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets SPLIT.npz for every split")
+    parser.add_argument("--out", type=path, required=True, metavar="DIR", help="gets SPLIT.npz for every split")
     add_inference_arguments(parser)
 
 
@@ -29,7 +32,8 @@ def run(args: argparse.Namespace) -> None:
         write_predictions(path, predictions)
         mean, spread = predictions.energy.mean(), predictions.energy.std()
         print(f"{path}: {len(predictions):,} systems, energy {mean:.3f} ± {spread:.3f} eV (mean ± standard deviation)")
-    by_suffix = {suffix_of(split): args.out / f"{split}.npz" for split in args.splits}
-    if set(by_suffix) == set(SUFFIXES):
-        files = " ".join(f"--{suffix.replace('_', '-')} {by_suffix[suffix]}" for suffix in SUFFIXES)
-        print(f"Next: fairchem-hdgnn make-submission {files} --data {args.data} --out submission.npz")
+    prefix = next((name for name, splits in SPLITS.items() if set(args.splits) == set(splits)), None)
+    if prefix is not None:
+        files = " ".join(f"--{suffix.replace('_', '-')} {args.out / f'{prefix}_{suffix}.npz'}" for suffix in SUFFIXES)
+        practice = "" if prefix == "test" else f" --prefix {prefix}"
+        print(f"Next: fairchem-hdgnn make-submission {files} --data {args.data}{practice} --out submission.npz")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fairchem_hdgnn.cli._flags import path
 from fairchem_hdgnn.data.qm9 import Preparation, prepare
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("out", type=Path, help="folder to write train/, val/ and test/ into")
+    parser.add_argument("out", type=path, help="folder to write train/, val/ and test/ into")
     parser.add_argument(
         "--source",
         default="qm9pack",
@@ -20,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--uncharacterised",
         "--uncharacterized",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="list of molecules to leave out (default: uncharacterized.txt beside the source)",
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from fairchem_hdgnn.checks.targets import read_normaliser, target_spread
+from fairchem_hdgnn.cli._flags import path
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("lmdb", type=Path, metavar="LMDB", help="the training set: an .lmdb file, or a folder of them")
+    parser.add_argument("lmdb", type=path, metavar="LMDB", help="the training set: an .lmdb file, or a folder of them")
     parser.add_argument("--config", metavar="YML", help="compare with this configuration's normalizer")
     parser.add_argument("--key", metavar="KEY", help="attribute with the label (default: the config's, or y_relaxed)")
     parser.add_argument("--target", default="energy", help="the config's name of it (default: %(default)s)")

@@ -6,6 +6,7 @@ import argparse
 import shutil
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from fairchem.core.common import distutils
@@ -15,20 +16,24 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from fairchem_hdgnn.checks.files import check_data_sets
+from fairchem_hdgnn.checks.files import check_data_sets, disk_findings
 from fairchem_hdgnn.checks.findings import Finding, stop_or_warn
 from fairchem_hdgnn.checks.keys import key_findings, section_findings
 from fairchem_hdgnn.cli._flags import require_at_least
 from fairchem_hdgnn.errors import ConfigError, UserError
+from fairchem_hdgnn.files import expanded
 from fairchem_hdgnn.host.config_files import check_overrides, find_config, read_config, splits_of
+from fairchem_hdgnn.host.config_forms import prepared
 from fairchem_hdgnn.host.messages import user_message
 from fairchem_hdgnn.host.names import with_dotted_names
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
 from fairchem_hdgnn.host.ranks import is_task_of_many
 from fairchem_hdgnn.host.run_directories import new_run_id, slurm_run_id
-from fairchem_hdgnn.host.runner import Runner, runner_wrapper
+from fairchem_hdgnn.host.runner import Runner, runner_wrapper, with_device
 from fairchem_hdgnn.host.submitit_jobs import submit_jobs
 from fairchem_hdgnn.host.sweeps import sweep
+
+PATH_FLAGS = ("config_yml", "run_dir", "checkpoint", "logdir", "sweep_yml")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
             Runner()(_build_config(args, overrides, section_findings))
         else:
             args.timestamp_id = args.timestamp_id or new_run_id(args.identifier)
-            _run_here(_build_config(args, overrides, section_findings), args.num_gpus)
+            _run_here(with_device(_build_config(args, overrides, section_findings)), args.num_gpus)
     except SignalException as error:
         raise SystemExit(PREEMPTED_EXIT_STATUS) from error
     except (UserError, ChildFailedError) as error:
@@ -78,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Refuse what cannot work, and find the file that ``--config-yml`` names.
+    """Refuse what cannot work, resolve paths, and find the file that ``--config-yml`` names.
 
     Raises:
         ConfigError: names the flag.
@@ -86,7 +91,14 @@ def check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     if args.mode is None:
         raise ConfigError("--mode: missing; one of train, validate, predict, run-relaxations")
     check_overrides(overrides)
+    for name in PATH_FLAGS:
+        if (path := getattr(args, name)) is not None:
+            setattr(args, name, type(path)(expanded(str(path))))
     args.config_yml = find_config(str(args.config_yml))
+    if args.mode != "train" and args.checkpoint is None:
+        raise ConfigError(f"--checkpoint: missing; --mode {args.mode} needs a checkpoint.pt or best_checkpoint.pt")
+    if not args.debug:
+        stop_or_warn(disk_findings(Path(args.run_dir), needed=0))
 
 
 def _check_launch(args: argparse.Namespace) -> None:
@@ -140,6 +152,6 @@ def _build_config(
 ) -> dict[str, Any]:
     read_config(args.config_yml, overrides, sections=("model", "dataset", "optim"))
     # What could be read above fairchem reads too, and it knows where its flags go.
-    config = build_config(args, overrides)
+    config = prepared(build_config(args, overrides))
     stop_or_warn(look(config))
     return with_dotted_names(config)

@@ -18,6 +18,11 @@ from fairchem_hdgnn.errors import DataError
 
 DATA_FILE = "data.lmdb"
 METADATA_FILE = "metadata.npz"
+SQLITE = b"SQLite format 3\0"
+"""How files of ``ase.db`` begin."""
+
+ASE_REMEDY = "set format: ase_db in the config, or turn it into an LMDB with `fairchem-hdgnn make-lmdb`"
+
 INITIAL_MAP_SIZE = 64 * 2**20
 COMMIT_EVERY = 1000
 
@@ -67,8 +72,20 @@ def _put(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> Non
 
 
 def lmdb_files(path: Path) -> list[Path]:
-    """The LMDB file at ``path``, or those of the folder in the order of their names."""
-    return sorted(path.glob("*.lmdb")) if path.is_dir() else [path]
+    """The LMDB file at ``path``, or those of the folder in the order of their names.
+
+    Raises:
+        DataError: there is none; the message says what there is instead.
+    """
+    if not path.is_dir():
+        return [path]
+    if files := sorted(path.glob("*.lmdb")):
+        return files
+    if (path / "data.mdb").is_file():
+        raise DataError(f"{path} is an LMDB in a folder of its own: write {path / 'data.mdb'}, the file in it")
+    if databases := sorted([*path.glob("*.db"), *path.glob("*.aselmdb")]):
+        raise DataError(f"{path} holds no .lmdb file but {databases[0].name}, an ASE database: {ASE_REMEDY}")
+    raise DataError(f"{path} holds no .lmdb file: check `src` in the config")
 
 
 _OPEN: weakref.WeakValueDictionary[tuple[int, int], lmdb.Environment] = weakref.WeakValueDictionary()
@@ -86,6 +103,7 @@ def open_lmdb(path: str | os.PathLike[str]) -> lmdb.Environment:
         raise DataError(f"LMDB {path} does not exist: check `src` in the config")
     if not path.is_file():
         raise DataError(f"{path} is a directory: name the .lmdb file in it")
+    _refuse_ase_database(path)
     status = path.stat()
     if status.st_size == 0:
         raise DataError(f"{path} is empty, damaged or no LMDB (0 bytes): copy or make it again")
@@ -99,6 +117,12 @@ def open_lmdb(path: str | os.PathLike[str]) -> lmdb.Environment:
             raise DataError(f"LMDB {path} is truncated ({status.st_size} of {expected} bytes): copy or make it again")
         _OPEN[identity] = environment
     return environment
+
+
+def _refuse_ase_database(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(SQLITE)) == SQLITE:
+            raise DataError(f"{path} is an ASE database, no LMDB: {ASE_REMEDY}")
 
 
 def _open(path: Path) -> lmdb.Environment:
@@ -124,6 +148,8 @@ def read_length(environment: lmdb.Environment) -> int:
     """
     with environment.begin() as transaction:
         content = transaction.get(b"length")
+        if content is None and transaction.get(b"nextid") is not None:
+            raise DataError(f"{environment.path()} is an ASE database in an LMDB: {ASE_REMEDY}")
     entries = environment.stat()["entries"]
     if content is None:
         return entries

@@ -21,8 +21,6 @@ class Records:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.files = lmdb_files(path)
-        if not self.files:
-            raise DataError(f"{path}: no .lmdb file there; name a split's folder or its data.lmdb")
         self._environments = [open_lmdb(file) for file in self.files]
         self._lengths = [read_length(environment) for environment in self._environments]
 

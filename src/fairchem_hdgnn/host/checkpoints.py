@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from fairchem.core.common.utils import update_config
+from torch import nn
 
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
@@ -127,6 +128,40 @@ def _neighbours(path: Path) -> str:
     return f"; in {path.parent}/ there are: {', '.join(found)}" if found else ""
 
 
+def check_fits(checkpoint: Mapping[str, Any], model: nn.Module, keys: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse weights of another model than the config's.
+
+    Args:
+        checkpoint: what ``path`` holds.
+        model: what its weights are for.
+        keys: of the config that ``model`` was built from.
+        path: for the message.
+
+    Raises:
+        DataError: a weight is missing, of another shape, or one too many; says which keys of the model differ.
+    """
+    there, here = (_shapes(state) for state in (checkpoint["state_dict"], model.state_dict()))
+    if there == here:
+        return
+    culprit = next(name for name in [*here, *there] if there.get(name) != here.get(name))
+    sizes = f"{culprit} is {there.get(culprit, 'absent')} there and {here.get(culprit, 'absent')} here"
+    stored = dict(checkpoint["config"].get("model") or {})
+    differing = [name for name in {**stored, **keys} if stored.get(name) != keys.get(name)]
+    reasons = [f"model.{name}: {stored.get(name)} there, {keys.get(name)} here" for name in differing[:5]]
+    raise DataError(
+        f"{path}: its weights do not fit this config's model ({'; '.join(reasons) or sizes}); use the config that it "
+        "was trained with, or leave --checkpoint out"
+    )
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Shape by name, without what DDP puts before it."""
+    shapes = {name: list(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
+    while shapes and all(name.startswith("module.") for name in shapes):
+        shapes = {name.removeprefix("module."): shape for name, shape in shapes.items()}
+    return shapes
+
+
 def checkpoint_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration stored in a checkpoint, in fairchem 1.10's form (older forms are converted)."""
     with quiet_fairchem():
@@ -134,10 +169,10 @@ def checkpoint_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def quiet_fairchem() -> Iterator[None]:
+def quiet_fairchem(*, warnings_too: bool = False) -> Iterator[None]:
     """Silence fairchem's INFO lines (it prints the whole configuration) and its own use of ``torch.load``."""
     disabled = logging.root.manager.disable
-    logging.disable(logging.INFO)
+    logging.disable(logging.WARNING if warnings_too else logging.INFO)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You are using `torch.load`", category=FutureWarning)

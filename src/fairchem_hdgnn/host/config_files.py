@@ -10,6 +10,8 @@ import yaml
 from fairchem.core.common.utils import create_dict_from_args, load_config, merge_dicts
 
 from fairchem_hdgnn.errors import ConfigError, suggestion
+from fairchem_hdgnn.files import expanded
+from fairchem_hdgnn.host.config_forms import by_split, prepared
 
 PACKAGED = "hdgnn:"
 """Prefix that names one of the shipped configs, e.g. ``hdgnn:oc20/is2re/all/hdgnn.yml``."""
@@ -32,6 +34,7 @@ def find_config(name: str) -> Path:
         ConfigError: there is none; with the nearest shipped config if it was to be one of those.
     """
     if not name.startswith(PACKAGED):
+        name = expanded(name)
         if not Path(name).is_file():
             raise ConfigError(f"no file '{name}'; shipped configs: {PACKAGED}oc20/..., from any directory")
         return Path(name)
@@ -41,19 +44,6 @@ def find_config(name: str) -> Path:
         shipped = [f"{PACKAGED}{file.relative_to(folder).as_posix()}" for file in folder.rglob("*.yml")]
         raise ConfigError(f"no shipped config '{name}'{suggestion(name, shipped)}")
     return path
-
-
-def by_split(section: Any) -> dict[str, Any]:
-    """Settings of each split in a ``dataset`` section, in any of the forms that fairchem takes; empty for no form.
-
-    Args:
-        section: settings by split, a list in the order train, val, test, or those of the training data alone.
-    """
-    if isinstance(section, list):
-        return dict(zip(("train", "val", "test"), section))
-    if not isinstance(section, dict):
-        return {}
-    return {"train": section} if "src" in section else section
 
 
 def splits_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -86,6 +76,8 @@ def check_overrides(overrides: Sequence[str]) -> None:
 def read_config(name: str | Path, overrides: Sequence[str] = (), sections: Sequence[str] = ()) -> dict[str, Any]:
     """Read a config as fairchem does: files that it includes come first, then itself, then the overrides.
 
+    What comes back is :func:`config_forms.prepared`.
+
     Args:
         name: as for :func:`find_config`.
         overrides: ``--section.key=value``, as on the command line of training.
@@ -98,7 +90,11 @@ def read_config(name: str | Path, overrides: Sequence[str] = (), sections: Seque
     path = find_config(str(name))
     try:
         config, _, conflicts = load_config(path)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: no text, so no config; is it a data set or a checkpoint?") from error
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        if not path.read_text().strip():
+            raise ConfigError(f"{path}: is empty; see configs/ for examples") from error
         raise ConfigError(f"{path}: {' '.join(str(error).split())[:300]}") from error
     if conflicts:
         raise ConfigError(f"{path}: its includes contradict each other in {', '.join(map(str, conflicts))}")
@@ -108,6 +104,7 @@ def read_config(name: str | Path, overrides: Sequence[str] = (), sections: Seque
             config, _ = merge_dicts(config, create_dict_from_args([override]))
         except (AttributeError, TypeError, ValueError, IndexError) as error:
             raise ConfigError(f"'{override}': does not fit the config ({error})") from error
+    config = prepared(config)
     for section in sections:
         if not config.get(section):
             raise ConfigError(f"{path}: no section '{section}'")

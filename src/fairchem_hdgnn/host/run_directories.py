@@ -42,6 +42,21 @@ def _with_identifier(run_id: str, identifier: str) -> str:
     return f"{run_id}-{identifier}" if identifier else run_id
 
 
+def make_run_folders(run_dir: Path) -> None:
+    """Make the folders in which fairchem keeps the runs.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
+    for folder in (run_dir / name for name in ("checkpoints", "results", "logs")):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--run-dir {run_dir}: {folder} cannot be made ({error.strerror})") from error
+        if not os.access(folder, os.W_OK):
+            raise ConfigError(f"--run-dir {run_dir}: {folder} is not writable; choose another folder")
+
+
 @contextlib.contextmanager
 def exclusive_use(checkpoint_dir: Path) -> Iterator[None]:
     """Hold a run directory for this process alone; the operating system lets go when the process ends, however.

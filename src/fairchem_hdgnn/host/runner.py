@@ -6,11 +6,13 @@ import copy
 import logging
 import os
 
+import torch
 from fairchem.core import _cli
 from submitit.helpers import DelayedSubmission
 from torch.distributed.elastic.multiprocessing.errors import record
 
 import fairchem_hdgnn  # noqa: F401  registers the models in every process that unpickles a Runner
+from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.ranks import set_rank_environment
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ class Runner(_cli.Runner):
         """Train, validate, predict or relax as the fairchem config says."""
         self.config = config
         set_rank_environment()
-        super().__call__(_as_launched(config))
+        super().__call__(_as_launched(with_device(config)))
 
     def checkpoint(self, *args, **kwargs) -> DelayedSubmission:
         """What submitit pickles for the requeued job: this class again, at the checkpoint where there is one."""
@@ -38,6 +40,20 @@ class Runner(_cli.Runner):
         else:
             logger.info("Interrupted before the training began; the requeued job starts as this one did.")
         return DelayedSubmission(type(self)(), config)
+
+
+def with_device(config: dict) -> dict:
+    """The config on a device that is there: what only predicts goes to the CPU by itself, a training must say so.
+
+    Raises:
+        ConfigError: a training without a GPU and without ``--cpu``.
+    """
+    if config.get("cpu") or torch.cuda.is_available():
+        return config
+    if config["mode"] == "train":
+        raise ConfigError("torch finds no GPU here: add --cpu; `fairchem-hdgnn doctor` says what torch was built for")
+    logger.warning("torch finds no GPU here; on the CPU, as with --cpu")
+    return {**config, "cpu": True}
 
 
 def _as_launched(config: dict) -> dict:

@@ -51,8 +51,7 @@ class SafeLmdbDataset(LmdbDataset):
         folder = Path(src)
         if not folder.exists():
             raise DataError(f"LMDB {folder} does not exist: check `src` in the config")
-        if not lmdb_files(folder):
-            raise DataError(f"{folder} holds no .lmdb file: check `src` in the config")
+        lmdb_files(folder)
         if config.get("lin_ref"):
             _refuse_objects(Path(config["lin_ref"]))
         super().__init__(config)

@@ -18,11 +18,11 @@ from torch_geometric.data import Batch
 from fairchem_hdgnn.data.labels import collect_labels
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
 from fairchem_hdgnn.host.allocator import keep_freed_memory
-from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, read_checkpoint, write_checkpoint
+from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, check_fits, read_checkpoint, write_checkpoint
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes, teach_transform
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch
-from fairchem_hdgnn.host.run_directories import announce, conditions, exclusive_use, new_run_id
+from fairchem_hdgnn.host.run_directories import announce, conditions, exclusive_use, make_run_folders, new_run_id
 from fairchem_hdgnn.host.schedules import Cadence, LossSchedule
 from fairchem_hdgnn.host.stop_conditions import (
     backward_queue_emptied,
@@ -59,11 +59,17 @@ class Trainer(OCPTrainer):
     best_val_metric: float | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As ``OCPTrainer``."""
+        """As ``OCPTrainer``.
+
+        Raises:
+            ConfigError: nothing can be written in ``run_dir``.
+        """
         self._watch: PreemptionWatch | None = None
         self._evaluated_step = 0
         self._saved_step: int | None = None
         self.metrics: dict[str, Any] = {}
+        if distutils.is_master() and not kwargs.get("is_debug"):
+            make_run_folders(Path(kwargs.get("run_dir") or "."))
         super().__init__(*args, **kwargs)
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -273,6 +279,9 @@ class Trainer(OCPTrainer):
         """
         if results_file is None:
             return
+        if self.is_debug:
+            logger.info("Debug run: predictions are not written.")
+            return
         folder = Path(self.config["cmd"]["results_dir"])
         partial, whole = (folder / f"{self.name}_{name}.npz" for name in (f"{results_file}.partial", results_file))
         try:
@@ -316,7 +325,15 @@ class Trainer(OCPTrainer):
     ) -> None:
         """As fairchem; says when the run cannot go on exactly as it would have without the interruption."""
         checkpoint = checkpoint or read_checkpoint(checkpoint_path)
-        super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
+        if self.config["task"].get("strict_load", True):
+            check_fits(checkpoint, self.model, self.config["model"], checkpoint_path)
+        try:
+            super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
+        except ValueError as error:
+            raise DataError(
+                f"{checkpoint_path}: its training state does not fit optim ({' '.join(str(error).split())}); use the "
+                "optimiser that it was trained with, or best_checkpoint.pt, which has weights only"
+            ) from error
         if inference_only or "step" not in checkpoint:
             return
         self._saved_step = self.step

@@ -1,0 +1,113 @@
+"""One step of training and one of evaluation, on real records, after which everything is as before."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from fairchem.core.trainers import OCPTrainer
+from torch_geometric.data import Batch
+
+from fairchem_hdgnn.checks.records import sample
+from fairchem_hdgnn.checks.stages import naming
+from fairchem_hdgnn.errors import ConfigError
+
+CANDIDATES = 16
+"""Records among which the smallest are chosen, so that the step is short."""
+
+
+def try_steps(trainer: OCPTrainer) -> None:
+    """Let a trainer that is ready to train do one step of training and one of evaluation. Collective.
+
+    They take the smallest of some records, two where the batch size allows. Weights, averages, optimiser, scheduler
+    and random numbers are put back.
+
+    Args:
+        trainer: with model, data sets, optimiser and scheduler loaded.
+
+    Raises:
+        ConfigError: a step failed; one line that names the keys to look at.
+        UserError: a structure is to blame, by the same checks as in training.
+    """
+    with _unchanged(trainer):
+        if trainer.train_dataset is not None:
+            batch = _small_batch(trainer, trainer.train_dataset, trainer.config["optim"].get("batch_size", 1))
+            _train(trainer, batch)
+        if trainer.val_dataset is not None:
+            _evaluate(trainer, _small_batch(trainer, trainer.val_dataset, 1))
+        elif trainer.scheduler.scheduler_type == "ReduceLROnPlateau":
+            raise ConfigError("optim.scheduler: ReduceLROnPlateau needs a validation set (dataset.val)")
+
+
+def _train(trainer: OCPTrainer, batch: Batch) -> None:
+    trainer.model.train()
+    with torch.autocast("cuda", enabled=trainer.scaler is not None):
+        with naming("model, outputs", "the model cannot predict these records"):
+            predictions = trainer._forward(batch)
+        with naming("loss_functions, outputs", "the losses do not fit predictions and labels"):
+            loss = trainer._compute_loss(predictions, batch)
+    with naming("evaluation_metrics", "the metrics do not fit predictions and labels"):
+        trainer._compute_metrics(predictions, batch, trainer.evaluator, {})
+    name = trainer.config["optim"].get("optimizer", "AdamW")
+    with naming(f"optim.optimizer {name}", "choose another, or correct optim.optimizer_params"):
+        trainer._backward(trainer.scaler.scale(loss) if trainer.scaler else loss)
+    unused = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad and weight.grad is None]
+    if unused:
+        raise ConfigError(
+            f"loss_functions: no loss depends on {len(unused)} weights of the model, the first of them {unused[0]}; "
+            "give each output a loss, or turn off what nothing is to learn (model.regress_forces: false)"
+        )
+    if trainer.scheduler.scheduler_type not in ("Null", "ReduceLROnPlateau"):
+        with naming(f"optim.scheduler {trainer.scheduler.scheduler_type}", "correct its arguments in optim"):
+            trainer.scheduler.step()
+
+
+@torch.no_grad()
+def _evaluate(trainer: OCPTrainer, batch: Batch) -> None:
+    trainer.model.eval()
+    with naming("dataset.val, model", "the model cannot predict these records"):
+        predictions = trainer._forward(batch)
+    with naming("dataset.val, loss_functions, evaluation_metrics", "they do not fit predictions and labels"):
+        trainer._compute_loss(predictions, batch)
+        metrics = trainer._compute_metrics(predictions, batch, trainer.evaluator, {})
+    primary = trainer.evaluation_metrics.get("primary_metric", trainer.evaluator.task_primary_metric[trainer.name])
+    if primary is None:
+        raise ConfigError("evaluation_metrics.primary_metric: missing; name the metric that picks the best epoch")
+    if primary not in metrics:
+        raise ConfigError(
+            f"evaluation_metrics.primary_metric: {primary!r} is not computed; there are {', '.join(sorted(metrics))}"
+        )
+
+
+def _small_batch(trainer: OCPTrainer, dataset: Any, batch_size: int) -> Batch:
+    records = [dataset[index] for index in sample(len(dataset), CANDIDATES, seed=0)]
+    smallest = sorted(records, key=lambda record: int(record.natoms))[: 2 if batch_size > 1 else 1]
+    with naming("dataset", "these records cannot be put into one batch"):
+        return trainer.collater(smallest).to(trainer.device)
+
+
+@contextmanager
+def _unchanged(trainer: OCPTrainer) -> Iterator[None]:
+    """Put back what a step changes; log nothing; leave out DDP, which would see a step that the others do not."""
+    parts = [trainer.optimizer, trainer.ema, trainer.scaler]
+    if trainer.scheduler.scheduler_type != "Null":
+        parts.append(trainer.scheduler.scheduler)
+    parts = [part for part in parts if part is not None]
+    model, logger, was_training = trainer.model, trainer.logger, trainer.model.training
+    trainer.model, trainer.logger = trainer._unwrapped_model, None
+    weights = copy.deepcopy(trainer.model.state_dict())
+    states = [copy.deepcopy(part.state_dict()) for part in parts]
+    devices = [trainer.device] if trainer.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        trainer.model.load_state_dict(weights)
+        trainer.model.zero_grad(set_to_none=True)
+        for part, state in zip(parts, states):
+            part.load_state_dict(state)
+        trainer.model, trainer.logger = model, logger
+        trainer.model.train(was_training)
