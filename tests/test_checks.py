@@ -372,7 +372,7 @@ def test_check_runs_nothing_that_is_in_a_record(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("contents", "message"),
-    [("model: [", "while parsing"), ("- 1", "'list'"), ("includes: [absent.yml]", "absent.yml"), ("", "None")],
+    [("model: [", "while parsing"), ("- 1", "'list'"), ("includes: [absent.yml]", "absent.yml"), ("", "is empty")],
 )
 def test_configs_that_are_none(tmp_path: Path, contents: str, message: str) -> None:
     path = tmp_path / "config.yml"
@@ -395,14 +395,14 @@ def test_a_launch_is_inspected_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
         return count
 
-    for name in ("key_findings", "check_data_sets", "data_findings", "disk_findings"):
+    for name in ("key_findings", "check_data_sets", "data_findings", "disk_findings", "try_steps"):
         monkeypatch.setattr(inspection, name, counted(name, getattr(inspection, name)))
     monkeypatch.setattr(Trainer, "_train_step", counted("step", Trainer._train_step))
     opened = lmdb.open
     monkeypatch.setattr(lmdb, "open", lambda path, **options: counted(Path(path).parent.name, opened)(path, **options))
     main(arguments(config, "once", "--dataset.train.format=safe_lmdb", "--dataset.val.format=safe_lmdb"))
     before = calls[: calls.index("step")]
-    assert before == ["key_findings", "check_data_sets", "train", "val", "data_findings", "disk_findings"]
+    assert before == ["key_findings", "check_data_sets", "train", "val", "data_findings", "disk_findings", "try_steps"]
     assert calls.count("step") == len(calls) - len(before)
 
 

@@ -152,7 +152,7 @@ def test_data_set_that_cannot_be_used(split: str, contents: dict | bytes | None,
 
 
 def test_folder_without_data(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"dataset\.train: there is no \.lmdb file in the folder"):
+    with pytest.raises(DataError, match=r"dataset\.train: \S+ holds no \.lmdb file"):
         check_data_sets({"train": {"src": str(tmp_path)}})
 
 

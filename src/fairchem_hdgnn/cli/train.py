@@ -29,7 +29,7 @@ from fairchem_hdgnn.host.names import with_dotted_names
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
 from fairchem_hdgnn.host.ranks import is_task_of_many
 from fairchem_hdgnn.host.run_directories import new_run_id, slurm_run_id
-from fairchem_hdgnn.host.runner import Runner, runner_wrapper, with_device
+from fairchem_hdgnn.host.runner import Runner, runner_wrapper
 from fairchem_hdgnn.host.submitit_jobs import submit_jobs
 from fairchem_hdgnn.host.sweeps import sweep
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
             Runner()(_build_config(args, overrides, section_findings))
         else:
             args.timestamp_id = args.timestamp_id or new_run_id(args.identifier)
-            _run_here(with_device(_build_config(args, overrides, section_findings)), args.num_gpus)
+            _run_here(_build_config(args, overrides, section_findings), args.num_gpus)
     except SignalException as error:
         raise SystemExit(PREEMPTED_EXIT_STATUS) from error
     except (UserError, ChildFailedError) as error:
@@ -97,6 +97,8 @@ def check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     args.config_yml = find_config(str(args.config_yml))
     if args.mode != "train" and args.checkpoint is None:
         raise ConfigError(f"--checkpoint: missing; --mode {args.mode} needs a checkpoint.pt or best_checkpoint.pt")
+    if args.mode == "predict" and args.debug:
+        raise ConfigError("--debug: such a run writes nothing, so --mode predict would be in vain; leave it out")
     if not args.debug:
         stop_or_warn(disk_findings(Path(args.run_dir), needed=0))
 

@@ -38,7 +38,7 @@ def prepared(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: an old config that fairchem cannot convert, or a path with a variable that is not set.
     """
-    config = present_layout(with_numbers(config))
+    config = _with_primary_metric(present_layout(with_numbers(config)))
     if isinstance(config.get("optim"), dict):
         config = {**config, "optim": _optim(config["optim"])}
     return {name: with_paths(part, name) if name in ("dataset", "task") else part for name, part in config.items()}
@@ -64,13 +64,21 @@ def present_layout(config: dict[str, Any]) -> dict[str, Any]:
     try:
         with quiet_fairchem(warnings_too=True):
             new = update_config({**config, "dataset": splits["train"]})
-        task = "s2ef" if "forces" in new["outputs"] else "is2re"
     except (KeyError, NotImplementedError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"task.dataset: a config of before 2024 that fairchem cannot convert ({error!r}); write it as in configs/"
         ) from error
-    metrics = {"primary_metric": Evaluator.task_primary_metric[task], **new.get("evaluation_metrics", {})}
-    return {**new, "dataset": {**splits, "train": new["dataset"]}, "evaluation_metrics": metrics}
+    return {**new, "dataset": {**splits, "train": new["dataset"]}}
+
+
+def _with_primary_metric(config: dict[str, Any]) -> dict[str, Any]:
+    """The metric that ranks epochs, where a config of before 2024 leaves it to its task."""
+    task = config.get("task")
+    metrics = config.get("evaluation_metrics")
+    if not (isinstance(task, dict) and "dataset" in task and isinstance(metrics, dict)):
+        return config
+    name = "s2ef" if "forces" in config.get("outputs", {}) else "is2re"
+    return {**config, "evaluation_metrics": {"primary_metric": Evaluator.task_primary_metric[name], **metrics}}
 
 
 def _optim(optim: dict[str, Any]) -> dict[str, Any]:

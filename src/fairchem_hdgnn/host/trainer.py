@@ -221,6 +221,14 @@ class Trainer(OCPTrainer):
         self._evaluated_step = self.step
         self.save()
 
+    def update_best(self, primary_metric: str, val_metrics: Any, disable_eval_tqdm: bool = True) -> None:
+        """As fairchem, which in a debug run stumbles over a test set: it may not predict then."""
+        test_loader = self.test_loader
+        if self.is_debug:
+            self.test_loader = None
+        super().update_best(primary_metric, val_metrics, disable_eval_tqdm)
+        self.test_loader = test_loader
+
     def _start_best_metric(self) -> None:
         """Keep the best metric of a resumed run, unless the config now ranks by another one."""
         primary_metric = self.evaluation_metrics.get("primary_metric", self.evaluator.task_primary_metric[self.name])
@@ -279,9 +287,6 @@ class Trainer(OCPTrainer):
         """
         if results_file is None:
             return
-        if self.is_debug:
-            logger.info("Debug run: predictions are not written.")
-            return
         folder = Path(self.config["cmd"]["results_dir"])
         partial, whole = (folder / f"{self.name}_{name}.npz" for name in (f"{results_file}.partial", results_file))
         try:
@@ -327,13 +332,14 @@ class Trainer(OCPTrainer):
         checkpoint = checkpoint or read_checkpoint(checkpoint_path)
         if self.config["task"].get("strict_load", True):
             check_fits(checkpoint, self.model, self.config["model"], checkpoint_path)
-        try:
-            super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
-        except ValueError as error:
-            raise DataError(
-                f"{checkpoint_path}: its training state does not fit optim ({' '.join(str(error).split())}); use the "
-                "optimiser that it was trained with, or best_checkpoint.pt, which has weights only"
-            ) from error
+        if "optimizer" in checkpoint and not inference_only:
+            there, here = (config["optim"].get("optimizer", "AdamW") for config in (checkpoint["config"], self.config))
+            if there != here:
+                raise DataError(
+                    f"{checkpoint_path}: was trained with optim.optimizer {there}, not {here}, whose state it lacks; "
+                    "go on with the same, or start from best_checkpoint.pt, which holds weights only"
+                )
+        super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
         if inference_only or "step" not in checkpoint:
             return
         self._saved_step = self.step

@@ -1,0 +1,253 @@
+"""A step is tried before a training and by ``check``: what would end the run is one line; no trace is left."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_runs
+import torch
+import yaml
+from small_runs import TINY_ESCN, TINY_HDGNN, load, train, write_config, write_lmdb
+
+from fairchem_hdgnn import cli
+from fairchem_hdgnn.checks import trainer as checked
+from fairchem_hdgnn.errors import UserError
+
+fault = pytest.mark.fault
+Outcome = Callable[[object], None]
+
+
+def changed(config: Path, changes: dict[str, Any]) -> Path:
+    """The config with other values by dotted key; ``...`` removes one."""
+    settings = yaml.safe_load(config.read_text())
+    for path, value in {"dataset.train.format": "safe_lmdb", "dataset.val.format": "safe_lmdb", **changes}.items():
+        *sections, key = path.split(".")
+        part = settings
+        for section in sections:
+            part = part[section]
+        if value is ...:
+            del part[key]
+        else:
+            part[key] = value
+    config.write_text(yaml.safe_dump(settings))
+    return config
+
+
+def check(config: Path) -> tuple[int, list[str]]:
+    """Exit status and lines of ``fairchem-hdgnn check``, without the warning of the wrong normaliser."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        status = cli.main(["check", str(config), "--run-dir", str(config.parent)])
+    return status, [line for line in output.getvalue().splitlines() if "transforms.normalizer" not in line]
+
+
+def fails(name: str, message: str, **changes: Any) -> Any:
+    """A config that ends a training, what is said of it, and its row in docs/reliability.md."""
+    return pytest.param(
+        {path.replace("__", "."): value for path, value in changes.items()},
+        message,
+        id=name,
+        marks=fault("configuration", name),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        fails("milestones in epochs", "lr_milestones in steps not epochs", optim__lr_milestones=[5, 8]),
+        fails("warm-up in epochs", "warmup_steps instead of warmup_epochs", optim__warmup_epochs=2),
+        fails("no milestones", "optim: the key 'lr_milestones' is missing", optim__lr_milestones=...),
+        fails("scheduler without its argument", "'T_max'", optim__scheduler="CosineAnnealingLR"),
+        fails("scheduler LambdaLR by name", "leave optim.scheduler out", optim__scheduler="LambdaLR"),
+        fails("misspelt optimizer_params", "'wieght_decay'", optim__optimizer_params={"wieght_decay": 0.1}),
+        fails("learning rate twice", "multiple values for keyword", optim__optimizer_params={"lr": 0.1}),
+        fails("optimiser with a closure", "'closure'", optim__optimizer="LBFGS", optim__optimizer_params={}),
+        fails("no logger", "and there is no key for it here", logger=...),
+        fails("wandb without a key", "run `wandb login`", logger="wandb"),
+        fails("misspelt logger", "did you mean 'tensorboard'?", logger="tensorbord"),
+        fails("misspelt trainer", "did you mean 'fairchem_hdgnn.Trainer'?", trainer="fairchem_hdgnn.Trianer"),
+        fails("output without a loss", "turn off what nothing is to learn", model__regress_forces=True),
+        fails("no num_workers", "'num_workers' is missing", optim__num_workers=...),
+        fails("no metric to rank by", "primary_metric: missing", evaluation_metrics__primary_metric=...),
+        fails("metric of vectors for energies", "evaluation_metrics", evaluation_metrics__metrics={
+            "energy": ["mae", "cosine_similarity", "forcesx_mae"]}),
+    ],
+)  # fmt: skip
+def test_what_ends_a_training_is_found_by_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str, outcome: Outcome
+) -> None:
+    for variable in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    config = changed(write_config(tmp_path, max_epochs=1), changes)
+    status, lines = check(config)
+    [line] = [line for line in lines if line.startswith("error: ")]
+    assert status == 1 and message in line
+    outcome(line)
+    if "trainer" in changes:
+        return
+    with pytest.raises(UserError) as error:
+        train(config, "stopped")
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not list((tmp_path / "checkpoints").rglob("checkpoint.pt"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optim.optimizer_params": {"weight_decay": "1e-2", "eps": "1e-7"}, "optim.clip_grad_norm": "1e2"},
+        {"optim.ema_decay": "99e-2", "optim.lr_initial": "1E-3"},
+        {"optim.ema_decay": 1},
+        {"optim.scheduler": None},
+        {"optim.scheduler": "CosineAnnealingLR", "optim.T_max": "1e3"},
+        {"optim.scheduler": "ReduceLROnPlateau", "optim.factor": "5e-1"},
+    ],
+    ids=str,
+)
+def test_numbers_and_schedules_as_people_write_them(tmp_path: Path, changes: dict[str, Any]) -> None:
+    config = changed(write_config(tmp_path, max_epochs=1), changes)
+    assert check(config) == (0, [f"{config}: 0 errors, 1 warnings"])
+    train(config, "done")
+    stored = load(tmp_path, "done")["config"]["optim"]
+    assert "1e" not in str([value for value in stored.values() if isinstance(value, str)])
+
+
+def with_label(kind: Callable[[float], Any]) -> Callable[..., Any]:
+    system = small_runs._system
+
+    def make(rng: np.random.Generator, size: int, sid: int) -> Any:
+        record = system(rng, size, sid)
+        record.y_relaxed = kind(record.y_relaxed)
+        return record
+
+    return make
+
+
+@pytest.mark.parametrize("kind", [np.array, np.float64, np.float32, lambda value: torch.tensor([[value]]).double()])
+def test_labels_of_any_type_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Callable) -> None:
+    monkeypatch.setattr(small_runs, "_system", with_label(kind))
+    config = changed(write_config(tmp_path, max_epochs=1), {})
+    status, lines = check(config)
+    assert status == 0, lines
+    train(config, "done")
+
+
+def test_positions_in_float64_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = small_runs._system
+
+    def exact(*args: Any, **keys: Any) -> Any:
+        record = system(*args, **keys)
+        record.pos, record.cell = record.pos.double(), record.cell.double()
+        return record
+
+    monkeypatch.setattr(small_runs, "_system", exact)
+    config = changed(write_config(tmp_path, max_epochs=1), {})
+    assert check(config)[0] == 0
+    train(config, "done")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("y_relaxed", "low", "'energy' is str, no number"),
+        ("natoms", np.int64(5), "'natoms' is int64"),
+        ("pos", "nowhere", "'pos' is str, not a tensor"),
+        ("pbc", "all", "record 0: TypeError"),
+    ],
+)
+def test_records_that_no_step_can_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attribute: str, value: Any, message: str
+) -> None:
+    system = small_runs._system
+
+    def spoilt(*args: Any, **keys: Any) -> Any:
+        record = system(*args, **keys)
+        setattr(record, attribute, value)
+        return record
+
+    monkeypatch.setattr(small_runs, "_system", spoilt)
+    status, lines = check(changed(write_config(tmp_path), {}))
+    errors = [line for line in lines if line.startswith("error: dataset.train")]
+    assert status == 1 and message in errors[0], lines
+
+
+@pytest.mark.parametrize("trainer", ["ocp", "energy"])
+def test_trainers_of_fairchem_are_tried_too(tmp_path: Path, trainer: str) -> None:
+    config = changed(write_config(tmp_path, TINY_ESCN, trainer), {})
+    assert check(config)[0] == 0
+    status, lines = check(changed(config, {"optim.scheduler": "CosineAnnealingLR"}))
+    assert status == 1 and "'T_max'" in lines[0]
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
+def test_a_trial_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
+    """Weights, averages, optimiser and schedule of a run, and of one that goes on, are those of a run without it."""
+    parameters = {"momentum": 0.9} if optimizer == "SGD" else {"weight_decay": 0.01}
+    config = write_config(tmp_path, max_epochs=1, optimizer=optimizer, optimizer_params=parameters, lr_initial=1e-4)
+    changed(config, {})
+    tried: list[int] = []
+    trial = checked.try_steps
+
+    def count(trainer: Any) -> None:
+        tried.append(trainer.step)
+        before = copy.deepcopy(trainer.optimizer.state_dict())
+        random = torch.random.get_rng_state()
+        trial(trainer)
+        assert str(before) == str(trainer.optimizer.state_dict())
+        assert torch.equal(random, torch.random.get_rng_state())
+
+    monkeypatch.setattr(checked, "try_steps", count)
+    train(config, "with")
+    train(config, "with", "--optim.max_epochs=2")
+    assert tried == [0, 6]
+    monkeypatch.setattr(checked, "try_steps", lambda trainer: None)
+    train(config, "without")
+    train(config, "without", "--optim.max_epochs=2")
+    one, other = (load(tmp_path, run_id) for run_id in ("with", "without"))
+    for part in ("state_dict", "optimizer", "ema", "scheduler", "step", "best_val_metric", "running_metrics"):
+        assert str(one[part]) == str(other[part]), part
+    for name, weight in one["state_dict"].items():
+        assert torch.equal(weight, other["state_dict"][name]), name
+
+
+def test_a_trial_sees_a_model_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of somebody else, whose forward pass does not fit the records."""
+
+    def forward(self: Any, data: Any) -> Any:
+        raise IndexError("index out\nof range")
+
+    config = changed(write_config(tmp_path, TINY_HDGNN), {})
+    monkeypatch.setattr("fairchem_hdgnn.HDGNN.forward", forward)
+    status, lines = check(config)
+    assert status == 1
+    assert lines[0] == ("error: model, outputs: IndexError: index out of range; the model cannot predict these records")
+
+
+def test_small_records_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = changed(write_config(tmp_path), {})
+    sizes: list[list[int]] = []
+    forward = checked.trainer.Trainer._forward
+
+    def noted(self: Any, batch: Any) -> Any:
+        sizes.append(batch.natoms.tolist())
+        return forward(self, batch)
+
+    monkeypatch.setattr(checked.trainer.Trainer, "_forward", noted)
+    assert check(config)[0] == 0
+    assert [len(batch) for batch in sizes] == [2, 1]
+    assert max(sizes[0]) <= 5, "OC20-like systems of 4 to 9 atoms; 16 were looked at"
+
+
+def test_unknown_keys_of_the_command_line_are_no_findings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """``mode`` and ``print_every`` are no misspelt sections."""
+    config = changed(write_config(tmp_path, max_epochs=1), {})
+    write_lmdb(tmp_path / "other" / "data.lmdb", 2)
+    cli.main(["train", *small_runs.arguments(config, "quiet")])
+    assert "did you mean" not in caplog.text
