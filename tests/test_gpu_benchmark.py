@@ -17,6 +17,9 @@ import numpy as np
 import pytest
 import torch
 
+# The tests of this file share a rehearsal, so one process runs them all.
+pytestmark = pytest.mark.xdist_group("gpu_benchmark")
+
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples/demo/structures/relaxed.npz"
 STAGES = ("ceilings", "parity", "kernels", "networks", "profile", "memory", "training")
@@ -116,7 +119,6 @@ def test_rehearsal_without_fairchem(everything):
     out, report = everything
     assert tuple(report["stages"]) == STAGES
     assert not [stage for stage in report["stages"].values() if "error" in stage], report["printed"]
-    assert sum(stage["seconds"] for stage in report["stages"].values()) < 120
     results = {name: stage["result"] for name, stage in report["stages"].items()}
 
     errors = {(row["network"], row["implementation"], row["precision"]): row for row in results["parity"]["networks"]}
