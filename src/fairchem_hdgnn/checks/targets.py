@@ -155,9 +155,17 @@ def target_spread(path: Path, key: str | None = None, *, progress: bool = True) 
         if key is None or key not in record:
             has = ", ".join(sorted(record.keys()))
             raise DataError(f"{path}, record {index}: no '{key or LABELS[0]}'; it has {has} (name one with --key)")
-        values.append(float(record[key]))
+        values.append(_number(record[key], f"{path}, record {index}: {key}"))
         if not abs(values[-1]) < float("inf"):
             raise DataError(f"{path}, record {index}: {key} is {values[-1]}")
     if key is None:
         raise DataError(f"{path}: holds no record")
     return key, Spread.of(values)
+
+
+def _number(label: Any, subject: str) -> float:
+    try:
+        return float(label)
+    except (TypeError, ValueError, RuntimeError):
+        found = f"{torch.as_tensor(label).numel()} numbers" if hasattr(label, "shape") else type(label).__name__
+        raise DataError(f"{subject} is {found}, not one; name another label with --key") from None

@@ -6,6 +6,7 @@ import argparse
 
 from fairchem_hdgnn.checks.targets import read_normaliser, target_spread
 from fairchem_hdgnn.cli._flags import path
+from fairchem_hdgnn.data.statistics import LABELS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the numbers; status 1 if the configuration's differ."""
     normaliser = read_normaliser(args.config, args.target) if args.config else None
     key, spread = target_spread(args.lmdb, args.key or (normaliser.key if normaliser else None))
-    print(f"{args.lmdb}: {key} of {spread.count:,} records, eV")
+    print(f"{args.lmdb}: {key} of {spread.count:,} records, {'eV' if key in LABELS else 'in their own unit'}")
     print(f"  mean {spread.mean:.6f}, std {spread.std:.6f}")
     print(f"  median {spread.median:.4f}, from {spread.low:.4f} to {spread.high:.4f}")
     if normaliser is None:

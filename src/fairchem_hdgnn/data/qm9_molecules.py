@@ -108,7 +108,13 @@ class Molecules:
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Molecules:
-        """The molecules of a file that ``save`` wrote, from its arrays."""
+        """The molecules of a file that ``save`` wrote, from its arrays.
+
+        Raises:
+            DataError: an array is missing.
+        """
+        if missing := [name for name in cls.__dataclass_fields__ if name not in arrays]:
+            raise DataError(f"no molecules: the file holds no '{missing[0]}'; make it again with prepare-qm9")
         return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
 
 

@@ -56,6 +56,8 @@ def _read(source: Path, name: str, data_format: str | None, progress: bool) -> E
     free_atoms = np.zeros(len(dataset), dtype=np.int64)
     for index in tqdm(range(len(dataset)), desc=f"ids of {name}", unit="system", disable=not progress, leave=False):
         record = dataset[index]
+        if "fixed" not in record:
+            raise DataError(f"{source}, record {index}: holds no 'fixed', which says whose forces count; make it again")
         ids.append(record_id(record))
         free_atoms[index] = int((record.fixed == 0).sum())
     return ExpectedSystems(source, np.array(ids), free_atoms)

@@ -209,6 +209,8 @@ def _with_outputs(facts: Predictions, outputs: Mapping[str, torch.Tensor], batch
     predictions = replace(facts, energy=_numpy(outputs["energy"]).reshape(-1))
     if "forces" not in outputs:
         return predictions
+    if "fixed" not in batch:
+        raise DataError(f"sid {_ids(batch)[0]}: holds no 'fixed', which says whose forces count; make the LMDB again")
     free = batch.fixed.cpu().numpy() == 0
     labels = _numpy(batch.forces)[free] if "forces" in batch else None
     system = np.repeat(np.arange(len(facts)), facts.natoms)

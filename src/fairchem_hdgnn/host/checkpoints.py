@@ -128,30 +128,48 @@ def _neighbours(path: Path) -> str:
     return f"; in {path.parent}/ there are: {', '.join(found)}" if found else ""
 
 
-def check_fits(checkpoint: Mapping[str, Any], model: nn.Module, keys: Mapping[str, Any], path: str | Path) -> None:
-    """Refuse weights of another model than the config's.
+def check_fits(
+    checkpoint: Mapping[str, Any],
+    model: nn.Module,
+    config: Mapping[str, Any],
+    path: str | Path,
+    *,
+    inference_only: bool,
+) -> None:
+    """Refuse weights of another model than the config's, and the state of another optimiser.
 
     Args:
         checkpoint: what ``path`` holds.
         model: what its weights are for.
-        keys: of the config that ``model`` was built from.
+        config: that ``model`` was built from.
         path: for the message.
+        inference_only: whether the optimiser's state is left aside.
 
     Raises:
-        DataError: a weight is missing, of another shape, or one too many; says which keys of the model differ.
+        DataError: a weight is missing, of another shape, or one too many, and which keys of the model differ; or the
+            optimiser is another.
     """
     there, here = (_shapes(state) for state in (checkpoint["state_dict"], model.state_dict()))
-    if there == here:
-        return
-    culprit = next(name for name in [*here, *there] if there.get(name) != here.get(name))
-    sizes = f"{culprit} is {there.get(culprit, 'absent')} there and {here.get(culprit, 'absent')} here"
-    stored = dict(checkpoint["config"].get("model") or {})
-    differing = [name for name in {**stored, **keys} if stored.get(name) != keys.get(name)]
-    reasons = [f"model.{name}: {stored.get(name)} there, {keys.get(name)} here" for name in differing[:5]]
-    raise DataError(
-        f"{path}: its weights do not fit this config's model ({'; '.join(reasons) or sizes}); use the config that it "
-        "was trained with, or leave --checkpoint out"
-    )
+    stored, task = checkpoint["config"], config.get("task") or {}
+    if there != here and task.get("strict_load", True):
+        culprit = next(name for name in [*here, *there] if there.get(name) != here.get(name))
+        sizes = f"{culprit} is {there.get(culprit, 'absent')} there and {here.get(culprit, 'absent')} here"
+        old, new = dict(stored.get("model") or {}), config["model"]
+        reasons = [
+            f"model.{name}: {old.get(name)} there, {new.get(name)} here"
+            for name in {**old, **new}
+            if old.get(name) != new.get(name)
+        ]
+        raise DataError(
+            f"{path}: its weights do not fit this config's model ({'; '.join(reasons[:5]) or sizes}); use the config "
+            "that it was trained with, or leave --checkpoint out"
+        )
+    before, now = (part["optim"].get("optimizer", "AdamW") for part in (stored, config))
+    if "optimizer" in checkpoint and not inference_only and before != now:
+        raise DataError(
+            f"{path}: was trained with optim.optimizer {before}, not {now}, whose state it lacks; go on with the same, "
+            "or start from best_checkpoint.pt, which holds weights only"
+        )
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, list[int]]:

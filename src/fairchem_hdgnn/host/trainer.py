@@ -13,6 +13,7 @@ from fairchem.core.common import distutils
 from fairchem.core.modules.scaling.util import ensure_fitted
 from fairchem.core.trainers import OCPTrainer
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 
 from fairchem_hdgnn.data.labels import collect_labels
@@ -57,6 +58,7 @@ class Trainer(OCPTrainer):
     step: int
     primary_metric: str | None
     best_val_metric: float | None
+    test_loader: DataLoader | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As ``OCPTrainer``.
@@ -221,7 +223,7 @@ class Trainer(OCPTrainer):
         self._evaluated_step = self.step
         self.save()
 
-    def update_best(self, primary_metric: str, val_metrics: Any, disable_eval_tqdm: bool = True) -> None:
+    def update_best(self, primary_metric: str | None, val_metrics: Any, disable_eval_tqdm: bool = True) -> None:
         """As fairchem, which in a debug run stumbles over a test set: it may not predict then."""
         test_loader = self.test_loader
         if self.is_debug:
@@ -330,15 +332,7 @@ class Trainer(OCPTrainer):
     ) -> None:
         """As fairchem; says when the run cannot go on exactly as it would have without the interruption."""
         checkpoint = checkpoint or read_checkpoint(checkpoint_path)
-        if self.config["task"].get("strict_load", True):
-            check_fits(checkpoint, self.model, self.config["model"], checkpoint_path)
-        if "optimizer" in checkpoint and not inference_only:
-            there, here = (config["optim"].get("optimizer", "AdamW") for config in (checkpoint["config"], self.config))
-            if there != here:
-                raise DataError(
-                    f"{checkpoint_path}: was trained with optim.optimizer {there}, not {here}, whose state it lacks; "
-                    "go on with the same, or start from best_checkpoint.pt, which holds weights only"
-                )
+        check_fits(checkpoint, self.model, self.config, checkpoint_path, inference_only=inference_only)
         super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
         if inference_only or "step" not in checkpoint:
             return
