@@ -134,8 +134,8 @@ class Optim(Keys):
     """Read in place of ``optimizer_params.weight_decay``."""
 
     scheduler: str = text(None)
-    """A class of ``torch.optim.lr_scheduler``, its arguments beside it; ``Null`` for a constant rate; if left out, warm-up
-    and milestones as below. The ``epochs`` of ``OneCycleLR`` are ``max_epochs`` if left out."""
+    """A class of ``torch.optim.lr_scheduler``, its arguments beside it; ``Null`` for a constant rate; if left out,
+    warm-up and milestones as below. The ``epochs`` of ``OneCycleLR`` are ``max_epochs`` if left out."""
 
     scheduler_params: Section = other(None)
     """Not read by fairchem 1.10: write a scheduler's arguments into ``optim``."""
