@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,9 @@ def trial_findings(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
     # Whatever the run will do, what is only looked at must not run.
     splits = {name: _safe(settings) for name, settings in by_split(config["dataset"]).items()}
     try:
-        with quiet_fairchem(warnings_too=True):
+        with quiet_fairchem(warnings_too=True), warnings.catch_warnings():
+            # Of torch about this machine's cores, say, which need not be the run's.
+            warnings.simplefilter("ignore")
             trainer = _trainer_class(config)(
                 task=config.get("task") or {},
                 model=copy.deepcopy(config["model"]),

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from fairchem.core.common import distutils
 from fairchem.core.trainers import OCPTrainer
 from torch_geometric.data import Batch
+from tqdm import tqdm
 
 from fairchem_hdgnn.checks.records import sample
 from fairchem_hdgnn.checks.stages import naming
@@ -32,10 +34,12 @@ def try_steps(trainer: OCPTrainer) -> None:
         ConfigError: a step failed; one line that names the keys to look at.
         UserError: a structure is to blame, by the same checks as in training.
     """
-    with _unchanged(trainer):
+    disable = not distutils.is_master()
+    with _unchanged(trainer), tqdm(total=2, desc="Trial", unit="step", delay=3, leave=False, disable=disable) as steps:
         if trainer.train_dataset is not None:
             batch = _small_batch(trainer, trainer.train_dataset, trainer.config["optim"].get("batch_size", 1))
             _train(trainer, batch)
+        steps.update()
         if trainer.val_dataset is not None:
             _evaluate(trainer, _small_batch(trainer, trainer.val_dataset, 1))
         elif trainer.scheduler.scheduler_type == "ReduceLROnPlateau":
