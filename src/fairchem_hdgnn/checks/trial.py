@@ -48,6 +48,8 @@ def try_steps(trainer: OCPTrainer) -> None:
 
 def _train(trainer: OCPTrainer, batch: Batch) -> None:
     trainer.model.train()
+    if (noisy_nodes := getattr(trainer, "noisy_nodes", None)) is not None:
+        noisy_nodes.move(batch)
     with torch.autocast("cuda", enabled=trainer.scaler is not None):
         with naming("model, outputs", "the model cannot predict these records"):
             predictions = trainer._forward(batch)
