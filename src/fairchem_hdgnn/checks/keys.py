@@ -10,6 +10,7 @@ from fairchem.core.common.registry import registry
 from fairchem.core.modules import evaluator
 
 from fairchem_hdgnn.checks.findings import Finding, error, value_findings, warning
+from fairchem_hdgnn.checks.relaxation import relaxation_findings
 from fairchem_hdgnn.errors import ConfigError, nearest, suggestion
 from fairchem_hdgnn.host.config_files import by_split
 from fairchem_hdgnn.host.precision import Precision
@@ -30,7 +31,7 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
 
 
 def section_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Sections that nothing reads, and those without which nothing can start."""
+    """Sections that nothing reads, and those without which nothing can start; what relaxations need, if asked for."""
     for name in config:
         close = nearest(str(name), SECTIONS)
         if name not in SECTIONS and close:
@@ -39,6 +40,7 @@ def section_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
     for name, kind in REQUIRED.items():
         if not isinstance(config.get(name), kind) or not config[name]:
             yield error(name, "the section is missing, empty or of the wrong kind", "see configs/ for examples")
+    yield from relaxation_findings(config)
 
 
 def key_findings(config: Mapping[str, Any]) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from fairchem_hdgnn.host import trainer
 from fairchem_hdgnn.host.config_files import splits_of
 from fairchem_hdgnn.host.ranks import on_first_rank
 
-DATA_SETS = {"train": "dataset", "val": "val_dataset", "test": "test_dataset"}
+DATA_SETS = {"train": "dataset", "val": "val_dataset", "test": "test_dataset", "relax": "relax_dataset"}
 """Split -> where fairchem's trainer keeps its settings."""
 
 
@@ -62,5 +62,6 @@ class Trainer(trainer.Trainer):
 
     def _sections(self) -> dict[str, Any]:
         """The config as its file has it."""
+        names = (*REQUIRED, "task", "evaluation_metrics", "amp")
         splits = {split: self.config[key] for split, key in DATA_SETS.items()}
-        return {name: self.config[name] for name in (*REQUIRED, "evaluation_metrics", "amp")} | {"dataset": splits}
+        return {name: self.config[name] for name in names} | {"dataset": splits}

@@ -22,6 +22,7 @@ from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, read_checkpoint, writ
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes, teach_transform
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch
+from fairchem_hdgnn.host.relaxation import run_relaxations
 from fairchem_hdgnn.host.run_directories import announce, conditions, exclusive_use, new_run_id
 from fairchem_hdgnn.host.schedules import Cadence, LossSchedule
 from fairchem_hdgnn.host.stop_conditions import (
@@ -61,6 +62,8 @@ class Trainer(OCPTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As ``OCPTrainer``."""
         self._watch: PreemptionWatch | None = None
+        self._relaxing = False
+        self.relax_dataset: Any = None
         self._evaluated_step = 0
         self._saved_step: int | None = None
         self.metrics: dict[str, Any] = {}
@@ -183,7 +186,10 @@ class Trainer(OCPTrainer):
         if self._watch is not None and not self.model.training and self._watch.agreed():
             raise PreemptedError
         collect_labels(batch, self.output_targets)
-        with self.precision.autocast(self.device), explained_out_of_memory(batch, self._unwrapped_model):
+        # Of what does not fit into memory fairchem relaxes one half, then the other.
+        halved = self._relaxing and len(batch.natoms) > 1
+        explained = nullcontext() if halved else explained_out_of_memory(batch, self._unwrapped_model)
+        with self.precision.autocast(self.device), explained:
             predictions = super()._forward(batch)
         return {name: prediction.float() for name, prediction in predictions.items()}
 
@@ -214,6 +220,15 @@ class Trainer(OCPTrainer):
             self.run_relaxations()
         self._evaluated_step = self.step
         self.save()
+
+    def run_relaxations(self) -> None:
+        """As fairchem; see :func:`fairchem_hdgnn.host.relaxation.run_relaxations`. Collective."""
+        # Ranks take different numbers of steps, so they cannot agree on a signal before all are done.
+        watch, self._watch, self._relaxing = self._watch, None, True
+        try:
+            run_relaxations(self, super().run_relaxations, f"step-{self.step}" if watch else "")
+        finally:
+            self._watch, self._relaxing = watch, False
 
     def _start_best_metric(self) -> None:
         """Keep the best metric of a resumed run, unless the config now ranks by another one."""
