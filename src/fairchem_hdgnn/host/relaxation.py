@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from fairchem.core.common import distutils
-from fairchem.core.common.relaxation import OptimizableBatch, OptimizableUnitCellBatch
+from fairchem.core.common.relaxation import OptimizableBatch, OptimizableUnitCellBatch, ml_relaxation
 from fairchem.core.trainers import OCPTrainer
 from torch_geometric.data import Batch
 
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.ranks import on_first_rank
 from fairchem_hdgnn.host.sections import RelaxOpt, Task
+from fairchem_hdgnn.host.trajectories import WholeTrajectories
 from fairchem_hdgnn.hyperparameters import from_keys, key_names
 
 logger = logging.getLogger(__name__)
@@ -57,9 +58,9 @@ def require_relaxable(task: Mapping[str, Any], outputs: Mapping[str, Any], *, ha
 def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = "") -> None:
     """Call fairchem's ``run_relaxations`` so that each structure is relaxed once. Collective.
 
-    fairchem pads the ranks' shares, and two ranks that relax one structure take away each other's trajectory; ranks
-    wait for each other in each forward pass, which they do not do equally often; the averaged weights (EMA) stay in the
-    model afterwards; and its errors of energies are those of all pairs of structures in a batch.
+    By itself fairchem pads the ranks' shares, and two ranks that relax one structure take away each other's trajectory;
+    lets ranks wait for each other in forward passes, of which they make different numbers; leaves the averaged weights
+    (EMA) in the model; and subtracts each energy of a batch from each reference.
 
     Args:
         trainer: has the structures, ``relax_dataset``.
@@ -76,7 +77,7 @@ def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = 
     settings = dict(task.get("relax_opt") or {})
     if settings.get("traj_dir"):
         settings["traj_dir"] = Path(settings["traj_dir"]) / part
-    indices = _share(trainer, settings.get("traj_dir"))
+    indices = _share(trainer.relax_dataset, settings.get("traj_dir"), trainer.device)
     if not indices:
         return
     optim = trainer.config["optim"]
@@ -90,19 +91,21 @@ def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = 
         )
         batches = [indices[start : start + size] for start in range(0, len(indices), size)]
         replace(relax_loader=trainer.get_dataloader(trainer.relax_dataset, batches))
-        with _instantiable():
+        with _instantiable(), _replaced(ml_relaxation, LBFGS=WholeTrajectories):
             relax()
 
 
-def _share(trainer: OCPTrainer, folder: Path | None) -> list[int]:
-    """Records for this rank: those without a trajectory in ``folder``, dealt out in turn; no rank is without."""
+def _share(dataset: Any, folder: Path | None, device: torch.device) -> list[int]:
+    """Records for this rank, of those without a trajectory in ``folder``; all ranks get some, or none does."""
     found: list[list[int]] = [[]]
-    on_first_rank(lambda: found.__setitem__(0, _unfinished(trainer.relax_dataset, folder)), trainer.device)
-    distutils.broadcast_object_list(found, src=0, device=trainer.device)
-    count, num_ranks = len(found[0]), distutils.get_world_size()
-    if 0 < count < num_ranks:
-        raise ConfigError(f"dataset.relax: {count} structures to relax on {num_ranks} ranks; start {count} ranks")
-    return found[0][distutils.get_rank() :: num_ranks]
+    on_first_rank(lambda: found.__setitem__(0, _unfinished(dataset, folder)), device)
+    distutils.broadcast_object_list(found, src=0, device=device)
+    (unfinished,), num_ranks = found, distutils.get_world_size()
+    if 0 < len(unfinished) < num_ranks:
+        raise ConfigError(
+            f"dataset.relax: {len(unfinished)} structures to relax on {num_ranks} ranks; start no more ranks than that"
+        )
+    return unfinished[distutils.get_rank() :: num_ranks]
 
 
 def _unfinished(dataset: Any, folder: Path | None) -> list[int]:
