@@ -30,7 +30,7 @@ Clip = Optional[Annotated[StrictFloat, Field(gt=0)]]
 
 @dataclass(frozen=True)
 class Split(Keys):
-    """Keys of ``dataset.train``, ``dataset.val`` and ``dataset.test``."""
+    """Keys of ``dataset.train``, ``dataset.val``, ``dataset.test`` and, the first five, ``dataset.relax``."""
 
     src: Places = other(None)
     """An LMDB, or a folder of them; fairchem's own formats also take a list."""
