@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
+from fairchem.core.common.relaxation import OptimizableBatch
 from packaging.requirements import Requirement
 
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.checks import installation
-from fairchem_hdgnn.checks.installation import Line, State, _package, _scatter, _why_no_short_name, report
+from fairchem_hdgnn.checks.installation import (
+    Line,
+    State,
+    _package,
+    _plugin,
+    _relaxations,
+    _scatter,
+    _why_no_short_name,
+    report,
+)
 from fairchem_hdgnn.cli import doctor
 
 
@@ -123,6 +134,21 @@ def test_reasons_for_no_short_name(tmp_path: Path, include: str | None, detail: 
     assert detail in found_detail
     assert str(path) in found_detail
     assert remedy in found_remedy
+
+
+@pytest.mark.parametrize("lacking", [[], ["get_x", "ndofs"]])
+def test_pairs_of_versions_that_cannot_relax(lacking: list[str]) -> None:
+    found = _relaxations(lacking)
+    assert found.state is (State.NOTE if lacking else State.OK)
+    if lacking:
+        versions = [metadata.version(name) for name in ("fairchem-core", "ase")]
+        assert "fairchem-core {} lacks get_x, ndofs, which ASE {} asks for".format(*versions) in found.detail
+        assert "train --mode run-relaxations" in found.remedy and '"ase<3.26"' in found.remedy
+
+
+def test_doctor_looks_at_the_class_itself() -> None:
+    (line,) = [line for line in _plugin() if line.subject == "run-relaxations"]
+    assert (line.state is State.NOTE) == inspect.isabstract(OptimizableBatch)
 
 
 def test_exit_status_and_remedies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -177,7 +177,7 @@ def test_results_of_the_trainer_on_a_full_disk(tmp_path: Path, outcome: Outcome)
         ours.save_results({"ids": ids, "energy": list(rng.random(count))}, "predictions")
 
     save(3)
-    with pytest.raises(DataError, match="predictions cannot be written") as error, files_up_to(10_000):
+    with pytest.raises(DataError, match="results cannot be written") as error, files_up_to(10_000):
         save(10_000)
     assert [path.name for path in tmp_path.iterdir()] == ["ocp_predictions.npz"]
     assert len(read_npz(tmp_path / "ocp_predictions.npz")["ids"]) == 3

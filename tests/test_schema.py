@@ -10,14 +10,14 @@ import pytest
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.graph import GraphSettings
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes
-from fairchem_hdgnn.host.sections import Loss, Normalizer, Optim, Split
+from fairchem_hdgnn.host.sections import Loss, Normalizer, Optim, RelaxOpt, Split, Task
 from fairchem_hdgnn.hyperparameters import Keys, from_keys
 from fairchem_hdgnn.models.escn.config import ESCNConfig
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.models.hdgnn.options import Antipode, Attention, Message
 from fairchem_hdgnn.schema import faults, keys_of
 
-KINDS = [HDGNNConfig, ESCNConfig, GraphSettings, NoisyNodes, Split, Normalizer, Loss, Optim]
+KINDS = [HDGNNConfig, ESCNConfig, GraphSettings, NoisyNodes, Split, Normalizer, Loss, Optim, Task, RelaxOpt]
 
 
 @pytest.mark.parametrize(

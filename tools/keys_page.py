@@ -12,7 +12,7 @@ from lines import ROOT
 
 from fairchem_hdgnn.host.graph import GraphSettings
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes
-from fairchem_hdgnn.host.sections import Loss, Normalizer, Optim, Split
+from fairchem_hdgnn.host.sections import Loss, Normalizer, Optim, RelaxOpt, Split, Task
 from fairchem_hdgnn.models.escn.config import ESCNConfig
 from fairchem_hdgnn.models.hdgnn.config import PRESETS, HDGNNConfig
 from fairchem_hdgnn.schema import Key, keys_of
@@ -31,7 +31,10 @@ SECTIONS: dict[str, tuple[str, type]] = {
     "`model`, HDGNN": ("`name: fairchem_hdgnn.HDGNN`; [model.md](model.md) has the equations.", HDGNNConfig),
     "`model`, eSCN": ("`name: fairchem_hdgnn.ESCN`; see [escn.md](escn.md).", ESCNConfig),
     "`model`, graph and outputs": ("For both models.", GraphSettings),
-    "`dataset`": ("Keys of `dataset.train`, `dataset.val` and `dataset.test`.", Split),
+    "`dataset`": (
+        "Keys of `dataset.train`, `dataset.val`, `dataset.test` and, up to `use_train_settings`, of `dataset.relax`.",
+        Split,
+    ),
     "`dataset.train.transforms.normalizer`": (
         "Keys of each target there: the network learns (target - `mean`) / `rmsd`.",
         Normalizer,
@@ -42,6 +45,8 @@ SECTIONS: dict[str, tuple[str, type]] = {
     ),
     "`loss_functions`": ("A list; keys of each target in it.", Loss),
     "`optim`": ("A scheduler's own arguments stand beside these.", Optim),
+    "`task`": ("Of relaxations; see [leaderboard.md](leaderboard.md).", Task),
+    "`task.relax_opt`": ("Settings of fairchem's LBFGS.", RelaxOpt),
 }
 """Heading -> what to say first, and the keys."""
 

@@ -32,11 +32,13 @@ SHIM_FOLDER = "hdgnn"
 PROBE = """
 import json
 from fairchem.core.common.registry import registry
+from fairchem.core.common.relaxation import OptimizableBatch
 from fairchem.core.common.utils import setup_imports
 setup_imports()
 short = "hdgnn" in registry.mapping["model_name_mapping"]
 registry.get_model_class("fairchem_hdgnn.HDGNN")
-print(json.dumps({"short": short}))
+lacking = sorted(getattr(OptimizableBatch, "__abstractmethods__", ()))
+print(json.dumps({"short": short, "lacking": lacking}))
 """
 """Run in a fresh process: what fairchem finds when nobody has imported the plugin for it."""
 
@@ -140,12 +142,27 @@ def _plugin() -> Iterator[Line]:
         yield Line(dotted, State.BROKEN, f"fairchem cannot import it: {lines[-1]}", f"pip install {DISTRIBUTION}")
         return
     yield Line(dotted, State.OK, f"found, {Path(__file__).parents[1]}")
+    found = json.loads(probe.stdout.splitlines()[-1])
     short = "name: hdgnn"
     include = _fairchem_folder() / "experimental" / ".include"
-    if json.loads(probe.stdout.splitlines()[-1])["short"]:
+    if found["short"]:
         yield Line(short, State.OK, f"found through {include}")
     else:
         yield Line(short, State.NOTE, *_why_no_short_name(include))
+    yield _relaxations(found["lacking"])
+
+
+def _relaxations(lacking: list[str]) -> Line:
+    """Whether fairchem's own relaxations run, given the methods that ASE asks of fairchem's class and it lacks."""
+    subject = "run-relaxations"
+    if not lacking:
+        return Line(subject, State.OK, "with fairchem's trainer and this plugin's")
+    detail = (
+        f"not with fairchem's own trainer: fairchem-core {metadata.version('fairchem-core')} lacks "
+        f"{', '.join(lacking)}, which ASE {metadata.version('ase')} asks for"
+    )
+    remedy = "fairchem-hdgnn train --mode run-relaxations, with trainer: fairchem_hdgnn.Trainer"
+    return Line(subject, State.NOTE, detail, f'{remedy}; or pip install "ase<3.26"')
 
 
 def _fairchem_folder() -> Path:

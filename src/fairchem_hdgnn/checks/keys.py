@@ -11,6 +11,7 @@ from fairchem.core.common.utils import setup_imports
 from fairchem.core.modules import evaluator
 
 from fairchem_hdgnn.checks.findings import Finding, error, value_findings, warning
+from fairchem_hdgnn.checks.relaxation import relaxation_findings
 from fairchem_hdgnn.errors import ConfigError, nearest, suggestion
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
 from fairchem_hdgnn.host.config_forms import by_split
@@ -40,7 +41,7 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
 
 
 def section_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Sections that nothing reads, and those without which nothing can start."""
+    """Sections that nothing reads, and those without which nothing can start; what relaxations need, if asked for."""
     task = config.get("task")
     if isinstance(task, dict) and "dataset" in task:
         problem = f"a config of before 2024 ({task['dataset']}): outputs, losses, metrics are as fairchem converts it"
@@ -54,6 +55,7 @@ def section_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
         if not isinstance(config.get(name), kind) or not config[name]:
             yield error(name, "the section is missing, empty or of the wrong kind", "see configs/ for examples")
     yield from _trainer_findings(config.get("trainer") or "ocp")
+    yield from relaxation_findings(config)
 
 
 def _trainer_findings(name: Any) -> Iterator[Finding]:

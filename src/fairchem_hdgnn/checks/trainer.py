@@ -18,7 +18,7 @@ from fairchem_hdgnn.host.config_files import splits_of
 from fairchem_hdgnn.host.config_forms import prepared
 from fairchem_hdgnn.host.ranks import on_first_rank
 
-DATA_SETS = {"train": "dataset", "val": "val_dataset", "test": "test_dataset"}
+DATA_SETS = {"train": "dataset", "val": "val_dataset", "test": "test_dataset", "relax": "relax_dataset"}
 """Split -> where fairchem's trainer keeps its settings."""
 
 PREPARED = ("model", "task", "outputs", "optim", "loss_functions", "evaluation_metrics")
@@ -66,11 +66,10 @@ class Trainer(NamedStages, trainer.Trainer):
 
     def _prepare(self) -> None:
         """Under fairchem's own command line the config comes as it was written."""
-        keys = {**DATA_SETS, "relax": "relax_dataset"}
-        splits = {split: self.config[key] for split, key in keys.items()}
+        splits = {split: self.config[key] for split, key in DATA_SETS.items()}
         config = prepared({**{name: self.config[name] for name in PREPARED}, "dataset": splits})
         splits = config.pop("dataset")
-        self.config.update(config, **{key: splits[split] for split, key in keys.items()})
+        self.config.update(config, **{key: splits[split] for split, key in DATA_SETS.items()})
 
     def _inspect_config(self) -> None:
         config = self._sections()
@@ -88,7 +87,6 @@ class Trainer(NamedStages, trainer.Trainer):
 
     def _sections(self) -> dict[str, Any]:
         """The config as its file has it."""
+        names = (*REQUIRED, "task", "evaluation_metrics", "amp", "logger")
         splits = {split: self.config[key] for split, key in DATA_SETS.items()}
-        return {name: self.config[name] for name in (*REQUIRED, "evaluation_metrics", "amp", "logger")} | {
-            "dataset": splits
-        }
+        return {name: self.config[name] for name in names} | {"dataset": splits}

@@ -181,9 +181,13 @@ def _shapes(state: Mapping[str, Any]) -> dict[str, list[int]]:
 
 
 def checkpoint_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration stored in a checkpoint, in fairchem 1.10's form (older forms are converted)."""
+    """The configuration stored in a checkpoint, in fairchem 1.10's form (older forms are converted).
+
+    Its trainer is ``ocp``. Under ``trainer: energy`` and ``forces``, other names of the same class, fairchem stores the
+    name of a task, ``is2re`` or ``s2ef``, for which it finds no trainer afterwards.
+    """
     with quiet_fairchem():
-        return dict(update_config(checkpoint["config"]))
+        return {**update_config(checkpoint["config"]), "trainer": "ocp"}
 
 
 @contextlib.contextmanager

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from fairchem.core.common.registry import registry
 from fairchem.core.common.relaxation.ase_utils import OCPCalculator
 from fairchem.core.common.utils import setup_imports
 from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
@@ -53,8 +52,7 @@ def inference_trainer(
     torch.set_float32_matmul_precision("highest")
     name = known_model(config["model"].get("name"), path)
     with quiet_fairchem():
-        trainer_class = registry.get_trainer_class(config.get("trainer", "ocp"))
-        trainer = trainer_class(
+        trainer = OCPTrainer(
             task=config.get("task", {}),
             model={**config["model"], **(model_overrides or {}), "name": name},
             outputs=config["outputs"],
@@ -72,7 +70,7 @@ def inference_trainer(
             inference_only=True,
         )
         load_weights(trainer, checkpoint, path)
-    return cast(OCPTrainer, trainer)
+    return trainer
 
 
 def load_weights(trainer: OCPTrainer, checkpoint: Mapping[str, Any], path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Keys of a config's sections ``dataset``, ``optim`` and ``loss_functions``.
+"""Keys of a config's sections ``dataset``, ``optim``, ``loss_functions`` and, for relaxations, ``task``.
 
 They are fairchem's, but for ``optim.precision``, ``final_coefficient`` of a loss and the data format ``safe_lmdb``.
 What this plugin's trainer does otherwise than fairchem's stands with the key.
@@ -30,7 +30,7 @@ Clip = Optional[Annotated[StrictFloat, Field(gt=0)]]
 
 @dataclass(frozen=True)
 class Split(Keys):
-    """Keys of ``dataset.train``, ``dataset.val`` and ``dataset.test``."""
+    """Keys of ``dataset.train``, ``dataset.val``, ``dataset.test`` and, the first five, ``dataset.relax``."""
 
     src: Places = other(None)
     """An LMDB, or a folder of them; fairchem's own formats also take a list."""
@@ -167,6 +167,53 @@ class Optim(Keys):
 
     precision: Precision = other(Precision.FLOAT32)
     """Of the networks; this plugin's trainer only."""
+
+
+@dataclass(frozen=True)
+class Task(Keys):
+    """Keys of ``task`` for relaxations."""
+
+    eval_relaxations: bool = switch(False)
+    """Whether ``dataset.relax`` is also relaxed after each evaluation of a training. Cost: its time."""
+
+    relaxation_steps: int = integer(300)
+    """Most steps of a relaxation. Cost: time in proportion."""
+
+    relaxation_fmax: float = real(0.02, above=0.0)
+    """eV/Å; a structure is relaxed when no free atom's force is larger."""
+
+    relax_opt: Section = other(None)
+    """Settings of the optimiser, LBFGS; see below."""
+
+    write_pos: bool = switch(False)
+    """Whether relaxed positions (Å) are written, to ``relaxed_positions.npz`` among the run's results."""
+
+    save_full_traj: bool = switch(True)
+    """Whether trajectories hold all steps; otherwise the first and the last. Cost: disk."""
+
+    num_relaxation_batches: MaybeCount = other(None)
+    """Each rank relaxes only so many batches; all if left out."""
+
+
+@dataclass(frozen=True)
+class RelaxOpt(Keys):
+    """Keys of ``task.relax_opt``, the settings of fairchem's LBFGS."""
+
+    maxstep: float = real(0.02, above=0.0)
+    """Å; the longest way of an atom in a step, before ``damping``."""
+
+    memory: int = integer(100)
+    """Steps that the inverse Hessian is made of. Cost: memory."""
+
+    damping: float = real(1.2, above=0.0)
+    """Each step is multiplied by it."""
+
+    alpha: float = real(100.0, above=0.0)
+    """eV/Å²; first guess of the curvature of the energy."""
+
+    traj_dir: str = text(None)
+    """Folder for ASE trajectories, ``SID.traj``; none are written if left out. Structures that have one there are done;
+    a training takes a folder ``step-N`` below it for each evaluation."""
 
 
 FURTHER_OPTIM_KEYS = (

@@ -13,16 +13,17 @@ from fairchem.core.common import distutils
 from fairchem.core.modules.scaling.util import ensure_fitted
 from fairchem.core.trainers import OCPTrainer
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 
 from fairchem_hdgnn.data.labels import collect_labels
-from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
+from fairchem_hdgnn.errors import TrainingError
 from fairchem_hdgnn.host.allocator import keep_freed_memory
 from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, check_fits, read_checkpoint, write_checkpoint
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes, teach_transform
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch
+from fairchem_hdgnn.host.relaxation import run_relaxations
+from fairchem_hdgnn.host.results import written_whole
 from fairchem_hdgnn.host.run_directories import announce, conditions, exclusive_use, make_run_folders, new_run_id
 from fairchem_hdgnn.host.schedules import Cadence, LossSchedule
 from fairchem_hdgnn.host.stop_conditions import (
@@ -58,7 +59,6 @@ class Trainer(OCPTrainer):
     step: int
     primary_metric: str | None
     best_val_metric: float | None
-    test_loader: DataLoader | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As ``OCPTrainer``.
@@ -67,6 +67,8 @@ class Trainer(OCPTrainer):
             ConfigError: nothing can be written in ``run_dir``.
         """
         self._watch: PreemptionWatch | None = None
+        self._relaxing = False
+        self.relax_dataset: Any = None
         self._evaluated_step = 0
         self._saved_step: int | None = None
         self.metrics: dict[str, Any] = {}
@@ -87,6 +89,9 @@ class Trainer(OCPTrainer):
         super().load_datasets()
         for split in ("train", "val", "test", "relax"):
             teach_transform(getattr(self, f"{split}_dataset", None))
+        if self.is_debug:
+            # fairchem predicts on a test set after the best epoch, but not in a debug run.
+            self.test_loader = None
 
     def load_task(self) -> None:
         """As fairchem, and the precision."""
@@ -191,7 +196,10 @@ class Trainer(OCPTrainer):
         if self._watch is not None and not self.model.training and self._watch.agreed():
             raise PreemptedError
         collect_labels(batch, self.output_targets)
-        with self.precision.autocast(self.device), explained_out_of_memory(batch, self._unwrapped_model):
+        # Of what does not fit into memory fairchem relaxes one half, then the other.
+        halved = self._relaxing and len(batch.natoms) > 1
+        explained = nullcontext() if halved else explained_out_of_memory(batch, self._unwrapped_model)
+        with self.precision.autocast(self.device), explained:
             predictions = super()._forward(batch)
         return {name: prediction.float() for name, prediction in predictions.items()}
 
@@ -223,21 +231,18 @@ class Trainer(OCPTrainer):
         self._evaluated_step = self.step
         self.save()
 
-    def update_best(self, primary_metric: str | None, val_metrics: Any, disable_eval_tqdm: bool = True) -> None:
-        """As fairchem, which in a debug run stumbles over a test set: it may not predict then."""
-        test_loader = self.test_loader
-        if self.is_debug:
-            self.test_loader = None
-        super().update_best(primary_metric, val_metrics, disable_eval_tqdm)
-        self.test_loader = test_loader
+    def run_relaxations(self) -> None:
+        """As fairchem; see :func:`fairchem_hdgnn.host.relaxation.run_relaxations`. Collective."""
+        # Ranks take different numbers of steps, so they cannot agree on a signal before all are done.
+        watch, self._watch, self._relaxing = self._watch, None, True
+        try:
+            run_relaxations(self, super().run_relaxations, f"step-{self.step}" if watch else "")
+        finally:
+            self._watch, self._relaxing = watch, False
 
     def _start_best_metric(self) -> None:
         """Keep the best metric of a resumed run, unless the config now ranks by another one."""
         primary_metric = self.evaluation_metrics.get("primary_metric", self.evaluator.task_primary_metric[self.name])
-        if self.val_loader is not None and primary_metric is None:
-            raise ConfigError("evaluation_metrics.primary_metric: missing; name the metric that picks the best epoch")
-        if self.val_loader is None and self.scheduler.scheduler_type == "ReduceLROnPlateau":
-            raise ConfigError("optim.scheduler: ReduceLROnPlateau needs a validation set (dataset.val)")
         if self.primary_metric != primary_metric or self.best_val_metric is None:
             self.primary_metric = primary_metric
             self.best_val_metric = float("inf") if "mae" in str(primary_metric) else -1.0
@@ -289,17 +294,13 @@ class Trainer(OCPTrainer):
         """
         if results_file is None:
             return
-        folder = Path(self.config["cmd"]["results_dir"])
-        partial, whole = (folder / f"{self.name}_{name}.npz" for name in (f"{results_file}.partial", results_file))
-        try:
-            super().save_results(predictions, f"{results_file}.partial", keys)
-            if distutils.is_master():
-                partial.replace(whole)
-        except OSError as error:
-            raise DataError(f"{folder}: predictions cannot be written ({error.strerror or error})") from error
-        finally:
-            if distutils.is_master():
-                partial.unlink(missing_ok=True)
+        command = self.config["cmd"]
+        with written_whole(Path(command["results_dir"]), here=distutils.is_master()) as folder:
+            self.config["cmd"] = {**command, "results_dir": str(folder)}
+            try:
+                super().save_results(predictions, results_file, keys)
+            finally:
+                self.config["cmd"] = command
 
     def _state_for_prediction(self, metrics: Any) -> dict[str, Any]:
         return {
