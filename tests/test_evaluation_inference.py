@@ -227,7 +227,7 @@ def test_weights_that_do_not_fit(run_folder, tmp_path):
     checkpoint = torch.load(run_folder / "best_checkpoint.pt", weights_only=True)
     checkpoint["config"]["model"]["hidden_channels"] = 8
     torch.save(checkpoint, tmp_path / "other.pt")
-    with pytest.raises(DataError, match=r"its weights do not fit its model: .*size mismatch"):
+    with pytest.raises(DataError, match=r"its weights do not fit the model: .*size mismatch"):
         inference_trainer(tmp_path / "other.pt", cpu=True)
 
 

@@ -304,6 +304,32 @@ def test_relaxing_needs_a_checkpoint(folder: Path, capsys: pytest.CaptureFixture
     refused(line, "--checkpoint: missing; name the checkpoint of the model that relaxes", capsys)
 
 
+def test_model_without_forces_is_refused(folder: Path, tmp_path: Path) -> None:
+    """A checkpoint of energies alone, for a config that has forces; with the optimiser's state and without."""
+    contents = load(folder, "run")
+    weights = {name: value for name, value in contents["state_dict"].items() if "force" not in name}
+    assert len(weights) < len(contents["state_dict"])
+    contents["state_dict"] = weights
+    contents["optimizer"]["param_groups"][0]["params"].pop()
+    for _ in range(2):
+        torch.save(contents, tmp_path / "energies.pt")
+        with pytest.raises(DataError, match=r"energies\.pt: its weights do not fit the model: "):
+            relax(folder, "energies", f"--checkpoint={tmp_path / 'energies.pt'}")
+        contents.pop("optimizer", None)
+
+
+def test_structures_need_not_be_periodic(folder: Path, alone: dict[str, np.ndarray]) -> None:
+    """What ``make-lmdb`` writes: each structure says in which directions it repeats."""
+    (folder / "molecules").mkdir()
+    records = [record(sid) for sid in SIDS]
+    for each, pbc in zip(records, ([False, False, False], [True, True, False], [True, True, True])):
+        each.pbc = torch.tensor([pbc])
+    write_lmdb(folder / "molecules", records)
+    relax(folder, "molecules", f"--dataset.relax.src={folder / 'molecules/data.lmdb'}")
+    for sid, positions in results(folder, "molecules").items():
+        np.testing.assert_allclose(positions, alone[sid], atol=2e-3)
+
+
 def test_fairchems_trainer_is_refused_where_it_cannot_relax(
     folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from fairchem.core.common.utils import update_config
 
-from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.errors import DataError, UserError
 from fairchem_hdgnn.files import complete_or_absent
 
 TRUST = "if you know where the file comes from, pass --trust-checkpoint (Python: trusted=True)"
@@ -135,6 +135,21 @@ def checkpoint_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """
     with quiet_fairchem():
         return {**update_config(checkpoint["config"]), "trainer": "ocp"}
+
+
+@contextlib.contextmanager
+def explained_misfit(path: str | Path) -> Iterator[None]:
+    """Let a block that loads the checkpoint at ``path`` into a trainer say in one line that it is of another model.
+
+    Raises:
+        DataError: its weights, or the state of its optimiser, do not fit.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: its weights do not fit the model: {' '.join(str(error).split())[:300]}") from error
 
 
 @contextlib.contextmanager

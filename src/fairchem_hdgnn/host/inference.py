@@ -13,8 +13,7 @@ from fairchem.core.common.utils import setup_imports
 from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
 from fairchem.core.trainers import OCPTrainer
 
-from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.host.checkpoints import checkpoint_config, quiet_fairchem, read_checkpoint
+from fairchem_hdgnn.host.checkpoints import checkpoint_config, explained_misfit, quiet_fairchem, read_checkpoint
 from fairchem_hdgnn.host.names import known_model
 
 
@@ -75,10 +74,8 @@ def inference_trainer(
 
 def load_weights(trainer: OCPTrainer, checkpoint: Mapping[str, Any], path: str | Path) -> None:
     """Put a checkpoint's weights, normalisers and element references into ``trainer``, EMA weights first."""
-    try:
+    with explained_misfit(path):
         trainer.load_checkpoint(str(path), dict(checkpoint), inference_only=True)
-    except RuntimeError as error:
-        raise DataError(f"{path}: its weights do not fit its model: {' '.join(str(error).split())[:300]}") from error
     if checkpoint.get("ema"):
         averages = ExponentialMovingAverage(trainer.model.parameters(), decay=checkpoint["ema"]["decay"])
         averages.load_state_dict(checkpoint["ema"])

@@ -18,7 +18,7 @@ from torch_geometric.data import Batch
 from fairchem_hdgnn.data.labels import collect_labels
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
 from fairchem_hdgnn.host.allocator import keep_freed_memory
-from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, read_checkpoint, write_checkpoint
+from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, explained_misfit, read_checkpoint, write_checkpoint
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes, teach_transform
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch
@@ -331,7 +331,8 @@ class Trainer(OCPTrainer):
     ) -> None:
         """As fairchem; says when the run cannot go on exactly as it would have without the interruption."""
         checkpoint = checkpoint or read_checkpoint(checkpoint_path)
-        super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
+        with explained_misfit(checkpoint_path):
+            super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
         if inference_only or "step" not in checkpoint:
             return
         self._saved_step = self.step
