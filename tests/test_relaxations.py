@@ -161,10 +161,18 @@ def test_errors_are_those_of_each_structure(folder: Path, tmp_path: Path) -> Non
     assert found == pytest.approx(np.abs(distances).mean(), abs=1e-4)
 
 
-def test_two_ranks_relax_each_structure_once(folder: Path, alone: dict[str, np.ndarray]) -> None:
-    """Ranks that take different numbers of steps, one with two structures and one with one."""
+@pytest.fixture(scope="module")
+def two_ranks(folder: Path) -> None:
+    """Two ranks, of which one has two structures and the other one: relaxing, then in a training."""
+    training = ("--task.eval_relaxations=True", "--optim.max_epochs=1", "--optim.eval_every=3")
+    train_on_two_ranks(
+        command(folder, "ranks", f"--task.relax_opt.traj_dir={folder / 'ranks'}", "--optim.eval_batch_size=2"),
+        arguments(folder / "config.yml", "ranks-training", *training),
+    )
+
+
+def test_two_ranks_relax_each_structure_once(folder: Path, alone: dict[str, np.ndarray], two_ranks: None) -> None:
     traj_dir = folder / "ranks"
-    train_on_two_ranks(command(folder, "ranks", f"--task.relax_opt.traj_dir={traj_dir}", "--optim.eval_batch_size=2"))
     assert sorted(path.name for path in traj_dir.iterdir()) == [f"{sid}.traj" for sid in SIDS]
     assert len({len(read(path, ":")) for path in traj_dir.iterdir()}) > 1
     together = results(folder, "ranks")
@@ -174,6 +182,12 @@ def test_two_ranks_relax_each_structure_once(folder: Path, alone: dict[str, np.n
     for tag in ("val/is2re_energy_mae", "val/is2rs_positions_mae"):
         (found,), (expected,) = losses(folder, "ranks", tag).values(), losses(folder, "alone", tag).values()
         assert found == pytest.approx(expected, abs=2e-3)
+
+
+def test_two_ranks_relax_amid_a_training(folder: Path, two_ranks: None) -> None:
+    assert load(folder, "ranks-training")["step"] == 3
+    assert list(losses(folder, "ranks-training", "val/is2rs_positions_mae")) == [3]
+    assert sorted(read_npz(folder / "results/ranks-training/relaxed_positions.npz")["ids"]) == ["101", "102", "103"]
 
 
 def test_ranks_do_not_wait_for_each_other_in_forward_passes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +315,42 @@ def refused(line: list[str], message: str, capsys: pytest.CaptureFixture) -> Non
 
 def test_relaxing_needs_a_checkpoint(folder: Path, capsys: pytest.CaptureFixture) -> None:
     line = arguments(folder / "config.yml", "run", "--mode=run-relaxations")
-    refused(line, "--checkpoint: missing; name the checkpoint of the model that relaxes", capsys)
+    refused(line, "--checkpoint: missing; --mode run-relaxations needs", capsys)
+
+
+def test_model_without_forces_is_refused(folder: Path, tmp_path: Path) -> None:
+    """A checkpoint of energies alone, for a config that has forces; with the optimiser's state and without."""
+    contents = load(folder, "run")
+    weights = {name: value for name, value in contents["state_dict"].items() if "force" not in name}
+    assert len(weights) < len(contents["state_dict"])
+    contents["state_dict"] = weights
+    contents["optimizer"]["param_groups"][0]["params"].pop()
+    for _ in range(2):
+        torch.save(contents, tmp_path / "energies.pt")
+        with pytest.raises(
+            DataError, match=r"energies\.pt: its weights do not fit this config's model \(\S*force\S* is absent there"
+        ):
+            relax(folder, "energies", f"--checkpoint={tmp_path / 'energies.pt'}")
+        contents.pop("optimizer", None)
+
+
+def test_structures_need_not_be_periodic(folder: Path, alone: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """What ``make-lmdb`` writes: each structure says in which directions it repeats. All stand across a cell's end."""
+    (folder / "molecules").mkdir()
+    records = [record(sid) for sid in SIDS]
+    repeats = {"101": [False, False, False], "102": [True, True, False], "103": [True, True, True]}
+    for each, pbc in zip(records, repeats.values()):
+        each.pbc = torch.tensor([pbc])
+        each.pos = each.pos + 6 * torch.tensor([0, 0, 1])
+    write_lmdb(folder / "molecules", records)
+    source = f"--dataset.relax.src={folder / 'molecules/data.lmdb'}"
+    relax(folder, "molecules", source, f"--task.relax_opt.traj_dir={tmp_path}")
+    for sid, positions in results(folder, "molecules").items():
+        np.testing.assert_allclose(positions - [0, 0, 6], alone[sid], atol=2e-3)
+        end = read(tmp_path / f"{sid}.traj", -1)
+        assert end.pbc.tolist() == repeats[sid] and np.isfinite(end.get_potential_energy())
+        shift = positions - end.positions
+        assert (np.abs(shift).max() < 1e-4) == (sid != "103")
 
 
 def test_fairchems_trainer_is_refused_where_it_cannot_relax(

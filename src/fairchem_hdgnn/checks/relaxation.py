@@ -46,8 +46,9 @@ def _trainer_findings(name: Any) -> Iterator[Finding]:
     """fairchem's own trainer cannot relax with each ASE."""
     try:
         kind = registry.get_trainer_class(str(name))
-    except (RuntimeError, ImportError):
+    except (RuntimeError, ImportError, ValueError):
         return
-    if inspect.isabstract(OptimizableBatch) and not issubclass(kind, Trainer):
+    ours = isinstance(kind, type) and issubclass(kind, Trainer)
+    if inspect.isabstract(OptimizableBatch) and not ours:
         problem = f"'{name}' cannot relax with the installed ASE, for which fairchem 1.10 lacks methods"
         yield error("trainer", problem, 'write fairchem_hdgnn.Trainer, or pip install "ase<3.26"')
