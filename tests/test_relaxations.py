@@ -163,8 +163,9 @@ def test_errors_are_those_of_each_structure(folder: Path, tmp_path: Path) -> Non
 
 @pytest.fixture(scope="module")
 def two_ranks(folder: Path) -> None:
-    """Two ranks, of which one has two structures and the other one: relaxing, then in a training."""
-    training = ("--task.eval_relaxations=True", "--optim.max_epochs=1", "--optim.eval_every=3")
+    """Two ranks that take different numbers of steps: relaxing, then in a training that goes on for an epoch."""
+    training = ("--task.eval_relaxations=True", "--optim.max_epochs=51", "--optim.eval_every=153")
+    training += (f"--checkpoint={folder / 'checkpoints/run/checkpoint.pt'}",)
     train_on_two_ranks(
         command(folder, "ranks", f"--task.relax_opt.traj_dir={folder / 'ranks'}", "--optim.eval_batch_size=2"),
         arguments(folder / "config.yml", "ranks-training", *training),
@@ -185,8 +186,8 @@ def test_two_ranks_relax_each_structure_once(folder: Path, alone: dict[str, np.n
 
 
 def test_two_ranks_relax_amid_a_training(folder: Path, two_ranks: None) -> None:
-    assert load(folder, "ranks-training")["step"] == 3
-    assert list(losses(folder, "ranks-training", "val/is2rs_positions_mae")) == [3]
+    assert load(folder, "ranks-training")["step"] == 153
+    assert list(losses(folder, "ranks-training", "val/is2rs_positions_mae")) == [153]
     assert sorted(read_npz(folder / "results/ranks-training/relaxed_positions.npz")["ids"]) == ["101", "102", "103"]
 
 
