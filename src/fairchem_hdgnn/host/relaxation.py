@@ -114,9 +114,11 @@ def _share(dataset: Any, folder: Path | None, device: torch.device) -> list[int]
 
 def _unfinished(dataset: Any, folder: Path | None) -> list[int]:
     ids = [_sid(dataset[index]) for index in range(len(dataset))]
-    (most, count), *_ = Counter(ids).most_common(1)
-    if count > 1:
-        raise DataError(f"dataset.relax: {count} structures have sid {most}, by which results are named; renumber them")
+    for sid, count in Counter(ids).most_common(1):
+        if count > 1:
+            raise DataError(
+                f"dataset.relax: {count} structures have sid {sid}, by which results are named; renumber them"
+            )
     if folder is None:
         return list(range(len(ids)))
     unfinished = [index for index, sid in enumerate(ids) if not (folder / f"{sid}.traj").is_file()]

@@ -54,6 +54,7 @@ class Trainer(OCPTrainer):
     - A nan ends the run and names the structures; fairchem turns it into a zero.
     - ``optim.precision``: ``bfloat16``, ``tf32``; ``final_coefficient`` of a loss; the ``noisy_nodes`` transform.
     - Run directories are unique, to the second and beyond.
+    - Relaxations run with any ASE and on several ranks, and leave a training as it was.
     """
 
     step: int
