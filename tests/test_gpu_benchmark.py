@@ -17,9 +17,6 @@ import numpy as np
 import pytest
 import torch
 
-# The tests of this file share a rehearsal, so one process runs them all.
-pytestmark = pytest.mark.xdist_group("gpu_benchmark")
-
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples/demo/structures/relaxed.npz"
 STAGES = ("ceilings", "parity", "kernels", "networks", "profile", "memory", "training")

@@ -26,9 +26,6 @@ from fairchem_hdgnn.host.models import PlainModel
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes, add_displacement, in_cells, teach_transform
 from fairchem_hdgnn.host.schedules import LossSchedule
 
-# The tests of this file share trainings, so one process runs them all.
-pytestmark = pytest.mark.xdist_group("noisy_nodes")
-
 CONFIGS = Path(__file__).parents[1] / "configs/oc20/is2re/10k"
 WIDTHS = {"lmax": 2, "num_layers": 2, "sphere_channels": 8, "hidden_channels": 16, "edge_channels": 8}
 GRAPH = {"cutoff": 4.0, "max_neighbors": 8, "num_sphere_samples": 16, "distance_resolution": 0.5}

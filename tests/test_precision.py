@@ -15,9 +15,6 @@ from torch_geometric.data import Batch
 
 from fairchem_hdgnn.host.inference import inference_trainer
 
-# The tests of this file share trainings, so one process runs them all.
-pytestmark = pytest.mark.xdist_group("precision")
-
 STEPS = 60
 TRAINING = {"max_epochs": STEPS // 6, "eval_every": STEPS, "checkpoint_every": STEPS}
 PRECISIONS = ("float32", "bfloat16")

@@ -84,7 +84,8 @@ def attempt(line: Line, python: Python, program: str, *, whole: bool) -> dict[st
     install(environment, line)
     report = environment.folder / "report.xml"
     files = [f"tests/{name}.py" for names in CHECKS.values() for name in names]
-    command = [str(environment.python), "-m", "pytest", "-n", "2", "--dist", "loadgroup", f"--junitxml={report}"]
+    processes = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    command = [str(environment.python), "-m", "pytest", *processes, f"--junitxml={report}"]
     log = environment.folder / "tests.log"
     with log.open("w") as output:
         quiet = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -15,8 +15,6 @@ from pathlib import Path
 import pytest
 from small_runs import ENVIRONMENT, PLUGIN, TINY_HDGNN, launch, load, losses, write_config
 
-pytestmark = pytest.mark.xdist_group("slurm")
-
 SCRIPT = Path(__file__).with_name("one_node.sh")
 BIN = Path(sys.executable).parent
 STEPS = 60
