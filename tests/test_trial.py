@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ase.db
 import numpy as np
 import pytest
 import small_runs
 import torch
 import yaml
+from ase.calculators.singlepoint import SinglePointCalculator
 from small_runs import TINY_ESCN, TINY_HDGNN, load, train, write_config, write_lmdb
 
 from fairchem_hdgnn import cli
@@ -184,6 +186,24 @@ def test_trainers_of_fairchem_are_tried_too(tmp_path: Path, trainer: str) -> Non
     assert check(config)[0] == 0
     status, lines = check(changed(config, {"optim.scheduler": "CosineAnnealingLR"}))
     assert status == 1 and "'T_max'" in lines[0]
+
+
+def test_splits_inherit_their_format_in_a_trial(tmp_path: Path) -> None:
+    """A validation set without ``format`` is read as the training set is, here from an ASE database."""
+    config = changed(write_config(tmp_path, max_epochs=1), {})
+    settings = yaml.safe_load(config.read_text())
+    for split in settings["dataset"]:
+        with ase.db.connect(tmp_path / f"{split}.db") as database:
+            for distance in np.linspace(1.7, 2.3, 24):
+                atoms = ase.Atoms("CuO", [[0, 0, 0], [0, 0, distance]], cell=[6, 6, 6], pbc=True)
+                atoms.calc = SinglePointCalculator(atoms, energy=distance)
+                database.write(atoms)
+        settings["dataset"][split] = {"src": str(tmp_path / f"{split}.db")}
+    settings["dataset"]["train"] |= {"format": "ase_db", "a2g_args": {"r_energy": True}}
+    config.write_text(yaml.safe_dump(settings))
+    status, lines = check(config)
+    assert status == 0, lines
+    assert cli.main(["train", *small_runs.arguments(config, "done")]) == 0
 
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])

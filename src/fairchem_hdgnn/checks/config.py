@@ -19,13 +19,12 @@ from fairchem_hdgnn.checks.findings import Finding, error, one_line, warning
 from fairchem_hdgnn.checks.keys import key_findings
 from fairchem_hdgnn.checks.loggers import logger_findings
 from fairchem_hdgnn.checks.records import LARGE_SYSTEM, Needs, record_findings
-from fairchem_hdgnn.checks.stages import NamedStages
+from fairchem_hdgnn.checks.stages import NamedStages, naming
 from fairchem_hdgnn.checks.targets import target_findings
 from fairchem_hdgnn.checks.trial import try_steps
 from fairchem_hdgnn.errors import DataError, UserError, nearest
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
 from fairchem_hdgnn.host.config_files import splits_of
-from fairchem_hdgnn.host.config_forms import by_split
 from fairchem_hdgnn.host.noisy_nodes import teach_transform
 from fairchem_hdgnn.host.safe_lmdb import safe_format
 
@@ -120,17 +119,18 @@ def trial_findings(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
         config: without errors as far as the other checks can tell.
         run_dir: of the run.
     """
-    # Whatever the run will do, what is only looked at must not run.
-    splits = {name: _safe(settings) for name, settings in by_split(config["dataset"]).items()}
+    kind = registry.get_trainer_class(config.get("trainer") or "ocp")
+    if not issubclass(kind, OCPTrainer):
+        return
     try:
-        with quiet_fairchem(warnings_too=True), warnings.catch_warnings():
+        with quiet_fairchem(warnings_too=True), warnings.catch_warnings(), naming("trainer", "correct the config"):
             # Of torch about this machine's cores, say, which need not be the run's.
             warnings.simplefilter("ignore")
-            trainer = _trainer_class(config)(
+            trainer = _naming_stages(kind)(
                 task=config.get("task") or {},
                 model=copy.deepcopy(config["model"]),
                 outputs=copy.deepcopy(config["outputs"]),
-                dataset=splits,
+                dataset={name: _safe(settings) for name, settings in splits_of(config).items()},
                 optimizer=copy.deepcopy(config["optim"]),
                 loss_functions=copy.deepcopy(config["loss_functions"]),
                 evaluation_metrics=copy.deepcopy(config.get("evaluation_metrics") or {}),
@@ -151,14 +151,13 @@ def trial_findings(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
         yield error(subject, text)
 
 
-def _trainer_class(config: dict[str, Any]) -> type[OCPTrainer]:
-    """The config's trainer, in a form that names what fails."""
-    kind = registry.get_trainer_class(config.get("trainer") or "ocp")
+def _naming_stages(kind: type[OCPTrainer]) -> type[OCPTrainer]:
     return kind if issubclass(kind, NamedStages) else type(kind.__name__, (NamedStages, kind), {})
 
 
-def _safe(settings: Any) -> Any:
-    return {**settings, "format": safe_format(settings.get("format", "lmdb"))} if isinstance(settings, dict) else {}
+def _safe(settings: dict[str, Any]) -> dict[str, Any]:
+    """Whatever the run will do, what is only looked at must not run."""
+    return {**settings, "format": safe_format(settings.get("format", "lmdb"))}
 
 
 def _build(settings: Any) -> tuple[nn.Module | None, Finding | None]:
