@@ -156,6 +156,20 @@ def write_config(
     return path
 
 
+def set_keys(config: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The config, changed in place: other values by dotted key; ``...`` removes one."""
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        part: Any = config
+        for section in sections:
+            part = part[section]
+        if value is ...:
+            del part[key]
+        else:
+            part[key] = value
+    return config
+
+
 def arguments(config: Path, run_id: str, *extra: str) -> list[str]:
     """fairchem's command line for a CPU training of ``config`` in the folder of the config."""
     return [

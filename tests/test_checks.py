@@ -20,7 +20,7 @@ import yaml
 from fairchem.core import _cli
 from fairchem.core.common import distutils
 from fairchem.core.common.flags import flags
-from small_runs import TINY_HDGNN, arguments, model_of, train, write_config, write_lmdb
+from small_runs import TINY_HDGNN, arguments, model_of, set_keys, train, write_config, write_lmdb
 from torch_geometric.data import Data
 
 from fairchem_hdgnn import cli
@@ -46,17 +46,8 @@ GOOD: dict[str, Any] = {
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """GOOD with another value at ``path``; ``...`` removes it."""
-    config = copy.deepcopy(GOOD)
-    *sections, key = path.split(".")
-    part: Any = config
-    for section in sections:
-        part = part[section]
-    if value is ...:
-        del part[key]
-    else:
-        part[key] = value
-    return config
+    """GOOD with another value at ``path``."""
+    return set_keys(copy.deepcopy(GOOD), {path: value})
 
 
 def test_good_keys_have_no_findings() -> None:

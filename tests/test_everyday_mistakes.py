@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from fairchem.core.common import distutils
-from small_runs import arguments, run_here, train, write_config, write_lmdb
+from small_runs import arguments, load, run_here, train, write_config, write_lmdb
 
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.errors import DataError, UserError
@@ -201,6 +201,7 @@ def test_files_that_are_no_lmdb(
 def test_the_file_in_an_lmdb_folder_can_be_named(config: Path, tmp_path: Path) -> None:
     folder = lmdb_folder(tmp_path / "mdb", tmp_path / "train" / "data.lmdb")
     train(config, "done", f"--dataset.train.src={folder / 'data.mdb'}")
+    assert load(tmp_path, "done")["step"] == 6
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import small_runs
 import torch
 import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
-from small_runs import TINY_ESCN, TINY_HDGNN, load, train, write_config, write_lmdb
+from small_runs import TINY_ESCN, TINY_HDGNN, load, set_keys, train, write_config
 
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.checks import trainer as checked
@@ -27,18 +27,9 @@ Outcome = Callable[[object], None]
 
 
 def changed(config: Path, changes: dict[str, Any]) -> Path:
-    """The config with other values by dotted key; ``...`` removes one."""
-    settings = yaml.safe_load(config.read_text())
-    for path, value in {"dataset.train.format": "safe_lmdb", "dataset.val.format": "safe_lmdb", **changes}.items():
-        *sections, key = path.split(".")
-        part = settings
-        for section in sections:
-            part = part[section]
-        if value is ...:
-            del part[key]
-        else:
-            part[key] = value
-    config.write_text(yaml.safe_dump(settings))
+    """The config with other values by dotted key, and ``safe_lmdb``, which several runs may share."""
+    formats = {f"dataset.{split}.format": "safe_lmdb" for split in ("train", "val")}
+    config.write_text(yaml.safe_dump(set_keys(yaml.safe_load(config.read_text()), {**formats, **changes})))
     return config
 
 
@@ -265,9 +256,16 @@ def test_small_records_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert max(sizes[0]) <= 5, "OC20-like systems of 4 to 9 atoms; 16 were looked at"
 
 
+def test_check_looks_at_records_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer that it tries would look, too."""
+    config = changed(write_config(tmp_path), {})
+    monkeypatch.delattr(checked, "data_findings")
+    monkeypatch.delattr(checked, "key_findings")
+    assert check(config)[0] == 0
+
+
 def test_unknown_keys_of_the_command_line_are_no_findings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """``mode`` and ``print_every`` are no misspelt sections."""
     config = changed(write_config(tmp_path, max_epochs=1), {})
-    write_lmdb(tmp_path / "other" / "data.lmdb", 2)
     cli.main(["train", *small_runs.arguments(config, "quiet")])
     assert "did you mean" not in caplog.text

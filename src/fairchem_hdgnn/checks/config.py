@@ -15,7 +15,7 @@ from fairchem.core.trainers import OCPTrainer
 from torch import nn
 
 from fairchem_hdgnn.checks.files import checkpoint_bytes, disk_findings, same_file_findings
-from fairchem_hdgnn.checks.findings import Finding, error, one_line, warning
+from fairchem_hdgnn.checks.findings import Finding, error, finding_of, one_line, warning
 from fairchem_hdgnn.checks.keys import key_findings
 from fairchem_hdgnn.checks.loggers import logger_findings
 from fairchem_hdgnn.checks.records import LARGE_SYSTEM, Needs, record_findings
@@ -126,7 +126,7 @@ def trial_findings(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
         with quiet_fairchem(warnings_too=True), warnings.catch_warnings(), naming("trainer", "correct the config"):
             # Of torch about this machine's cores, say, which need not be the run's.
             warnings.simplefilter("ignore")
-            trainer = _naming_stages(kind)(
+            trainer = type(kind.__name__, (_Trial, kind), {})(
                 task=config.get("task") or {},
                 model=copy.deepcopy(config["model"]),
                 outputs=copy.deepcopy(config["outputs"]),
@@ -147,12 +147,17 @@ def trial_findings(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
             )
             try_steps(trainer)
     except UserError as problem:
-        subject, _, text = str(problem).partition(": ")
-        yield error(subject, text)
+        yield finding_of(problem)
 
 
-def _naming_stages(kind: type[OCPTrainer]) -> type[OCPTrainer]:
-    return kind if issubclass(kind, NamedStages) else type(kind.__name__, (NamedStages, kind), {})
+class _Trial(NamedStages):
+    """Mixin of the config's trainer, for which ``check`` has looked at config and data."""
+
+    def inspect_config(self) -> None:
+        pass
+
+    def inspect_data(self) -> None:
+        pass
 
 
 def _safe(settings: dict[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,12 @@ def warning(subject: str, problem: str, remedy: str) -> Finding:
     return Finding(subject, problem, remedy, fatal=False)
 
 
+def finding_of(problem: UserError) -> Finding:
+    """An error raised elsewhere, whose message opens with its subject, as a finding."""
+    subject, _, text = str(problem).partition(": ")
+    return error(subject, text)
+
+
 def value_findings(subject: str, kind: type, settings: Mapping[str, Any]) -> Iterator[Finding]:
     """Values in ``settings`` that the keys of the dataclass ``kind`` cannot hold; other keys are passed over."""
     for fault in faults(kind, settings):

@@ -9,7 +9,7 @@ from typing import Any
 from fairchem.core.common.registry import registry
 from fairchem.core.common.relaxation import OptimizableBatch
 
-from fairchem_hdgnn.checks.findings import Finding, error, warning
+from fairchem_hdgnn.checks.findings import Finding, error, finding_of, warning
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.config_forms import by_split
 from fairchem_hdgnn.host.relaxation import RESULTS, require_relaxable
@@ -29,8 +29,7 @@ def relaxation_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
         has_data = isinstance(relax, dict) and bool(relax.get("src"))
         require_relaxable(task, outputs if isinstance(outputs, dict) else {}, has_data=has_data)
     except ConfigError as problem:
-        subject, _, text = str(problem).partition(": ")
-        yield error(subject, text)
+        yield finding_of(problem)
         return
     if not alone:
         return

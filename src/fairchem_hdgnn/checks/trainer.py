@@ -43,7 +43,7 @@ class Trainer(NamedStages, trainer.Trainer):
         """
         self._prepare()
         if not inference_only:
-            on_first_rank(self._inspect_config, self.device)
+            on_first_rank(self.inspect_config, self.device)
         super().load(inference_only)
 
     def train(self, disable_eval_tqdm: bool = False) -> None:
@@ -62,7 +62,7 @@ class Trainer(NamedStages, trainer.Trainer):
             ConfigError: the run would fail.
         """
         super().load_datasets()
-        on_first_rank(self._inspect_data, self.device)
+        on_first_rank(self.inspect_data, self.device)
 
     def _prepare(self) -> None:
         """Under fairchem's own command line the config comes as it was written."""
@@ -71,13 +71,15 @@ class Trainer(NamedStages, trainer.Trainer):
         splits = config.pop("dataset")
         self.config.update(config, **{key: splits[split] for split, key in DATA_SETS.items()})
 
-    def _inspect_config(self) -> None:
+    def inspect_config(self) -> None:
+        """Keys and files; on one rank."""
         config = self._sections()
         stop_or_warn([*key_findings(config), *([] if self.is_debug else logger_findings(config))])
         splits = splits_of(config).items()
         check_data_sets({split: settings for split, settings in splits if settings.get("format") != "safe_lmdb"})
 
-    def _inspect_data(self) -> None:
+    def inspect_data(self) -> None:
+        """Records, targets and disk; on one rank."""
         config, model = self._sections(), self._unwrapped_model
         data_sets = {split: getattr(self, f"{split}_dataset") for split in DATA_SETS}
         stop_or_warn(output_findings(model, config["outputs"]))

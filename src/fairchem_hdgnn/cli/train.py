@@ -33,7 +33,7 @@ from fairchem_hdgnn.host.runner import Runner, runner_wrapper
 from fairchem_hdgnn.host.submitit_jobs import submit_jobs
 from fairchem_hdgnn.host.sweeps import sweep
 
-PATH_FLAGS = ("config_yml", "run_dir", "checkpoint", "logdir", "sweep_yml")
+PATH_FLAGS = ("run_dir", "checkpoint", "logdir", "sweep_yml")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
