@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,14 +34,12 @@ def try_steps(trainer: OCPTrainer) -> None:
         ConfigError: a step failed; one line that names the keys to look at.
         UserError: a structure is to blame, by the same checks as in training.
     """
-    # Made on one rank only: a process that is killed leaves the lock of its bar behind, and Python complains of it.
-    bar = tqdm(total=2, desc="Trial", unit="step", delay=3, leave=False) if distutils.is_master() else None
-    with _unchanged(trainer), bar or nullcontext():
+    disable = not distutils.is_master()
+    with _unchanged(trainer), tqdm(total=2, desc="Trial", unit="step", delay=3, leave=False, disable=disable) as bar:
         if trainer.train_dataset is not None:
             batch = _small_batch(trainer, trainer.train_dataset, trainer.config["optim"].get("batch_size", 1))
             _train(trainer, batch)
-        if bar is not None:
-            bar.update()
+        bar.update()
         if trainer.val_dataset is not None:
             _evaluate(trainer, _small_batch(trainer, trainer.val_dataset, 1))
         elif trainer.scheduler.scheduler_type == "ReduceLROnPlateau":

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import threading
 
 import torch
 from fairchem.core import _cli
 from submitit.helpers import DelayedSubmission
 from torch.distributed.elastic.multiprocessing.errors import record
+from tqdm import tqdm
 
 import fairchem_hdgnn  # noqa: F401  registers the models in every process that unpickles a Runner
 from fairchem_hdgnn.errors import ConfigError
@@ -29,6 +31,9 @@ class Runner(_cli.Runner):
     def __call__(self, config: dict) -> None:
         """Train, validate, predict or relax as the fairchem config says."""
         self.config = config
+        # tqdm's own lock is shared between processes; of a rank that is killed it outlives the process, and Python
+        # complains of it after our last line.
+        tqdm.set_lock(threading.RLock())
         set_rank_environment()
         super().__call__(_as_launched(with_device(config)))
 
