@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
 from small_runs import TINY_ESCN, TINY_HDGNN, load, set_keys, train, write_config
+from tqdm import tqdm
 
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.checks import trainer as checked
@@ -254,6 +256,12 @@ def test_small_records_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert check(config)[0] == 0
     assert [len(batch) for batch in sizes] == [2, 1]
     assert max(sizes[0]) <= 5, "OC20-like systems of 4 to 9 atoms; 16 were looked at"
+
+
+def test_no_lock_of_a_bar_outlives_its_rank(tmp_path: Path) -> None:
+    """Else Python complains of a killed rank's semaphores after our line."""
+    train(changed(write_config(tmp_path, max_epochs=1), {}), "done")
+    assert isinstance(tqdm.get_lock(), type(threading.RLock()))
 
 
 def test_check_looks_at_records_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
