@@ -41,6 +41,7 @@ TINY_HDGNN = {
     "max_neighbors": 8,
     "near_neighbors": 4,
     "frames": "random",
+    "readout_init": "random",
     "otf_graph": True,
 }
 
@@ -57,6 +58,7 @@ TINY_ESCN = {
     "cutoff": 4.0,
     "max_neighbors": 8,
     "frames": "random",
+    "readout_init": "random",
     "otf_graph": True,
     "regress_forces": False,
 }

@@ -38,6 +38,7 @@ MODEL = {
     "regress_forces": True,
     "otf_graph": True,
     "frames": "fixed",
+    "readout_init": "random",
 }
 
 RELAXATION = """

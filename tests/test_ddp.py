@@ -92,6 +92,7 @@ SMALL = {
     "distance_resolution": 1.0,
     "num_sphere_samples": 8,
     "max_num_elements": 30,
+    "readout_init": "random",
 }
 HDGNN_OPTIONS: dict[str, list[Any]] = {
     "num_resolutions": [2],

@@ -128,6 +128,7 @@ def test_the_model_predicts_the_same(dtype: torch.dtype) -> None:
         model = fairchem_hdgnn.ESCN(
             lmax=2, mmax=1, num_layers=1, sphere_channels=4, hidden_channels=4, edge_channels=4, cutoff=CUTOFF,
             max_neighbors=12, num_sphere_samples=16, distance_resolution=0.5, regress_forces=False, neighbor_list=kind,
+            readout_init="random",
         ).to(dtype)  # fmt: skip
         energy = model(batch)["energy"]
         gradients = torch.autograd.grad(energy.sum(), tuple(model.parameters()))

@@ -28,7 +28,13 @@ from fairchem_hdgnn.host.schedules import LossSchedule
 
 CONFIGS = Path(__file__).parents[1] / "configs/oc20/is2re/10k"
 WIDTHS = {"lmax": 2, "num_layers": 2, "sphere_channels": 8, "hidden_channels": 16, "edge_channels": 8}
-GRAPH = {"cutoff": 4.0, "max_neighbors": 8, "num_sphere_samples": 16, "distance_resolution": 0.5}
+GRAPH = {
+    "cutoff": 4.0,
+    "max_neighbors": 8,
+    "num_sphere_samples": 16,
+    "distance_resolution": 0.5,
+    "readout_init": "random",
+}
 TINY = {
     "hdgnn": {**WIDTHS, **GRAPH, "lmax_metp": 1, "invariant_channels": 8, "near_neighbors": 4},
     "escn_so2": {**WIDTHS, **GRAPH, "mmax": 1},

@@ -37,6 +37,7 @@ BUILDERS = {
 SIZES: dict[str, Any] = {
     "lmax": 2, "num_layers": 2, "sphere_channels": 4, "hidden_channels": 8, "edge_channels": 8,
     "distance_resolution": 0.5, "num_sphere_samples": 16, "max_neighbors": ALL, "frames": "fixed",
+    "readout_init": "random",
 }  # fmt: skip
 
 

@@ -42,7 +42,7 @@ for nodes, edges, rows, columns, channels in ((5, 12, 7, 9, 40), (3, 0, 4, 4, 1)
         fused.add_to_target(part, y[start:], block, got)
         torch.testing.assert_close(got, expected)
 
-keys = dict(lmax=2, num_layers=2, sphere_channels=4, hidden_channels=8, edge_channels=8)
+keys = dict(lmax=2, num_layers=2, sphere_channels=4, hidden_channels=8, edge_channels=8, readout_init="random")
 edge_index = torch.tensor([[1, 2, 0, 2, 0], [0, 0, 1, 1, 2]], device=device)
 arguments = (torch.tensor([1, 8, 29], device=device), edge_index, torch.randn(5, 3, device=device),
              torch.zeros(3, dtype=torch.long, device=device), 1)

@@ -31,6 +31,7 @@ MODELS = {
         "cutoff": 4.0,
         "max_neighbors": 8,
         "regress_forces": True,
+        "readout_init": "random",
     },
     "hdgnn": {**TINY_HDGNN, "regress_forces": True},
 }

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.hyperparameters import Keys, from_keys, integer, other, real, switch
+from fairchem_hdgnn.models.nn.heads import ReadoutInit
 from fairchem_hdgnn.models.nn.radial import DistanceFunction
 from fairchem_hdgnn.models.ops.execution import Activations, Implementation
 from fairchem_hdgnn.models.so3.frames import FrameMode
@@ -69,6 +70,10 @@ class ESCNConfig(Keys):
     resolution: Resolution = integer(None, minimum=2)
     """Latitudes and longitudes of every grid on the sphere, even, at least 2 (L + 1); as fairchem chooses them if left
     out. A finer grid is closer to exact equivariance. Cost: work on points grows as its square."""
+
+    readout_init: ReadoutInit = other(ReadoutInit.ZERO)
+    """How the last layer of each output head starts: ``zero``, so that training starts from the training mean, or
+    ``random``. Without effect on weights that are loaded."""
 
     energy_scale: float = real(1.0)
     """Constant factor on the energy. fairchem's eSCN has 0.001, which suits its S2EF recipe; with IS2RE's learning

@@ -85,6 +85,7 @@ class EnergyReadout(nn.Module):
             config.num_sphere_samples,
             config.energy_scale,
             output_bias=False,
+            start=config.readout_init,
         )
         self.reduction = config.energy_reduction
 
@@ -116,4 +117,5 @@ class ESCNNetwork(Network):
 
 def make_force_head(config: ESCNConfig) -> ForceHead:
     """The direct force head of eSCN."""
-    return ForceHead(config.lmax, config.sphere_channels, config.num_sphere_samples, output_bias=False)
+    sizes = (config.lmax, config.sphere_channels, config.num_sphere_samples)
+    return ForceHead(*sizes, output_bias=False, start=config.readout_init)

@@ -19,6 +19,7 @@ from fairchem_hdgnn.models.hdgnn.options import (
     Preset,
     TensorProduct,
 )
+from fairchem_hdgnn.models.nn.heads import ReadoutInit
 from fairchem_hdgnn.models.ops.execution import Activations, Implementation
 from fairchem_hdgnn.models.so3.frames import FrameMode
 
@@ -172,6 +173,10 @@ class HDGNNConfig(Keys):
 
     num_sphere_samples: int = integer(128)
     """Sample points of the output heads. Cost: work for each atom, once; little."""
+
+    readout_init: ReadoutInit = other(ReadoutInit.ZERO)
+    """How the last layer of each output head starts: ``zero``, so that training starts from the training mean, or
+    ``random``. Without effect on weights that are loaded."""
 
     energy_scale: float = real(1.0)
     """Constant factor on the energy."""

@@ -16,7 +16,7 @@ from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.models.hdgnn.layer import Graph, Layer, MessageBlock
-from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead, sum_over_systems
+from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead, ReadoutInit, initialise_readout, sum_over_systems
 from fairchem_hdgnn.models.nn.network import Network
 from fairchem_hdgnn.models.nn.radial import GaussianBasis
 from fairchem_hdgnn.models.ops.execution import Execution, Implementation
@@ -99,10 +99,11 @@ class Backbone(nn.Module):
 class InvariantReadout(nn.Module):
     """``NN(f^K)`` of section 3.4: one number per atom."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, start: ReadoutInit) -> None:
         super().__init__()
         self.first = nn.Linear(channels, channels)
         self.second = nn.Linear(channels, 1)
+        initialise_readout(self.second, start)
 
     def forward(self, f: Float[Tensor, "nodes invariant"]) -> Float[Tensor, "nodes"]:
         """The atom's contribution."""
@@ -115,9 +116,11 @@ class EnergyReadout(nn.Module):
 
     def __init__(self, config: HDGNNConfig) -> None:
         super().__init__()
-        self.sphere = EnergyHead(config.lmax, config.sphere_channels, config.num_sphere_samples, config.energy_scale)
+        start = config.readout_init
+        sizes = (config.lmax, config.sphere_channels, config.num_sphere_samples)
+        self.sphere = EnergyHead(*sizes, config.energy_scale, start=start)
         self.readout_weight = config.readout_weight
-        self.invariant = InvariantReadout(config.invariant_channels) if config.readout_weight else None
+        self.invariant = InvariantReadout(config.invariant_channels, start) if config.readout_weight else None
 
     def forward(
         self,
@@ -152,4 +155,5 @@ class HDGNNNetwork(Network):
 
 def make_force_head(config: HDGNNConfig) -> ForceHead:
     """The direct force head of HDGNN."""
-    return ForceHead(config.lmax, config.sphere_channels, config.num_sphere_samples)
+    sizes = (config.lmax, config.sphere_channels, config.num_sphere_samples)
+    return ForceHead(*sizes, start=config.readout_init)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from e3nn import o3
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,6 +13,24 @@ from fairchem_hdgnn.models.arithmetic.precision import full_precision
 from fairchem_hdgnn.models.arithmetic.products import linear, product
 from fairchem_hdgnn.models.so3.constants import ConstantsModule
 from fairchem_hdgnn.models.so3.grid import fibonacci_points
+
+
+class ReadoutInit(str, Enum):
+    """How the last layer of each output head starts.
+
+    ``zero``: an untrained network answers 0, which the trainer's normaliser turns into the training mean; all other
+    weights get their first gradient after one step. ``random``: PyTorch's own start.
+    """
+
+    ZERO = "zero"
+    RANDOM = "random"
+
+
+def initialise_readout(last: nn.Linear, start: ReadoutInit) -> None:
+    """Set the last layer of a head as configured."""
+    if start is ReadoutInit.ZERO:
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
 
 
 class SphereReadout(ConstantsModule):
@@ -24,17 +44,26 @@ class SphereReadout(ConstantsModule):
         channels: channels of x.
         num_samples: number of points.
         output_bias: whether the last layer has a bias; eSCN's has none.
+        start: how the last layer starts.
     """
 
     points: Tensor
     points_mean: Tensor
     harmonics: Tensor
 
-    def __init__(self, lmax: int, channels: int, num_samples: int, output_bias: bool = True) -> None:
+    def __init__(
+        self,
+        lmax: int,
+        channels: int,
+        num_samples: int,
+        output_bias: bool = True,
+        start: ReadoutInit = ReadoutInit.RANDOM,
+    ) -> None:
         super().__init__()
         self.first = nn.Linear(channels, channels)
         self.second = nn.Linear(channels, channels)
         self.third = nn.Linear(channels, 1, bias=output_bias)
+        initialise_readout(self.third, start)
         self.lmax = lmax
         self.use_points(fibonacci_points(num_samples))
 
@@ -64,13 +93,20 @@ class EnergyHead(nn.Module):
         num_samples: points of the sphere.
         scale: constant factor; fairchem's eSCN has 0.001.
         output_bias: whether the readout ends with a bias.
+        start: how the readout's last layer starts.
     """
 
     def __init__(
-        self, lmax: int, channels: int, num_samples: int, scale: float = 1.0, output_bias: bool = True
+        self,
+        lmax: int,
+        channels: int,
+        num_samples: int,
+        scale: float = 1.0,
+        output_bias: bool = True,
+        start: ReadoutInit = ReadoutInit.RANDOM,
     ) -> None:
         super().__init__()
-        self.readout = SphereReadout(lmax, channels, num_samples, output_bias)
+        self.readout = SphereReadout(lmax, channels, num_samples, output_bias, start)
         self.scale = scale
 
     def forward(
@@ -81,11 +117,21 @@ class EnergyHead(nn.Module):
 
 
 class ForceHead(nn.Module):
-    """Force on each atom, eV/Å: ``mean_r g(r) r`` over sample points r."""
+    """Force on each atom, eV/Å: ``mean_r g(r) r`` over sample points r.
 
-    def __init__(self, lmax: int, channels: int, num_samples: int, output_bias: bool = True) -> None:
+    Args: as for :class:`SphereReadout`.
+    """
+
+    def __init__(
+        self,
+        lmax: int,
+        channels: int,
+        num_samples: int,
+        output_bias: bool = True,
+        start: ReadoutInit = ReadoutInit.RANDOM,
+    ) -> None:
         super().__init__()
-        self.readout = SphereReadout(lmax, channels, num_samples, output_bias)
+        self.readout = SphereReadout(lmax, channels, num_samples, output_bias, start)
 
     def forward(self, x: Float[Tensor, "nodes coefficients channels"]) -> Float[Tensor, "nodes 3"]:
         """Direct forces (not the gradient of the energy)."""
