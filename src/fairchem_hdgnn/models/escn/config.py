@@ -10,6 +10,7 @@ from typing import Any, Optional
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.hyperparameters import Keys, from_keys, integer, other, real, switch
 from fairchem_hdgnn.models.nn.heads import ReadoutInit
+from fairchem_hdgnn.models.nn.initialisation import WeightInit
 from fairchem_hdgnn.models.nn.radial import DistanceFunction
 from fairchem_hdgnn.models.ops.execution import Activations, Implementation
 from fairchem_hdgnn.models.so3.frames import FrameMode
@@ -70,6 +71,13 @@ class ESCNConfig(Keys):
     resolution: Resolution = integer(None, minimum=2)
     """Latitudes and longitudes of every grid on the sphere, even, at least 2 (L + 1); as fairchem chooses them if left
     out. A finer grid is closer to exact equivariance. Cost: work on points grows as its square."""
+
+    weight_init: WeightInit = other(WeightInit.UNIT_VARIANCE)
+    """How other weights start: ``unit_variance``, so that signals keep their size from layer to layer, or ``torch``,
+    PyTorch's own start, as in the published code. Without effect on weights that are loaded."""
+
+    mean_neighbors: float = real(20.0, above=0.0)
+    """Edges of an atom on average, about; for ``weight_init: unit_variance`` alone."""
 
     readout_init: ReadoutInit = other(ReadoutInit.ZERO)
     """How the last layer of each output head starts: ``zero``, so that training starts from the training mean, or

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from fairchem_hdgnn.models.arithmetic.precision import Compute, full_precision
 from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.escn.config import ESCNConfig, Reduction
+from fairchem_hdgnn.models.escn.initialisation import initialise
 from fairchem_hdgnn.models.escn.layer import Graph, Layer
 from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead
 from fairchem_hdgnn.models.nn.network import Network
@@ -37,6 +38,7 @@ class Backbone(nn.Module):
         # The plain equations make no use of what is known of x.
         shortcut = config.implementation is not Implementation.REFERENCE
         self.layers = nn.ModuleList([Layer(config, k == 0, k == 0 and shortcut) for k in range(config.num_layers)])
+        initialise(self, config)
         self.frames = FrameSource(config.frames, config.frame_seed, config.frame_average)
 
     def forward(
@@ -88,6 +90,7 @@ class EnergyReadout(nn.Module):
             start=config.readout_init,
         )
         self.reduction = config.energy_reduction
+        initialise(self, config)
 
     def forward(
         self, x: Float[Tensor, "nodes coefficients channels"], batch: Int[Tensor, "nodes"], num_systems: int
@@ -118,4 +121,6 @@ class ESCNNetwork(Network):
 def make_force_head(config: ESCNConfig) -> ForceHead:
     """The direct force head of eSCN."""
     sizes = (config.lmax, config.sphere_channels, config.num_sphere_samples)
-    return ForceHead(*sizes, output_bias=False, start=config.readout_init)
+    head = ForceHead(*sizes, output_bias=False, start=config.readout_init)
+    initialise(head, config)
+    return head

@@ -23,7 +23,7 @@ class UpdateBlock(nn.Module):
 
     def __init__(self, config: ESCNConfig) -> None:
         super().__init__()
-        channels = config.sphere_channels
+        channels, self.lmax = config.sphere_channels, config.lmax
         self.grid = S2Grid(config.lmax, resolution=config.grid_resolution(config.lmax))
         self.first = nn.Linear(2 * channels, channels, bias=False)
         self.second = nn.Linear(channels, channels, bias=False)

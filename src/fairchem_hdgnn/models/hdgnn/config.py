@@ -20,6 +20,7 @@ from fairchem_hdgnn.models.hdgnn.options import (
     TensorProduct,
 )
 from fairchem_hdgnn.models.nn.heads import ReadoutInit
+from fairchem_hdgnn.models.nn.initialisation import WeightInit
 from fairchem_hdgnn.models.ops.execution import Activations, Implementation
 from fairchem_hdgnn.models.so3.frames import FrameMode
 
@@ -33,6 +34,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "layer_norm": LayerNorm.UNCENTRED,
         "feature_scale": 1.0,
         "branch_scale": 1.0,
+        "weight_init": WeightInit.UNIT_VARIANCE,
     },
     Preset.AUTHORS: {
         "mmax": 1,
@@ -44,6 +46,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "layer_norm": LayerNorm.CENTRED,
         "feature_scale": 3**-0.5,
         "branch_scale": 2 / 3,
+        "weight_init": WeightInit.TORCH,
     },
 }
 """Defaults that differ between the presets. ``mmax`` is ``lmax`` where a preset does not set it."""
@@ -173,6 +176,13 @@ class HDGNNConfig(Keys):
 
     num_sphere_samples: int = integer(128)
     """Sample points of the output heads. Cost: work for each atom, once; little."""
+
+    weight_init: WeightInit = other(None)
+    """How other weights start: ``unit_variance``, so that signals keep their size from layer to layer, or ``torch``,
+    PyTorch's own start, as in the published code. Without effect on weights that are loaded."""
+
+    mean_neighbors: float = real(20.0, above=0.0)
+    """Edges of an atom on average, about; for ``weight_init: unit_variance`` alone."""
 
     readout_init: ReadoutInit = other(ReadoutInit.ZERO)
     """How the last layer of each output head starts: ``zero``, so that training starts from the training mean, or

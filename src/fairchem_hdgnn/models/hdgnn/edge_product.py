@@ -161,7 +161,26 @@ class GatedEdgeProduct(nn.Module):
     ) -> Float[Tensor, "edges rows_out channels"]:
         """The gated product in the edge frame, full layout up to ``lmax_out``."""
         scalars, higher = self.product(rotated, matrices)
-        scalars = scalars + self.bias
-        gates = normalised_sigmoid(scalars[:, self.channels :]).unflatten(-1, (-1, self.channels))
-        first = normalised_silu(scalars[:, : self.channels]).unsqueeze(1)
+        first, gates = self._gated(scalars)
         return torch.cat([first, higher * gates.index_select(1, self.gate_of_row)], dim=1)
+
+    def of_scalars(
+        self, u: Float[Tensor, "edges channels_in"], matrices: list[Tensor]
+    ) -> Float[Tensor, "edges degrees channels"]:
+        """The same where the input has only l = 0: then the result has only m = 0, a row for each degree.
+
+        Args:
+            u: the input, of several channels.
+            matrices: one for each order.
+        """
+        product = exact_product(u, matrices[0][: u.shape[1]])
+        scalars, higher = product.tensor_split([self.product.num_scalars], dim=-1)
+        first, gates = self._gated(scalars)
+        return torch.cat([first, higher.unflatten(-1, (-1, self.channels)) * gates], dim=1)
+
+    def _gated(
+        self, scalars: Float[Tensor, "edges num_scalars"]
+    ) -> tuple[Float[Tensor, "edges 1 channels"], Float[Tensor, "edges lmax_out channels"]]:
+        """Degree 0 of the result, and the gates of the others."""
+        first, gates = (scalars + self.bias).tensor_split([self.channels], dim=-1)
+        return normalised_silu(first).unsqueeze(1), normalised_sigmoid(gates).unflatten(-1, (-1, self.channels))

@@ -15,6 +15,7 @@ from fairchem_hdgnn.models.arithmetic.precision import Compute, full_precision
 from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.models.hdgnn.initialisation import initialise
 from fairchem_hdgnn.models.hdgnn.layer import Graph, Layer, MessageBlock
 from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead, ReadoutInit, initialise_readout, sum_over_systems
 from fairchem_hdgnn.models.nn.network import Network
@@ -45,6 +46,7 @@ class Backbone(nn.Module):
                 for k in range(config.num_layers)
             ]
         )
+        initialise(self, config)
         self.frames = FrameSource(config.frames, config.frame_seed, config.frame_average)
 
     def forward(
@@ -121,6 +123,7 @@ class EnergyReadout(nn.Module):
         self.sphere = EnergyHead(*sizes, config.energy_scale, start=start)
         self.readout_weight = config.readout_weight
         self.invariant = InvariantReadout(config.invariant_channels, start) if config.readout_weight else None
+        initialise(self, config)
 
     def forward(
         self,
@@ -156,4 +159,6 @@ class HDGNNNetwork(Network):
 def make_force_head(config: HDGNNConfig) -> ForceHead:
     """The direct force head of HDGNN."""
     sizes = (config.lmax, config.sphere_channels, config.num_sphere_samples)
-    return ForceHead(*sizes, start=config.readout_init)
+    head = ForceHead(*sizes, start=config.readout_init)
+    initialise(head, config)
+    return head

@@ -85,9 +85,14 @@ class FullyConnectedMessage(nn.Module):
         self.width = num_coefficients(size.lmax) * channels
         self.features = InvariantFeatures(config.edge_channels, channels)
         self.equivariant = EquivariantTerm(size.lmax, size.lmax, channels, TensorProduct.FULLY_CONNECTED)
+        # With one channel a single matrix serves all orders.
+        self.only_scalars = size.only_scalars and not self.equivariant.product.product.is_joint
+        self.rows = rows_up_to(size.lmax, 0 if self.only_scalars else size.lmax)
 
     def node_tensors(self, x_source: Nodes, x_target: Nodes, compute: Compute) -> dict[str, Tensor]:
         """x and the product's matrices."""
+        if self.only_scalars:
+            x_source, x_target = x_source[:, 0], x_target[:, 0]
         return {"x_source": x_source, "x_target": x_target, **named("matrix", self.equivariant.matrices())}
 
     def forward(
@@ -98,10 +103,15 @@ class FullyConnectedMessage(nn.Module):
         nodes: dict[str, Tensor],
     ) -> Float[Tensor, "block_nodes coefficients channels"]:
         """Sums into the block's atoms."""
-        c, rows = self.features(features).unsqueeze(1), self.equivariant.rows
-        rotated = self.equivariant.rotated(ops, nodes["x_source"], nodes["x_target"])
-        in_frame = self.equivariant(rotated * c, all_of("matrix", nodes))
-        return ops.rotate_scatter(in_frame * attention(ops, features), self.lmax, rows)
+        c, matrices = self.features(features), all_of("matrix", nodes)
+        if self.only_scalars:
+            # A scalar needs no rotation.
+            pair = ops.gather_pair(nodes["x_source"], nodes["x_target"])
+            in_frame = self.equivariant.product.of_scalars(pair * c, matrices)
+        else:
+            rotated = self.equivariant.rotated(ops, nodes["x_source"], nodes["x_target"])
+            in_frame = self.equivariant(rotated * c.unsqueeze(1), matrices)
+        return ops.rotate_scatter(in_frame * attention(ops, features), self.lmax, self.rows)
 
 
 class UnrestrictedMessage(nn.Module):

@@ -42,6 +42,7 @@ class UpdateBlock(ConstantsModule):
     def __init__(self, config: HDGNNConfig) -> None:
         super().__init__()
         channels, lmax = config.sphere_channels, config.lmax
+        self.lmax = lmax
         self.shortcut, self.antipodal = config.shortcut, config.antipodal is not Antipode.OFF
         num_inputs = (1 + self.shortcut) * (1 + self.antipodal)
         self.grid = S2Grid(lmax)

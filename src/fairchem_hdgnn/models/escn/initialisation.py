@@ -1,0 +1,65 @@
+"""eSCN's start with ``weight_init: unit_variance``."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from fairchem_hdgnn.models.escn.config import ESCNConfig
+from fairchem_hdgnn.models.escn.so2 import SO2Convolution
+from fairchem_hdgnn.models.escn.update import UpdateBlock
+from fairchem_hdgnn.models.nn.edge_embedding import EdgeEmbedding
+from fairchem_hdgnn.models.nn.heads import SphereReadout
+from fairchem_hdgnn.models.nn.initialisation import (
+    AFTER_SILU,
+    WeightInit,
+    draw_edge_embedding,
+    draw_linear,
+    draw_sphere_readout,
+    on_sphere,
+)
+from fairchem_hdgnn.models.ops.so2 import num_terms, order_of_term
+
+
+def initialise(part: nn.Module, config: ESCNConfig) -> None:
+    """Draw the weights of a network's part as configured.
+
+    Args:
+        part: backbone or head; drawn anew in place, but for what starts well as it is.
+        config: hyper-parameters of the network.
+    """
+    if config.weight_init is WeightInit.TORCH:
+        return
+    for module in part.modules():
+        if isinstance(module, EdgeEmbedding):
+            draw_edge_embedding(module, config.basis_width)
+        elif isinstance(module, SO2Convolution):
+            draw_convolution(module)
+        elif isinstance(module, UpdateBlock):
+            draw_update(module, config.mean_neighbors)
+        elif isinstance(module, SphereReadout):
+            draw_sphere_readout(module)
+
+
+@torch.no_grad()
+def draw_convolution(module: SO2Convolution) -> None:
+    """Both factors, such that the result has second moment 1 on the sphere, where SiLU acts on it."""
+    draw_linear(module.scale, AFTER_SILU)
+    for term in range(num_terms(module.mmax)):
+        order = order_of_term(term)
+        inputs = (module.lmax + 1 - order) * module.channels
+        columns = slice(term * module.hidden_channels, (term + 1) * module.hidden_channels)
+        for degree in range(order, module.lmax + 1):
+            module.inner[degree][..., columns].normal_(0.0, inputs**-0.5)
+    for weight in module.outer:
+        weight.normal_(0.0, (len(weight) * AFTER_SILU * on_sphere(module.lmax)) ** -0.5)
+
+
+@torch.no_grad()
+def draw_update(module: UpdateBlock, mean_neighbors: float) -> None:
+    """The sum of messages is divided by the root of their number: they have little in common."""
+    draw_linear(module.first, on_sphere(module.lmax))
+    channels = module.first.weight.shape[1] // 2
+    module.first.weight[:, channels:] /= (AFTER_SILU * mean_neighbors) ** 0.5
+    draw_linear(module.second, AFTER_SILU)
+    draw_linear(module.third, AFTER_SILU)

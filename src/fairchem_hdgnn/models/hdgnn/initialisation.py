@@ -1,0 +1,61 @@
+"""HDGNN's start with ``weight_init: unit_variance``."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.models.hdgnn.invariant import EdgeAttention, InvariantUpdate
+from fairchem_hdgnn.models.hdgnn.message import InvariantFeatures
+from fairchem_hdgnn.models.hdgnn.update import UpdateBlock
+from fairchem_hdgnn.models.nn.edge_embedding import EdgeEmbedding
+from fairchem_hdgnn.models.nn.heads import SphereReadout
+from fairchem_hdgnn.models.nn.initialisation import (
+    AFTER_RELU,
+    AFTER_SILU,
+    WeightInit,
+    draw_edge_embedding,
+    draw_linear,
+    draw_sphere_readout,
+    on_sphere,
+)
+from fairchem_hdgnn.models.ops.gated_network import GatedMlp
+
+
+def initialise(part: nn.Module, config: HDGNNConfig) -> None:
+    """Draw the weights of a network's part as configured.
+
+    Args:
+        part: backbone or head; drawn anew in place, but for what starts well as it is.
+        config: hyper-parameters of the network.
+    """
+    if config.weight_init is WeightInit.TORCH:
+        return
+    for module in part.modules():
+        if isinstance(module, EdgeEmbedding):
+            draw_edge_embedding(module, config.basis_width)
+        elif isinstance(module, InvariantFeatures):
+            draw_linear(module.linear, AFTER_SILU)
+        elif isinstance(module, EdgeAttention):
+            draw_linear(module.first)
+            draw_linear(module.second, AFTER_RELU)
+        elif isinstance(module, InvariantUpdate):
+            draw_linear(module.linear, AFTER_SILU * config.mean_neighbors)
+        elif isinstance(module, GatedMlp):
+            draw_linear(module.first)
+            draw_linear(module.second, AFTER_SILU**2)
+        elif isinstance(module, UpdateBlock):
+            draw_update(module, config.mean_neighbors)
+        elif isinstance(module, SphereReadout):
+            draw_sphere_readout(module)
+
+
+@torch.no_grad()
+def draw_update(module: UpdateBlock, mean_neighbors: float) -> None:
+    """An atom's message counts as the mean over its neighbours, since messages into one atom have much in common."""
+    draw_linear(module.first, on_sphere(module.lmax))
+    message = module.first.weight.shape[1] // (2 if module.shortcut else 1)
+    module.first.weight[:, -message:] /= mean_neighbors
+    draw_linear(module.second, AFTER_SILU)
+    draw_linear(module.third, AFTER_SILU)

@@ -1,0 +1,69 @@
+"""Starts of weights at which signals keep their size from layer to layer.
+
+PyTorch's own start of a linear layer divides the second moment of its input by three, and SiLU by about as much again.
+After the update of a few layers, what differs between atoms of one element is then a millionth of the whole. Here
+each layer is drawn such that its output has second moment 1 if its input has the one that is stated.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+
+from e3nn.math import normalize2mom
+from torch import nn
+from torch.nn.functional import silu
+
+from fairchem_hdgnn.models.nn.edge_embedding import EdgeEmbedding
+from fairchem_hdgnn.models.nn.heads import SphereReadout
+
+AFTER_SILU = normalize2mom(silu).cst ** -2
+"""Second moment of SiLU of a standard normal variable."""
+
+AFTER_RELU = 0.5
+"""The same for ReLU."""
+
+
+class WeightInit(str, Enum):
+    """``unit_variance``: signals keep their size. ``torch``: PyTorch's own start, as in the published codes."""
+
+    UNIT_VARIANCE = "unit_variance"
+    TORCH = "torch"
+
+
+def draw_linear(layer: nn.Linear, second_moment: float = 1.0, size: float = 1.0) -> None:
+    """Normal weights and no bias.
+
+    Args:
+        layer: to be drawn.
+        second_moment: of its inputs, on average over them.
+        size: second moment of its output.
+    """
+    nn.init.normal_(layer.weight, 0.0, math.sqrt(size / (layer.in_features * second_moment)))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def draw_edge_embedding(module: EdgeEmbedding, basis_width: float) -> None:
+    """Both elements and the distance get an equal share.
+
+    Args:
+        module: to be drawn.
+        basis_width: of the Gaussians, in units of their spacing; their squares sum to ``sqrt(pi)`` times it.
+    """
+    share = 1 / 3
+    draw_linear(module.distance, basis_width * math.sqrt(math.pi) / module.distance.in_features, share)
+    for embedding in (module.source, module.target):
+        nn.init.normal_(embedding.weight, 0.0, math.sqrt(share))
+    draw_linear(module.output, AFTER_SILU)
+
+
+def draw_sphere_readout(module: SphereReadout) -> None:
+    """All but the last layer, whose start is a key of its own."""
+    draw_linear(module.first, on_sphere(module.lmax))
+    draw_linear(module.second, AFTER_SILU)
+
+
+def on_sphere(lmax: int) -> float:
+    """Second moment of a function on the sphere whose coefficients up to ``lmax`` have second moment 1."""
+    return (lmax + 1) ** 2 / (4 * math.pi)
