@@ -182,8 +182,9 @@ def test_options_above_are_all_options():
     """A new key of the configuration belongs into :data:`OPTIONS`, or here."""
     sizes = set(SMALL) | {"basis_width", "energy_scale"}
     frames = {"frames", "frame_seed", "frame_average"}
+    start = {"weight_init", "mean_neighbors", "readout_init"}
     covered = {key for keys in OPTIONS for key in keys} | {"implementation"}
-    assert {*HDGNNNetwork(SMALL).config.__dataclass_fields__} == sizes | frames | covered
+    assert {*HDGNNNetwork(SMALL).config.__dataclass_fields__} == sizes | frames | start | covered
 
 
 def test_off_needs_no_quotes_in_yaml():
