@@ -36,7 +36,7 @@ def initialise(part: nn.Module, config: ESCNConfig) -> None:
         elif isinstance(module, SO2Convolution):
             draw_convolution(module)
         elif isinstance(module, UpdateBlock):
-            draw_update(module, config.mean_neighbors)
+            draw_update(module, config)
         elif isinstance(module, SphereReadout):
             draw_sphere_readout(module)
 
@@ -56,10 +56,10 @@ def draw_convolution(module: SO2Convolution) -> None:
 
 
 @torch.no_grad()
-def draw_update(module: UpdateBlock, mean_neighbors: float) -> None:
-    """The sum of messages is divided by the root of their number: they have little in common."""
+def draw_update(module: UpdateBlock, config: ESCNConfig) -> None:
+    """An atom's message counts as the mean over its neighbours, and all layers together add one unit to x."""
     draw_linear(module.first, on_sphere(module.lmax))
     channels = module.first.weight.shape[1] // 2
-    module.first.weight[:, channels:] /= (AFTER_SILU * mean_neighbors) ** 0.5
+    module.first.weight[:, channels:] /= AFTER_SILU**0.5 * config.mean_neighbors
     draw_linear(module.second, AFTER_SILU)
-    draw_linear(module.third, AFTER_SILU)
+    draw_linear(module.third, AFTER_SILU, 1 / config.num_layers)
