@@ -1,0 +1,30 @@
+"""``fairchem-hdgnn recipe``: a config for one's own structures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fairchem_hdgnn.checks.recipe import make_recipe
+from fairchem_hdgnn.cli._flags import path, require_at_least
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("data", type=path, help="folder with train/ and val_id/ (or val/), as make-lmdb writes them")
+    parser.add_argument("--model", choices=["hdgnn", "escn_so2"], default="hdgnn", help="default: %(default)s")
+    parser.add_argument("--label", metavar="KEY", help="attribute to learn (default: y_relaxed)")
+    parser.add_argument("--epochs", type=int, help="instead of what follows from the number of structures")
+    parser.add_argument("--out", type=path, default=Path("recipe.yml"), help="default: %(default)s")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the config and say what to do with it."""
+    require_at_least(1, {"--epochs": args.epochs})
+    recipe = make_recipe(args.data, args.model, args.label, args.epochs)
+    recipe.write(args.out)
+    sizes = recipe.sizes
+    print(f"{args.out}: {sizes.structures:,} structures of {sizes.atoms:.0f} atoms, {recipe.epochs} epochs")
+    print(f"  {sizes.label}: mean {sizes.labels.mean:.4f}, standard deviation {sizes.labels.std:.4f}")
+    print(f"check it:  fairchem-hdgnn check {args.out}")
+    print(f"train:     fairchem-hdgnn train --mode train --config-yml {args.out}  (without a GPU: --cpu)")

@@ -1,0 +1,126 @@
+"""``fairchem-hdgnn recipe``: from one's own structures to a config that trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from fairchem.core.common import distutils
+from fairchem_batches import system
+from small_runs import write_lmdb
+
+from fairchem_hdgnn.checks.recipe import FEWEST_EPOCHS, MOST_EPOCHS, make_recipe
+from fairchem_hdgnn.cli import main
+from fairchem_hdgnn.data.lmdb import write_lmdb as write_records
+from fairchem_hdgnn.data.reading import Records
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """24 and 6 structures of 4 to 9 atoms."""
+    write_lmdb(tmp_path / "own/train/data.lmdb", 24)
+    write_lmdb(tmp_path / "own/val_id/data.lmdb", 6, seed=1)
+    return tmp_path / "own"
+
+
+@pytest.mark.parametrize("model", ["hdgnn", "escn_so2"])
+def test_sizes_follow_from_the_data(root: Path, model: str) -> None:
+    recipe = make_recipe(root, model)
+    records = list(Records(root / "train"))
+    labels = np.array([record.y_relaxed for record in records])
+    atoms = np.mean([len(record.pos) for record in records])
+    config = recipe.config
+    normalizer = config["dataset"]["train"]["transforms"]["normalizer"]["energy"]
+    assert normalizer == {
+        "mean": pytest.approx(labels.mean(), abs=1e-6),
+        "stdev": pytest.approx(labels.std(), abs=1e-6),
+    }
+    assert config["model"]["energy_scale"] == pytest.approx(atoms**-0.5, abs=0.005)
+    assert 1 < config["model"]["mean_neighbors"] <= config["model"]["max_neighbors"]
+    assert config["optim"]["max_epochs"] == MOST_EPOCHS
+    assert config["optim"]["total_steps"] == 3 * MOST_EPOCHS
+
+
+def test_more_structures_take_fewer_epochs(tmp_path: Path) -> None:
+    """Until there would be too few."""
+    for name, count in (("train", 9000), ("val", 2)):
+        records = []
+        for index in range(count):
+            record = system([[0.0, 0.0, 0.0], [1.0, 1.0, 1.1]], [6, 8], sid=index)
+            record.y_relaxed = float(index % 7)
+            records.append(record)
+        (tmp_path / name).mkdir()
+        write_records(tmp_path / name, records)
+    assert make_recipe(tmp_path).epochs == FEWEST_EPOCHS
+
+
+def test_what_it_writes_passes_the_check_and_trains(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["recipe", str(root), "--epochs", "2"]) == 0
+    out = capfd.readouterr().out
+    assert "24 structures of 7 atoms, 2 epochs" in out and "fairchem-hdgnn check recipe.yml" in out
+    text = (tmp_path / "recipe.yml").read_text()
+    assert "# Structures     24 to train on, 7 atoms on average" in text
+    assert main(["check", "recipe.yml"]) == 0
+    narrow = [f"--model.{key}=4" for key in ("sphere_channels", "hidden_channels", "edge_channels")]
+    try:
+        common = [
+            "--config-yml",
+            "recipe.yml",
+            "--cpu",
+            "--optim.num_workers=0",
+            "--timestamp-id",
+            "run",
+            "--run-dir",
+            str(tmp_path),
+            *narrow,
+        ]
+        assert main(["train", "--mode", "train", *common]) == 0
+    finally:
+        distutils.cleanup()
+    checkpoint = torch.load(tmp_path / "checkpoints/run/checkpoint.pt", map_location="cpu", weights_only=False)
+    assert checkpoint["step"] == 2 * 3
+
+
+def test_another_label(root: Path, tmp_path: Path) -> None:
+    assert main(["recipe", str(root), "--label", "y_init", "--out", str(tmp_path / "a.yml")]) == 0
+    config = yaml.safe_load((tmp_path / "a.yml").read_text())
+    assert config["dataset"]["train"]["key_mapping"] == {"y_init": "energy"}
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda root: (root / "val_id").rename(root / "validation"), "val_id: no such folder; a training needs"),
+        (lambda root: (root / "train").rename(root / "a"), "train: no such folder; a training needs"),
+    ],
+)
+def test_missing_splits(root: Path, capsys: pytest.CaptureFixture, break_it, message: str) -> None:
+    break_it(root)
+    assert main(["recipe", str(root)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+
+
+def test_labels(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["recipe", str(root), "--label", "gap"]) == 2
+    assert "no 'gap'; it has" in capsys.readouterr().err
+    record = system([[0.0, 0.0, 0.0], [1.0, 1.0, 1.1]], [6, 8])
+    record.y_relaxed = 1.0
+    for split in ("train", "val"):
+        (tmp_path / "same" / split).mkdir(parents=True)
+        write_records(tmp_path / "same" / split, [record])
+    assert main(["recipe", str(tmp_path / "same")]) == 2
+    assert "all 1 structures have y_relaxed = 1; nothing can be learnt" in capsys.readouterr().err
+
+
+def test_nothing_is_overwritten(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "recipe.yml").write_text("mine")
+    assert main(["recipe", str(root), "--out", str(tmp_path / "recipe.yml")]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (tmp_path / "recipe.yml").read_text() == "mine"
