@@ -18,6 +18,10 @@ COMMANDS = {
     "inspect": ("inspect_lmdb", "what an LMDB holds: statistics, or one record"),
     "target-stats": ("target_stats", "mean and standard deviation of the labels, beside a config's"),
     "prepare-qm9": ("prepare_qm9", "QM9 as LMDBs for fairchem's trainer, from qm9pack or the original archive"),
+    "prepare-gamenet": (
+        "prepare_gamenet",
+        "GAME-Net's FG set as LMDBs for fairchem's trainer, one for each published fold",
+    ),
     "recipe": ("recipe", "a config for your own structures, sized from their number and their atoms"),
     "train": ("train", "train, validate, predict or relax: the flags of `fairchem`, made safer"),
     "submit": ("submit", "the same as a Slurm job on one or several nodes, requeued when interrupted"),
