@@ -130,7 +130,7 @@ def dataset_section(study: Study, data: Path, mean: float, deviation: float) -> 
     source = {"format": "safe_lmdb", "key_mapping": {study.label: "energy"}}
     normalizer = {"energy": {"mean": mean, "stdev": deviation}}
     validation, val_size = study.validation
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         "train": {**source, "src": str(data / "train/data.lmdb"), "transforms": {"normalizer": normalizer}},
         "val": {**source, "src": str(data / validation / "data.lmdb"), "use_train_settings": False},
     }

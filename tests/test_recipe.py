@@ -87,6 +87,22 @@ def test_what_it_writes_passes_the_check_and_trains(
     assert checkpoint["step"] == 2 * 3
 
 
+def test_relaxed_positions_are_used_where_there_are_any(root: Path, tmp_path: Path) -> None:
+    assert "displacement" not in make_recipe(root).config["outputs"], "they are the initial ones"
+    for split in ("train", "val_id"):
+        records = list(Records(root / split))
+        for record in records:
+            record.pos_relaxed = record.pos + 0.2
+        (tmp_path / "moved" / split).mkdir(parents=True)
+        write_records(tmp_path / "moved" / split, records)
+    config = make_recipe(tmp_path / "moved").config
+    assert config["outputs"]["displacement"]["level"] == "atom"
+    assert config["dataset"]["train"]["transforms"]["noisy_nodes"] == {"probability": 0.5, "standard_deviation": 0.1}
+    assert set(config["dataset"]["train"]["transforms"]["normalizer"]) == {"energy", "displacement"}
+    assert config["model"]["regress_forces"] is True
+    assert "displacement" not in make_recipe(tmp_path / "moved", noisy_nodes=False).config["outputs"]
+
+
 def test_another_label(root: Path, tmp_path: Path) -> None:
     assert main(["recipe", str(root), "--label", "y_init", "--out", str(tmp_path / "a.yml")]) == 0
     config = yaml.safe_load((tmp_path / "a.yml").read_text())

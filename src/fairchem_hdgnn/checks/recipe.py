@@ -29,6 +29,10 @@ SAMPLE = 50
 """Structures whose atoms and neighbours are counted."""
 
 
+SHORTEST_WAY = 0.01
+"""Å that some atom has to move before there is a way to learn."""
+
+
 @dataclass(frozen=True)
 class Sizes:
     """What a recipe depends on.
@@ -82,7 +86,13 @@ class Recipe:
             temporary.write_text(text + yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
 
 
-def make_recipe(root: Path, model: str = "hdgnn", label: str | None = None, epochs: int | None = None) -> Recipe:
+def make_recipe(
+    root: Path,
+    model: str = "hdgnn",
+    label: str | None = None,
+    epochs: int | None = None,
+    noisy_nodes: bool | None = None,
+) -> Recipe:
     """Size ``configs/oc20/is2re/small/MODEL.yml`` for the data in ``root``.
 
     Args:
@@ -90,6 +100,7 @@ def make_recipe(root: Path, model: str = "hdgnn", label: str | None = None, epoc
         model: ``hdgnn`` or ``escn_so2``.
         label: attribute of the records to learn; without it the first of ``LABELS`` that they have.
         epochs: instead of the number that follows from the number of structures.
+        noisy_nodes: whether to learn the way to the relaxed positions too; ``None``: where the records have them.
 
     Raises:
         DataError: a split is missing, or records have no such label, or all have the same.
@@ -99,7 +110,9 @@ def make_recipe(root: Path, model: str = "hdgnn", label: str | None = None, epoc
     if not train.is_dir() or validation is None:
         missing = train if not train.is_dir() else root / VALIDATION_SPLITS[0]
         raise DataError(f"{missing}: no such folder; a training needs ROOT/train and ROOT/val_id, one make-lmdb each")
-    config = read_config(f"hdgnn:oc20/is2re/small/{model}.yml")
+    if noisy_nodes is None:
+        noisy_nodes = all(has_ways(folder) for folder in (train, validation))
+    config = read_config(f"hdgnn:oc20/is2re/small/{model}{'_noisy_nodes' if noisy_nodes else ''}.yml")
     sizes = measure(train, label, Search(config["model"]["cutoff"], config["model"]["max_neighbors"]))
     optim = config["optim"]
     steps_per_epoch = math.ceil(sizes.structures / optim["batch_size"])
@@ -110,14 +123,24 @@ def make_recipe(root: Path, model: str = "hdgnn", label: str | None = None, epoc
     optim["max_epochs"], optim["total_steps"] = epochs, epochs * steps_per_epoch
     optim["eval_every"] = optim["checkpoint_every"] = steps_per_epoch
     source = {"format": "safe_lmdb", "key_mapping": {sizes.label: "energy"}}
-    normalizer = {"energy": {"mean": round(sizes.labels.mean, 6), "stdev": round(sizes.labels.std, 6)}}
+    transforms = config["dataset"]["train"]["transforms"]
+    transforms["normalizer"]["energy"] = {"mean": round(sizes.labels.mean, 6), "stdev": round(sizes.labels.std, 6)}
     config["dataset"] = {
-        "train": {**source, "src": str(train.resolve()), "transforms": {"normalizer": normalizer}},
+        "train": {**source, "src": str(train.resolve()), "transforms": transforms},
         "val": {**source, "src": str(validation.resolve())},
     }
     if not (train / METADATA_FILE).is_file():
         del optim["load_balancing"], optim["load_balancing_on_error"]
     return Recipe(sizes, config)
+
+
+def has_ways(folder: Path) -> bool:
+    """Whether a sample of records have relaxed positions, and not only those that they start from."""
+    records = Records(folder)
+    chosen = [records[index] for index in sample(len(records), SAMPLE, seed=0)]
+    if not all("pos_relaxed" in record and "tags" in record and "fixed" in record for record in chosen):
+        return False
+    return any(float((record.pos_relaxed - record.pos).abs().max()) > SHORTEST_WAY for record in chosen)
 
 
 def measure(train: Path, label: str | None, search: Search) -> Sizes:

@@ -15,16 +15,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", choices=["hdgnn", "escn_so2"], default="hdgnn", help="default: %(default)s")
     parser.add_argument("--label", metavar="KEY", help="attribute to learn (default: y_relaxed)")
     parser.add_argument("--epochs", type=int, help="instead of what follows from the number of structures")
+    parser.add_argument(
+        "--noisy-nodes", choices=["auto", "on", "off"], default="auto",
+        help="learn the way to the relaxed positions too; auto: where records have them (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--out", type=path, default=Path("recipe.yml"), help="default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the config and say what to do with it."""
     require_at_least(1, {"--epochs": args.epochs})
-    recipe = make_recipe(args.data, args.model, args.label, args.epochs)
+    noisy_nodes = {"auto": None, "on": True, "off": False}[args.noisy_nodes]
+    recipe = make_recipe(args.data, args.model, args.label, args.epochs, noisy_nodes)
     recipe.write(args.out)
     sizes = recipe.sizes
     print(f"{args.out}: {sizes.structures:,} structures of {sizes.atoms:.0f} atoms, {recipe.epochs} epochs")
     print(f"  {sizes.label}: mean {sizes.labels.mean:.4f}, standard deviation {sizes.labels.std:.4f}")
+    print(f"  Noisy Nodes: {'yes' if 'displacement' in recipe.config['outputs'] else 'no'}")
     print(f"check it:  fairchem-hdgnn check {args.out}")
     print(f"train:     fairchem-hdgnn train --mode train --config-yml {args.out}  (without a GPU: --cpu)")
