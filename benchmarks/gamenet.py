@@ -1,10 +1,12 @@
 """HDGNN and eSCN on GAME-Net's FG set beside published numbers: ``python benchmarks/gamenet.py LMDBS OUT --hours H``.
 
 LMDBS is what ``fairchem-hdgnn prepare-gamenet`` wrote. Trains on folds 1, 2 and 3, from initial structures to relaxed
-energies, and tests once on fold 0, which nothing was chosen on: the recipe, configs/oc20/is2re/small, was chosen with
-``--choose`` on folds 2 and 3 -> 1. Three seeds, one thread a run. A call works for H hours; the next one goes on.
+energies, and tests once on fold 0, which nothing was chosen on. Three seeds, one thread a run. With ``--choose``: one
+seed of each variant of the recipe, configs/oc20/is2re/small, trained on folds 2 and 3, tested on 1; fewer epochs. A
+call works for H hours; the next one goes on.
 
-Writes the table of docs/evidence.md and benchmarks/results/gamenet.json.
+Writes the table of docs/evidence.md and benchmarks/results/gamenet.json; with ``--choose`` the table of
+docs/training.md and benchmarks/results/gamenet_choice.json.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import argparse
 import itertools
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +30,91 @@ from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.reading import Records
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs/evidence.md"
-SEEDS, EPOCHS, BATCH_SIZE = (0, 1, 2), 60, 8
-MODELS = {"HDGNN": "hdgnn", "eSCN": "escn_so2"}
+BATCH_SIZE = 8
+HDGNN, ESCN = "hdgnn_noisy_nodes", "escn_so2_noisy_nodes"
+CUTOFF_6 = {"model.cutoff": 6.0, "model.max_neighbors": 20, "model.mean_neighbors": 20.0}
 
-PUBLISHED = {"GemNet-dT": (124, 6), "PaiNN": (184, 8), "DimeNet++": (493, 71)}
-"""meV, mean and standard deviation of single runs over 20 folds (Pablo-García et al., Nat. Comput. Sci. 2023)."""
+
+@dataclass(frozen=True)
+class Study:
+    """Which models are trained on what.
+
+    Attributes:
+        name: of table and results.
+        page: with the table.
+        train: folds.
+        test: fold.
+        epochs: of each run.
+        seeds: of each variant.
+        variants: name -> shipped config, and other values by dotted key.
+        published: name -> mean and standard deviation, meV.
+    """
+
+    name: str
+    page: Path
+    train: tuple[int, ...]
+    test: int
+    epochs: int
+    seeds: tuple[int, ...]
+    variants: Mapping[str, tuple[str, Mapping[str, Any]]]
+    published: Mapping[str, tuple[int, int]]
+
+    @property
+    def split(self) -> str:
+        """The fold that is tested."""
+        return f"fold_{self.test}"
+
+
+TEST = Study(
+    "gamenet", ROOT / "docs/evidence.md", (1, 2, 3), 0, 60, (0, 1, 2),
+    {"HDGNN": (HDGNN, {}), "eSCN": (ESCN, {})},
+    # Single runs over 20 folds (Pablo-García et al., Nat. Comput. Sci. 2023).
+    {"GemNet-dT": (124, 6), "PaiNN": (184, 8), "DimeNet++": (493, 71)},
+)  # fmt: skip
+CHOICE = Study(
+    "gamenet_choice", ROOT / "docs/training.md", (2, 3), 1, 30, (0,),
+    {
+        "as shipped": (HDGNN, {}),
+        "without Noisy Nodes": ("hdgnn", {}),
+        "`message: hybrid`": (HDGNN, {"model.message": "hybrid"}),
+        "`cutoff: 6`, `max_neighbors: 20`": (HDGNN, CUTOFF_6),
+        "`sphere_channels: 64`": (HDGNN, {"model.sphere_channels": 64}),
+        "`num_layers: 3`": (HDGNN, {"model.num_layers": 3}),
+        "learning rate 5e-4": (HDGNN, {"optim.lr_initial": 5e-4, "optim.max_lr": 5e-4}),
+        "learning rate 2e-3": (HDGNN, {"optim.lr_initial": 2e-3, "optim.max_lr": 2e-3}),
+        "`weight_init: torch`": (HDGNN, {"model.weight_init": "torch"}),
+        "`energy_scale: 1`": (HDGNN, {"model.energy_scale": 1.0}),
+        "eSCN": (ESCN, {}),
+        "eSCN, `weight_init: torch`": (ESCN, {"model.weight_init": "torch"}),
+    },
+    {},
+)  # fmt: skip
+
+
+def runs_of(study: Study, lmdbs: Path, out: Path) -> list[LongRun]:
+    """All trainings of a study, seed by seed."""
+    data = joined(lmdbs, study.train, out / "data")
+    _, labels = target_spread(data, "y_relaxed", progress=False)
+    batches = -(-num_records(data) // BATCH_SIZE)
+    runs = []
+    for seed, (name, (config, others)) in itertools.product(study.seeds, study.variants.items()):
+        changes: dict[str, Any] = {
+            **schedule(batches, study.epochs),
+            "dataset.train.src": str(data / "data.lmdb"),
+            "dataset.train.transforms.normalizer.energy": {"mean": labels.mean, "stdev": labels.std},
+            # Only looked at: the weights of the last step are tested.
+            "dataset.val.src": str(lmdbs / study.split / "data.lmdb"),
+            "dataset.test": None,
+            "optim.batch_size": BATCH_SIZE,
+            "optim.num_workers": 0,
+            **others,
+        }
+        words = "".join(letter if letter.isalnum() else " " for letter in name).split()
+        folder = out / f"{'_'.join(words)}-{seed}"
+        facts = {"model": name, "epochs": study.epochs, "structures": num_records(data)}
+        path = f"hdgnn:oc20/is2re/small/{config}.yml"
+        runs.append(LongRun(folder, path, changes, lmdbs, (study.split,), seed, facts))
+    return runs
 
 
 def joined(lmdbs: Path, folds: Sequence[int], out: Path) -> Path:
@@ -45,50 +127,31 @@ def joined(lmdbs: Path, folds: Sequence[int], out: Path) -> Path:
     return folder
 
 
-def runs_of(lmdbs: Path, out: Path, train: Sequence[int], test: int) -> list[LongRun]:
-    """All trainings."""
-    data = joined(lmdbs, train, out / "data")
-    _, labels = target_spread(data, "y_relaxed", progress=False)
-    batches = -(-num_records(data) // BATCH_SIZE)
-    tested = lmdbs / f"fold_{test}"
-    runs = []
-    for seed, (name, config) in itertools.product(SEEDS, MODELS.items()):
-        source = {"format": "safe_lmdb", "key_mapping": {"y_relaxed": "energy"}}
-        normalizer = {"energy": {"mean": labels.mean, "stdev": labels.std}}
-        changes: dict[str, Any] = {
-            **schedule(batches, EPOCHS),
-            "dataset": {
-                "train": {**source, "src": str(data / "data.lmdb"), "transforms": {"normalizer": normalizer}},
-                # Only looked at: the weights of the last step are tested.
-                "val": {**source, "src": str(tested / "data.lmdb"), "use_train_settings": False},
-            },
-            "optim.batch_size": BATCH_SIZE,
-            "optim.num_workers": 0,
-        }
-        path = f"hdgnn:oc20/is2re/small/{config}.yml"
-        facts = {"model": name, "epochs": EPOCHS, "structures": num_records(data)}
-        runs.append(LongRun(out / f"{config}-{seed}", path, changes, lmdbs, (tested.name,), seed, facts))
-    return runs
-
-
-def table(runs: Sequence[LongRun], test: str) -> str:
+def table(study: Study, runs: Sequence[LongRun]) -> str:
     """As Markdown: single runs, and the mean of a model's predictions, meV."""
     lines = ["| model | seeds | MAE of one | of their mean | hours a run |", "| --- | ---: | ---: | ---: | ---: |"]
-    for name in MODELS:
+    for name in study.variants:
         results = [run.result for run in runs if run.result is not None and run.result["model"] == name]
         if not results:
             continue
-        maes = [1000 * result["mae"][test] for result in results]
+        maes = [1000 * result["mae"][study.split] for result in results]
         mean = statistics.mean(maes)
         spread = f" ± {max(abs(mae - mean) for mae in maes):.0f}" if len(maes) > 1 else ""
-        errors = np.mean([list(result["errors"][test].values()) for result in results], axis=0)
+        errors = np.mean([list(result["errors"][study.split].values()) for result in results], axis=0)
         hours = statistics.mean(result["hours"] for result in results)
         ensemble = f"{1000 * np.abs(errors).mean():.0f}" if len(maes) > 1 else ""
         lines.append(f"| {name} | {len(results)} | {mean:.0f}{spread} | {ensemble} | {hours:.1f} |")
-    lines += [
-        f"| {name}, published | 20 folds | {mae} ± {deviation} | | |" for name, (mae, deviation) in PUBLISHED.items()
-    ]
+    for name, (mae, deviation) in study.published.items():
+        lines.append(f"| {name}, published | 20 folds | {mae} ± {deviation} | | |")
     return "\n".join(lines) + "\n"
+
+
+def report(study: Study, runs: Sequence[LongRun]) -> None:
+    """Write what is done."""
+    results = [{k: v for k, v in run.result.items() if k != "errors"} for run in runs if run.result]
+    if results:
+        put_into(study.page, study.name, table(study, runs))
+        (ROOT / f"benchmarks/results/{study.name}.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 def main() -> None:
@@ -96,23 +159,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("lmdbs", type=Path, help="folder with fold_0 to fold_3")
     parser.add_argument("out", type=Path, help="folder of the runs; what is done in it is kept")
-    parser.add_argument("--choose", action="store_true", help="train on folds 2 and 3, test on 1")
+    parser.add_argument("--choose", action="store_true", help="train variants on folds 2 and 3, test on 1")
     parser.add_argument("--hours", type=float, default=2.0, help="of this sitting (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="runs at once, a thread each (default: %(default)s)")
     args = parser.parse_args()
-    train, test = ((2, 3), 1) if args.choose else ((1, 2, 3), 0)
-    runs = runs_of(args.lmdbs.resolve(), args.out.resolve(), train, test)
-
-    def report() -> None:
-        if not args.choose and any(run.result for run in runs):
-            put_into(PAGE, "gamenet", table(runs, f"fold_{test}"))
-            results = [{k: v for k, v in run.result.items() if k != "errors"} for run in runs if run.result]
-            (ROOT / "benchmarks/results/gamenet.json").write_text(json.dumps(results, indent=1) + "\n")
-
-    go_on(runs, args.hours, args.processes, report)
-    report()
+    study = CHOICE if args.choose else TEST
+    runs = runs_of(study, args.lmdbs.resolve(), args.out.resolve() / study.name)
+    go_on(runs, args.hours, args.processes, lambda: report(study, runs))
+    report(study, runs)
     for run in runs:
-        print(f"{run.folder.name:20} {where(run)}")
+        print(f"{run.folder.name:35} {where(run)}")
 
 
 if __name__ == "__main__":
