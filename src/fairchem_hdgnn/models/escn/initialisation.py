@@ -16,8 +16,10 @@ from fairchem_hdgnn.models.nn.initialisation import (
     draw_edge_embedding,
     draw_linear,
     draw_sphere_readout,
+    of_gaussians,
     on_sphere,
 )
+from fairchem_hdgnn.models.nn.radial import DistanceFunction
 from fairchem_hdgnn.models.ops.so2 import num_terms, order_of_term
 
 
@@ -32,13 +34,20 @@ def initialise(part: nn.Module, config: ESCNConfig) -> None:
         return
     for module in part.modules():
         if isinstance(module, EdgeEmbedding):
-            draw_edge_embedding(module, config.basis_width)
+            draw_edge_embedding(module, of_basis(config))
         elif isinstance(module, SO2Convolution):
             draw_convolution(module)
         elif isinstance(module, UpdateBlock):
             draw_update(module, config)
         elif isinstance(module, SphereReadout):
             draw_sphere_readout(module)
+
+
+def of_basis(config: ESCNConfig) -> float:
+    """Second moment of the distance basis; half of the sigmoids are about 1, and the others about 0."""
+    if config.distance_function is DistanceFunction.GAUSSIAN:
+        return of_gaussians(config.num_centres, config.basis_width)
+    return 0.5
 
 
 @torch.no_grad()

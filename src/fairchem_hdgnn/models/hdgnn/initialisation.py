@@ -18,6 +18,7 @@ from fairchem_hdgnn.models.nn.initialisation import (
     draw_edge_embedding,
     draw_linear,
     draw_sphere_readout,
+    of_gaussians,
     on_sphere,
 )
 from fairchem_hdgnn.models.ops.gated_network import GatedMlp
@@ -34,7 +35,7 @@ def initialise(part: nn.Module, config: HDGNNConfig) -> None:
         return
     for module in part.modules():
         if isinstance(module, EdgeEmbedding):
-            draw_edge_embedding(module, config.basis_width)
+            draw_edge_embedding(module, of_gaussians(config.num_centres, config.basis_width))
         elif isinstance(module, InvariantFeatures):
             draw_linear(module.linear, AFTER_SILU)
         elif isinstance(module, EdgeAttention):

@@ -44,18 +44,23 @@ def draw_linear(layer: nn.Linear, second_moment: float = 1.0, size: float = 1.0)
         nn.init.zeros_(layer.bias)
 
 
-def draw_edge_embedding(module: EdgeEmbedding, basis_width: float) -> None:
+def draw_edge_embedding(module: EdgeEmbedding, second_moment: float) -> None:
     """Both elements and the distance get an equal share.
 
     Args:
         module: to be drawn.
-        basis_width: of the Gaussians, in units of their spacing; their squares sum to ``sqrt(pi)`` times it.
+        second_moment: of the distance basis, on average over its functions.
     """
     share = 1 / 3
-    draw_linear(module.distance, basis_width * math.sqrt(math.pi) / module.distance.in_features, share)
+    draw_linear(module.distance, second_moment, share)
     for embedding in (module.source, module.target):
         nn.init.normal_(embedding.weight, 0.0, math.sqrt(share))
     draw_linear(module.output, AFTER_SILU)
+
+
+def of_gaussians(count: int, width: float) -> float:
+    """Second moment of a basis of so many Gaussians; ``width`` in units of their spacing."""
+    return width * math.sqrt(math.pi) / count
 
 
 def draw_sphere_readout(module: SphereReadout) -> None:
