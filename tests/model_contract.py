@@ -30,7 +30,8 @@ SIZES: dict[str, Any] = {
     "regress_forces": True,
 }
 HDGNN_SIZES = {**SIZES, "lmax_metp": 1, "invariant_channels": 6, "near_neighbors": 3, "lmax_far": 1}
-ESCN_SIZES = {**SIZES, "mmax": 1}
+ESCN_SIZES = {**SIZES, "mmax": 1, "weight_init": "torch"}
+"""Bounds on what a finite grid costs are for weights of this size."""
 
 
 @dataclass(frozen=True)

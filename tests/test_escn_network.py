@@ -26,6 +26,7 @@ SMALL: dict[str, Any] = {
     "num_sphere_samples": 20,
     "distance_resolution": 0.5,
     "cutoff": 6.0,
+    "weight_init": "torch",  # bounds on what a finite grid costs are for weights of this size
 }
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-3, torch.bfloat16: 0.1}
 

@@ -138,7 +138,8 @@ def energy_errors(keys: dict[str, Any]) -> tuple[float, float]:
 def test_energy_of_strict_networks_is_invariant_up_to_the_grid():
     """A nonlinear function on a finite grid, in update and readout, is what remains; frames have no effect at all."""
     for keys in STRICT[:1] + STRICT[4:6]:
-        rotation, frame = energy_errors(keys)
+        # What a finite grid costs grows with the weights; the bound is for weights of this size.
+        rotation, frame = energy_errors({**keys, "weight_init": "torch"})
         assert rotation < 0.06
         assert frame < 1e-10
 

@@ -32,8 +32,8 @@ def signal_path() -> Any:
 )
 def test_signals_keep_their_size(signal_path: Any, name: str, differs: float) -> None:
     kind, keys = signal_path.NETWORKS[name]
-    keys = {**keys, "lmax": 2, "num_layers": 16, "sphere_channels": 32, "hidden_channels": 64}
-    batch = signal_path.batch_with_edges([signal_path.slab((3, 3, 4))], NeighborList.PAIRS)
+    keys = {**keys, "lmax": 2, "num_layers": 10, "sphere_channels": 32, "hidden_channels": 32}
+    batch = signal_path.batch_with_edges([signal_path.slab((3, 3, 3))], NeighborList.PAIRS)
     measured = {}
     for start in signal_path.STARTS:
         torch.manual_seed(0)
@@ -41,5 +41,5 @@ def test_signals_keep_their_size(signal_path: Any, name: str, differs: float) ->
     signals = measured["unit_variance"]
     assert signals[-1].differs > max(differs, 3 * measured["torch"][-1].differs)
     sizes = [signal.x[0] for signal in signals[1:]]
-    assert 1e-3 < min(sizes) and max(sizes) < 1e2
+    assert min(sizes) > 1e-3 and max(sizes) < 1e2
     assert max(sizes) < 100 * min(sizes)
