@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from hea import convert
-from long_runs import LongRun, go_on, num_records, schedule, where
+from long_runs import LongRun, add_arguments, schedule, sitting
 from matplotlib.figure import Figure
+from pages import of_seeds, put_into
 
 from fairchem_hdgnn.checks.targets import target_spread
 from fairchem_hdgnn.evaluation.plot_style import colour, light_grid, save, style
@@ -50,7 +51,6 @@ OF_FAIRCHEM: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """fairchem's own, as in its configurations but for the widths."""
-
 
 GRAPH = {"cutoff": 5.0, "regress_forces": False, "otf_graph": True}
 
@@ -100,7 +100,7 @@ def runs_of(name: str, data: Path, out: Path) -> list[LongRun]:
     """All trainings of a study, seed by seed."""
     study = STUDIES[name]
     _, labels = target_spread(data / "train", study.label, progress=False)
-    batches = -(-(study.train or num_records(data / "train")) // study.batch_size)
+    batches = -(-(study.train or labels.count) // study.batch_size)
     runs = []
     for seed in SEEDS:
         for variant, model in {**SPHERICAL, **OF_FAIRCHEM}.items():
@@ -143,9 +143,8 @@ def dataset_section(study: Study, data: Path, mean: float, deviation: float) -> 
 def summary(runs: list[LongRun], to_mev: float) -> dict[str, list[dict[str, Any]]]:
     """Results of each variant that has any, meV."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for run in runs:
-        if run.result is not None:
-            result = {key: value for key, value in run.result.items() if key != "errors"}
+    for result in (run.summary for run in runs):
+        if result is not None:
             result["mae"] = {split: to_mev * mae for split, mae in result["mae"].items()}
             steps, maes = result["curve"]
             result["curve"] = [steps, [to_mev * mae for mae in maes]]
@@ -154,18 +153,13 @@ def summary(runs: list[LongRun], to_mev: float) -> dict[str, list[dict[str, Any]
 
 
 def table(found: Mapping[str, list[dict[str, Any]]], tests: tuple[str, ...]) -> str:
-    """As Markdown: the mean over seeds, and the largest distance of a seed from it."""
+    """As Markdown."""
     lines = [
         "| model | seeds | " + " | ".join(title_of(split) for split in tests) + " | hours a run |",
         "| --- | ---: | " + " | ".join("---:" for _ in tests) + " | ---: |",
     ]
     for variant, results in found.items():
-        cells = []
-        for split in tests:
-            maes = [result["mae"][split] for result in results]
-            mean = statistics.mean(maes)
-            spread = f" ± {max(abs(mae - mean) for mae in maes):.0f}" if len(maes) > 1 else ""
-            cells.append(f"{mean:.0f}{spread}")
+        cells = [of_seeds([result["mae"][split] for result in results]) for split in tests]
         hours = statistics.mean(result["hours"] for result in results)
         lines.append(f"| {variant} | {len(results)} | {' | '.join(cells)} | {hours:.1f} |")
     return "\n".join(lines) + "\n"
@@ -200,30 +194,19 @@ def write_page(name: str, runs: list[LongRun]) -> None:
     put_into(PAGE, f"evidence_{name}", table(found, study.tests))
 
 
-def put_into(page: Path, marker: str, text: str) -> None:
-    """Replace what stands between ``<!-- marker -->`` and the next ``<!-- end -->``."""
-    before, rest = page.read_text().split(f"<!-- {marker} -->\n", 1)
-    page.write_text(f"{before}<!-- {marker} -->\n{text}{rest[rest.index('<!-- end -->') :]}")
-
-
 def main() -> None:
     """Go on with a study."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=list(STUDIES))
     parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path, help="folder of the runs; what is done in it is kept")
-    parser.add_argument("--hours", type=float, default=2.0, help="of this sitting (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=1, help="runs at once, a thread each (default: %(default)s)")
+    add_arguments(parser)
     args = parser.parse_args()
     data = args.data
     if args.study == "hea":
         data = args.out / "hea_data"
         convert(args.data, args.out / "hea_source", data)
     runs = runs_of(args.study, data.resolve(), args.out.resolve())
-    go_on(runs, args.hours, args.processes, lambda: write_page(args.study, runs))
-    write_page(args.study, runs)
-    for run in runs:
-        print(f"{run.folder.name:45} {where(run)}")
+    sitting(runs, args.hours, args.processes, lambda: write_page(args.study, runs))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence import put_into
-from long_runs import LongRun, go_on, num_records, schedule, where
+from long_runs import LongRun, add_arguments, schedule, sitting
+from pages import of_seeds, put_into
 
 from fairchem_hdgnn.checks.targets import target_spread
 from fairchem_hdgnn.data.directories import new_directory
@@ -96,7 +96,7 @@ def runs_of(study: Study, lmdbs: Path, out: Path) -> list[LongRun]:
     """All trainings of a study, seed by seed."""
     data = joined(lmdbs, study.train, out / "data")
     _, labels = target_spread(data, "y_relaxed", progress=False)
-    batches = -(-num_records(data) // BATCH_SIZE)
+    batches = -(-labels.count // BATCH_SIZE)
     runs = []
     for seed, (name, (config, others)) in itertools.product(study.seeds, study.variants.items()):
         changes: dict[str, Any] = {
@@ -112,7 +112,7 @@ def runs_of(study: Study, lmdbs: Path, out: Path) -> list[LongRun]:
         }
         words = "".join(letter if letter.isalnum() else " " for letter in name).split()
         folder = out / f"{'_'.join(words)}-{seed}"
-        facts = {"model": name, "epochs": study.epochs, "structures": num_records(data)}
+        facts = {"model": name, "epochs": study.epochs, "structures": labels.count}
         path = f"hdgnn:oc20/is2re/small/{config}.yml"
         runs.append(LongRun(folder, path, changes, lmdbs, (study.split,), seed, facts))
     return runs
@@ -136,12 +136,10 @@ def table(study: Study, runs: Sequence[LongRun]) -> str:
         if not results:
             continue
         maes = [1000 * result["mae"][study.split] for result in results]
-        mean = statistics.mean(maes)
-        spread = f" ± {max(abs(mae - mean) for mae in maes):.0f}" if len(maes) > 1 else ""
         errors = np.mean([list(result["errors"][study.split].values()) for result in results], axis=0)
         hours = statistics.mean(result["hours"] for result in results)
         ensemble = f"{1000 * np.abs(errors).mean():.0f}" if len(maes) > 1 else ""
-        lines.append(f"| {name} | {len(results)} | {mean:.0f}{spread} | {ensemble} | {hours:.1f} |")
+        lines.append(f"| {name} | {len(results)} | {of_seeds(maes)} | {ensemble} | {hours:.1f} |")
     for name, (mae, deviation) in study.published.items():
         lines.append(f"| {name}, published | 20 folds | {mae} ± {deviation} | | |")
     return "\n".join(lines) + "\n"
@@ -149,7 +147,7 @@ def table(study: Study, runs: Sequence[LongRun]) -> str:
 
 def report(study: Study, runs: Sequence[LongRun]) -> None:
     """Write what is done."""
-    results = [{k: v for k, v in run.result.items() if k != "errors"} for run in runs if run.result]
+    results = [summary for run in runs if (summary := run.summary) is not None]
     if results:
         put_into(study.page, study.name, table(study, runs))
         (ROOT / f"benchmarks/results/{study.name}.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -159,10 +157,8 @@ def main() -> None:
     """Go on."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("lmdbs", type=Path, help="folder with fold_0 to fold_3")
-    parser.add_argument("out", type=Path, help="folder of the runs; what is done in it is kept")
+    add_arguments(parser)
     parser.add_argument("--choose", action="store_true", help="train variants on folds 2 and 3, test on 1")
-    parser.add_argument("--hours", type=float, default=2.0, help="of this sitting (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=1, help="runs at once, a thread each (default: %(default)s)")
     args = parser.parse_args()
     study = CHOICE if args.choose else TEST
     target = json.loads((args.lmdbs / DESCRIPTION_FILE).read_text())["target"]
@@ -170,10 +166,7 @@ def main() -> None:
         # No number is published for other labels.
         study = replace(study, name=f"{study.name}_{target}", published={})
     runs = runs_of(study, args.lmdbs.resolve(), args.out.resolve() / study.name)
-    go_on(runs, args.hours, args.processes, lambda: report(study, runs))
-    report(study, runs)
-    for run in runs:
-        print(f"{run.folder.name:35} {where(run)}")
+    sitting(runs, args.hours, args.processes, lambda: report(study, runs))
 
 
 if __name__ == "__main__":

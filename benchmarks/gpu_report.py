@@ -16,11 +16,12 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks")]
 
+import pages  # noqa: E402
 from gpu_stages.page import section  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
 PAGE = ROOT / "docs/performance.md"
-BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
+BEGIN, END = pages.marks("gpu")
 
 NOTHING = """\
 **No GPU was at hand: nothing here is measured on one.** The Triton kernels are run in Triton's interpreter and
@@ -63,8 +64,7 @@ def stored_reports() -> list[dict[str, Any]]:
 
 def replaced(text: str, part: str) -> str:
     """The page with ``part`` between its markers."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{part.strip()}\n{END}{rest.split(END)[1]}"
+    return pages.replaced(text, "gpu", part)
 
 
 def page_part(reports: list[dict[str, Any]]) -> str:

@@ -6,6 +6,7 @@ would: it writes a checkpoint, from which the next sitting continues as if nothi
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -21,7 +22,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fairchem_hdgnn.data.lmdb import METADATA_FILE
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
 from fairchem_hdgnn.evaluation.learning_curve import read_events
 from fairchem_hdgnn.evaluation.splits import split_source
@@ -66,6 +66,12 @@ class LongRun:
         path = self.folder / RESULT
         return json.loads(path.read_text()) if path.is_file() else None
 
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """The same without the errors of single systems."""
+        result = self.result
+        return None if result is None else {key: value for key, value in result.items() if key != "errors"}
+
     def go_on(self, deadline: float) -> None:
         """Train until it is done or ``deadline`` (of ``time.monotonic``); test in the first case.
 
@@ -93,7 +99,7 @@ class LongRun:
         self._note_hours((time.monotonic() - started) / 3600)
         if status == 0:
             self._test()
-        elif status != PREEMPTED_EXIT_STATUS:
+        elif status not in (PREEMPTED_EXIT_STATUS, -signal.SIGTERM):
             raise SystemExit(f"{self.folder}: the training ended with status {status}; see {log}")
 
     def _note_hours(self, hours: float) -> None:
@@ -148,12 +154,6 @@ def schedule(batches: int, epochs: int, *, evaluations: int = 12) -> dict[str, A
     }
 
 
-def num_records(folder: Path) -> int:
-    """Records of a split, from its metadata."""
-    with np.load(folder / METADATA_FILE) as arrays:
-        return len(arrays["natoms"])
-
-
 def gpu_is_there() -> bool:
     """Whether to train on it."""
     import torch  # noqa: PLC0415 - slow to import, and the pages are written without
@@ -161,8 +161,15 @@ def gpu_is_there() -> bool:
     return torch.cuda.is_available()
 
 
-def go_on(runs: Sequence[LongRun], hours: float, processes: int, report: Callable[[], None]) -> None:
-    """Do what is left of ``runs``, in their order, for so many hours; ``report`` after each."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of :func:`sitting`."""
+    parser.add_argument("out", type=Path, help="folder of the runs; what is done in it is kept")
+    parser.add_argument("--hours", type=float, default=2.0, help="of this sitting (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="runs at once, a thread each (default: %(default)s)")
+
+
+def sitting(runs: Sequence[LongRun], hours: float, processes: int, report: Callable[[], None]) -> None:
+    """Do what is left of ``runs``, in their order, for so many hours; ``report`` after each, and print all."""
     deadline = time.monotonic() + 3600 * hours
 
     def one(run: LongRun) -> None:
@@ -174,14 +181,17 @@ def go_on(runs: Sequence[LongRun], hours: float, processes: int, report: Callabl
 
     with ThreadPoolExecutor(processes) as pool:
         list(pool.map(one, runs))
+    report()
+    for run in runs:
+        print(f"{run.folder.name:45} {where(run)}")
 
 
 def where(run: LongRun) -> str:
-    """How far a run is."""
+    """How far a run is; errors in the unit of the records."""
     if run.result is not None:
-        return "done, MAE " + ", ".join(f"{split} {1000 * mae:.0f}" for split, mae in run.result["mae"].items())
+        return "done, MAE " + ", ".join(f"{split} {mae:.4g}" for split, mae in run.result["mae"].items())
     folder = run.folder / "logs/tensorboard" / RUN_ID
     if not any(folder.glob("events*")):
         return "not begun"
     curve = read_events(folder).get("val/energy_mae")
-    return "begun" if curve is None else f"step {curve.steps[-1]:,.0f}, validation MAE {1000 * curve.values[-1]:.0f}"
+    return "begun" if curve is None else f"step {curve.steps[-1]:,.0f}, validation MAE {curve.values[-1]:.4g}"

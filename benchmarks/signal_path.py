@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from pages import put_into
 from slabs import CUTOFF, MAX_NEIGHBORS, batch_with_edges, slab
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -27,7 +28,6 @@ from fairchem_hdgnn.models.so3.layout import degree_index
 
 PAGE = Path(__file__).parents[1] / "docs/training.md"
 FIGURE = PAGE.parent / "figures/signal_path.png"
-BEGIN, END = "<!-- benchmarks/signal_path.py -->", "<!-- end -->"
 
 SIZES: dict[str, Any] = {
     "sphere_channels": 64, "hidden_channels": 128, "edge_channels": 64, "cutoff": CUTOFF,
@@ -145,9 +145,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     results = list(all_signals())
     plot(results)
-    text = PAGE.read_text()
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    PAGE.write_text(f"{before}\n{table(results)}{after}")
+    put_into(PAGE, "signal_path", table(results))
 
 
 if __name__ == "__main__":

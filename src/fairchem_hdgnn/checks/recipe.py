@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn.checks.records import sample
 from fairchem_hdgnn.checks.targets import target_spread
-from fairchem_hdgnn.data.lmdb import METADATA_FILE
 from fairchem_hdgnn.data.neighbor_lists import Search, periodic_edges
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.data.statistics import LABELS, Spread
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.host.config_files import read_config
+from fairchem_hdgnn.host.noisy_nodes import TARGET, add_displacement
 
 VALIDATION_SPLITS = ("val_id", "val")
 
@@ -27,7 +27,6 @@ TRAINING_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 15_000, 20, 100
 
 SAMPLE = 50
 """Structures whose atoms and neighbours are counted."""
-
 
 SHORTEST_WAY = 0.01
 """Å that some atom has to move before there is a way to learn."""
@@ -110,10 +109,16 @@ def make_recipe(
     if not train.is_dir() or validation is None:
         missing = train if not train.is_dir() else root / VALIDATION_SPLITS[0]
         raise DataError(f"{missing}: no such folder; a training needs ROOT/train and ROOT/val_id, one make-lmdb each")
+    records = Records(train)
+    chosen = sampled(records)
     if noisy_nodes is None:
-        noisy_nodes = all(has_ways(folder) for folder in (train, validation))
+        noisy_nodes = has_ways(chosen) and has_ways(sampled(Records(validation)))
     config = read_config(f"hdgnn:oc20/is2re/small/{model}{'_noisy_nodes' if noisy_nodes else ''}.yml")
-    sizes = measure(train, label, Search(config["model"]["cutoff"], config["model"]["max_neighbors"]))
+    search = Search(config["model"]["cutoff"], config["model"]["max_neighbors"])
+    sizes = measure(*target_spread(train, label), chosen, search)
+    if sizes.labels.std < 1e-9:
+        same = f"{sizes.label} = {sizes.labels.mean:g}"
+        raise DataError(f"{train}: all {sizes.structures:,} structures have {same}; nothing can be learnt")
     optim = config["optim"]
     steps_per_epoch = math.ceil(sizes.structures / optim["batch_size"])
     if epochs is None:
@@ -129,33 +134,25 @@ def make_recipe(
         "train": {**source, "src": str(train.resolve()), "transforms": transforms},
         "val": {**source, "src": str(validation.resolve())},
     }
-    if not (train / METADATA_FILE).is_file():
+    if not records.has_metadata:
         del optim["load_balancing"], optim["load_balancing_on_error"]
     return Recipe(sizes, config)
 
 
-def has_ways(folder: Path) -> bool:
-    """Whether a sample of records have relaxed positions, and not only those that they start from."""
-    records = Records(folder)
-    chosen = [records[index] for index in sample(len(records), SAMPLE, seed=0)]
-    if not all("pos_relaxed" in record and "tags" in record and "fixed" in record for record in chosen):
+def sampled(records: Records) -> list[Data]:
+    """Some of them, the same in each call."""
+    return [records[index] for index in sample(len(records), SAMPLE, seed=0)]
+
+
+def has_ways(records: list[Data]) -> bool:
+    """Whether records have relaxed positions, and not only those that they start from."""
+    if not all("pos_relaxed" in record and "tags" in record and "fixed" in record for record in records):
         return False
-    return any(float((record.pos_relaxed - record.pos).abs().max()) > SHORTEST_WAY for record in chosen)
+    return any(float(add_displacement(record)[TARGET].abs().max()) > SHORTEST_WAY for record in records)
 
 
-def measure(train: Path, label: str | None, search: Search) -> Sizes:
-    """Read all labels, and count atoms and neighbours of a sample.
-
-    Raises:
-        DataError: no label, or the same everywhere.
-    """
-    name, labels = target_spread(train, label)
-    if labels.std < 1e-9:
-        raise DataError(
-            f"{train}: all {labels.count:,} structures have {name} = {labels.mean:g}; nothing can be learnt"
-        )
-    records = Records(train)
-    chosen = [records[index] for index in sample(len(records), SAMPLE, seed=0)]
-    atoms = sum(len(record.pos) for record in chosen)
-    edges = sum(periodic_edges(Batch.from_data_list([record]), search).edge_index.shape[1] for record in chosen)
-    return Sizes(len(records), atoms / len(chosen), edges / atoms, name, labels)
+def measure(label: str, labels: Spread, records: list[Data], search: Search) -> Sizes:
+    """Count atoms and neighbours of a sample."""
+    atoms = sum(len(record.pos) for record in records)
+    edges = sum(periodic_edges(Batch.from_data_list([record]), search).edge_index.shape[1] for record in records)
+    return Sizes(labels.count, atoms / len(records), edges / atoms, label, labels)

@@ -11,14 +11,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from ase import Atoms
-from ase.geometry import find_mic, wrap_positions
 from torch_geometric.data import Data
 from tqdm import tqdm
 
 from fairchem_hdgnn.data.directories import new_directory
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.neighbor_lists import Search
-from fairchem_hdgnn.data.records import atoms_to_record, record_id, store_edges
+from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, record_id, relaxed_beside, store_edges
 from fairchem_hdgnn.data.statistics import Statistics
 from fairchem_hdgnn.data.structures import read_structures, structure_files
 from fairchem_hdgnn.data.tagging import ADSORBATE_ELEMENTS, oc20_fixed, oc20_tags
@@ -184,7 +183,7 @@ def _record(atoms: Atoms, name: str, sid: int | str, conversion: Conversion, rep
     report.fixed[fixed_origin] += 1
     report.open_boundaries += int(atoms.cell.rank == 3 and not atoms.pbc.all())
     record = atoms_to_record(atoms, sid)
-    record.pos = torch.tensor(_inside(atoms), dtype=torch.float32)
+    record.pos = torch.tensor(inside_cell(atoms), dtype=torch.float32)
     record.pbc = torch.from_numpy(atoms.pbc.copy())[None]
     record.tags = torch.from_numpy(tags)
     record.fixed = torch.from_numpy(fixed.astype(np.float32))
@@ -244,16 +243,8 @@ def _calculated(atoms: Atoms, name: str) -> Any:
     return atoms.calc.results.get(name) if atoms.calc is not None else None
 
 
-def _inside(atoms: Atoms) -> np.ndarray:
-    """Positions inside the cell along its periodic vectors, as in OC20's records: fairchem misses edges of others."""
-    return wrap_positions(atoms.positions, atoms.cell, pbc=atoms.pbc, eps=0) if atoms.pbc.any() else atoms.positions
-
-
 def _continued(atoms: Atoms, relaxed: np.ndarray, name: str) -> torch.Tensor:
     """Relaxed positions on the near side of the periodic boundaries: displacements are the shortest ones."""
     if relaxed.shape != atoms.positions.shape or not np.isfinite(relaxed).all():
         raise _StructureError(f"{name}: its relaxed positions are not three finite numbers (Å) for each atom")
-    displacement = np.asarray(relaxed, dtype=np.float64) - atoms.positions
-    if atoms.pbc.any():
-        displacement, _ = find_mic(displacement, atoms.cell, pbc=atoms.pbc)
-    return torch.tensor(_inside(atoms) + displacement, dtype=torch.float32)
+    return relaxed_beside(atoms, relaxed)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import io
 
 import numpy as np
-import torch
 from ase import Atoms
-from ase.geometry import find_mic, wrap_positions
 from ase.io.vasp import read_vasp
 from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.gamenet_archive import INITIAL, RELAXED, System
-from fairchem_hdgnn.data.records import atoms_to_record
+from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, relaxed_beside
 from fairchem_hdgnn.data.tagging import ADSORBATE, SUBSURFACE, SURFACE, fixed_atoms
 from fairchem_hdgnn.errors import DataError
 
@@ -47,11 +45,11 @@ def unlabelled_record(system: System) -> Data:
         )
     fixed = fixed_atoms(initial)
     molecule = np.isin(initial.get_chemical_symbols(), MOLECULE_ELEMENTS)
-    displacement, _ = find_mic(relaxed.positions - initial.positions, initial.cell, pbc=True)
-    initial.positions = wrap_positions(initial.positions, initial.cell, pbc=True, eps=0)
+    pos_relaxed = relaxed_beside(initial, relaxed.positions)
+    initial.positions = inside_cell(initial)
     initial.set_tags(np.select([molecule, fixed], [ADSORBATE, SUBSURFACE], SURFACE))
     record = atoms_to_record(initial, system.name)
-    record.pos_relaxed = torch.tensor(initial.positions + displacement, dtype=torch.float32)
+    record.pos_relaxed = pos_relaxed
     return record
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from ase import Atoms
+from ase.geometry import find_mic, wrap_positions
 from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn.data.neighbor_lists import Search, periodic_edges
@@ -22,6 +23,19 @@ def atoms_to_record(atoms: Atoms, sid: int | str) -> Data:
         fixed=torch.from_numpy(fixed_atoms(atoms).astype(np.float32)),
         sid=sid,
     )
+
+
+def inside_cell(atoms: Atoms) -> np.ndarray:
+    """Positions inside the cell along its periodic vectors, as in OC20's records: fairchem misses edges of others."""
+    return wrap_positions(atoms.positions, atoms.cell, pbc=atoms.pbc, eps=0) if atoms.pbc.any() else atoms.positions
+
+
+def relaxed_beside(atoms: Atoms, relaxed: np.ndarray) -> torch.Tensor:
+    """Relaxed positions, Å, on the near side of the periodic boundaries from :func:`inside_cell`; the shortest ways."""
+    displacement = np.asarray(relaxed, dtype=np.float64) - atoms.positions
+    if atoms.pbc.any():
+        displacement, _ = find_mic(displacement, atoms.cell, pbc=atoms.pbc)
+    return torch.tensor(inside_cell(atoms) + displacement, dtype=torch.float32)
 
 
 def record_id(record: Data) -> str:

@@ -15,6 +15,7 @@ from fairchem_hdgnn.models.nn.initialisation import (
     WeightInit,
     draw_edge_embedding,
     draw_linear,
+    draw_parts,
     draw_sphere_readout,
     of_gaussians,
     on_sphere,
@@ -32,15 +33,15 @@ def initialise(part: nn.Module, config: ESCNConfig) -> None:
     """
     if config.weight_init is WeightInit.TORCH:
         return
-    for module in part.modules():
-        if isinstance(module, EdgeEmbedding):
-            draw_edge_embedding(module, of_basis(config))
-        elif isinstance(module, SO2Convolution):
-            draw_convolution(module)
-        elif isinstance(module, UpdateBlock):
-            draw_update(module, config)
-        elif isinstance(module, SphereReadout):
-            draw_sphere_readout(module)
+    draw_parts(
+        part,
+        {
+            EdgeEmbedding: lambda module: draw_edge_embedding(module, of_basis(config)),
+            SO2Convolution: draw_convolution,
+            UpdateBlock: lambda module: draw_update(module, config),
+            SphereReadout: draw_sphere_readout,
+        },
+    )
 
 
 def of_basis(config: ESCNConfig) -> float:

@@ -17,6 +17,7 @@ from fairchem_hdgnn.models.nn.initialisation import (
     WeightInit,
     draw_edge_embedding,
     draw_linear,
+    draw_parts,
     draw_sphere_readout,
     of_gaussians,
     on_sphere,
@@ -33,23 +34,32 @@ def initialise(part: nn.Module, config: HDGNNConfig) -> None:
     """
     if config.weight_init is WeightInit.TORCH:
         return
-    for module in part.modules():
-        if isinstance(module, EdgeEmbedding):
-            draw_edge_embedding(module, of_gaussians(config.num_centres, config.basis_width))
-        elif isinstance(module, InvariantFeatures):
-            draw_linear(module.linear, AFTER_SILU)
-        elif isinstance(module, EdgeAttention):
-            draw_linear(module.first)
-            draw_linear(module.second, AFTER_RELU)
-        elif isinstance(module, InvariantUpdate):
-            draw_linear(module.linear, AFTER_SILU * config.mean_neighbors)
-        elif isinstance(module, GatedMlp):
-            draw_linear(module.first)
-            draw_linear(module.second, AFTER_SILU**2)
-        elif isinstance(module, UpdateBlock):
-            draw_update(module, config.mean_neighbors)
-        elif isinstance(module, SphereReadout):
-            draw_sphere_readout(module)
+    basis = of_gaussians(config.num_centres, config.basis_width)
+    neighbors = config.mean_neighbors
+    draw_parts(
+        part,
+        {
+            EdgeEmbedding: lambda module: draw_edge_embedding(module, basis),
+            InvariantFeatures: lambda module: draw_linear(module.linear, AFTER_SILU),
+            EdgeAttention: draw_attention,
+            InvariantUpdate: lambda module: draw_linear(module.linear, AFTER_SILU * neighbors),
+            GatedMlp: draw_gated_network,
+            UpdateBlock: lambda module: draw_update(module, neighbors),
+            SphereReadout: draw_sphere_readout,
+        },
+    )
+
+
+def draw_attention(module: EdgeAttention) -> None:
+    """Logits of second moment 1."""
+    draw_linear(module.first)
+    draw_linear(module.second, AFTER_RELU)
+
+
+def draw_gated_network(module: GatedMlp) -> None:
+    """Its hidden layer is a product of two that have passed SiLU."""
+    draw_linear(module.first)
+    draw_linear(module.second, AFTER_SILU**2)
 
 
 @torch.no_grad()

@@ -1,14 +1,16 @@
 """Starts of weights at which signals keep their size from layer to layer.
 
 PyTorch's own start of a linear layer divides the second moment of its input by three, and SiLU by about as much again.
-After the update of a few layers, what differs between atoms of one element is then a millionth of the whole. Here
+After the update of a few layers, what differs between atoms of one element is then 1e-5 of the whole. Here
 each layer is drawn such that its output has second moment 1 if its input has the one that is stated.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from enum import Enum
+from typing import Any
 
 from e3nn.math import normalize2mom
 from torch import nn
@@ -29,6 +31,13 @@ class WeightInit(str, Enum):
 
     UNIT_VARIANCE = "unit_variance"
     TORCH = "torch"
+
+
+def draw_parts(part: nn.Module, rules: Mapping[type[nn.Module], Callable[[Any], None]]) -> None:
+    """Draw each module inside ``part`` whose kind has a rule, in place; all others start well as they are."""
+    for module in part.modules():
+        if rule := rules.get(type(module)):
+            rule(module)
 
 
 def draw_linear(layer: nn.Linear, second_moment: float = 1.0, size: float = 1.0) -> None:
