@@ -79,7 +79,7 @@ class Classifier(nn.Module):
 
     def __init__(self, model: Model, lmax: int) -> None:
         super().__init__()
-        keys = {**WIDTHS, "lmax": lmax, "lmax_metp": lmax, "attention": model.attention}
+        keys = {**WIDTHS, "lmax": lmax, "lmax_metp": lmax, "attention": model.attention, "weight_init": "torch"}
         self.backbone = Backbone(HDGNNConfig.from_keys(keys))
         if model.min_latitudes > 2 * (lmax + 1):
             resolution = (model.min_latitudes, model.min_latitudes + 1)
