@@ -9,9 +9,8 @@ import pytest
 import torch
 import yaml
 from ase import Atoms
-from ase.build import add_adsorbate, fcc111, molecule
+from ase.build import molecule
 from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.db import connect
 from ase.io import write
@@ -20,6 +19,7 @@ from ase.neighborlist import neighbor_list
 from ase.optimize import BFGS
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
+from slabs import labelled, slab
 from torch_geometric.data import Data
 
 from fairchem_hdgnn import HDGNN, SafeLmdbDataset
@@ -32,23 +32,6 @@ from fairchem_hdgnn.data.tagging import oc20_fixed, oc20_tags
 from fairchem_hdgnn.errors import DataError
 
 IS2RE = Conversion("is2re")
-
-
-def slab(metal: str = "Cu", *, layers: int = 3) -> Atoms:
-    """A slab with O, tagged by layers as ``ase.build`` does, atoms off their lattice sites."""
-    atoms = fcc111(metal, (2, 2, layers), vacuum=8.0)
-    add_adsorbate(atoms, "O", 1.3, "fcc")
-    atoms.info.clear()
-    atoms.pbc = True
-    atoms.rattle(0.05, seed=layers)
-    atoms.wrap(eps=0)
-    return atoms
-
-
-def labelled(atoms: Atoms, energy: float = -1.25) -> Atoms:
-    forces = np.random.default_rng(0).normal(size=(len(atoms), 3))
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
-    return atoms
 
 
 def first_record(source: Path, out: Path, conversion: Conversion = IS2RE):
@@ -69,7 +52,7 @@ def test_each_format_gives_the_same_records(tmp_path, name):
     else:
         write(tmp_path / name, structures)
     report = make_lmdb(tmp_path / name, tmp_path / "out", IS2RE, progress=False)
-    assert report.statistics.num_records == 2 and report.files == 1
+    assert report.statistics.num_records == 2 and report.read == 1
 
     path = str(tmp_path / "out/data.lmdb")
     safe = SafeLmdbDataset({"src": path})
@@ -101,8 +84,9 @@ def test_directory_of_relaxations_gives_first_and_last_structures(tmp_path):
             optimizer.run(fmax=0.5, steps=3)
         ends.append((atoms.copy(), atoms.get_potential_energy()))
     (tmp_path / "runs/notes.txt").write_text("not a structure")
-    report = make_lmdb(tmp_path / "runs", tmp_path / "out", Conversion("is2re", relaxations=True), progress=False)
-    assert report.files == 2 and len(report.unread) == 1 and "notes.txt" in report.unread[0]
+    conversion = Conversion("is2re", relaxations=True, keep_unconverged=True)
+    report = make_lmdb(tmp_path / "runs", tmp_path / "out", conversion, progress=False)
+    assert report.read == 2 and [left.file for left in report.left_out] == ["notes.txt"]
     for record, start, (end, energy) in zip(Records(tmp_path / "out"), starts, ends):
         np.testing.assert_allclose(record.pos, start.positions, atol=1e-5)
         np.testing.assert_allclose(record.pos_relaxed, end.positions, atol=1e-5)
@@ -115,7 +99,7 @@ def test_frames_become_s2ef_records(tmp_path):
     frames[0].set_constraint(FixAtoms([0]))
     write(tmp_path / "frames.traj", frames)
     records = list(frames_of(tmp_path / "frames.traj", tmp_path / "out"))
-    assert [(r.sid, r.fid, r.energy) for r in records] == [(0, 0, -1.0), (0, 1, -2.0)]
+    assert [(r.sid, r.fid, r.energy) for r in records] == [("frames", 0, -1.0), ("frames", 1, -2.0)]
     expected = frames[0].calc.results["forces"]
     np.testing.assert_allclose(records[0].forces, expected, atol=1e-6, err_msg="forces on fixed atoms are kept")
     assert records[0].fixed.tolist() == [1.0] + [0.0] * (len(frames[0]) - 1)
@@ -131,7 +115,7 @@ def test_relaxed_positions_do_not_jump_over_the_boundary(tmp_path):
     end = start.copy()
     end.positions[-1] += [0.2, 0.1, 0.0]
     end.positions[-1] -= end.cell[0] + end.cell[1]
-    write(tmp_path / "a.traj", [start, labelled(end)])
+    write(tmp_path / "a.traj", [start, labelled(end, force=0.01)])
     record = first_record(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", relaxations=True))
     np.testing.assert_allclose((record.pos_relaxed - record.pos)[-1], [0.2, 0.1, 0.0], atol=1e-4)
 
@@ -144,7 +128,7 @@ def test_atoms_outside_the_cell_are_put_inside_with_all_their_edges(tmp_path):
     for each in (atoms, end):
         each.positions[-1] += 2 * each.cell[0]
         each.positions[0] -= each.cell[1]
-    write(tmp_path / "a.traj", [labelled(atoms), labelled(end)])
+    write(tmp_path / "a.traj", [labelled(atoms), labelled(end, force=0.01)])
     record = first_record(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", True, edges=Search(6.0, 500)))
     inside = np.linalg.solve(record.cell[0].numpy().T, record.pos.numpy().T)
     assert inside.min() > -1e-5 and inside.max() < 1 + 1e-5
@@ -291,7 +275,7 @@ def test_target_stats_compares_with_the_config(tmp_path, capsys):
 def test_no_label_is_left_in_a_test_split(tmp_path, relaxations):
     atoms = with_info(y_relaxed=-1.0, y_init=0.5)
     atoms.set_array("pos_relaxed", atoms.positions + 0.1)
-    write(tmp_path / "a.extxyz", [atoms, labelled(slab())] if relaxations else [atoms])
+    write(tmp_path / "a.extxyz", [atoms, labelled(slab(), force=0.01)] if relaxations else [atoms])
     conversion = Conversion("is2re", relaxations, labelled=False)
     record = first_record(tmp_path / "a.extxyz", tmp_path / "out", conversion)
     assert not {"y_relaxed", "y_init", "pos_relaxed", "energy", "forces"} & set(record.keys())
@@ -345,7 +329,11 @@ def flat() -> Atoms:
 @pytest.mark.parametrize(
     ("structures", "conversion", "message"),
     [
-        ([slab()], IS2RE, r"a\.traj, structure 0: no 'energy' \(its info has .*--energy-key, or use --unlabelled"),
+        (
+            [slab()],
+            IS2RE,
+            r"a\.traj, structure 0: no 'energy' \(its info has .*--energy-key, give a table with --energies",
+        ),
         ([labelled(slab(), np.nan)], IS2RE, "structure 0: its energy is nan"),
         ([with_info(y_relaxed="low")], IS2RE, "structure 0: its energy is 'low', not a number in eV"),
         ([with_info(y_init=[1.0, 2.0])], IS2RE, "structure 0: its y_init is .*, not a number in eV"),
@@ -353,7 +341,7 @@ def flat() -> Atoms:
         (
             [labelled(slab()), with_nan()],
             Conversion("is2re", relaxations=True),
-            "structure 1: its relaxed positions are not three finite",
+            "structure 0, relaxed: its relaxed positions are not three finite",
         ),
         ([with_nan()], IS2RE, "structure 0: positions or cell are not finite"),
         ([flat()], IS2RE, r"structure 0: its cell has 2 vectors; give it vacuum"),
@@ -399,7 +387,7 @@ def test_sources_without_structures_are_named(tmp_path):
     with pytest.raises(DataError, match="no such file or directory"):
         make_lmdb(tmp_path / "nowhere", tmp_path / "out", IS2RE)
     (tmp_path / "notes.md").write_text("nothing")
-    with pytest.raises(DataError, match=r"no file there holds structures; the first: .*notes\.md: ASE "):
+    with pytest.raises(DataError, match=r"no structure there can be used; the first: notes\.md: ASE "):
         make_lmdb(tmp_path, tmp_path / "out", IS2RE, progress=False)
     with pytest.raises(DataError, match=r"no file there matches '\*\.traj'"):
         make_lmdb(tmp_path, tmp_path / "out", Conversion("is2re", pattern="*.traj"), progress=False)

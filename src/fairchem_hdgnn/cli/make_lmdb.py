@@ -4,99 +4,191 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from typing import get_args
 
 from fairchem_hdgnn.cli._flags import path
-from fairchem_hdgnn.cli._statistics import statistics_lines
+from fairchem_hdgnn.cli._statistics import FAR, statistics_lines
 from fairchem_hdgnn.data.conversion import Conversion, Report, make_lmdb
 from fairchem_hdgnn.data.lmdb import DATA_FILE
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search
-from fairchem_hdgnn.data.tagging import ADSORBATE_ELEMENTS
+from fairchem_hdgnn.data.provenance import LEFT_OUT, SOURCES, TO_CHECK
+from fairchem_hdgnn.data.tagging import Kind
 from fairchem_hdgnn.errors import ConfigError
 
 TOTAL_ENERGY = 50.0
 """eV; adsorption energies do not come near it, total DFT energies lie beyond it."""
 
+KINDS = get_args(Kind)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
-        "source", type=path, metavar="SRC", help="a file that ASE reads (extxyz, traj, db, OUTCAR, ...)"
+        "source", type=path, metavar="SRC", help="a file that ASE reads (extxyz, traj, db, OUTCAR, ...), or a folder"
     )
     parser.add_argument("out", type=path, metavar="OUT", help="directory to make, with data.lmdb and metadata.npz")
     parser.add_argument("--task", choices=("is2re", "s2ef"), required=True)
     parser.add_argument(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help=f"at a structure that cannot be used: stop, or leave it out and name it in {LEFT_OUT} (default: stop)",
+    )
+    _add_files(parser.add_argument_group("which files"))
+    _add_labels(parser.add_argument_group("labels, eV and eV/Å"))
+    _add_atoms(parser.add_argument_group("adsorbate, surface, fixed atoms"))
+    _add_edges(parser.add_argument_group("edges"))
+
+
+def _add_files(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--relaxations",
         action="store_true",
         help="IS2RE: each file is one relaxation, first to last structure (default: each structure is one)",
     )
-    parser.add_argument("--pattern", default="**/*", metavar="GLOB", help="which files of a directory, e.g. '*/OUTCAR'")
-    parser.add_argument("--energy-key", metavar="KEY", help="entry of atoms.info with the label, eV")
-    parser.add_argument("--unlabelled", action="store_true", help="write no labels: for a test split")
-    parser.add_argument(
+    group.add_argument(
+        "--pairs",
+        metavar="INITIAL,RELAXED",
+        help="IS2RE: files of initial and of relaxed structures, e.g. '*/POSCAR,*/CONTCAR' or '*.poscar,*.contcar'",
+    )
+    group.add_argument(
+        "--pattern", metavar="GLOB", help="which files of a folder, e.g. '*/OUTCAR' (default: all, VASP's as a whole)"
+    )
+    group.add_argument("--format", metavar="F", help="ASE's name of the format, where file names do not tell")
+
+
+def _add_labels(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--energy-key", metavar="KEY", help="entry of atoms.info, or column of --energies")
+    group.add_argument("--forces-key", metavar="KEY", help="array of the atoms with the forces")
+    group.add_argument("--energies", type=path, metavar="TABLE", help="energies by name: text or CSV")
+    group.add_argument(
+        "--reference-slabs",
+        type=path,
+        metavar="TABLE",
+        help="energies of clean slabs, to subtract: by formula (Pd36), by name (pd-*)",
+    )
+    group.add_argument(
+        "--reference-gas",
+        type=path,
+        metavar="TABLE",
+        help="energies of molecules, to subtract: by formula (C2H4), by name (*-c2h4-*), by element (H, C, O, N)",
+    )
+    group.add_argument("--unlabelled", action="store_true", help="write no labels: for a test split")
+    group.add_argument("--keep-unconverged", action="store_true", help="keep relaxations that did not converge")
+
+
+def _add_atoms(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--tags",
+        type=path,
+        metavar="TABLE",
+        help=f"atoms of the adsorbate by name, from 0: 'Pt111-CO, 36-37'; OUT/{TO_CHECK} has this form",
+    )
+    group.add_argument(
         "--adsorbate-elements",
         nargs="+",
-        default=list(ADSORBATE_ELEMENTS),
         metavar="X",
-        help="of structures without tags, these are the adsorbate (default: %(default)s)",
+        help="of structures without tags, all atoms of these are the adsorbate (default: what bonds tell)",
     )
-    parser.add_argument(
-        "--edges", type=float, metavar="CUTOFF", help="store edges up to CUTOFF Å, for otf_graph: false"
+    group.add_argument(
+        "--kinds", nargs="+", choices=KINDS, metavar="KIND", help=f"only these: {', '.join(KINDS)} (default: all)"
     )
-    parser.add_argument(
+
+
+def _add_edges(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--edges", type=float, metavar="CUTOFF", help="store edges up to CUTOFF Å, for otf_graph: false")
+    group.add_argument(
         "--neighbor-list",
         choices=[member.value for member in NeighborList],
         default=NeighborList.PAIRS.value,
         help="who finds the edges; vesin is faster from some 500 atoms on (default: pairs)",
     )
-    parser.add_argument("--max-neighbors", type=int, default=40, metavar="N", help="of stored edges (default: 40)")
+    group.add_argument("--max-neighbors", type=int, default=40, metavar="N", help="of stored edges (default: 40)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and say what was found."""
-    if args.relaxations and args.task == "s2ef":
-        raise ConfigError("--relaxations is for --task is2re; S2EF takes every structure as a frame")
-    if args.edges is not None and (not 0 < args.edges < float("inf") or args.max_neighbors < 1):
-        raise ConfigError("--edges and --max-neighbors must be above zero, and finite")
+    _check(args)
     search = Search(args.edges, args.max_neighbors, neighbor_list=NeighborList(args.neighbor_list))
     conversion = Conversion(
         task=args.task,
         relaxations=args.relaxations,
+        pairs=args.pairs,
         pattern=args.pattern,
+        format=args.format,
         energy_key=args.energy_key,
+        forces_key=args.forces_key,
+        energies=args.energies,
+        reference_slabs=args.reference_slabs,
+        reference_gas=args.reference_gas,
         labelled=not args.unlabelled,
-        adsorbate_elements=tuple(args.adsorbate_elements),
+        tags=args.tags,
+        adsorbate_elements=None if args.adsorbate_elements is None else tuple(args.adsorbate_elements),
+        kinds=None if args.kinds is None else tuple(args.kinds),
+        on_error=args.on_error,
+        keep_unconverged=args.keep_unconverged,
         edges=None if args.edges is None else search,
     )
     report = make_lmdb(args.source, args.out, conversion)
     print(f"{args.out / DATA_FILE}: {report.statistics.num_records:,} {args.task.upper()} records")
-    print("\n".join([*_found(report), *statistics_lines(report.statistics), *_advice(args, report)]))
+    print("\n".join([*_found(args, report), *statistics_lines(report.statistics), *_advice(args, report)]))
 
 
-def _found(report: Report) -> list[str]:
-    lines = [f"  files read      {report.files:,}"]
-    if report.unread:
-        lines.append(f"  files left out  {len(report.unread):,}, first: {report.unread[0]}")
-    lines += [f"  tags            {_origins(report.tags)}", f"  fixed atoms     {_origins(report.fixed)}"]
+def _check(args: argparse.Namespace) -> None:
+    for flag, given in (("--relaxations", args.relaxations), ("--pairs", args.pairs), ("--energies", args.energies)):
+        if given and args.task == "s2ef":
+            raise ConfigError(f"{flag} is for --task is2re; S2EF takes every structure as a frame with its own results")
+    if args.forces_key and args.task == "is2re":
+        raise ConfigError("--forces-key is for --task s2ef; IS2RE has no forces")
+    if args.pairs and (args.relaxations or args.pattern):
+        raise ConfigError("--pairs names the files itself; leave --relaxations and --pattern out")
+    if args.edges is not None and (not 0 < args.edges < float("inf") or args.max_neighbors < 1):
+        raise ConfigError("--edges and --max-neighbors must be above zero, and finite")
+
+
+def _found(args: argparse.Namespace, report: Report) -> list[str]:
+    read = "pairs" if args.pairs else "files"
+    lines = [f"  {read + ' read':<15} {report.read:,}"]
+    if report.left_out:
+        first = report.left_out[0]
+        lines.append(
+            f"  left out        {len(report.left_out):,}, first: {first.file}: {first.reason} ({args.out / LEFT_OUT})"
+        )
+    lines += [
+        f"  kinds           {_counts(Counter(source.kind for source in report.sources))}",
+        f"  tags            {_counts(Counter(source.tags for source in report.sources))}",
+        f"  fixed atoms     {_counts(Counter(source.fixed for source in report.sources))}",
+    ]
+    if report.sources[0].label:
+        lines.append(f"  label           {report.sources[0].id}: {report.sources[0].label} eV; all in {SOURCES}")
+    lines.append(f"  ids             {report.sources[0].id}, ...; where they come from: {args.out / SOURCES}")
     return lines
 
 
-def _origins(counts: Counter[str]) -> str:
-    return "; ".join(f"{origin} ({count:,} systems)" for origin, count in counts.most_common())
+def _counts(counts: Counter[str]) -> str:
+    return "; ".join(f"{what} ({count:,} systems)" for what, count in counts.most_common())
 
 
 def _advice(args: argparse.Namespace, report: Report) -> list[str]:
     lines = []
+    if report.to_check:
+        first = report.to_check[0]
+        lines.append(
+            f"Note: the tags of {len(report.to_check):,} systems are in doubt, first {first.name}: {first.doubts}. "
+            f"Correct {args.out / TO_CHECK} where they are wrong, and pass it with --tags."
+        )
+    if report.unused_tags:
+        lines.append(
+            f"Note: {len(report.unused_tags):,} rows of {args.tags} fit no structure: {report.unused_tags[0]}."
+        )
+    if report.constraints:
+        lines.append(f"Note: constraints that leave atoms free in records: {_counts(report.constraints)}.")
     if report.open_boundaries:
         lines.append(
             f"Note: {report.open_boundaries:,} systems are not periodic in all directions. Their records say so "
             "('pbc'), and the models here follow it; fairchem's own want the same directions in all records of a batch."
         )
-    labels = report.statistics.numbers.get("y_relaxed", [])
-    if labels and max(map(abs, labels)) > TOTAL_ENERGY:
-        lines.append(
-            f"Note: energies up to {max(labels, key=abs):.1f} eV are total energies. OC20's IS2RE label is the "
-            "adsorption energy, E(slab + adsorbate) - E(slab) - E(gas): subtract the references and use --energy-key."
-        )
+    lines += _about_labels(report)
     if args.unlabelled:
         return lines
     mapping = "key_mapping: {y_relaxed: energy}; " if args.task == "is2re" else ""
@@ -104,3 +196,21 @@ def _advice(args: argparse.Namespace, report: Report) -> list[str]:
         *lines,
         f"Config: format: safe_lmdb; {mapping}normalizer: fairchem-hdgnn target-stats {args.out / DATA_FILE}",
     ]
+
+
+def _about_labels(report: Report) -> list[str]:
+    lines, statistics = [], report.statistics
+    if len(statistics.displacements) == len(report.sources):
+        far = [source.id for source, way in zip(report.sources, statistics.displacements) if way > FAR]
+        if far:
+            lines.append(
+                f"Note: in {len(far):,} systems an atom moves more than {FAR:g} Å, first {far[0]}: do initial and "
+                "relaxed structure belong together?"
+            )
+    labels = statistics.numbers.get("y_relaxed", [])
+    if labels and max(map(abs, labels)) > TOTAL_ENERGY:
+        lines.append(
+            f"Note: energies up to {max(labels, key=abs):.1f} eV are total energies. OC20's IS2RE label is the "
+            "adsorption energy, E(slab + adsorbate) - E(slab) - E(gas): give --reference-slabs and --reference-gas."
+        )
+    return lines

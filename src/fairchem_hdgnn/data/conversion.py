@@ -6,26 +6,39 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
-from ase import Atoms
 from torch_geometric.data import Data
 from tqdm import tqdm
 
 from fairchem_hdgnn.data.directories import new_directory
+from fairchem_hdgnn.data.labelling import Energies, finite, forces_of, initial_energy, not_converged
 from fairchem_hdgnn.data.lmdb import write_lmdb
+from fairchem_hdgnn.data.named_tables import EnergyTable
 from fairchem_hdgnn.data.neighbor_lists import Search
-from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, record_id, relaxed_beside, store_edges
+from fairchem_hdgnn.data.provenance import (
+    LEFT_OUT,
+    SOURCES,
+    TO_CHECK,
+    AdsorbateTable,
+    LeftOut,
+    Source,
+    ToCheck,
+    atom_ranges,
+    write_rows,
+)
+from fairchem_hdgnn.data.records import record_id, store_edges
+from fairchem_hdgnn.data.references import References
+from fairchem_hdgnn.data.sample_records import check_sample, continued, unlabelled_record
+from fairchem_hdgnn.data.samples import Layout, Sample, StructureError, Unit, find_units
 from fairchem_hdgnn.data.statistics import Statistics
-from fairchem_hdgnn.data.structures import read_structures, structure_files
-from fairchem_hdgnn.data.tagging import ADSORBATE_ELEMENTS, oc20_fixed, oc20_tags
+from fairchem_hdgnn.data.tagging import ADSORBATE, Fixed, Kind, Tagged, fix_atoms, tag_atoms
 from fairchem_hdgnn.errors import DataError
 
 
 @dataclass(frozen=True)
-class Conversion:
+class Conversion(Layout):
     """How structures become records.
 
     Attributes:
@@ -33,20 +46,33 @@ class Conversion:
         relaxations: for IS2RE: each file is one relaxation, whose first structure is the input and whose last one
             gives ``y_relaxed`` and ``pos_relaxed``. Otherwise each structure is an input of its own, and its energy
             is ``y_relaxed``; ``pos_relaxed`` is taken from an array of that name where there is one.
-        pattern: which files of a directory.
-        energy_key: entry of ``atoms.info`` that holds the energy, eV; else ``y_relaxed`` or the calculator's energy.
+        pairs, pattern, format: as of ``Layout``.
+        energy_key: entry of ``atoms.info``, or column of ``energies``, that holds the energy, eV; else ``y_relaxed`` or
+            the calculator's energy.
+        forces_key: array that holds the forces, eV/Å; else ``forces`` or the calculator's.
+        energies: table of energies by name, eV.
+        reference_slabs, reference_gas: tables of energies to subtract, eV.
         labelled: whether records get labels, which are then demanded: energies, forces, relaxed positions; a test split
             has none.
-        adsorbate_elements: what the adsorbate consists of where structures have no tags.
+        tags: table of the adsorbates' atoms by name.
+        adsorbate_elements: what the adsorbate consists of where structures have no tags; else its bonds tell.
+        kinds: which kinds of structures become records; others are left out by name.
+        on_error: ``stop`` at the first structure that cannot become a record, or ``skip`` it by name.
+        keep_unconverged: keep relaxations that did not converge.
         edges: which edges to store, if any; has to be the model's own search.
     """
 
-    task: Literal["is2re", "s2ef"]
-    relaxations: bool = False
-    pattern: str = "**/*"
     energy_key: str | None = None
+    forces_key: str | None = None
+    energies: Path | None = None
+    reference_slabs: Path | None = None
+    reference_gas: Path | None = None
     labelled: bool = True
-    adsorbate_elements: tuple[str, ...] = ADSORBATE_ELEMENTS
+    tags: Path | None = None
+    adsorbate_elements: tuple[str, ...] | None = None
+    kinds: tuple[Kind, ...] | None = None
+    on_error: Literal["stop", "skip"] = "stop"
+    keep_unconverged: bool = False
     edges: Search | None = None
 
 
@@ -56,26 +82,30 @@ class Report:
 
     Attributes:
         statistics: of the records.
-        files: files read.
-        unread: files that ASE could not read, with the reason.
-        tags: origin of the tags -> number of systems.
-        fixed: origin of the fixed atoms -> number of systems.
+        read: files, pairs or folders that gave records.
+        left_out: what did not become a record, with the reason.
+        sources: where each record comes from.
+        to_check: systems whose derived tags are in doubt.
+        constraints: constraints that are not fixed atoms -> number of systems.
         open_boundaries: systems with a cell that are not periodic in all three directions.
+        unused_tags: rows of the table of tags that fit no structure.
     """
 
     statistics: Statistics = field(default_factory=Statistics)
-    files: int = 0
-    unread: list[str] = field(default_factory=list)
-    tags: Counter[str] = field(default_factory=Counter)
-    fixed: Counter[str] = field(default_factory=Counter)
+    read: int = 0
+    left_out: list[LeftOut] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    to_check: list[ToCheck] = field(default_factory=list)
+    constraints: Counter[str] = field(default_factory=Counter)
     open_boundaries: int = 0
+    unused_tags: list[str] = field(default_factory=list)
 
 
 def make_lmdb(source: Path, out: Path, conversion: Conversion, *, progress: bool = True) -> Report:
-    """Convert ``source`` into ``out/data.lmdb`` and ``out/metadata.npz``.
+    """Convert ``source`` into ``out/data.lmdb`` and ``out/metadata.npz``, with tables of where records come from.
 
     Args:
-        source: file, or directory whose unreadable files are left out and named in the report.
+        source: file, or directory whose files without structures are left out and named in the report.
         out: directory that must not exist; complete or absent afterwards.
         conversion: how.
         progress: show a progress bar.
@@ -84,167 +114,157 @@ def make_lmdb(source: Path, out: Path, conversion: Conversion, *, progress: bool
         DataError: a structure lacks what the task needs, or an id occurs twice; names file and structure.
     """
     report = Report()
-    files = structure_files(source, conversion.pattern)
+    converter = _Converter(source, conversion, report)
     with new_directory(out) as partial:
-        write_lmdb(partial, _records(source, files, conversion, report, progress))
+        write_lmdb(partial, converter.records(progress))
+        write_rows(partial / SOURCES, report.sources)
+        write_rows(partial / LEFT_OUT, report.left_out)
+        write_rows(partial / TO_CHECK, report.to_check)
     return report
 
 
-def _records(source: Path, files: list[Path], conversion: Conversion, report: Report, progress: bool) -> Iterator[Data]:
-    # Only the number of files is known beforehand, so that is what a directory's progress is counted in.
-    paths = tqdm(files, desc="files", unit="file", disable=not progress or len(files) == 1)
-    with tqdm(desc="structures", unit="structure", disable=not progress or len(files) > 1) as structures:
-        for path in paths:
-            before = report.statistics.num_records
-            try:
-                for record in _of_file(path, conversion, report):
-                    if conversion.edges is not None:
-                        store_edges(record, conversion.edges)
-                    report.statistics.add(record)
-                    name = record_id(record)
-                    if report.statistics.sids[name] > 1:
-                        raise _StructureError(f"{path}: a second structure with the id {name}; ids must differ")
+class _Converter:
+    """Reads the tables and finds the files first, so that what is wrong with them is known before anything is read."""
+
+    def __init__(self, source: Path, conversion: Conversion, report: Report) -> None:
+        self.source, self.conversion, self.report = source, conversion, report
+        table = None if conversion.energies is None else EnergyTable(conversion.energies, conversion.energy_key)
+        slabs = None if conversion.reference_slabs is None else References(conversion.reference_slabs, "slab")
+        gas = None if conversion.reference_gas is None else References(conversion.reference_gas, "gas")
+        self.energies = Energies(conversion.energy_key, table, slabs, gas)
+        self.adsorbates = None if conversion.tags is None else AdsorbateTable(conversion.tags)
+        self.units = find_units(source, conversion)
+
+    def records(self, progress: bool) -> Iterator[Data]:
+        """All records, one at a time; the report grows with them."""
+        # Only the number of files is known beforehand, so that is what a directory's progress is counted in.
+        units = tqdm(self.units, desc="files", unit="file", disable=not progress or len(self.units) == 1)
+        with tqdm(desc="structures", unit="structure", disable=not progress or len(self.units) > 1) as structures:
+            for unit in units:
+                before = self.report.statistics.num_records
+                for record in self._of(unit):
                     structures.update()
                     yield record
+                self.report.read += int(self.report.statistics.num_records > before)
+        if self.report.statistics.num_records == 0:
+            first = self.report.left_out[0]
+            raise DataError(f"{self.source}: no structure there can be used; the first: {first.file}: {first.reason}")
+        self._report_unused_tags()
+
+    def _of(self, unit: Unit) -> Iterator[Data]:
+        """Records of one file; a structure that fails is left out or stops everything, as was asked for."""
+        if unit.lonely:
+            self._fail(unit, None, StructureError(f"{unit.path}: has no partner that fits --pairs"))
+        before, samples = self.report.statistics.num_records, unit.read(unit)
+        while True:
+            sample = None
+            try:
+                sample = next(samples, None)
+                if sample is None:
+                    return
+                record = self._record(sample)
             except DataError as error:
-                if isinstance(error, _StructureError) or path == source or report.statistics.num_records > before:
-                    raise
-                report.unread.append(str(error))
+                untouched = self.report.statistics.num_records == before and sample is None
+                if unit.optional and untouched and not isinstance(error, StructureError):
+                    self._leave_out(unit.path, "", str(error))
+                else:
+                    self._fail(unit, sample, error)
+                if sample is None:
+                    return
             else:
-                report.files += 1
-    if report.statistics.num_records == 0:
-        raise DataError(f"{source}: no file there holds structures; the first: {report.unread[0]}")
+                if record is not None:
+                    yield record
 
+    def _fail(self, unit: Unit, sample: Sample | None, error: DataError) -> None:
+        if self.conversion.on_error == "stop":
+            others = "; --on-error skip leaves out what cannot be used, by name" if len(self.units) > 1 else ""
+            raise type(error)(f"{error}{others}") from error
+        self._leave_out(unit.path, "" if sample is None else str(sample.frame), str(error))
 
-class _StructureError(DataError):
-    """A structure that cannot become a record, as opposed to a file that is none of structures."""
+    def _leave_out(self, path: Path, structure: str, reason: str) -> None:
+        self.report.left_out.append(LeftOut(self._relative(path), structure, reason.removeprefix(f"{path}: ")))
 
+    def _relative(self, path: Path) -> str:
+        return path.name if path == self.source else path.relative_to(self.source).as_posix()
 
-def _of_file(path: Path, conversion: Conversion, report: Report) -> Iterator[Data]:
-    if conversion.task == "is2re" and conversion.relaxations:
-        yield _relaxation(path, conversion, report)
-        return
-    for frame, atoms in enumerate(read_structures(path)):
-        name = f"{path}, structure {frame}"
-        record = _record(atoms, name, _sid(atoms, path, frame, conversion, report), conversion, report)
-        if conversion.task == "s2ef":
-            record.fid = _frame_number(atoms, frame, name)
-            if conversion.labelled:
-                record.energy = _energy(atoms, name, conversion)
-                record.forces = _forces(atoms, name)
-        elif conversion.labelled:
-            record.y_relaxed = _energy(atoms, name, conversion)
+    def _record(self, sample: Sample) -> Data | None:
+        """The record of a sample, or ``None`` if it was left out by its kind or because it did not converge."""
+        conversion = self.conversion
+        check_sample(sample)
+        tagged = self._tags(sample)
+        relaxed = sample.initial.arrays.get("pos_relaxed") if sample.relaxed is None else sample.relaxed.positions
+        fixed = fix_atoms(sample.initial, tagged.tags, relaxed)
+        reason = self._unwanted(sample, tagged, fixed)
+        if reason:
+            self._leave_out(sample.path, str(sample.frame), reason)
+            return None
+        record = unlabelled_record(sample, tagged.tags, fixed.fixed, conversion.task)
+        written = self._label(record, sample, tagged.tags) if conversion.labelled else ""
+        if conversion.edges is not None:
+            store_edges(record, conversion.edges)
+        name = record_id(record)
+        if name in self.report.statistics.sids:
+            raise StructureError(f"{sample.path}: a second structure with the id {name}; ids must differ")
+        self._add(record, sample, tagged, fixed, written)
+        return record
+
+    def _tags(self, sample: Sample) -> Tagged:
+        try:
+            adsorbate = None
+            if self.adsorbates is not None:
+                adsorbate = self.adsorbates.adsorbate(sample.names, str(sample), len(sample.initial))
+            return tag_atoms(sample.initial, self.conversion.adsorbate_elements, adsorbate)
+        except DataError as error:
+            raise StructureError(f"{sample}: {error}") from error
+
+    def _unwanted(self, sample: Sample, tagged: Tagged, fixed: Fixed) -> str:
+        if self.conversion.kinds is not None and tagged.kind not in self.conversion.kinds:
+            return f"its kind is {tagged.kind}, not {' or '.join(self.conversion.kinds)}"
+        if self.energies.referenced and self.conversion.labelled and tagged.kind in ("slab", "gas", "bulk"):
+            return f"its kind is {tagged.kind}, which has no adsorption energy"
+        unconverged = "" if self.conversion.keep_unconverged else not_converged(sample, fixed.fixed)
+        return f"{unconverged}; --keep-unconverged keeps it" if unconverged else ""
+
+    def _label(self, record: Data, sample: Sample, tags: np.ndarray) -> str:
+        """Set the labels, and return the sum that the energy is."""
+        key = self.conversion.energy_key if self.energies.table is None else None
+        atoms = sample.initial
+        if self.conversion.task == "s2ef":
+            record.energy, _, written = self.energies.label(sample, tags, ("energy",))
+            record.forces = forces_of(atoms, str(sample), self.conversion.forces_key)
+            return written
+        if sample.relaxed is None:
+            record.y_relaxed, subtracted, written = self.energies.label(sample, tags, ("y_relaxed", "energy"))
             if "y_init" in atoms.info:
-                record.y_init = _finite(atoms.info["y_init"], name, "y_init")
+                record.y_init = finite(atoms.info["y_init"], str(sample), "y_init") - subtracted
             if "pos_relaxed" in atoms.arrays:
-                record.pos_relaxed = _continued(atoms, atoms.arrays["pos_relaxed"], name)
-        yield record
+                record.pos_relaxed = continued(atoms, atoms.arrays["pos_relaxed"], str(sample))
+            return written
+        record.pos_relaxed = continued(atoms, sample.relaxed.positions, f"{sample}, relaxed")
+        record.y_relaxed, subtracted, written = self.energies.label(sample, tags, ("energy",))
+        initial = initial_energy(sample, key)
+        if initial is not None:
+            record.y_init = initial - subtracted
+        return written
 
-
-def _relaxation(path: Path, conversion: Conversion, report: Report) -> Data:
-    """One record from the first and the last structure of a file."""
-    structures = read_structures(path)
-    first = next(structures)
-    last, count = first, 1
-    for count, last in enumerate(structures, start=2):  # noqa: B007 (the values after the loop are wanted)
-        pass
-    if count == 1:
-        raise _StructureError(f"{path}: holds one structure, not a relaxation; leave --relaxations out")
-    if not np.array_equal(first.numbers, last.numbers):
-        raise _StructureError(f"{path}: its first and last structure have different atoms; leave --relaxations out")
-    if not np.allclose(first.cell.array, last.cell.array, atol=1e-3):
-        raise _StructureError(f"{path}: its cell changes during the relaxation; OC20's records have one fixed cell")
-    sid = _sid(first, path, 0, conversion, report)
-    record = _record(first, f"{path}, structure 0", sid, conversion, report)
-    if conversion.labelled:
-        record.pos_relaxed = _continued(first, last.positions, f"{path}, structure {count - 1}")
-        record.y_init = _energy(first, f"{path}, structure 0", conversion)
-        record.y_relaxed = _energy(last, f"{path}, structure {count - 1}", conversion)
-    return record
-
-
-def _record(atoms: Atoms, name: str, sid: int | str, conversion: Conversion, report: Report) -> Data:
-    if len(atoms) == 0:
-        raise _StructureError(f"{name}: holds no atoms")
-    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
-        raise _StructureError(f"{name}: positions or cell are not finite")
-    if atoms.cell.rank not in (0, 3):
-        raise _StructureError(
-            f"{name}: its cell has {atoms.cell.rank} vectors; give it vacuum with atoms.center(vacuum=10, ...)"
+    def _add(self, record: Data, sample: Sample, tagged: Tagged, fixed: Fixed, written: str) -> None:
+        report, name = self.report, record_id(record)
+        report.statistics.add(record)
+        report.constraints.update(fixed.other)
+        atoms = sample.initial
+        report.open_boundaries += int(atoms.cell.rank == 3 and not atoms.pbc.all())
+        doubts = "; ".join(tagged.doubts)
+        file = self._relative(sample.path)
+        report.sources.append(
+            Source(name, file, sample.frame, tagged.kind, tagged.origin, fixed.origin, doubts, written)
         )
-    if atoms.cell.rank == 0 and atoms.pbc.any():
-        raise _StructureError(f"{name}: it is periodic but has no cell; set its cell, or atoms.pbc = False")
-    try:
-        tags, tags_origin = oc20_tags(atoms, conversion.adsorbate_elements)
-    except DataError as error:
-        raise _StructureError(f"{name}: {error}") from error
-    fixed, fixed_origin = oc20_fixed(atoms, tags)
-    report.tags[tags_origin] += 1
-    report.fixed[fixed_origin] += 1
-    report.open_boundaries += int(atoms.cell.rank == 3 and not atoms.pbc.all())
-    record = atoms_to_record(atoms, sid)
-    record.pos = torch.tensor(inside_cell(atoms), dtype=torch.float32)
-    record.pbc = torch.from_numpy(atoms.pbc.copy())[None]
-    record.tags = torch.from_numpy(tags)
-    record.fixed = torch.from_numpy(fixed.astype(np.float32))
-    return record
+        if tagged.doubts:
+            report.to_check.append(ToCheck("/".join(sample.names[0]), atom_ranges(tagged.tags == ADSORBATE), doubts))
 
-
-def _sid(atoms: Atoms, path: Path, frame: int, conversion: Conversion, report: Report) -> int | str:
-    """``atoms.info["sid"]``, else a running number; frames of one file without it are those of one system."""
-    if "sid" in atoms.info:
-        sid = atoms.info["sid"]
-        return int(sid) if isinstance(sid, (int, np.integer)) else str(sid)
-    return report.files if conversion.task == "s2ef" else report.statistics.num_records
-
-
-def _frame_number(atoms: Atoms, frame: int, name: str) -> int:
-    """``atoms.info["fid"]``, else the place in the file."""
-    try:
-        return int(atoms.info.get("fid", frame))
-    except (TypeError, ValueError):
-        raise _StructureError(f"{name}: its fid is {atoms.info['fid']!r}, not a whole number") from None
-
-
-def _energy(atoms: Atoms, name: str, conversion: Conversion) -> float:
-    of_input = conversion.task == "is2re" and not conversion.relaxations
-    usual = ["y_relaxed", "energy"] if of_input else ["energy"]
-    keys = [conversion.energy_key] if conversion.energy_key else usual
-    value = next((value for key in keys if (value := atoms.info.get(key, _calculated(atoms, key))) is not None), None)
-    if value is None:
-        known = ", ".join(sorted(map(str, atoms.info))) or "nothing"
-        raise _StructureError(
-            f"{name}: no '{keys[-1]}' (its info has {known}); name the entry with --energy-key, or use --unlabelled"
-        )
-    return _finite(value, name, "energy")
-
-
-def _finite(value: Any, name: str, what: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise _StructureError(f"{name}: its {what} is {value!r}, not a number in eV") from None
-    if not np.isfinite(number):
-        raise _StructureError(f"{name}: its {what} is {number}")
-    return number
-
-
-def _forces(atoms: Atoms, name: str) -> torch.Tensor:
-    forces = atoms.arrays.get("forces", _calculated(atoms, "forces"))
-    if forces is None:
-        raise _StructureError(f"{name}: no forces, which S2EF needs (eV/Å); for energies alone use --task is2re")
-    if not np.isfinite(forces).all():
-        raise _StructureError(f"{name}: its forces are not finite")
-    return torch.tensor(np.asarray(forces), dtype=torch.float32)
-
-
-def _calculated(atoms: Atoms, name: str) -> Any:
-    """A stored result, without the change that constraints make to forces."""
-    return atoms.calc.results.get(name) if atoms.calc is not None else None
-
-
-def _continued(atoms: Atoms, relaxed: np.ndarray, name: str) -> torch.Tensor:
-    """Relaxed positions on the near side of the periodic boundaries: displacements are the shortest ones."""
-    if relaxed.shape != atoms.positions.shape or not np.isfinite(relaxed).all():
-        raise _StructureError(f"{name}: its relaxed positions are not three finite numbers (Å) for each atom")
-    return relaxed_beside(atoms, relaxed)
+    def _report_unused_tags(self) -> None:
+        if self.adsorbates is None:
+            return
+        table = self.adsorbates.table
+        self.report.unused_tags = [f"line {row.line} ({row.name})" for row in table.unused]
+        if len(table.unused) == len(table.rows):
+            raise DataError(f"{table.path}: no row fits a structure; the first: {self.report.unused_tags[0]}")

@@ -1,0 +1,77 @@
+"""Samples as records: what is refused, where atoms are put, how relaxed positions follow."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from ase import Atoms
+from jaxtyping import Bool, Int64
+from torch_geometric.data import Data
+
+from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, relaxed_beside
+from fairchem_hdgnn.data.samples import Sample, StructureError, Task
+
+CELL_TOLERANCE = 1e-3
+"""Å, between the cell vectors of an initial and a relaxed structure."""
+
+
+def check_sample(sample: Sample) -> None:
+    """Raise ``StructureError`` if a structure cannot become a record."""
+    atoms, name = sample.initial, str(sample)
+    if len(atoms) == 0:
+        raise StructureError(f"{name}: holds no atoms")
+    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
+        raise StructureError(f"{name}: positions or cell are not finite")
+    if atoms.cell.rank not in (0, 3):
+        raise StructureError(
+            f"{name}: its cell has {atoms.cell.rank} vectors; give it vacuum with atoms.center(vacuum=10, ...)"
+        )
+    if atoms.cell.rank == 0 and atoms.pbc.any():
+        raise StructureError(f"{name}: it is periodic but has no cell; set its cell, or atoms.pbc = False")
+    relaxed = sample.relaxed
+    if relaxed is None:
+        return
+    if not np.array_equal(atoms.numbers, relaxed.numbers):
+        raise StructureError(
+            f"{sample.path}: its initial and relaxed structure have different atoms, or another order; pair the files "
+            "that belong together, or leave --relaxations out"
+        )
+    if not np.allclose(atoms.cell.array, relaxed.cell.array, atol=CELL_TOLERANCE):
+        raise StructureError(
+            f"{sample.path}: its cell changes during the relaxation; OC20's records have one fixed cell"
+        )
+
+
+def unlabelled_record(
+    sample: Sample, tags: Int64[np.ndarray, "atoms"], fixed: Bool[np.ndarray, "atoms"], task: Task
+) -> Data:
+    """The record of a sample that :func:`check_sample` admits, without labels; a frame of S2EF has ``fid``."""
+    atoms = sample.initial
+    record = atoms_to_record(atoms, sample.id)
+    record.pos = torch.tensor(inside_cell(atoms), dtype=torch.float32)
+    record.pbc = torch.from_numpy(atoms.pbc.copy())[None]
+    record.tags = torch.from_numpy(tags)
+    record.fixed = torch.from_numpy(fixed.astype(np.float32))
+    if task == "s2ef":
+        record.fid = _frame_number(sample)
+    return record
+
+
+def _frame_number(sample: Sample) -> int:
+    """``atoms.info["fid"]``, else the place in the file."""
+    given = sample.initial.info.get("fid", sample.frame)
+    try:
+        return int(given)
+    except (TypeError, ValueError):
+        raise StructureError(f"{sample}: its fid is {given!r}, not a whole number") from None
+
+
+def continued(atoms: Atoms, relaxed: np.ndarray, name: str) -> torch.Tensor:
+    """Relaxed positions on the near side of the periodic boundaries: displacements are the shortest ones.
+
+    Raises:
+        StructureError: they are not three finite numbers an atom; ``name`` says whose.
+    """
+    if relaxed.shape != atoms.positions.shape or not np.isfinite(relaxed).all():
+        raise StructureError(f"{name}: its relaxed positions are not three finite numbers (Å) for each atom")
+    return relaxed_beside(atoms, relaxed)
