@@ -23,10 +23,11 @@ from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.npz import read_npz
+from fairchem_hdgnn.data.splits import split_source
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
-from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS, split_source
+from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS
 from fairchem_hdgnn.host.checkpoints import read_checkpoint
 from fairchem_hdgnn.host.inference import calculator, inference_trainer
 

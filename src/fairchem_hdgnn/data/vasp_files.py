@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -20,6 +20,9 @@ from jaxtyping import Float64, Int
 
 COUNTS_LINE = 5
 """Index of the line of a VASP 4 POSCAR that counts the atoms; VASP 5 has the symbols there."""
+
+ATOMS_LINE = COUNTS_LINE + 3
+"""Index of the first line that may hold an atom."""
 
 FLAG = re.compile(r"(?i)\s\.?([tf])[a-z]*\.?(?=\s|$)")
 """A logical of Fortran; ASE knows ``T`` and ``F`` only, and takes an atom with ``.FALSE.`` for a free one."""
@@ -62,12 +65,13 @@ class Run:
     converged: bool | None = None
 
 
-def open_text(path: Path) -> TextIO:
+def open_text(path: Path) -> io.TextIOWrapper:
     """Open a text file, compressed or not; ASE's readers find the files beside it by its ``name``."""
-    binary = open_with_compression(str(path), "rb")
+    binary: Any = open_with_compression(str(path), "rb")
+    # The files of bz2 and lzma have no name before Python 3.13.
     if not hasattr(binary, "name"):
-        binary.name = str(path)  # type: ignore[misc] (of bz2 and lzma before Python 3.13)
-    return io.TextIOWrapper(cast(Any, binary), encoding="utf-8", errors="replace")
+        binary.name = str(path)
+    return io.TextIOWrapper(binary, encoding="utf-8", errors="replace")
 
 
 def read_poscar(path: Path, numbers: Int[np.ndarray, "atoms"] | None = None) -> Atoms:
@@ -84,8 +88,9 @@ def read_poscar(path: Path, numbers: Int[np.ndarray, "atoms"] | None = None) -> 
     without_symbols = counts[0].isdigit()
     if without_symbols and numbers is not None:
         lines.insert(COUNTS_LINE, " ".join("X" for _ in counts) + "\n")
-    text = io.StringIO("".join(FLAG.sub(lambda flag: f" {flag[1].upper()}", line) if i > 7 else line
-                               for i, line in enumerate(lines)))  # fmt: skip
+    head, atoms_lines = lines[:ATOMS_LINE], lines[ATOMS_LINE:]
+    flags = [FLAG.sub(lambda flag: f" {flag[1].upper()}", line) for line in atoms_lines]
+    text = io.StringIO("".join([*head, *flags]))
     text.name = str(path)  # type: ignore[attr-defined]
     atoms = read_vasp(text)
     if without_symbols and numbers is not None and len(numbers) == len(atoms):
@@ -143,7 +148,7 @@ def _step(chunk: outcar.OUTCARChunk) -> Step:
 class _Watched:
     """Lines of an OUTCAR on their way to ASE, and what they say of convergence."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: io.TextIOWrapper) -> None:
         self.file, self.name = file, file.name
         self.settings: dict[str, int] = {}
         self.ended = False
