@@ -232,6 +232,15 @@ def test_weights_that_do_not_fit(run_folder, tmp_path):
         inference_trainer(tmp_path / "other.pt", cpu=True)
 
 
+def test_splits_may_be_files_of_one_folder(evaluation, run_folder, labelled_root, tmp_path):
+    for split in ("train", "val_id"):
+        shutil.copy(labelled_root / split / "data.lmdb", tmp_path / f"{split}.lmdb")
+    again = evaluate({"last": run_folder / "checkpoint.pt"}, tmp_path, ["val_id"], QUIET, num_resamples=2)
+    expected, found = evaluation.predictions["last"]["val_id"], again.predictions["last"]["val_id"]
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-5)
+    assert str(tmp_path / "train.lmdb") in " ".join(again.notes)
+
+
 def test_missing_split_lists_those_that_exist(labelled_root, tmp_path):
     with pytest.raises(DataError, match=r"no LMDB there for split 'val_odd' \(it has train, val_id"):
         split_source(labelled_root, "val_odd")

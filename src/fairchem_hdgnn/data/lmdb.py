@@ -30,9 +30,6 @@ SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test"}
 KINDS = {"id", "ood", "ads", "cat", "both", "challenge"}
 """Words that tell splits of one kind apart, as in OC20's ``val_ood_ads``."""
 
-MOST_NAMES = 8
-"""Files that a message lists."""
-
 INITIAL_MAP_SIZE = 64 * 2**20
 COMMIT_EVERY = 1000
 
@@ -107,11 +104,16 @@ def split_of(stem: str) -> tuple[str, ...]:
 
 def _refuse_several_splits(folder: Path, files: list[Path]) -> None:
     """``train.lmdb`` and ``val.lmdb`` are two splits; ``data.0000.lmdb`` and ``data.0001.lmdb`` are parts of one."""
-    named = {file.name: split for file in files if (split := split_of(file.stem))}
-    if len(set(named.values())) < 2:
-        return
-    listed = ", ".join([*list(named)[:MOST_NAMES], *(["..."] if len(named) > MOST_NAMES else [])])
-    raise DataError(f"{folder} holds several splits, not one set ({listed}): name one of these files")
+    firsts: dict[tuple[str, ...], str] = {}
+    for file in files:
+        if split := split_of(file.stem):
+            firsts.setdefault(split, file.name)
+    if len(firsts) > 1:
+        listed = ", ".join(firsts.values())
+        raise DataError(
+            f"{folder} holds several splits, not one set ({listed}): "
+            f"name one of these files, or give each split a folder of its own"
+        )
 
 
 _OPEN: weakref.WeakValueDictionary[tuple[int, int], lmdb.Environment] = weakref.WeakValueDictionary()

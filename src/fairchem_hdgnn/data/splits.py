@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fairchem_hdgnn.data.lmdb import DATA_FILE, lmdb_files
+from fairchem_hdgnn.data.lmdb import DATA_FILE, lmdb_files, split_of
 from fairchem_hdgnn.errors import DataError
 
 
@@ -33,9 +33,9 @@ def has_split(root: str | Path, split: str) -> bool:
 
 
 def splits_in(root: Path) -> list[str]:
-    """The names that ``split_source`` would find, sorted."""
+    """The splits that ``split_source`` would find, sorted; of the files in ``root`` those with names of splits."""
     folders = {file.parent.name for file in root.glob("*/*.lmdb")}
-    files = {file.stem for file in root.glob("*.lmdb") if file.is_file() and file.name != DATA_FILE}
+    files = {file.stem for file in root.glob("*.lmdb") if split_of(file.stem)}
     return sorted(folders | files)
 
 
