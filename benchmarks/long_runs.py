@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from fairchem_hdgnn.data.splits import split_source
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
 from fairchem_hdgnn.evaluation.learning_curve import read_events
-from fairchem_hdgnn.evaluation.splits import split_source
 from fairchem_hdgnn.host.config_files import read_config
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
 

@@ -23,10 +23,11 @@ from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.npz import read_npz
+from fairchem_hdgnn.data.splits import split_source
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
-from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS, split_source
+from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS
 from fairchem_hdgnn.host.checkpoints import read_checkpoint
 from fairchem_hdgnn.host.inference import calculator, inference_trainer
 
@@ -229,6 +230,15 @@ def test_weights_that_do_not_fit(run_folder, tmp_path):
     torch.save(checkpoint, tmp_path / "other.pt")
     with pytest.raises(DataError, match=r"its weights do not fit its model: .*size mismatch"):
         inference_trainer(tmp_path / "other.pt", cpu=True)
+
+
+def test_splits_may_be_files_of_one_folder(evaluation, run_folder, labelled_root, tmp_path):
+    for split in ("train", "val_id"):
+        shutil.copy(labelled_root / split / "data.lmdb", tmp_path / f"{split}.lmdb")
+    again = evaluate({"last": run_folder / "checkpoint.pt"}, tmp_path, ["val_id"], QUIET, num_resamples=2)
+    expected, found = evaluation.predictions["last"]["val_id"], again.predictions["last"]["val_id"]
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-5)
+    assert str(tmp_path / "train.lmdb") in " ".join(again.notes)
 
 
 def test_missing_split_lists_those_that_exist(labelled_root, tmp_path):

@@ -14,6 +14,7 @@ from fairchem_hdgnn.checks.records import sample
 from fairchem_hdgnn.checks.targets import target_spread
 from fairchem_hdgnn.data.neighbor_lists import Search, periodic_edges
 from fairchem_hdgnn.data.reading import Records
+from fairchem_hdgnn.data.splits import has_split, split_source
 from fairchem_hdgnn.data.statistics import LABELS, Spread
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
@@ -95,7 +96,8 @@ def make_recipe(
     """Size ``configs/oc20/is2re/small/MODEL.yml`` for the data in ``root``.
 
     Args:
-        root: folder with ``train/`` and ``val_id/`` or ``val/``, LMDBs such as ``make-lmdb`` writes.
+        root: folder with ``train/`` and ``val_id/`` or ``val/`` such as ``make-lmdb`` writes, or ``train.lmdb`` and
+            ``val_id.lmdb`` or ``val.lmdb``.
         model: ``hdgnn`` or ``escn_so2``.
         label: attribute of the records to learn; without it the first of ``LABELS`` that they have.
         epochs: instead of the number that follows from the number of structures.
@@ -104,11 +106,9 @@ def make_recipe(
     Raises:
         DataError: a split is missing, or records have no such label, or all have the same.
     """
-    train = root / "train"
-    validation = next((root / name for name in VALIDATION_SPLITS if (root / name).is_dir()), None)
-    if not train.is_dir() or validation is None:
-        missing = train if not train.is_dir() else root / VALIDATION_SPLITS[0]
-        raise DataError(f"{missing}: no such folder; a training needs ROOT/train and ROOT/val_id, one make-lmdb each")
+    train = split_source(root, "train")
+    present = (name for name in VALIDATION_SPLITS if has_split(root, name))
+    validation = split_source(root, next(present, VALIDATION_SPLITS[0]))
     records = Records(train)
     chosen = sampled(records)
     if noisy_nodes is None:

@@ -18,7 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", type=path, nargs="+", required=True, metavar="C", help="one or more checkpoints"
     )
     parser.add_argument("--names", nargs="+", metavar="NAME", help="what to call them (default: model and run)")
-    parser.add_argument("--data", type=path, required=True, metavar="ROOT", help="folder with SPLIT/data.lmdb")
+    parser.add_argument(
+        "--data", type=path, required=True, metavar="ROOT", help="folder with SPLIT/data.lmdb or SPLIT.lmdb"
+    )
     parser.add_argument("--splits", nargs="+", default=list(VALIDATION_SPLITS), metavar="SPLIT")
     parser.add_argument("--paper", action="store_true", help="print Table 1 of the HDGNN paper below")
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples (default: 1000)")

@@ -25,7 +25,11 @@ def add_check_arguments(parser: argparse.ArgumentParser, *, data_required: bool)
     """Add the arguments that say what a file is checked against."""
     parser.add_argument("--task", choices=sorted(KEYS), default="is2re", help="default: is2re")
     parser.add_argument(
-        "--data", type=path, required=data_required, metavar="ROOT", help="folder with test_id/data.lmdb and so on"
+        "--data",
+        type=path,
+        required=data_required,
+        metavar="ROOT",
+        help="folder with test_id/data.lmdb or test_id.lmdb and so on",
     )
     parser.add_argument(
         "--prefix", choices=("test", "val"), default="test", help="val: a practice file from the validation splits"

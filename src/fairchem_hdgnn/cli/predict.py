@@ -6,9 +6,10 @@ import argparse
 
 from fairchem_hdgnn.cli._flags import path
 from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
+from fairchem_hdgnn.data.splits import split_source
 from fairchem_hdgnn.evaluation.inference import predict_splits
 from fairchem_hdgnn.evaluation.predictions import write_predictions
-from fairchem_hdgnn.evaluation.splits import SUFFIXES, TEST_SPLITS, VALIDATION_SPLITS, split_source
+from fairchem_hdgnn.evaluation.splits import SUFFIXES, TEST_SPLITS, VALIDATION_SPLITS
 
 SPLITS = {"test": TEST_SPLITS, "val": VALIDATION_SPLITS}
 """By make-submission's ``--prefix``."""
@@ -17,7 +18,9 @@ SPLITS = {"test": TEST_SPLITS, "val": VALIDATION_SPLITS}
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("--checkpoint", type=path, required=True, metavar="C")
-    parser.add_argument("--data", type=path, required=True, metavar="ROOT", help="folder with SPLIT/data.lmdb")
+    parser.add_argument(
+        "--data", type=path, required=True, metavar="ROOT", help="folder with SPLIT/data.lmdb or SPLIT.lmdb"
+    )
     parser.add_argument("--splits", nargs="+", default=list(TEST_SPLITS), metavar="SPLIT")
     parser.add_argument("--out", type=path, required=True, metavar="DIR", help="gets SPLIT.npz for every split")
     add_inference_arguments(parser)

@@ -11,7 +11,11 @@ from fairchem_hdgnn.cli._flags import path, require_at_least
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("data", type=path, help="folder with train/ and val_id/ (or val/), as make-lmdb writes them")
+    parser.add_argument(
+        "data",
+        type=path,
+        help="folder with train/ and val_id/ (or val/) as make-lmdb writes them, or train.lmdb and val_id.lmdb",
+    )
     parser.add_argument("--model", choices=["hdgnn", "escn_so2"], default="hdgnn", help="default: %(default)s")
     parser.add_argument("--label", metavar="KEY", help="attribute to learn (default: y_relaxed)")
     parser.add_argument("--epochs", type=int, help="instead of what follows from the number of structures")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,6 +23,12 @@ SQLITE = b"SQLite format 3\0"
 """How files of ``ase.db`` begin."""
 
 ASE_REMEDY = "set format: ase_db in the config, or turn it into an LMDB with `fairchem-hdgnn make-lmdb`"
+
+SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test"}
+"""Words that make the name of a file that of a split."""
+
+KINDS = {"id", "ood", "ads", "cat", "both", "challenge"}
+"""Words that tell splits of one kind apart, as in OC20's ``val_ood_ads``."""
 
 INITIAL_MAP_SIZE = 64 * 2**20
 COMMIT_EVERY = 1000
@@ -72,20 +79,41 @@ def _put(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> Non
 
 
 def lmdb_files(path: Path) -> list[Path]:
-    """The LMDB file at ``path``, or those of the folder in the order of their names.
+    """The LMDB file at ``path``, or those of the folder in the order of their names, which are parts of one set.
 
     Raises:
-        DataError: there is none; the message says what there is instead.
+        DataError: there is none, and the message says what there is instead; or they are several splits by their names.
     """
     if not path.is_dir():
         return [path]
     if files := sorted(path.glob("*.lmdb")):
+        _refuse_several_splits(path, files)
         return files
     if (path / "data.mdb").is_file():
         raise DataError(f"{path} is an LMDB in a folder of its own: write {path / 'data.mdb'}, the file in it")
     if databases := sorted([*path.glob("*.db"), *path.glob("*.aselmdb")]):
         raise DataError(f"{path} holds no .lmdb file but {databases[0].name}, an ASE database: {ASE_REMEDY}")
-    raise DataError(f"{path} holds no .lmdb file: check `src` in the config")
+    raise DataError(f"{path} holds no .lmdb file: name the file, or the folder that holds it")
+
+
+def split_of(stem: str) -> tuple[str, ...]:
+    """The words in a file's name that say which split it is: ``is2re_val_ood_ads`` -> ``val``, ``ood``, ``ads``."""
+    words = [word for word in re.split(r"[^a-z]+", stem.lower()) if word in SPLITS | KINDS]
+    return tuple(words) if SPLITS.intersection(words) else ()
+
+
+def _refuse_several_splits(folder: Path, files: list[Path]) -> None:
+    """``train.lmdb`` and ``val.lmdb`` are two splits; ``data.0000.lmdb`` and ``data.0001.lmdb`` are parts of one."""
+    firsts: dict[tuple[str, ...], str] = {}
+    for file in files:
+        if split := split_of(file.stem):
+            firsts.setdefault(split, file.name)
+    if len(firsts) > 1:
+        listed = ", ".join(firsts.values())
+        raise DataError(
+            f"{folder} holds several splits, not one set ({listed}): "
+            f"name one of these files, or give each split a folder of its own"
+        )
 
 
 _OPEN: weakref.WeakValueDictionary[tuple[int, int], lmdb.Environment] = weakref.WeakValueDictionary()

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import lzma
+import zlib
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ase import Atoms
 from ase.db import connect
 from ase.io import iread
+from ase.io.formats import UnknownFileTypeError, get_compression, ioformats, open_with_compression
 
-from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.data.vasp_files import open_text, read_poscar
+from fairchem_hdgnn.errors import ConfigError, DataError, suggestion
 
 DATABASES = {".db", ".json"}
 """Files of ``ase.db``; a ``.json`` may also be something else that ASE reads."""
+
+VASP_NAMES = {
+    "*poscar*": "vasp",
+    "*contcar*": "vasp",
+    "*centcar*": "vasp",
+    "*.vasp": "vasp",
+    "*outcar*": "vasp-out",
+    "*xdatcar*": "vasp-xdatcar",
+    "*vasp*.xml": "vasp-xml",
+}
+"""Patterns of names in lower case -> ASE's format; ASE itself knows most of them in upper case only."""
+
+OTHER_ENDINGS = {".cif": "cif", ".extxyz": "extxyz", ".pdb": "proteindatabank", ".traj": "traj", ".xyz": "extxyz"}
+"""Endings that count more than the rest of a name: ``POSCAR.cif`` is no POSCAR."""
+
+START = 4096
+"""Bytes that tell whether there is anything in a file."""
 
 
 def structure_files(source: Path, pattern: str = "**/*") -> list[Path]:
@@ -31,29 +53,99 @@ def structure_files(source: Path, pattern: str = "**/*") -> list[Path]:
     return found
 
 
-def read_structures(path: Path) -> Iterator[Atoms]:
+def read_structures(path: Path, format: str | None = None) -> Iterator[Atoms]:
     """All structures of a file, one at a time; what a database knows of a structure is in ``atoms.info``.
 
+    Args:
+        path: the file, which may be compressed (``.gz``, ``.bz2``, ``.xz``).
+        format: ASE's name of its format; otherwise the file's name and content tell.
+
     Raises:
-        DataError: ASE does not know the format, or the file is damaged.
+        ConfigError: ASE reads no ``format``.
+        DataError: ASE does not know the format, or the file is empty, truncated or damaged.
     """
+    if format is not None:
+        check_format(format)
+    return _structures(path, format or format_of(path))
+
+
+def check_format(format: str) -> None:
+    """See that ASE reads a format of this name.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if format not in ioformats:
+        raise ConfigError(f"format '{format}': ASE knows none of that name{suggestion(format, ioformats)}")
+    if not ioformats[format].can_read:
+        raise ConfigError(
+            f"format '{format}': ASE writes it but does not read it; convert the file with another program"
+        )
+
+
+def format_of(path: Path) -> str | None:
+    """ASE's name for the format of a file that is called after one of VASP; ``None`` where ASE has to find out."""
+    name = Path(get_compression(path.name.lower())[0])
+    if name.suffix in DATABASES:
+        return None
+    format = next((format for pattern, format in VASP_NAMES.items() if fnmatchcase(name.name, pattern)), None)
+    return OTHER_ENDINGS.get(name.suffix, format) if format else None
+
+
+def check_content(path: Path) -> None:
+    """See that there is something in a file.
+
+    Raises:
+        DataError: it is missing, empty, or compressed and truncated.
+    """
+    try:
+        with open_with_compression(str(path), "rb") as file:
+            start = file.read(START)
+    except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
+        raise DataError(f"{path}: cannot be read ({_one_line(error)}): copy it again") from error
+    if not start.strip():
+        raise DataError(f"{path}: is empty, as a calculation that was killed leaves its files; run it again")
+
+
+def unreadable(path: Path, error: Exception, format: str | None = None, place: str = "") -> DataError:
+    """The error for a file that a reader of ASE fails on, in one line."""
+    reason = f"{path}: ASE cannot read it{f' as {format}' if format else ''}{place} ({_one_line(error)})"
+    if isinstance(error, UnknownFileTypeError):
+        return DataError(f"{reason}; name its format if it holds structures")
+    if "chemical symbols" in str(error):
+        return DataError(
+            f"{reason}; put its POTCAR or OUTCAR beside it, or a line of symbols above that of the numbers"
+        )
+    return DataError(f"{reason}; it is truncated, damaged or of another format")
+
+
+def _structures(path: Path, format: str | None) -> Iterator[Atoms]:
+    check_content(path)
     count = 0
     try:
-        for atoms in _read(path):
+        for atoms in _read(path, format):
             count += 1
             yield atoms
     except Exception as error:  # each of ASE's readers fails in its own way
-        place = f" after structure {count - 1}" if count else ""
-        raise DataError(f"{path}: ASE cannot read it{place} ({type(error).__name__}: {error})") from error
+        raise unreadable(path, error, format, f" after structure {count - 1}" if count else "") from error
     if count == 0:
-        raise DataError(f"{path}: ASE finds no structure in it")
+        raise DataError(f"{path}: ASE finds no structure in it; it is truncated, or of another format")
 
 
-def _read(path: Path) -> Iterator[Atoms]:
-    if path.suffix not in DATABASES:
-        yield from iread(str(path), index=":")
-        return
-    for row in connect(str(path)).select():
-        atoms = row.toatoms(add_additional_information=True)
-        atoms.info.update({**atoms.info.pop("key_value_pairs", {}), **atoms.info.pop("data", {})})
-        yield atoms
+def _read(path: Path, format: str | None) -> Iterator[Atoms]:
+    if format in ("db", "json") or (format is None and path.suffix in DATABASES):
+        for row in connect(str(path), type=format or "extract_from_name").select():
+            atoms = row.toatoms(add_additional_information=True)
+            atoms.info.update({**atoms.info.pop("key_value_pairs", {}), **atoms.info.pop("data", {})})
+            yield atoms
+    elif format == "vasp":
+        yield read_poscar(path)
+    elif format in VASP_NAMES.values():
+        with open_text(path) as file:
+            yield from iread(file, index=":", format=format)
+    else:
+        yield from iread(str(path), index=":", format=format, do_not_split_by_at_sign=True)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

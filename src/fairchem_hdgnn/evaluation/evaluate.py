@@ -13,11 +13,11 @@ import numpy as np
 from torch.utils.data import Subset
 from tqdm import tqdm
 
+from fairchem_hdgnn.data.splits import has_split, split_source
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, evenly_spaced, open_split, predict_splits
 from fairchem_hdgnn.evaluation.metrics import Comparison, compare, constant_baseline
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
-from fairchem_hdgnn.evaluation.splits import has_split, split_source
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.host.checkpoints import checkpoint_config, read_checkpoint
 
@@ -55,7 +55,7 @@ def evaluate(
 
     Args:
         checkpoints: name -> file.
-        root: folder with ``SPLIT/data.lmdb``.
+        root: folder with ``SPLIT/data.lmdb`` or ``SPLIT.lmdb``.
         splits: labelled splits, e.g. ``VALIDATION_SPLITS``.
         options: how predictions are made.
         num_resamples: of the bootstrap behind the 95 % intervals.
