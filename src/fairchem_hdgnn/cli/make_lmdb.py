@@ -10,7 +10,6 @@ from fairchem_hdgnn.cli._statistics import statistics_lines
 from fairchem_hdgnn.data.conversion import Conversion, Report, make_lmdb
 from fairchem_hdgnn.data.lmdb import DATA_FILE
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search
-from fairchem_hdgnn.data.tagging import ADSORBATE_ELEMENTS
 from fairchem_hdgnn.errors import ConfigError
 
 TOTAL_ENERGY = 50.0
@@ -35,9 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adsorbate-elements",
         nargs="+",
-        default=list(ADSORBATE_ELEMENTS),
         metavar="X",
-        help="of structures without tags, these are the adsorbate (default: %(default)s)",
+        help="of structures without tags, these are the adsorbate (default: found by its bonds)",
     )
     parser.add_argument(
         "--edges", type=float, metavar="CUTOFF", help="store edges up to CUTOFF Å, for otf_graph: false"
@@ -64,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
         pattern=args.pattern,
         energy_key=args.energy_key,
         labelled=not args.unlabelled,
-        adsorbate_elements=tuple(args.adsorbate_elements),
+        adsorbate_elements=tuple(args.adsorbate_elements) if args.adsorbate_elements else None,
         edges=None if args.edges is None else search,
     )
     report = make_lmdb(args.source, args.out, conversion)

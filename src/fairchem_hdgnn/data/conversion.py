@@ -20,7 +20,7 @@ from fairchem_hdgnn.data.neighbor_lists import Search
 from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, record_id, relaxed_beside, store_edges
 from fairchem_hdgnn.data.statistics import Statistics
 from fairchem_hdgnn.data.structures import read_structures, structure_files
-from fairchem_hdgnn.data.tagging import ADSORBATE_ELEMENTS, oc20_fixed, oc20_tags
+from fairchem_hdgnn.data.tagging import fix_atoms, tag_atoms
 from fairchem_hdgnn.errors import DataError
 
 
@@ -37,7 +37,7 @@ class Conversion:
         energy_key: entry of ``atoms.info`` that holds the energy, eV; else ``y_relaxed`` or the calculator's energy.
         labelled: whether records get labels, which are then demanded: energies, forces, relaxed positions; a test split
             has none.
-        adsorbate_elements: what the adsorbate consists of where structures have no tags.
+        adsorbate_elements: what the adsorbate consists of where structures have no tags; else it is found by its bonds.
         edges: which edges to store, if any; has to be the model's own search.
     """
 
@@ -46,7 +46,7 @@ class Conversion:
     pattern: str = "**/*"
     energy_key: str | None = None
     labelled: bool = True
-    adsorbate_elements: tuple[str, ...] = ADSORBATE_ELEMENTS
+    adsorbate_elements: tuple[str, ...] | None = None
     edges: Search | None = None
 
 
@@ -175,18 +175,18 @@ def _record(atoms: Atoms, name: str, sid: int | str, conversion: Conversion, rep
     if atoms.cell.rank == 0 and atoms.pbc.any():
         raise _StructureError(f"{name}: it is periodic but has no cell; set its cell, or atoms.pbc = False")
     try:
-        tags, tags_origin = oc20_tags(atoms, conversion.adsorbate_elements)
+        tagged = tag_atoms(atoms, conversion.adsorbate_elements)
     except DataError as error:
         raise _StructureError(f"{name}: {error}") from error
-    fixed, fixed_origin = oc20_fixed(atoms, tags)
-    report.tags[tags_origin] += 1
-    report.fixed[fixed_origin] += 1
+    fixed = fix_atoms(atoms, tagged.tags)
+    report.tags[tagged.origin] += 1
+    report.fixed[fixed.origin] += 1
     report.open_boundaries += int(atoms.cell.rank == 3 and not atoms.pbc.all())
     record = atoms_to_record(atoms, sid)
     record.pos = torch.tensor(inside_cell(atoms), dtype=torch.float32)
     record.pbc = torch.from_numpy(atoms.pbc.copy())[None]
-    record.tags = torch.from_numpy(tags)
-    record.fixed = torch.from_numpy(fixed.astype(np.float32))
+    record.tags = torch.from_numpy(tagged.tags)
+    record.fixed = torch.from_numpy(fixed.fixed.astype(np.float32))
     return record
 
 

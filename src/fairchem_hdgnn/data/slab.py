@@ -10,21 +10,24 @@ from ase import Atoms
 from ase.data import covalent_radii
 from jaxtyping import Bool, Float64
 
-from fairchem_hdgnn.data.bonding import Pairs, bonded, components, metals, near_pairs
+from fairchem_hdgnn.data.bonding import CONTACT, Pairs, bonded, components, metals, near_pairs
 
 VACUUM = 5.0
 """Å: a wider gap in the heights of the atoms is vacuum."""
 
+WIDE_VACUUM = 7.0
+"""Å: longer than any bond."""
+
 REACH = 6.0
-"""Å, within which pairs of atoms are looked at; more where radii are large."""
+"""Å, within which pairs of atoms are looked at."""
+
+WIDE_REACH = 1.6
+"""The same in sums of covalent radii, where that is more."""
 
 EXPOSED_ANGLE = 50.0
 """Degrees from the outward normal within which no slab atom lies above an exposed one. The nearest are at 35 under
 close-packed layers and at 45 in fcc(100), whose second layers are subsurface; at 55 in bcc(100) and at 60 in fcc(110),
 where OC20 counts the second layer to the surface."""
-
-EXPOSED_REACH = 1.6
-"""Sums of covalent radii up to which an atom above counts."""
 
 Heights = Float64[np.ndarray, "atoms"]
 
@@ -35,8 +38,8 @@ class Layout:
 
     Attributes:
         form: ``slab``; ``bulk`` without vacuum; ``box`` with vacuum all around, or without a cell.
-        normal: unit vector of a slab along its cell vector, out of plane; zeros otherwise.
-        height: along ``normal``, Å, with the two sides of a cell boundary brought together; zeros otherwise.
+        normal: unit vector across the vacuum, or the widest gap, in the direction of a cell vector; zeros in a box.
+        height: along ``normal``, Å, with the two sides of a cell boundary brought together.
         doubts: why this may be wrong.
     """
 
@@ -70,7 +73,7 @@ def analyze(atoms: Atoms) -> Structure:
     whole, doubts = _with_cell(atoms)
     metal = metals(whole)
     widest = float(covalent_radii[whole.numbers].max())
-    near = near_pairs(whole, max(REACH, 2 * EXPOSED_REACH * widest))
+    near = near_pairs(whole, max(REACH, 2 * WIDE_REACH * widest))
     bonds = bonded(near, metal)
     layout = _layout(whole, metal, bonds, doubts)
     if layout.form == "slab":
@@ -84,12 +87,17 @@ def find_layout(atoms: Atoms) -> Layout:
     """Only where the vacuum is."""
     whole, doubts = _with_cell(atoms)
     metal = metals(whole)
-    bonds = bonded(near_pairs(whole, 2 * 1.3 * float(covalent_radii[whole.numbers].max())), metal)
+    gaps = _gaps(whole)
+    wide = [axis for axis in range(3) if gaps[axis][0] > VACUUM]
+    # No bond reaches over a gap this wide, so it need not be looked for.
+    if metal.any() and len(wide) == 1 and gaps[wide[0]][0] > WIDE_VACUUM:
+        return Layout("slab", _normal(whole, wide[0]), _unwrapped(whole, wide[0], gaps[wide[0]][1]), doubts)
+    bonds = bonded(near_pairs(whole, 2 * CONTACT * float(covalent_radii[whole.numbers].max())), metal)
     return _layout(whole, metal, bonds, doubts)
 
 
 def exposed(
-    structure: Structure, slab: Bool[np.ndarray, "atoms"], up: Float64[np.ndarray, "#atoms 3"]
+    structure: Structure, slab: Bool[np.ndarray, "atoms"], up: Float64[np.ndarray, "*any 3"]
 ) -> Bool[np.ndarray, "atoms"]:
     """Slab atoms with no other slab atom in the cone above them.
 
@@ -99,14 +107,13 @@ def exposed(
         up: unit vector outwards, one or one for each atom.
     """
     pairs = structure.near.among(slab)
-    covered = above(pairs, up, EXPOSED_ANGLE, len(slab)) & (pairs.ratio < EXPOSED_REACH)
     mask = slab.copy()
-    mask[pairs.first[covered]] = False
+    mask[pairs.first[above(pairs, up, EXPOSED_ANGLE, len(slab))]] = False
     return mask
 
 
 def above(
-    pairs: Pairs, up: Float64[np.ndarray, "#atoms 3"], degrees: float, number: int
+    pairs: Pairs, up: Float64[np.ndarray, "*any 3"], degrees: float, number: int
 ) -> Bool[np.ndarray, "pairs"]:
     """Pairs whose second atom lies within the cone of that half-angle over the first."""
     outward = np.broadcast_to(up, (number, 3))[pairs.first]
@@ -137,13 +144,16 @@ def _layout(atoms: Atoms, metal: Bool[np.ndarray, "atoms"], bonds: Pairs, doubts
     if molecular.all() and (any(empty) or parts.rank.size == 1):
         several = ("several molecules in one cell",) if parts.rank.size > 1 else ()
         return Layout("box", *nothing, several)
-    if not any(empty) and molecular.any() and not molecular.all():
-        rest = atoms[~molecular]
+    free = (components(len(atoms), bonds.among(~metal)).rank_of_atom == 0) & ~metal
+    if not any(empty) and free.any() and not free.all():
+        rest = atoms[~free]
         gaps = _gaps(rest)
         empty = _vacuum(rest, None, gaps)
         doubts = (*doubts, "vacuum narrower than 5 Å") if any(empty) else doubts
     if not any(empty):
-        return Layout("bulk", *nothing, (*doubts, "no vacuum"))
+        widest = max(range(3), key=lambda axis: gaps[axis][0])
+        height = _unwrapped(atoms, widest, gaps[widest][1])
+        return Layout("bulk", _normal(atoms, widest), height, (*doubts, "no vacuum"))
     if all(empty) and parts.rank.max() == 0:
         return Layout("box", *nothing, doubts)
     if sum(empty) > 1:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms, FixCartesian, FixScaled
+from ase.constraints import FixAtoms, FixCartesian, FixConstraint, FixScaled
 from ase.geometry import find_mic
 from jaxtyping import Bool, Float64, Int64
 
@@ -21,6 +21,9 @@ SUBSURFACE, SURFACE, ADSORBATE = 0, 1, 2
 
 STILL, MOVED = 1e-4, 1e-2
 """Å: atoms that move less than the first are fixed, where others move more than the second."""
+
+CENTRE = 1.0
+"""Å from the middle of a cluster, where nothing is outwards."""
 
 Tags = Int64[np.ndarray, "atoms"]
 Mask = Bool[np.ndarray, "atoms"]
@@ -143,18 +146,17 @@ def fixed_atoms(atoms: Atoms) -> Mask:
     return fixed
 
 
-def _fixes_atoms(constraint: object) -> bool:
-    return isinstance(constraint, FixAtoms) or (
-        isinstance(constraint, (FixCartesian, FixScaled)) and bool(constraint.mask.all())
-    )
+def _fixes_atoms(constraint: FixConstraint) -> bool:
+    """Whether it fixes atoms along all axes; ``mask`` itself changed its sense between versions of ASE."""
+    if isinstance(constraint, (FixCartesian, FixScaled)):
+        return bool(np.all(constraint.todict()["kwargs"]["mask"]))
+    return isinstance(constraint, FixAtoms)
 
 
 def _other_constraints(atoms: Atoms) -> tuple[str, ...]:
-    names = set()
-    for constraint in atoms.constraints:
-        if not _fixes_atoms(constraint):
-            on_some_axes = isinstance(constraint, (FixCartesian, FixScaled))
-            names.add(type(constraint).__name__ + (" on some axes" if on_some_axes else ""))
+    others = [constraint for constraint in atoms.constraints if not _fixes_atoms(constraint)]
+    some_axes = (FixCartesian, FixScaled)
+    names = {type(each).__name__ + " on some axes" * isinstance(each, some_axes) for each in others}
     return tuple(sorted(names))
 
 
@@ -166,7 +168,9 @@ def _derived(atoms: Atoms, structure: Structure, mask: Mask, how: str, doubts: t
     fixed = fixed_atoms(atoms) & slab
     if layout.form == "box":
         outwards = structure.atoms.positions - structure.atoms.positions[slab].mean(axis=0)
-        surface = exposed(structure, slab, outwards / np.maximum(np.linalg.norm(outwards, axis=1), 1e-9)[:, None])
+        distance = np.linalg.norm(outwards, axis=1)
+        surface = exposed(structure, slab, outwards / np.maximum(distance, 1e-9)[:, None])
+        surface &= (distance > CENTRE) | (slab.sum() == 1)
         kind: Kind = "cluster"
     else:
         sides = _sides(layout, mask, fixed)
