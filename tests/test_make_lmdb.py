@@ -9,7 +9,6 @@ import pytest
 import torch
 import yaml
 from ase import Atoms
-from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.db import connect
@@ -28,7 +27,6 @@ from fairchem_hdgnn.data.conversion import Conversion, make_lmdb
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.neighbor_lists import Search
 from fairchem_hdgnn.data.reading import Records
-from fairchem_hdgnn.data.tagging import oc20_fixed, oc20_tags
 from fairchem_hdgnn.errors import DataError
 
 IS2RE = Conversion("is2re")
@@ -146,73 +144,6 @@ def test_keys_of_info_and_ids(tmp_path):
     records = list(Records(tmp_path / "out"))
     assert [(r.sid, r.y_relaxed) for r in records] == [("system0", -0.5), ("system1", -1.5)]
     np.testing.assert_allclose(records[0].pos_relaxed - records[0].pos, 0.1, atol=1e-5)
-
-
-# === tags ========================================================================================
-
-
-def test_tags_of_oc20_are_kept_and_layers_of_ase_translated():
-    atoms = slab()
-    layers = atoms.get_tags()
-    expected = [2 if tag == 0 else 1 if tag == 1 else 0 for tag in layers]
-    tags, origin = oc20_tags(atoms)
-    assert tags.tolist() == expected and "layer" in origin
-    atoms.set_tags(expected)
-    assert oc20_tags(atoms) == (pytest.approx(np.array(expected)), "kept")
-
-
-def test_two_layers_of_ase_are_not_taken_for_tags_of_oc20():
-    atoms = slab(layers=2)
-    assert set(atoms.get_tags()) == {0, 1, 2}
-    tags, _ = oc20_tags(atoms)
-    assert tags[-1] == 2 and (tags[-1:] == 2).all() and not (tags[:-1] == 2).any()
-
-
-def test_tags_do_not_depend_on_the_handedness_of_the_cell():
-    atoms = slab()
-    expected = oc20_tags(atoms)[0]
-    for tags in (atoms.get_tags(), expected, np.zeros(len(atoms), dtype=int)):
-        swapped = atoms.copy()
-        swapped.set_tags(tags)
-        swapped.set_cell(atoms.cell[[1, 0, 2]])
-        assert oc20_tags(swapped)[0].tolist() == oc20_tags(_tagged(atoms, tags))[0].tolist()
-
-
-@pytest.mark.parametrize("by", [-10.0, 0.0, 3.0, 10.0])
-def test_tags_do_not_depend_on_where_the_cell_is_cut(by: float):
-    """A slab whose layers lie on both sides of a periodic cell boundary is one slab."""
-    atoms = slab()
-    atoms.pbc = True
-    for tags in (atoms.get_tags(), np.zeros(len(atoms), dtype=int)):
-        moved = _tagged(atoms, tags)
-        moved.positions[:, 2] += by
-        moved.wrap()
-        assert oc20_tags(moved)[0].tolist() == oc20_tags(_tagged(atoms, tags))[0].tolist()
-
-
-def _tagged(atoms: Atoms, tags: np.ndarray) -> Atoms:
-    atoms = atoms.copy()
-    atoms.set_tags(tags)
-    return atoms
-
-
-def test_tags_are_derived_from_elements_and_fixed_atoms_or_heights():
-    atoms = slab()
-    layers = atoms.get_tags()
-    atoms.set_tags(0)
-    lower = oc20_tags(atoms)[0]
-    assert lower[layers == 3].tolist() == [0] * 4 and lower[layers < 3].tolist() == [1] * 8 + [2]
-    atoms.set_constraint(FixAtoms(mask=layers >= 2))
-    tags, origin = oc20_tags(atoms)
-    assert tags[layers >= 2].tolist() == [0] * 8 and tags[layers == 1].tolist() == [1] * 4 and "fixed" in origin
-    assert oc20_fixed(atoms, tags)[0].tolist() == (layers >= 2).tolist()
-    atoms.set_constraint()
-    assert oc20_fixed(atoms, tags)[0].tolist() == (tags == 0).tolist()
-
-
-def test_molecules_are_all_adsorbate_and_free():
-    tags, _ = oc20_tags(molecule("H2O"))
-    assert tags.tolist() == [2, 2, 2] and not oc20_fixed(molecule("H2O"), tags)[0].any()
 
 
 # === edges =======================================================================================

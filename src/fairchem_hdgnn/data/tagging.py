@@ -3,106 +3,232 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms, constrained_indices
+from ase.constraints import FixAtoms, FixCartesian, FixConstraint, FixScaled
+from ase.geometry import find_mic
 from jaxtyping import Bool, Float64, Int64
 
+from fairchem_hdgnn.data.adsorbate import find_adsorbate
+from fairchem_hdgnn.data.bonding import metals
+from fairchem_hdgnn.data.slab import Layout, Structure, analyze, exposed, find_layout
 from fairchem_hdgnn.errors import DataError
 
 SUBSURFACE, SURFACE, ADSORBATE = 0, 1, 2
 
-ADSORBATE_ELEMENTS = ("H", "C", "N", "O")
-"""Elements of OC20's adsorbates."""
+STILL, MOVED = 1e-4, 1e-2
+"""Å: atoms that move less than the first are fixed, where others move more than the second."""
+
+CENTRE = 1.0
+"""Å from the middle of a cluster, where nothing is outwards."""
 
 Tags = Int64[np.ndarray, "atoms"]
+Mask = Bool[np.ndarray, "atoms"]
+
+Kind = Literal["adsorbed", "slab", "gas", "bulk", "cluster"]
+"""Molecule on a slab, clean slab, molecule without a cell or in a box, no vacuum, metal particle in a box."""
 
 
-def oc20_tags(atoms: Atoms, adsorbate_elements: Collection[str] = ADSORBATE_ELEMENTS) -> tuple[Tags, str]:
-    """Tags of a structure, and one phrase on where they come from.
+@dataclass(frozen=True)
+class Tagged:
+    """Tags of a structure.
 
-    - A molecule (no cell) is all adsorbate.
+    Attributes:
+        tags: of each atom.
+        kind: of structure.
+        origin: one phrase on where the tags come from.
+        doubts: each a short phrase on why derived tags may be wrong; empty when sure.
+    """
+
+    tags: Tags
+    kind: Kind
+    origin: str
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Fixed atoms of a structure.
+
+    Attributes:
+        fixed: which atoms may not move in any direction.
+        origin: one phrase on where that comes from.
+        other: names of constraints that are not fixed atoms, sorted.
+    """
+
+    fixed: Mask
+    origin: str
+    other: tuple[str, ...] = ()
+
+
+def tag_atoms(atoms: Atoms, adsorbate_elements: Collection[str] | None = None, adsorbate: Mask | None = None) -> Tagged:
+    """Tags of a structure.
+
+    - A molecule, without a cell or alone in a box, is all adsorbate.
     - Tags 0, 1, 2 in OC20's sense are kept.
     - Tags as ``ase.build`` sets them (adsorbate 0, layers 1, 2, ... from the top) are translated.
-    - Without tags, atoms of ``adsorbate_elements`` are the adsorbate; of the others the fixed ones are subsurface, or,
-      if none is fixed, those in the lower half of the slab.
+    - Without tags, the adsorbate is found by its bonds. Of the slab, atoms under others are subsurface, or, if the slab
+      has fixed atoms, those of them that lie under others.
+
+    Args:
+        atoms: the structure.
+        adsorbate_elements: of structures without tags, these elements are the adsorbate, whatever their bonds.
+        adsorbate: mask of the adsorbate; only surface and subsurface are then derived, whatever the tags.
 
     Raises:
-        DataError: the tags are neither OC20's nor ASE's, or there is no slab under the adsorbate.
+        DataError: the tags are neither OC20's nor ASE's.
     """
     tags = np.asarray(atoms.get_tags(), dtype=np.int64)
-    if atoms.cell.rank == 0:
-        return np.full(len(atoms), ADSORBATE), "molecules, all atoms tag 2"
-    if tags.any():
-        if _are_layers(tags, heights(atoms)):
-            return np.select([tags == 0, tags == 1], [ADSORBATE, SURFACE], SUBSURFACE), "from ASE's layer numbers"
-        if not set(tags.tolist()) <= {SUBSURFACE, SURFACE, ADSORBATE}:
-            raise DataError(
-                f"its tags {sorted(set(tags.tolist()))} are neither OC20's (0 subsurface, 1 surface, 2 adsorbate) nor "
-                "ASE's layers (0 adsorbate, then 1, 2, ... downwards); set them with atoms.set_tags"
-            )
-        return tags, "kept"
-    adsorbate = np.isin(atoms.get_chemical_symbols(), list(adsorbate_elements))
-    if adsorbate.all():
-        raise DataError(
-            f"it has a cell and no tags, and all its atoms are {', '.join(adsorbate_elements)}: name the elements of "
-            "the adsorbate (--adsorbate-elements), or set tags with atoms.set_tags"
-        )
-    fixed = fixed_atoms(atoms)
-    below = fixed if fixed.any() else _lower_half(heights(atoms), ~adsorbate)
-    how = "fixed atoms subsurface" if fixed.any() else "lower half subsurface"
-    tags = np.select([adsorbate, below], [ADSORBATE, SUBSURFACE], SURFACE)
-    return tags, f"derived: {', '.join(adsorbate_elements)} adsorbate, {how}"
+    if atoms.cell.rank == 0 and not (metals(atoms).any() and adsorbate is not None):
+        return Tagged(np.full(len(atoms), ADSORBATE), "gas", "molecules, all atoms tag 2")
+    if tags.any() and adsorbate is None:
+        return _translated(atoms, tags)
+    structure = analyze(atoms)
+    doubts = structure.layout.doubts
+    if adsorbate is not None:
+        mask, how = np.asarray(adsorbate, dtype=bool), "adsorbate as given"
+    elif adsorbate_elements is not None:
+        mask = np.isin(atoms.get_chemical_symbols(), list(adsorbate_elements))
+        how = "adsorbate by its elements"
+    elif structure.layout.form == "box" and not structure.metal.any():
+        return Tagged(np.full(len(atoms), ADSORBATE), "gas", "molecules, all atoms tag 2", doubts)
+    elif structure.layout.form == "bulk":
+        return Tagged(np.full(len(atoms), SUBSURFACE), "bulk", "derived: bulk, all atoms tag 0", doubts)
+    else:
+        found = find_adsorbate(structure)
+        mask, doubts = found.mask, (*doubts, *found.doubts)
+        how = "adsorbate by its bonds" if mask.any() else "no adsorbate"
+    if mask.all():
+        doubts = () if adsorbate is not None else (*doubts, "all atoms are adsorbate")
+        return Tagged(np.full(len(atoms), ADSORBATE), "gas", f"derived: {how}", doubts)
+    return _derived(atoms, structure, mask, how, doubts)
 
 
-def oc20_fixed(atoms: Atoms, tags: Tags) -> tuple[Bool[np.ndarray, "atoms"], str]:
-    """Which atoms are fixed, and where that comes from: ``FixAtoms``, else OC20's rule that subsurface atoms are."""
-    fixed = fixed_atoms(atoms)
+def fix_atoms(atoms: Atoms, tags: Tags, relaxed: Float64[np.ndarray, "atoms 3"] | None = None) -> Fixed:
+    """Fixed atoms of a structure.
+
+    - Atoms that constraints fix in all directions are kept. Where there are only other constraints, none is fixed.
+    - Without constraints, those that do not move while others do.
+    - Else OC20's rule: the subsurface atoms of a slab.
+
+    Args:
+        atoms: the structure.
+        tags: its tags.
+        relaxed: relaxed positions, Å.
+    """
+    fixed, other = fixed_atoms(atoms), _other_constraints(atoms)
     if fixed.any():
-        return fixed, "kept"
-    if atoms.cell.rank == 0 or not (tags == SUBSURFACE).any() or (tags == SUBSURFACE).all():
-        return fixed, "none"
-    return tags == SUBSURFACE, "derived: subsurface atoms"
+        return Fixed(fixed, "kept", other)
+    slab = tags != ADSORBATE
+    if other or atoms.cell.rank == 0 or not slab.any():
+        return Fixed(fixed, "none", other)
+    if relaxed is not None:
+        moved = np.linalg.norm(find_mic(np.asarray(relaxed) - atoms.positions, atoms.cell, atoms.pbc)[0], axis=1)
+        still = slab & (moved < STILL)
+        if still.any() and (moved[slab] > MOVED).any():
+            return Fixed(still, "derived: atoms that do not move")
+    if not (tags == SUBSURFACE).any() or (tags == SUBSURFACE).all() or find_layout(atoms).form != "slab":
+        return Fixed(fixed, "none")
+    return Fixed(tags == SUBSURFACE, "derived: subsurface atoms")
 
 
-def fixed_atoms(atoms: Atoms) -> Bool[np.ndarray, "atoms"]:
-    """Atoms under a ``FixAtoms`` constraint."""
+def fixed_atoms(atoms: Atoms) -> Mask:
+    """Atoms that ``FixAtoms``, or ``FixCartesian`` and ``FixScaled`` along all axes, keep where they are."""
     fixed = np.zeros(len(atoms), dtype=bool)
-    # Without a constraint ASE gives an empty array of floats.
-    fixed[constrained_indices(atoms, FixAtoms).astype(int)] = True
+    for constraint in atoms.constraints:
+        if _fixes_atoms(constraint):
+            fixed[constraint.index] = True
     return fixed
 
 
-def heights(atoms: Atoms) -> Float64[np.ndarray, "atoms"]:
-    """Positions along the normal of the first two cell vectors, on the side of the third, Å.
-
-    Where the third is periodic, atoms that lie on both sides of a cell boundary are brought together: the widest gap
-    between layers is the vacuum.
-    """
-    normal = np.cross(atoms.cell[0], atoms.cell[1])
-    if normal @ atoms.cell[2] < 0:
-        normal = -normal
-    normal = normal / np.linalg.norm(normal)
-    height, period = atoms.positions @ normal, float(atoms.cell[2] @ normal)
-    if not atoms.pbc[2] or period < 1e-6:
-        return height
-    height %= period
-    levels = np.sort(height)
-    gaps = np.diff(levels, append=levels[0] + period)
-    lowest = levels[(gaps.argmax() + 1) % len(levels)]
-    return np.where(height < lowest, height + period, height)
+def _fixes_atoms(constraint: FixConstraint) -> bool:
+    """Whether it fixes atoms along all axes; ``mask`` itself changed its sense between versions of ASE."""
+    if isinstance(constraint, (FixCartesian, FixScaled)):
+        return bool(np.all(constraint.todict()["kwargs"]["mask"]))
+    return isinstance(constraint, FixAtoms)
 
 
-def _are_layers(tags: Tags, height: Float64[np.ndarray, "atoms"]) -> bool:
+def _other_constraints(atoms: Atoms) -> tuple[str, ...]:
+    others = [constraint for constraint in atoms.constraints if not _fixes_atoms(constraint)]
+    some_axes = (FixCartesian, FixScaled)
+    names = {type(each).__name__ + " on some axes" * isinstance(each, some_axes) for each in others}
+    return tuple(sorted(names))
+
+
+def _derived(atoms: Atoms, structure: Structure, mask: Mask, how: str, doubts: tuple[str, ...]) -> Tagged:
+    """Tags of a slab or cluster with the given adsorbate."""
+    slab, layout = ~mask, structure.layout
+    if layout.form == "bulk":
+        return Tagged(np.where(mask, ADSORBATE, SUBSURFACE), "bulk", f"derived: {how}, no surface", doubts)
+    fixed = fixed_atoms(atoms) & slab
+    if layout.form == "box":
+        outwards = structure.atoms.positions - structure.atoms.positions[slab].mean(axis=0)
+        distance = np.linalg.norm(outwards, axis=1)
+        surface = exposed(structure, slab, outwards / np.maximum(distance, 1e-9)[:, None])
+        surface &= (distance > CENTRE) | (slab.sum() == 1)
+        kind: Kind = "cluster"
+    else:
+        sides = _sides(layout, mask, fixed)
+        surface = np.any([exposed(structure, slab, side * layout.normal) for side in sides], axis=0)
+        kind = "adsorbed" if mask.any() else "slab"
+        doubts = (*doubts, "adsorbate on both sides") if len(sides) > 1 else doubts
+    if fixed.any():
+        surface |= slab & ~fixed
+    where = "fixed atoms subsurface" if fixed.any() else "surface by what lies above"
+    tags = np.select([mask, surface], [ADSORBATE, SURFACE], SUBSURFACE)
+    return Tagged(tags, kind, f"derived: {how}, {where}", doubts)
+
+
+def _sides(layout: Layout, mask: Mask, fixed: Mask) -> list[int]:
+    """Which sides of a slab are its surface, 1 along the normal: those with adsorbate, else away from fixed atoms."""
+    height, slab = layout.height, ~mask
+    middle = (height[slab].min() + height[slab].max()) / 2
+    if mask.any():
+        return sorted({1 if value > middle else -1 for value in height[mask].tolist()})
+    if fixed.any() and not fixed[slab].all():
+        return [1 if height[fixed].mean() < height[slab & ~fixed].mean() else -1]
+    return [1]
+
+
+def _translated(atoms: Atoms, tags: Tags) -> Tagged:
+    """Tags that are there already: OC20's, or ASE's layer numbers."""
+    layout = find_layout(atoms)
+    if _are_layers(atoms, tags, layout):
+        tags, origin = np.select([tags == 0, tags == 1], [ADSORBATE, SURFACE], SUBSURFACE), "from ASE's layer numbers"
+    elif set(tags.tolist()) <= {SUBSURFACE, SURFACE, ADSORBATE}:
+        origin = "kept"
+    else:
+        raise DataError(
+            f"its tags {sorted(set(tags.tolist()))} are neither OC20's (0 subsurface, 1 surface, 2 adsorbate) nor "
+            "ASE's layers (0 adsorbate, then 1, 2, ... downwards); set them with atoms.set_tags"
+        )
+    has_adsorbate = bool((tags == ADSORBATE).any())
+    of_box: Kind = "cluster" if metals(atoms).any() else "gas"
+    kinds: dict[str, Kind] = {"slab": "adsorbed" if has_adsorbate else "slab", "bulk": "bulk", "box": of_box}
+    return Tagged(tags, kinds[layout.form], origin)
+
+
+def _are_layers(atoms: Atoms, tags: Tags, layout: Layout) -> bool:
     """Whether the tags number layers from the top, with 0 for what lies on them."""
-    layers = sorted(set(tags.tolist()) - {0})
-    if layers != list(range(1, len(layers) + 1)):
+    numbers = sorted(set(tags.tolist()))
+    layers = [number for number in numbers if number != 0]
+    if layers != list(range(1, len(layers) + 1)) or len(numbers) < 2:
         return False
-    downwards = [height[tags == layer].mean() for layer in ([0, *layers] if (tags == 0).any() else layers)]
-    return len(downwards) > 1 and bool((np.diff(downwards) < 0).all())
+    rise = np.diff([layout.height[tags == number].mean() for number in numbers])
+    if not (rise < 0).all() and not (rise > 0).all():
+        return False
+    # What OC20 could mean as well.
+    return numbers[-1] > ADSORBATE or _up(atoms, tags) * rise[0] < 0
 
 
-def _lower_half(height: Float64[np.ndarray, "atoms"], slab: Bool[np.ndarray, "atoms"]) -> Bool[np.ndarray, "atoms"]:
-    # A layer in the middle belongs to the upper half, whatever its rounding.
-    return slab & (height < (height[slab].min() + height[slab].max()) / 2 - 0.1)
+def _up(atoms: Atoms, tags: Tags) -> int:
+    """Side of the surface, 1 along the normal, where tags alone do not tell."""
+    structure = analyze(atoms)
+    layout, fixed = structure.layout, fixed_atoms(atoms)
+    mask = find_adsorbate(structure).mask
+    if mask.all():
+        mask = tags == ADSORBATE
+    return _sides(layout, mask, fixed)[-1]

@@ -1,0 +1,100 @@
+"""Groups on sheets and slabs of non-metals: on graphene, h-BN, C3N4, M-N-C, silica, silicon."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from ase.symbols import Symbols
+from jaxtyping import Bool
+
+from fairchem_hdgnn.data.bonding import Components, components, hanging
+from fairchem_hdgnn.data.slab import Structure, above
+
+FLAT = 0.6
+"""Å from the middle height within which most atoms of a one-layer sheet lie."""
+
+OUTSIDE = 0.9
+"""Å from the middle height of a one-layer sheet: what lies beyond stands on it."""
+
+INSIDE_ANGLE = 70.0
+"""Degrees: an atom inside a slab of non-metals has others within this of the normal, above and below."""
+
+LATTICE_SHARE = 0.1
+"""Of a slab's atoms: an element found inside in that number is of the slab."""
+
+COVER_SHARE = 0.3
+"""Groups of one kind on a side, per exposed atom of the slab, that saturate it."""
+
+Mask = Bool[np.ndarray, "atoms"]
+
+
+def groups_on_sheets(structure: Structure, molecules: Components, within: Mask) -> tuple[Mask, tuple[str, ...]]:
+    """Atoms on periodic components of non-metals that do not belong to them.
+
+    Args:
+        structure: the structure.
+        molecules: components of the bonds between non-metals.
+        within: which atoms to look at; those in components that are not periodic are adsorbate.
+
+    Returns:
+        The mask of the adsorbate, and doubts.
+    """
+    metal = structure.metal
+    bonds = structure.bonds.among(~metal)
+    mask = within & (molecules.rank_of_atom == 0)
+    groups = hanging(len(metal), bonds) & within
+    for members in molecules.members():
+        if molecules.rank[molecules.label[members[0]]] > 0 and within[members].all():
+            groups[members] |= _standing_out(structure, members, groups)
+    # What is left between two groups' bonds is no sheet.
+    rest = components(len(metal), bonds.among(~groups))
+    groups |= within & ~mask & ~groups & (rest.rank_of_atom == 0)
+    terminating, doubts = _terminations(structure, within & ~mask & ~groups, groups, mask)
+    return mask | (groups & ~terminating), doubts
+
+
+def _standing_out(structure: Structure, members: np.ndarray, groups: Mask) -> np.ndarray:
+    """Of one component: atoms outside a one-layer sheet, or elements that a thick slab has only at its surface."""
+    core = members[~groups[members]]
+    height = structure.layout.height
+    if len(core) == 0:
+        return np.zeros(len(members), dtype=bool)
+    away = np.abs(height[members] - np.median(height[core]))
+    if np.mean(np.abs(height[core] - np.median(height[core])) < FLAT) > 0.6:
+        return away > OUTSIDE
+    numbers = structure.atoms.numbers
+    inside = np.isin(np.arange(len(numbers)), core)
+    near = structure.near.among(inside)
+    near = near.where(near.ratio < 2.0)
+    for up in (structure.layout.normal, -structure.layout.normal):
+        covered = np.zeros(len(numbers), dtype=bool)
+        covered[near.first[above(near, up, INSIDE_ANGLE, len(numbers))]] = True
+        inside &= covered
+    counts = Counter(numbers[inside].tolist())
+    own = [number for number, count in counts.items() if count >= LATTICE_SHARE * len(core)]
+    return ~np.isin(numbers[members], own) if own else np.zeros(len(members), dtype=bool)
+
+
+def _terminations(structure: Structure, slab: Mask, groups: Mask, free: Mask) -> tuple[Mask, tuple[str, ...]]:
+    """Groups that saturate the slab's bonds: alike on both sides, or on one side while the other has an adsorbate."""
+    numbers, height = structure.atoms.numbers, structure.layout.height
+    terminating = np.zeros_like(groups)
+    if not groups.any() or not slab.any():
+        return terminating, ()
+    middle = (height[slab].min() + height[slab].max()) / 2
+    parts = components(len(numbers), structure.bonds.among(groups))
+    kinds: dict[tuple[str, int], list[np.ndarray]] = {}
+    for members in parts.members():
+        if groups[members].all():
+            side = 1 if height[members].mean() > middle else -1
+            kinds.setdefault((Symbols(numbers[members]).get_chemical_formula(), side), []).append(members)
+    outer = max(1, int((height[slab] > height[slab].max() - FLAT).sum()))
+    covering = {kind for kind, found in kinds.items() if len(found) >= COVER_SHARE * outer}
+    occupied = {side for kind in kinds if kind not in covering for side in [kind[1]]}
+    occupied |= {1 if h > middle else -1 for h in height[free]}
+    for formula, side in covering:
+        if (formula, -side) in covering or (formula == "H" and -side in occupied and side not in occupied):
+            for members in kinds[formula, side]:
+                terminating[members] = True
+    return terminating, ("groups that saturate the slab, taken as slab",) if terminating.any() else ()

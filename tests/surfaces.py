@@ -1,0 +1,479 @@
+"""Slabs with adsorbates as people build them; what is adsorbate is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from ase import Atoms
+from ase.build import (
+    add_adsorbate,
+    bcc110,
+    bulk,
+    fcc100,
+    fcc111,
+    fcc211,
+    graphene,
+    molecule,
+    mx2,
+    surface,
+)
+from ase.cluster import Icosahedron
+from ase.spacegroup import crystal
+
+Case = tuple[Atoms, list[int]]
+"""A structure, and which of its atoms are adsorbate."""
+
+CASES: dict[str, Callable[[], Case]] = {}
+"""Name -> what makes it."""
+
+
+def case(function: Callable[[], Case]) -> Callable[[], Case]:
+    CASES[function.__name__] = function
+    return function
+
+
+def put(slab: Atoms, added: Atoms | str, at: Sequence[float]) -> Case:
+    """The slab with ``added``, its first atom at the given place."""
+    group = Atoms(added) if isinstance(added, str) else added.copy()
+    group.positions += np.asarray(at) - group.positions[0]
+    slab = slab.copy()
+    slab.set_tags(0)
+    slab.pbc = True
+    count = len(slab)
+    slab += group
+    slab.info.clear()
+    return slab, list(range(count, len(slab)))
+
+
+def put_on(slab: Atoms, added: Atoms | str, height: float, site: str | tuple[float, float] = "fcc") -> Case:
+    """The same on a named site."""
+    group = Atoms(added) if isinstance(added, str) else added.copy()
+    whole = slab.copy()
+    add_adsorbate(whole, Atoms("X"), height, site)
+    return put(slab, group, whole.positions[-1])
+
+
+def linear(symbols: str, step: float) -> Atoms:
+    return Atoms(symbols, [(0, 0, step * n) for n in range(len(Atoms(symbols)))])
+
+
+def bent(symbols: str, *places: tuple[float, float, float]) -> Atoms:
+    return Atoms(symbols, [(0, 0, 0), *places])
+
+
+OH = bent("OH", (0.8, 0, 0.55))
+OOH = bent("OOH", (1.1, 0, 0.9), (1.8, 0.2, 0.3))
+
+
+# === metals ======================================================================================
+
+
+def pt111() -> Atoms:
+    return fcc111("Pt", (3, 3, 4), vacuum=9.0)
+
+
+for name, group, height, site in [
+    ("o_on_pt", Atoms("O"), 1.2, "fcc"),
+    ("s_on_pt", Atoms("S"), 1.6, "fcc"),
+    ("cl_on_pt", Atoms("Cl"), 1.8, "fcc"),
+    ("f_on_pt", Atoms("F"), 1.95, "ontop"),
+    ("i_on_pt", Atoms("I"), 2.2, "fcc"),
+    ("h_on_pt", Atoms("H"), 0.9, "fcc"),
+    ("ph3_on_pt", molecule("PH3"), 2.3, "ontop"),
+    ("so2_on_pt", molecule("SO2"), 2.1, "bridge"),
+    ("sih3_on_pt", molecule("SiH3"), 2.3, "ontop"),
+    ("bh2_on_pt", bent("BHH", (1.0, 0, 0.6), (-1.0, 0, 0.6)), 2.0, "ontop"),
+    ("ch3oh_far_from_pt", molecule("CH3OH"), 3.6, "ontop"),
+    ("argon_on_pt", Atoms("Ar"), 3.3, "ontop"),
+    ("benzene_on_pt", molecule("C6H6"), 2.2, "bridge"),
+]:
+    CASES[name] = lambda group=group, height=height, site=site: put_on(pt111(), group, height, site)
+
+
+@case
+def clean_pt():
+    return _bare(pt111()), []
+
+
+def _bare(slab: Atoms) -> Atoms:
+    slab.set_tags(0)
+    slab.pbc = True
+    slab.info.clear()
+    return slab
+
+
+@case
+def n_on_fe110():
+    return put_on(bcc110("Fe", (2, 3, 4), vacuum=9.0), "N", 1.1, "hollow")
+
+
+@case
+def co_on_cu100():
+    return put_on(fcc100("Cu", (2, 2, 4), vacuum=9.0), linear("CO", 1.15), 1.8, "ontop")
+
+
+@case
+def subsurface_h_in_pd():
+    slab = fcc111("Pd", (2, 2, 4), vacuum=9.0)
+    layers = np.unique(slab.positions[:, 2].round(3))
+    above = slab.positions[slab.get_tags() == 1][0]
+    return put(slab, "H", (*above[:2], (layers[-1] + layers[-2]) / 2 - 0.1))
+
+
+@case
+def co_at_the_foot_of_a_step():
+    slab = fcc211("Pt", (3, 3, 3), vacuum=9.0)
+    order = np.argsort(-slab.positions[:, 2])
+    levels = np.unique(slab.positions[:, 2].round(2))[::-1]
+    foot = slab.positions[order][np.isclose(slab.positions[order][:, 2], levels[2], atol=0.05)][0]
+    return put(slab, linear("CO", 1.15), foot + [-0.4, 0, 1.85])
+
+
+@case
+def k_on_cu111():
+    slab, new = put_on(fcc111("Cu", (3, 3, 4), vacuum=9.0), "K", 2.7)
+    return slab, []
+
+
+@case
+def lithium_and_co_on_cu111():
+    slab, _ = put_on(fcc111("Cu", (3, 3, 4), vacuum=9.0), "Li", 2.0)
+    top = slab.positions[slab.positions[:-1, 2].argmax()]
+    return put(slab, linear("CO", 1.15), top + [0, 0, 1.85])
+
+
+@case
+def graphene_on_ni():
+    slab = fcc111("Ni", (2, 2, 3), a=3.48, vacuum=9.0)
+    unit = Atoms("C2", cell=fcc111("Ni", (1, 1, 1), a=3.48, vacuum=9.0).cell, pbc=True)
+    unit.set_scaled_positions([(0, 0, 0), (1 / 3, 1 / 3, 0)])
+    layer = unit.repeat((2, 2, 1))
+    layer.positions[:, 2] = slab.positions[:, 2].max() + 2.1
+    slab += layer
+    return put(slab, "H", layer.positions[0] + [0, 0, 1.12])
+
+
+# === oxides ======================================================================================
+
+
+def rutile(metal: str, a: float, c: float, u: float) -> Atoms:
+    unit = crystal([metal, "O"], [(0, 0, 0), (u, u, 0)], spacegroup=136, cellpar=[a, a, c, 90, 90, 90])
+    slab = surface(unit, (1, 1, 0), 3, vacuum=0.0)
+    # ASE cuts above the cus metals' topmost O and above the lower side's bridging O.
+    del slab[slab.positions[:, 2].argmax()]
+    lower = slab[[slab.positions[:, 2].argmax()]]
+    metals = slab.positions[slab.numbers != 8, 2]
+    lower.positions[:, 2] = metals.min() + metals.max() - lower.positions[:, 2]
+    slab = (slab + lower).repeat((1, 2, 1))
+    slab.center(vacuum=9.0, axis=2)
+    return slab
+
+
+def cus(slab: Atoms) -> np.ndarray:
+    """A metal atom of the top layer with five O neighbours."""
+    metal = np.flatnonzero(slab.numbers != 8)
+    top = [i for i in metal if slab.positions[i, 2] > slab.positions[metal, 2].max() - 0.3]
+    return slab.positions[min(top, key=lambda i: (slab.get_distances(i, slab.symbols == "O", mic=True) < 2.3).sum())]
+
+
+def bridging(slab: Atoms) -> np.ndarray:
+    return slab.positions[slab.positions[:, 2].argmax()]
+
+
+for metal, a, c, u in [("Ti", 4.594, 2.959, 0.305), ("Ru", 4.492, 3.107, 0.306)]:
+    parts = (metal, a, c, u)
+    for label, group in [("o", Atoms("O")), ("oh", OH), ("ooh", OOH), ("co", linear("CO", 1.15))]:
+        CASES[f"{label}_on_cus_of_{metal.lower()}o2"] = lambda parts=parts, group=group: put(
+            rutile(*parts), group, cus(rutile(*parts)) + [0, 0, 1.85]
+        )
+    CASES[f"h_on_bridging_o_of_{metal.lower()}o2"] = lambda parts=parts: put(
+        rutile(*parts), "H", bridging(rutile(*parts)) + [0, 0, 0.98]
+    )
+    CASES[f"clean_{metal.lower()}o2"] = lambda parts=parts: (_bare(rutile(*parts)), [])
+
+
+def rocksalt(metal: str, a: float) -> Atoms:
+    slab = surface(bulk(metal + "O", "rocksalt", a=a, cubic=True), (1, 0, 0), 2, vacuum=0.0)
+    slab = slab.repeat((2, 2, 1)) if slab.cell.lengths()[0] < 5 else slab
+    slab.center(vacuum=9.0, axis=2)
+    return slab
+
+
+def top_atom(slab: Atoms, symbol: str) -> np.ndarray:
+    indices = np.flatnonzero(np.array(slab.symbols) == symbol)
+    return slab.positions[indices[slab.positions[indices, 2].argmax()]]
+
+
+@case
+def co2_as_carbonate_on_mgo():
+    slab = rocksalt("Mg", 4.21)
+    carbon = bent("COO", (1.1, 0, 0.6), (-1.1, 0, 0.6))
+    return put(slab, carbon, top_atom(slab, "O") + [0, 0, 1.4])
+
+
+@case
+def co2_far_from_mgo():
+    slab = rocksalt("Mg", 4.21)
+    return put(slab, molecule("CO2"), top_atom(slab, "Mg") + [0, 0, 3.2])
+
+
+@case
+def water_split_on_mgo():
+    slab = rocksalt("Mg", 4.21)
+    slab, first = put(slab, OH, top_atom(slab, "Mg") + [0, 0, 2.0])
+    oxygen = [i for i in np.flatnonzero(slab.numbers == 8) if i not in first]
+    site = slab.positions[max(oxygen, key=lambda i: slab.positions[i, 2])]
+    slab, second = put(slab, "H", site + [0, 0, 0.98])
+    return slab, first + second
+
+
+@case
+def o_on_nio():
+    slab = rocksalt("Ni", 4.18)
+    return put(slab, "O", top_atom(slab, "Ni") + [0, 0, 1.75])
+
+
+@case
+def ooh_on_nio():
+    slab = rocksalt("Ni", 4.18)
+    return put(slab, OOH, top_atom(slab, "Ni") + [0, 0, 1.85])
+
+
+def perovskite(top: str) -> Atoms:
+    unit = Atoms(
+        "LaMnO3",
+        scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5)],
+        cell=[3.9, 3.9, 3.9],
+        pbc=True,
+    )
+    slab = unit.repeat((2, 2, 3))
+    slab.center(vacuum=9.0, axis=2)
+    if top == "La":
+        slab.rotate(180, "x", center="COU")
+        slab.set_cell(slab.cell)
+        slab.wrap(pbc=(True, True, False))
+    return slab
+
+
+@case
+def oh_on_mn_of_lamno3():
+    slab = perovskite("Mn")
+    return put(slab, OH, top_atom(slab, "Mn") + [0, 0, 1.85])
+
+
+@case
+def o_on_mn_of_lamno3():
+    slab = perovskite("Mn")
+    return put(slab, "O", top_atom(slab, "Mn") + [0, 0, 1.65])
+
+
+@case
+def h_on_o_of_lamno3():
+    slab = perovskite("La")
+    return put(slab, "H", top_atom(slab, "O") + [0, 0, 0.98])
+
+
+# === layers ======================================================================================
+
+
+@case
+def h_on_mos2():
+    slab = mx2("MoS2", "2H", size=(3, 3, 1), vacuum=9.0)
+    return put(slab, "H", top_atom(slab, "S") + [0, 0, 1.35])
+
+
+@case
+def n2_over_vacancy_of_mos2():
+    slab = mx2("MoS2", "2H", size=(3, 3, 1), vacuum=9.0)
+    gone = int(np.flatnonzero(slab.numbers == 16)[slab.positions[slab.numbers == 16, 2].argmax()])
+    place = slab.positions[gone]
+    del slab[gone]
+    return put(slab, linear("N2", 1.1), place + [0, 0, 0.6])
+
+
+@case
+def o_on_s_of_mos2():
+    slab = mx2("MoS2", "2H", size=(3, 3, 1), vacuum=9.0)
+    return put(slab, "O", top_atom(slab, "S") + [0, 0, 1.5])
+
+
+@case
+def s_on_s_of_mos2():
+    slab = mx2("MoS2", "2H", size=(3, 3, 1), vacuum=9.0)
+    return put(slab, "S", top_atom(slab, "S") + [0, 0, 1.95])
+
+
+def ti3c2(termination: str) -> Atoms:
+    a, sites = 3.05, [(0, 0), (1 / 3, 2 / 3), (2 / 3, 1 / 3)]
+    layers = [("Ti", 1, -2.3), ("C", 2, -1.3), ("Ti", 0, 0.0), ("C", 1, 1.3), ("Ti", 2, 2.3)]
+    layers += [("O", 0, 3.3), ("O", 0, -3.3)] if termination else []
+    layers += [("H", 0, 4.28), ("H", 0, -4.28)] if termination == "OH" else []
+    cell = [(a, 0, 0), (-a / 2, a * 3**0.5 / 2, 0), (0, 0, 28.0)]
+    flat = np.array(cell)
+    positions = [sites[site][0] * flat[0] + sites[site][1] * flat[1] + [0, 0, 14 + z] for _, site, z in layers]
+    return Atoms([symbol for symbol, _, _ in layers], positions, cell=cell, pbc=True).repeat((3, 3, 1))
+
+
+for termination in ("", "O", "OH"):
+    CASES[f"n2_on_ti3c2{termination.lower()}"] = lambda termination=termination: put(
+        ti3c2(termination), linear("N2", 1.1), ti3c2(termination).positions[:, 2:].max() * np.eye(3)[2] + [1, 1, 2.2]
+    )
+
+
+@case
+def h_on_o_of_ti3c2o2():
+    slab = ti3c2("O")
+    return put(slab, "H", top_atom(slab, "O") + [0, 0, 0.98])
+
+
+def sheet() -> Atoms:
+    layer = graphene(size=(4, 4, 1))
+    layer.cell[2] = [0, 0, 20]
+    layer.positions[:, 2] = 10
+    layer.pbc = True
+    return layer
+
+
+@case
+def oh_on_graphene():
+    layer = sheet()
+    return put(layer, OH, layer.positions[9] + [0, 0, 1.45])
+
+
+@case
+def epoxide_on_graphene():
+    layer = sheet()
+    other = layer.get_distances(9, range(len(layer)), mic=True, vector=True)
+    near = other[np.argsort(np.linalg.norm(other, axis=1))[1]]
+    return put(layer, "O", layer.positions[9] + near / 2 + [0, 0, 1.25])
+
+
+@case
+def water_over_graphene():
+    return put(sheet(), molecule("H2O"), (3, 3, 13.1))
+
+
+@case
+def phenyl_on_graphene():
+    layer = sheet()
+    ring = molecule("C6H6")
+    ring.rotate(90, "x")
+    ring.rotate(90, "y")
+    ring = ring[np.argsort(ring.positions[:, 2])][1:]
+    return put(layer, ring, layer.positions[9] + [0, 0, 1.55])
+
+
+@case
+def graphane():
+    layer = sheet()
+    side = np.array([1 if i % 2 else -1 for i in range(len(layer))])
+    layer.positions[:, 2] += 0.23 * side
+    hydrogen = Atoms(f"H{len(layer)}", layer.positions + 1.1 * side[:, None] * [0, 0, 1])
+    return layer + hydrogen, []
+
+
+def fe_n4_c() -> tuple[Atoms, np.ndarray]:
+    layer = graphene(size=(5, 5, 1))
+    layer.cell[2] = [0, 0, 20]
+    layer.positions[:, 2] = 10
+    layer.pbc = True
+    away = layer.get_distances(24, range(len(layer)), mic=True, vector=True)
+    partner = int(np.argsort(np.linalg.norm(away, axis=1))[1])
+    middle = layer.positions[24] + away[partner] / 2
+    shift = np.linalg.norm(away - away[partner] / 2, axis=1)
+    ring = np.argsort(shift)[2:6]
+    layer.symbols[ring] = "N"
+    del layer[[24, partner]]
+    layer += Atoms("Fe", [middle])
+    return layer, middle
+
+
+@case
+def o2_on_fe_n4_c():
+    layer, iron = fe_n4_c()
+    return put(layer, bent("OO", (1.0, 0, 0.75)), iron + [0, 0, 1.75])
+
+
+@case
+def o2_side_on_fe_n4_c():
+    layer, iron = fe_n4_c()
+    return put(layer, bent("OO", (1.35, 0, 0)), iron + [-0.67, 0, 1.75])
+
+
+@case
+def h_on_boron_nitride():
+    layer = graphene("BN", a=2.5, size=(4, 4, 1))
+    layer.cell[2] = [0, 0, 20]
+    layer.positions[:, 2] = 10
+    layer.pbc = True
+    return put(layer, "H", layer.positions[8] + [0, 0, 1.3])
+
+
+def carbon_nitride() -> Atoms:
+    """A sheet of triazines joined by N, g-C3N4 with one ring in the cell."""
+    a = 4.79
+    cell = np.array([(a, 0, 0), (-a / 2, a * 3**0.5 / 2, 0), (0, 0, 20.0)])
+    angles = np.radians(30 + 120 * np.arange(3))
+    carbon = 1.33 * np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1)
+    nitrogen = 1.33 * np.stack([np.cos(angles + np.pi / 3), np.sin(angles + np.pi / 3), 0 * angles], axis=1)
+    bridge = carbon[0] * (1.33 + 1.45) / 1.33
+    ring = Atoms("C3N3N", [*carbon, *nitrogen, bridge], cell=cell, pbc=True).repeat((2, 2, 1))
+    ring.positions[:, 2] = 10
+    return ring
+
+
+@case
+def co2_on_carbon_nitride():
+    return put(carbon_nitride(), molecule("CO2"), (2, 2, 13.0))
+
+
+@case
+def h_on_carbon_nitride():
+    layer = carbon_nitride()
+    return put(layer, "H", layer.positions[4] + [0, 0, 1.05])
+
+
+@case
+def silicon_with_h_below_and_methyl_above():
+    slab = surface(bulk("Si", cubic=True), (0, 0, 1), 2, vacuum=9.0).repeat((2, 2, 1))
+    low = slab.positions[np.isclose(slab.positions[:, 2], slab.positions[:, 2].min())]
+    for place in low:
+        slab += Atoms("H2", [place + [0.87, 0.87, -1.2], place + [-0.87, -0.87, -1.2]])
+    top = slab.positions[slab.positions[:, 2] > slab.positions[:, 2].max() - 0.1][0]
+    return put(slab, molecule("CH3"), top + [0, 0, 1.9])
+
+
+# === not slabs ===================================================================================
+
+
+@case
+def methanol_in_a_box():
+    gas = molecule("CH3OH", vacuum=6.0)
+    gas.pbc = True
+    return gas, list(range(len(gas)))
+
+
+@case
+def n2_without_a_cell():
+    return molecule("N2"), [0, 1]
+
+
+@case
+def co_on_pt13():
+    cluster = Icosahedron("Pt", 2)
+    cluster.center(vacuum=7.0)
+    cluster.pbc = True
+    return put(cluster, linear("CO", 1.15), cluster.positions[cluster.positions[:, 2].argmax()] + [0, 0, 1.85])
+
+
+@case
+def bulk_cu():
+    return bulk("Cu", cubic=True).repeat((2, 2, 2)), []
+
+
+@case
+def bulk_tio2():
+    return crystal(
+        ["Ti", "O"], [(0, 0, 0), (0.305, 0.305, 0)], spacegroup=136, cellpar=[4.6, 4.6, 2.96, 90, 90, 90]
+    ), []
