@@ -1,0 +1,74 @@
+"""Folders of VASP calculations as records, as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vasp_outputs import MOVE, genuine, outcar
+
+from fairchem_hdgnn.data.conversion import Conversion, make_lmdb
+from fairchem_hdgnn.data.reading import Records
+from fairchem_hdgnn.errors import DataError
+
+
+def calculation(folder: Path, energies: list[float], **keys: object) -> None:
+    """POSCAR, OUTCAR and what else lies in such a folder."""
+    folder.mkdir(parents=True)
+    poscar = genuine("POSCAR_example_1").splitlines()
+    # The genuine file is one of VASP 4, without the line of symbols.
+    (folder / "POSCAR").write_text("\n".join([*poscar[:5], " Ni", *poscar[5:], ""]))
+    (folder / "OUTCAR").write_text(outcar(energies, **keys))
+    (folder / "INCAR").write_text("NSW = 100\n")
+    (folder / "job.sh").write_text("#!/bin/sh\nmpirun vasp_std\n")
+
+
+def test_each_folder_is_a_relaxation(tmp_path: Path) -> None:
+    calculation(tmp_path / "runs/Ni111-a", [-66.0, -67.0, -68.0])
+    calculation(tmp_path / "runs/deep/Ni111-b", [-66.0, -69.0])
+    report = make_lmdb(tmp_path / "runs", tmp_path / "out", Conversion("is2re"), progress=False)
+    first, second = Records(tmp_path / "out")
+    assert [(record.sid, record.y_init, record.y_relaxed) for record in (first, second)] == [
+        ("Ni111-a", -66.0, -68.0),
+        ("Ni111-b", -66.0, -69.0),
+    ]
+    np.testing.assert_allclose((first.pos_relaxed - first.pos)[:, 0], 2 * MOVE, atol=1e-5)
+    assert not report.left_out and [source.file for source in report.sources] == ["Ni111-a", "deep/Ni111-b"]
+
+
+def test_the_folder_itself(tmp_path: Path) -> None:
+    calculation(tmp_path / "Ni111", [-66.0, -67.0])
+    report = make_lmdb(tmp_path / "Ni111", tmp_path / "out", Conversion("is2re"), progress=False)
+    assert Records(tmp_path / "out")[0].sid == "Ni111" and report.statistics.num_records == 1
+
+
+def test_a_relaxation_that_was_cut_off_is_left_out_by_name(tmp_path: Path) -> None:
+    calculation(tmp_path / "runs/good", [-66.0, -67.0])
+    calculation(tmp_path / "runs/killed", [-66.0, -67.0], ended=False)
+    report = make_lmdb(tmp_path / "runs", tmp_path / "out", Conversion("is2re"), progress=False)
+    assert [source.id for source in report.sources] == ["good"]
+    assert [(left.file, left.reason) for left in report.left_out] == [
+        ("killed", "the relaxation did not converge (VASP's output); --keep-unconverged keeps it")
+    ]
+    kept = Conversion("is2re", keep_unconverged=True)
+    report = make_lmdb(tmp_path / "runs", tmp_path / "all", kept, progress=False)
+    assert [source.id for source in report.sources] == ["good", "killed"]
+
+
+def test_ionic_steps_are_frames(tmp_path: Path) -> None:
+    calculation(tmp_path / "runs/Ni111", [-66.0, -67.0])
+    make_lmdb(tmp_path / "runs", tmp_path / "out", Conversion("s2ef"), progress=False)
+    records = list(Records(tmp_path / "out"))
+    assert [(record.sid, record.fid, record.energy) for record in records] == [("Ni111", 0, -66.0), ("Ni111", 1, -67.0)]
+    assert all(record.forces.shape == (18, 3) for record in records)
+
+
+def test_a_folder_without_a_position_is_named(tmp_path: Path) -> None:
+    calculation(tmp_path / "runs/good", [-66.0, -67.0])
+    calculation(tmp_path / "runs/empty", [-66.0])
+    (tmp_path / "runs/empty/OUTCAR").write_text("")
+    with pytest.raises(DataError, match=r"empty.*--on-error skip"):
+        make_lmdb(tmp_path / "runs", tmp_path / "out", Conversion("is2re"), progress=False)
+    report = make_lmdb(tmp_path / "runs", tmp_path / "out", Conversion("is2re", on_error="skip"), progress=False)
+    assert [left.file for left in report.left_out] == ["empty"]
