@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +184,11 @@ class _Watched:
             return True
         if "NSW" not in self.settings:
             return None
-        static = self.settings["NSW"] == 0 or self.settings.get("IBRION") == -1
-        return self.electronic if static else False
+        return self.electronic if _static(self.settings) else False
+
+
+def _static(settings: dict[str, int]) -> bool:
+    return settings["NSW"] <= 0 or settings.get("IBRION") == -1
 
 
 def vasprun_run(path: Path) -> Run:
@@ -201,7 +205,7 @@ def vasprun_run(path: Path) -> Run:
     if cut_off:
         converged = False
     elif "NSW" in settings and "NELM" in settings:
-        static = settings["NSW"] == 0 or settings.get("IBRION") == -1
+        static = _static(settings)
         converged = loops[-1] < settings["NELM"] and (static or len(loops) < settings["NSW"])
     return Run(path, _step_of(frames[0]), _step_of(frames[-1]), converged)
 
@@ -230,7 +234,9 @@ def _loops(path: Path) -> tuple[list[int], dict[str, int], bool]:
         try:
             for _, element in ET.iterparse(file):
                 if element.tag == "calculation":
-                    lengths.append(len(element.findall("scstep")))
+                    # Behind the energy come the loops of linear response.
+                    ground_state = takewhile(lambda child: child.tag != "energy", element)
+                    lengths.append(sum(child.tag == "scstep" for child in ground_state))
                     element.clear()
                 elif element.tag == "parameters":
                     # NELM stands there twice; the second one is that of linear response.
