@@ -112,9 +112,10 @@ def test_a_killed_relaxation(tmp_path: Path) -> None:
         ({"loops": 120, "reached": "-"}, False),
         ({"reached": "----- aborting loop EDIFF was not reached (unconverged)  -----"}, False),
         ({"nsw": 0, "ended": False}, True),
+        ({"nsw": -1, "ended": False}, True),
         ({"nsw": 0, "ended": False, "loops": 120, "reached": "-"}, False),
     ],
-    ids=["ended", "not ended", "NELM in VASP 5", "NELM in VASP 6", "static", "static with NELM"],
+    ids=["ended", "not ended", "NELM in VASP 5", "NELM in VASP 6", "static", "NSW of -1", "static with NELM"],
 )
 def test_convergence_in_outcar(tmp_path: Path, options: dict, converged: bool) -> None:
     folder = calculation(tmp_path / "run", {"POSCAR": start(), "OUTCAR": outcar([-66.0, -67.0], **options)})
@@ -149,6 +150,15 @@ def test_the_loop_of_linear_response_is_not_the_electronic_one(tmp_path: Path) -
     folder = calculation(tmp_path / "run", {"POSCAR": "", "CONTCAR": "", "vasprun.xml": vasprun(1)})
     relaxation = read_vasp_folder(folder)
     assert relaxation.converged is True and relaxation.initial_energy == relaxation.energy
+
+
+def test_linear_response(tmp_path: Path) -> None:
+    """Its electronic loops stand behind the energy, in the same ionic step."""
+    folder = calculation(tmp_path / "run", {"CONTCAR": "", "vasprun.xml": genuine("vasprun_dfpt.xml")})
+    relaxation = read_vasp_folder(folder)
+    assert relaxation.converged is True and relaxation.energy == pytest.approx(-6.74587304)
+    text = genuine("vasprun_dfpt.xml").replace('"NELM">   100<', '"NELM">    14<')
+    assert read_vasp_folder(calculation(folder, {"vasprun.xml": text})).converged is True
 
 
 def test_an_outcar_of_nothing_gives_way_to_vasprun(tmp_path: Path) -> None:

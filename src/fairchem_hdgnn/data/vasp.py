@@ -14,15 +14,15 @@ from ase.geometry import find_mic
 from ase.io.formats import get_compression
 from jaxtyping import Float64
 
+from fairchem_hdgnn.data.poscar import read_poscar
 from fairchem_hdgnn.data.structures import check_content, format_of, read_structures, unreadable
-from fairchem_hdgnn.data.vasp_files import (
+from fairchem_hdgnn.data.vasp_steps import (
     IncompleteError,
     Run,
     Step,
     oszicar_run,
     outcar_run,
     outcar_steps,
-    read_poscar,
     vasprun_run,
     vasprun_steps,
 )

@@ -1,4 +1,4 @@
-"""Files of VASP through ASE's readers, where these need help: compression, symbols, fixed atoms, killed runs."""
+"""Ionic steps in OUTCAR, vasprun.xml and OSZICAR, through ASE's readers where there are any; also of killed runs."""
 
 from __future__ import annotations
 
@@ -7,25 +7,17 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.io import ParseError, iread
-from ase.io.formats import open_with_compression
-from ase.io.vasp import read_vasp
 from ase.io.vasp_parsers import vasp_outcar_parsers as outcar
-from jaxtyping import Float64, Int
+from jaxtyping import Float64
 
-COUNTS_LINE = 5
-"""Index of the line of a VASP 4 POSCAR that counts the atoms; VASP 5 has the symbols there."""
-
-ATOMS_LINE = COUNTS_LINE + 3
-"""Index of the first line that may hold an atom."""
-
-FLAG = re.compile(r"(?i)\s\.?([tf])[a-z]*\.?(?=\s|$)")
-"""A logical of Fortran; ASE knows ``T`` and ``F`` only, and takes an atom with ``.FALSE.`` for a free one."""
+from fairchem_hdgnn.data.poscar import open_text
 
 SETTINGS = ("NSW", "NELM", "IBRION")
 SETTING = re.compile(rf"^\s*({'|'.join(SETTINGS)})\s*=\s*(-?\d+)")
@@ -63,39 +55,6 @@ class Run:
     first: Step
     last: Step
     converged: bool | None = None
-
-
-def open_text(path: Path) -> io.TextIOWrapper:
-    """Open a text file, compressed or not; ASE's readers find the files beside it by its ``name``."""
-    binary: Any = open_with_compression(str(path), "rb")
-    # The files of bz2 and lzma have no name before Python 3.13.
-    if not hasattr(binary, "name"):
-        binary.name = str(path)
-    return io.TextIOWrapper(binary, encoding="utf-8", errors="replace")
-
-
-def read_poscar(path: Path, numbers: Int[np.ndarray, "atoms"] | None = None) -> Atoms:
-    """A POSCAR or CONTCAR with its fixed atoms.
-
-    Args:
-        path: the file.
-        numbers: atomic numbers for a file of VASP 4, which has no line of symbols; without them ASE looks at the
-            comment in the first line, and at POTCAR and OUTCAR beside the file.
-    """
-    with open_text(path) as file:
-        lines = file.read().splitlines(keepends=True)
-    counts = lines[COUNTS_LINE].split("!")[0].split()
-    without_symbols = counts[0].isdigit()
-    if without_symbols and numbers is not None:
-        lines.insert(COUNTS_LINE, " ".join("X" for _ in counts) + "\n")
-    head, atoms_lines = lines[:ATOMS_LINE], lines[ATOMS_LINE:]
-    flags = [FLAG.sub(lambda flag: f" {flag[1].upper()}", line) for line in atoms_lines]
-    text = io.StringIO("".join([*head, *flags]))
-    text.name = str(path)  # type: ignore[attr-defined]
-    atoms = read_vasp(text)
-    if without_symbols and numbers is not None and len(numbers) == len(atoms):
-        atoms.numbers = numbers
-    return atoms
 
 
 def outcar_run(path: Path) -> Run:
@@ -183,8 +142,11 @@ class _Watched:
             return True
         if "NSW" not in self.settings:
             return None
-        static = self.settings["NSW"] == 0 or self.settings.get("IBRION") == -1
-        return self.electronic if static else False
+        return self.electronic if _static(self.settings) else False
+
+
+def _static(settings: dict[str, int]) -> bool:
+    return settings["NSW"] <= 0 or settings.get("IBRION") == -1
 
 
 def vasprun_run(path: Path) -> Run:
@@ -201,7 +163,7 @@ def vasprun_run(path: Path) -> Run:
     if cut_off:
         converged = False
     elif "NSW" in settings and "NELM" in settings:
-        static = settings["NSW"] == 0 or settings.get("IBRION") == -1
+        static = _static(settings)
         converged = loops[-1] < settings["NELM"] and (static or len(loops) < settings["NSW"])
     return Run(path, _step_of(frames[0]), _step_of(frames[-1]), converged)
 
@@ -230,7 +192,9 @@ def _loops(path: Path) -> tuple[list[int], dict[str, int], bool]:
         try:
             for _, element in ET.iterparse(file):
                 if element.tag == "calculation":
-                    lengths.append(len(element.findall("scstep")))
+                    # Behind the energy come the loops of linear response.
+                    ground_state = takewhile(lambda child: child.tag != "energy", element)
+                    lengths.append(sum(child.tag == "scstep" for child in ground_state))
                     element.clear()
                 elif element.tag == "parameters":
                     # NELM stands there twice; the second one is that of linear response.
