@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from vasp_outputs import MOVE, genuine, outcar
 
+from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.conversion import Conversion, make_lmdb
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.errors import DataError
@@ -54,6 +55,16 @@ def test_a_relaxation_that_was_cut_off_is_left_out_by_name(tmp_path: Path) -> No
     kept = Conversion("is2re", keep_unconverged=True)
     report = make_lmdb(tmp_path / "runs", tmp_path / "all", kept, progress=False)
     assert [source.id for source in report.sources] == ["good", "killed"]
+
+
+def test_a_start_that_was_overwritten_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    calculation(tmp_path / "Ni111", [-66.0, -67.0])
+    poscar = tmp_path / "Ni111/POSCAR"
+    lines = poscar.read_text().splitlines()
+    lines[8] = "0.1 0.1 0.1"
+    poscar.write_text("\n".join(lines))
+    assert main(["make-lmdb", str(tmp_path / "Ni111"), str(tmp_path / "out"), "--task", "is2re"]) == 0
+    assert "in 1 folders POSCAR is not the structure of the first ionic step, first Ni111" in capsys.readouterr().out
 
 
 def test_ionic_steps_are_frames(tmp_path: Path) -> None:

@@ -181,6 +181,11 @@ def _advice(args: argparse.Namespace, report: Report) -> list[str]:
         lines.append(
             f"Note: {len(report.unused_tags):,} rows of {args.tags} fit no structure: {report.unused_tags[0]}."
         )
+    if report.other_starts:
+        lines.append(
+            f"Note: in {len(report.other_starts):,} folders POSCAR is not the structure of the first ionic step, first "
+            f"{report.other_starts[0]}: was it overwritten with a relaxed one?"
+        )
     if report.constraints:
         lines.append(f"Note: constraints that leave atoms free in records: {_counts(report.constraints)}.")
     if report.open_boundaries:

@@ -87,6 +87,7 @@ class Report:
         sources: where each record comes from.
         to_check: systems whose derived tags are in doubt.
         constraints: constraints that are not fixed atoms -> number of systems.
+        other_starts: ids of calculations whose output begins with another structure than their POSCAR.
         open_boundaries: systems with a cell that are not periodic in all three directions.
         unused_tags: rows of the table of tags that fit no structure.
     """
@@ -97,6 +98,7 @@ class Report:
     sources: list[Source] = field(default_factory=list)
     to_check: list[ToCheck] = field(default_factory=list)
     constraints: Counter[str] = field(default_factory=Counter)
+    other_starts: list[str] = field(default_factory=list)
     open_boundaries: int = 0
     unused_tags: list[str] = field(default_factory=list)
 
@@ -258,6 +260,8 @@ class _Converter:
         report.sources.append(
             Source(name, file, sample.frame, tagged.kind, tagged.origin, fixed.origin, doubts, written)
         )
+        if "other_start" in sample.results:
+            report.other_starts.append(name)
         if tagged.doubts:
             report.to_check.append(ToCheck("/".join(sample.names[0]), atom_ranges(tagged.tags == ADSORBATE), doubts))
 

@@ -32,7 +32,8 @@ class Sample:
         initial: what the record holds.
         relaxed: where it relaxes to.
         results: of a calculation, as far as known apart from the structures: ``energy`` of the relaxed and
-            ``initial_energy`` of the initial structure (eV), ``forces`` on the relaxed one (eV/Å), ``converged``.
+            ``initial_energy`` of the initial structure (eV), ``forces`` on the relaxed one (eV/Å), ``converged``, and
+            ``other_start`` where the output of the calculation begins with another structure than the initial one.
     """
 
     path: Path
@@ -210,6 +211,8 @@ def _vasp_relaxation(unit: Unit) -> Iterator[Sample]:
         "initial_energy": found.initial_energy,
         "forces": found.forces,
         "converged": found.converged,
+        # Only OSZICAR lacks forces, and then positions, too.
+        "other_start": True if found.forces is not None and found.initial_energy is None else None,
     }
     sample.results = {name: value for name, value in known.items() if value is not None}
     yield sample
