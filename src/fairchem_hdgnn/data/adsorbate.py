@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from ase.symbols import Symbols
+from jaxtyping import Bool, Int64
 
 from fairchem_hdgnn.data.bonding import Components, components, hanging
 from fairchem_hdgnn.data.sheets import groups_on_sheets
@@ -55,9 +55,9 @@ def find_adsorbate(structure: Structure) -> Found:
     adsorbate = ~metal & ~sheets & ~linkers
     doubts: list[str] = []
     if sheets.any():
-        groups, doubt = groups_on_sheets(structure, molecules, sheets)
+        groups, on_sheets = groups_on_sheets(structure, molecules, sheets)
         adsorbate |= groups
-        doubts += doubt
+        doubts += on_sheets
     if structure.layout.form == "slab":
         kept, doubt = lattice.members(adsorbate)
         adsorbate &= ~kept
@@ -154,7 +154,7 @@ class _Lattice:
     def _whole_molecules(self, candidates: Mask, enough: float) -> Mask:
         """Molecules such as PO4 whose like is buried in the slab."""
         members = [atoms for atoms in self.molecules.members() if len(atoms) > 1 and candidates[atoms].all()]
-        formulas = [_formula(self.structure.atoms.numbers[atoms]) for atoms in members]
+        formulas = [Symbols(self.structure.atoms.numbers[atoms]).get_chemical_formula() for atoms in members]
         buried = Counter(formula for atoms, formula in zip(members, formulas) if self.buried[atoms].mean() >= 0.5)
         mask = np.zeros_like(candidates)
         for atoms, formula in zip(members, formulas):
@@ -236,8 +236,9 @@ def _adatoms(structure: Structure, sheets: Mask) -> Mask:
     rise = bonds.vector @ structure.layout.normal
     mask = np.zeros_like(metal)
     for side in (1, -1):
-        beside = (side * rise > -ALONE) & (metal[bonds.second] | (np.abs(rise) < ALONE))
-        alone = metal & ~_occurs(bonds.first[beside], len(metal))
+        beside = (side * rise > -ALONE) & (metal | sheets)[bonds.second]
+        in_plane = np.bincount(bonds.first[(np.abs(rise) < ALONE) & ~metal[bonds.second]], minlength=len(metal))
+        alone = metal & ~_occurs(bonds.first[beside], len(metal)) & (in_plane < 3)
         rest = (metal & ~alone) | sheets
         if rest.any():
             mask |= alone & (side * height > (side * height[rest]).max() + ALONE)
@@ -248,7 +249,3 @@ def _occurs(indices: Int64[np.ndarray, "some"], number: int) -> Mask:
     mask = np.zeros(number, dtype=bool)
     mask[indices] = True
     return mask
-
-
-def _formula(numbers: Iterable[int]) -> tuple[tuple[int, int], ...]:
-    return tuple(sorted(Counter(int(number) for number in numbers).items()))

@@ -112,9 +112,7 @@ def exposed(
     return mask
 
 
-def above(
-    pairs: Pairs, up: Float64[np.ndarray, "*any 3"], degrees: float, number: int
-) -> Bool[np.ndarray, "pairs"]:
+def above(pairs: Pairs, up: Float64[np.ndarray, "*any 3"], degrees: float, number: int) -> Bool[np.ndarray, "pairs"]:
     """Pairs whose second atom lies within the cone of that half-angle over the first."""
     outward = np.broadcast_to(up, (number, 3))[pairs.first]
     length = np.linalg.norm(pairs.vector, axis=1)
