@@ -24,6 +24,8 @@ from ase.spacegroup import crystal
 Case = tuple[Atoms, list[int]]
 """A structure, and which of its atoms are adsorbate."""
 
+UP = np.array([0.0, 0.0, 1.0])
+
 CASES: dict[str, Callable[[], Case]] = {}
 """Name -> what makes it."""
 
@@ -127,20 +129,19 @@ def co_at_the_foot_of_a_step():
     order = np.argsort(-slab.positions[:, 2])
     levels = np.unique(slab.positions[:, 2].round(2))[::-1]
     foot = slab.positions[order][np.isclose(slab.positions[order][:, 2], levels[2], atol=0.05)][0]
-    return put(slab, linear("CO", 1.15), foot + [-0.4, 0, 1.85])
+    return put(slab, linear("CO", 1.15), foot + np.array([-0.4, 0, 1.85]))
 
 
 @case
 def k_on_cu111():
-    slab, new = put_on(fcc111("Cu", (3, 3, 4), vacuum=9.0), "K", 2.7)
-    return slab, []
+    return put_on(fcc111("Cu", (3, 3, 4), vacuum=9.0), "K", 2.7)[0], []
 
 
 @case
 def lithium_and_co_on_cu111():
     slab, _ = put_on(fcc111("Cu", (3, 3, 4), vacuum=9.0), "Li", 2.0)
     top = slab.positions[slab.positions[:-1, 2].argmax()]
-    return put(slab, linear("CO", 1.15), top + [0, 0, 1.85])
+    return put(slab, linear("CO", 1.15), top + 1.85 * UP)
 
 
 @case
@@ -151,7 +152,7 @@ def graphene_on_ni():
     layer = unit.repeat((2, 2, 1))
     layer.positions[:, 2] = slab.positions[:, 2].max() + 2.1
     slab += layer
-    return put(slab, "H", layer.positions[0] + [0, 0, 1.12])
+    return put(slab, "H", layer.positions[0] + 1.12 * UP)
 
 
 # === oxides ======================================================================================
@@ -185,10 +186,10 @@ for metal, a, c, u in [("Ti", 4.594, 2.959, 0.305), ("Ru", 4.492, 3.107, 0.306)]
     parts = (metal, a, c, u)
     for label, group in [("o", Atoms("O")), ("oh", OH), ("ooh", OOH), ("co", linear("CO", 1.15))]:
         CASES[f"{label}_on_cus_of_{metal.lower()}o2"] = lambda parts=parts, group=group: put(
-            rutile(*parts), group, cus(rutile(*parts)) + [0, 0, 1.85]
+            rutile(*parts), group, cus(rutile(*parts)) + 1.85 * UP
         )
     CASES[f"h_on_bridging_o_of_{metal.lower()}o2"] = lambda parts=parts: put(
-        rutile(*parts), "H", bridging(rutile(*parts)) + [0, 0, 0.98]
+        rutile(*parts), "H", bridging(rutile(*parts)) + 0.98 * UP
     )
     CASES[f"clean_{metal.lower()}o2"] = lambda parts=parts: (_bare(rutile(*parts)), [])
 
@@ -209,35 +210,35 @@ def top_atom(slab: Atoms, symbol: str) -> np.ndarray:
 def co2_as_carbonate_on_mgo():
     slab = rocksalt("Mg", 4.21)
     carbon = bent("COO", (1.1, 0, 0.6), (-1.1, 0, 0.6))
-    return put(slab, carbon, top_atom(slab, "O") + [0, 0, 1.4])
+    return put(slab, carbon, top_atom(slab, "O") + 1.4 * UP)
 
 
 @case
 def co2_far_from_mgo():
     slab = rocksalt("Mg", 4.21)
-    return put(slab, molecule("CO2"), top_atom(slab, "Mg") + [0, 0, 3.2])
+    return put(slab, molecule("CO2"), top_atom(slab, "Mg") + 3.2 * UP)
 
 
 @case
 def water_split_on_mgo():
     slab = rocksalt("Mg", 4.21)
-    slab, first = put(slab, OH, top_atom(slab, "Mg") + [0, 0, 2.0])
+    slab, first = put(slab, OH, top_atom(slab, "Mg") + 2.0 * UP)
     oxygen = [i for i in np.flatnonzero(slab.numbers == 8) if i not in first]
     site = slab.positions[max(oxygen, key=lambda i: slab.positions[i, 2])]
-    slab, second = put(slab, "H", site + [0, 0, 0.98])
+    slab, second = put(slab, "H", site + 0.98 * UP)
     return slab, first + second
 
 
 @case
 def o_on_nio():
     slab = rocksalt("Ni", 4.18)
-    return put(slab, "O", top_atom(slab, "Ni") + [0, 0, 1.75])
+    return put(slab, "O", top_atom(slab, "Ni") + 1.75 * UP)
 
 
 @case
 def ooh_on_nio():
     slab = rocksalt("Ni", 4.18)
-    return put(slab, OOH, top_atom(slab, "Ni") + [0, 0, 1.85])
+    return put(slab, OOH, top_atom(slab, "Ni") + 1.85 * UP)
 
 
 def perovskite(top: str) -> Atoms:
@@ -259,19 +260,19 @@ def perovskite(top: str) -> Atoms:
 @case
 def oh_on_mn_of_lamno3():
     slab = perovskite("Mn")
-    return put(slab, OH, top_atom(slab, "Mn") + [0, 0, 1.85])
+    return put(slab, OH, top_atom(slab, "Mn") + 1.85 * UP)
 
 
 @case
 def o_on_mn_of_lamno3():
     slab = perovskite("Mn")
-    return put(slab, "O", top_atom(slab, "Mn") + [0, 0, 1.65])
+    return put(slab, "O", top_atom(slab, "Mn") + 1.65 * UP)
 
 
 @case
 def h_on_o_of_lamno3():
     slab = perovskite("La")
-    return put(slab, "H", top_atom(slab, "O") + [0, 0, 0.98])
+    return put(slab, "H", top_atom(slab, "O") + 0.98 * UP)
 
 
 # === layers ======================================================================================
@@ -280,7 +281,7 @@ def h_on_o_of_lamno3():
 @case
 def h_on_mos2():
     slab = mx2("MoS2", "2H", size=(3, 3, 1), vacuum=9.0)
-    return put(slab, "H", top_atom(slab, "S") + [0, 0, 1.35])
+    return put(slab, "H", top_atom(slab, "S") + 1.35 * UP)
 
 
 @case
@@ -289,19 +290,19 @@ def n2_over_vacancy_of_mos2():
     gone = int(np.flatnonzero(slab.numbers == 16)[slab.positions[slab.numbers == 16, 2].argmax()])
     place = slab.positions[gone]
     del slab[gone]
-    return put(slab, linear("N2", 1.1), place + [0, 0, 0.6])
+    return put(slab, linear("N2", 1.1), place + 0.6 * UP)
 
 
 @case
 def o_on_s_of_mos2():
     slab = mx2("MoS2", "2H", size=(3, 3, 1), vacuum=9.0)
-    return put(slab, "O", top_atom(slab, "S") + [0, 0, 1.5])
+    return put(slab, "O", top_atom(slab, "S") + 1.5 * UP)
 
 
 @case
 def s_on_s_of_mos2():
     slab = mx2("MoS2", "2H", size=(3, 3, 1), vacuum=9.0)
-    return put(slab, "S", top_atom(slab, "S") + [0, 0, 1.95])
+    return put(slab, "S", top_atom(slab, "S") + 1.95 * UP)
 
 
 def ti3c2(termination: str) -> Atoms:
@@ -311,20 +312,20 @@ def ti3c2(termination: str) -> Atoms:
     layers += [("H", 0, 4.28), ("H", 0, -4.28)] if termination == "OH" else []
     cell = [(a, 0, 0), (-a / 2, a * 3**0.5 / 2, 0), (0, 0, 28.0)]
     flat = np.array(cell)
-    positions = [sites[site][0] * flat[0] + sites[site][1] * flat[1] + [0, 0, 14 + z] for _, site, z in layers]
+    positions = [sites[site][0] * flat[0] + sites[site][1] * flat[1] + (14 + z) * UP for _, site, z in layers]
     return Atoms([symbol for symbol, _, _ in layers], positions, cell=cell, pbc=True).repeat((3, 3, 1))
 
 
 for termination in ("", "O", "OH"):
     CASES[f"n2_on_ti3c2{termination.lower()}"] = lambda termination=termination: put(
-        ti3c2(termination), linear("N2", 1.1), ti3c2(termination).positions[:, 2:].max() * np.eye(3)[2] + [1, 1, 2.2]
+        ti3c2(termination), linear("N2", 1.1), ti3c2(termination).positions[:, 2:].max() * UP + np.array([1, 1, 2.2])
     )
 
 
 @case
 def h_on_o_of_ti3c2o2():
     slab = ti3c2("O")
-    return put(slab, "H", top_atom(slab, "O") + [0, 0, 0.98])
+    return put(slab, "H", top_atom(slab, "O") + 0.98 * UP)
 
 
 def sheet() -> Atoms:
@@ -338,7 +339,7 @@ def sheet() -> Atoms:
 @case
 def oh_on_graphene():
     layer = sheet()
-    return put(layer, OH, layer.positions[9] + [0, 0, 1.45])
+    return put(layer, OH, layer.positions[9] + 1.45 * UP)
 
 
 @case
@@ -346,7 +347,7 @@ def epoxide_on_graphene():
     layer = sheet()
     other = layer.get_distances(9, range(len(layer)), mic=True, vector=True)
     near = other[np.argsort(np.linalg.norm(other, axis=1))[1]]
-    return put(layer, "O", layer.positions[9] + near / 2 + [0, 0, 1.25])
+    return put(layer, "O", layer.positions[9] + near / 2 + 1.25 * UP)
 
 
 @case
@@ -361,7 +362,7 @@ def phenyl_on_graphene():
     ring.rotate(90, "x")
     ring.rotate(90, "y")
     ring = ring[np.argsort(ring.positions[:, 2])][1:]
-    return put(layer, ring, layer.positions[9] + [0, 0, 1.55])
+    return put(layer, ring, layer.positions[9] + 1.55 * UP)
 
 
 @case
@@ -392,13 +393,13 @@ def fe_n4_c() -> tuple[Atoms, np.ndarray]:
 @case
 def o2_on_fe_n4_c():
     layer, iron = fe_n4_c()
-    return put(layer, bent("OO", (1.0, 0, 0.75)), iron + [0, 0, 1.75])
+    return put(layer, bent("OO", (1.0, 0, 0.75)), iron + 1.75 * UP)
 
 
 @case
 def o2_side_on_fe_n4_c():
     layer, iron = fe_n4_c()
-    return put(layer, bent("OO", (1.35, 0, 0)), iron + [-0.67, 0, 1.75])
+    return put(layer, bent("OO", (1.35, 0, 0)), iron + np.array([-0.67, 0, 1.75]))
 
 
 @case
@@ -407,7 +408,7 @@ def h_on_boron_nitride():
     layer.cell[2] = [0, 0, 20]
     layer.positions[:, 2] = 10
     layer.pbc = True
-    return put(layer, "H", layer.positions[8] + [0, 0, 1.3])
+    return put(layer, "H", layer.positions[8] + 1.3 * UP)
 
 
 def carbon_nitride() -> Atoms:
@@ -431,7 +432,7 @@ def co2_on_carbon_nitride():
 @case
 def h_on_carbon_nitride():
     layer = carbon_nitride()
-    return put(layer, "H", layer.positions[4] + [0, 0, 1.05])
+    return put(layer, "H", layer.positions[4] + 1.05 * UP)
 
 
 @case
@@ -439,9 +440,9 @@ def silicon_with_h_below_and_methyl_above():
     slab = surface(bulk("Si", cubic=True), (0, 0, 1), 2, vacuum=9.0).repeat((2, 2, 1))
     low = slab.positions[np.isclose(slab.positions[:, 2], slab.positions[:, 2].min())]
     for place in low:
-        slab += Atoms("H2", [place + [0.87, 0.87, -1.2], place + [-0.87, -0.87, -1.2]])
+        slab += Atoms("H2", place + np.array([(0.75, 0.75, -1.04), (-0.75, -0.75, -1.04)]))
     top = slab.positions[slab.positions[:, 2] > slab.positions[:, 2].max() - 0.1][0]
-    return put(slab, molecule("CH3"), top + [0, 0, 1.9])
+    return put(slab, molecule("CH3"), top + 1.9 * UP)
 
 
 # === not slabs ===================================================================================
@@ -464,7 +465,7 @@ def co_on_pt13():
     cluster = Icosahedron("Pt", 2)
     cluster.center(vacuum=7.0)
     cluster.pbc = True
-    return put(cluster, linear("CO", 1.15), cluster.positions[cluster.positions[:, 2].argmax()] + [0, 0, 1.85])
+    return put(cluster, linear("CO", 1.15), cluster.positions[cluster.positions[:, 2].argmax()] + 1.85 * UP)
 
 
 @case

@@ -123,7 +123,7 @@ def test_slab_without_a_third_cell_vector():
 def test_adsorbates_on_both_sides():
     atoms = fcc111("Cu", (2, 2, 5), vacuum=8.0)
     low, high = atoms.positions[0], atoms.positions[-1]
-    atoms += Atoms("O2", [low - [0, 0, 1.9], high + [0, 0, 1.9]])
+    atoms += Atoms("O2", [low - (0, 0, 1.9), high + np.array((0, 0, 1.9))])
     atoms.set_tags(0)
     tagged = tag_atoms(atoms)
     assert tagged.tags.tolist() == [1] * 4 + [0] * 12 + [1] * 4 + [2, 2]

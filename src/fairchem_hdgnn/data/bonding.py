@@ -84,8 +84,8 @@ class Components:
         """Rank of each atom's component."""
         return self.rank[self.label]
 
-    def members(self) -> list[Int64[np.ndarray, "members"]]:
-        """Atoms of each component."""
+    def members(self) -> list[np.ndarray]:
+        """Indices of the atoms of each component."""
         order = np.argsort(self.label, kind="stable")
         return np.split(order, np.cumsum(np.bincount(self.label, minlength=len(self.rank)))[:-1])
 
@@ -134,7 +134,7 @@ def hanging(number: int, bonds: Pairs) -> Bool[np.ndarray, "atoms"]:
 
 
 def _bridges(number: int, bonds: Pairs) -> list[int]:
-    """Bonds that no ring goes through: Tarjan's algorithm, from the outermost bond inwards along each walk."""
+    """Bonds that no ring goes through: Tarjan's algorithm."""
     neighbors = _neighbors(bonds)
     order, low = [-1] * number, [0] * number
     found, clock = [], 0
@@ -160,17 +160,13 @@ def _bridges(number: int, bonds: Pairs) -> list[int]:
                 stack.append((step[0], step[1], iter(neighbors[step[0]])))
             elif entry < 0 or not _same_bond(bonds, entry, step[1]):
                 low[atom] = min(low[atom], order[step[0]])
-    # A bond nearer to the periodic part cuts off the larger group.
-    return found[::-1]
+    return found
 
 
 def _same_bond(bonds: Pairs, edge: int, back: int) -> bool:
     """Whether one is the other in the opposite direction."""
-    return (
-        bonds.first[edge] == bonds.second[back]
-        and bonds.second[edge] == bonds.first[back]
-        and not (bonds.shift[edge] + bonds.shift[back]).any()
-    )
+    ends = bonds.first[edge] == bonds.second[back] and bonds.second[edge] == bonds.first[back]
+    return bool(ends) and not (bonds.shift[edge] + bonds.shift[back]).any()
 
 
 def _neighbors(bonds: Pairs) -> dict[int, list[tuple[int, int]]]:

@@ -50,8 +50,13 @@ def groups_on_sheets(structure: Structure, molecules: Components, within: Mask) 
     # What is left between two groups' bonds is no sheet.
     rest = components(len(metal), bonds.among(~groups))
     groups |= within & ~mask & ~groups & (rest.rank_of_atom == 0)
-    terminating, doubts = _terminations(structure, within & ~mask & ~groups, groups, mask)
-    return mask | (groups & ~terminating), doubts
+    slab = within & ~mask & ~groups
+    terminating, doubts = _terminations(structure, slab, groups, mask)
+    groups &= ~terminating
+    own = np.isin(structure.atoms.numbers, structure.atoms.numbers[slab])
+    if (groups & ~own).sum() == 0 < (groups & own).sum():
+        doubts = (*doubts, "groups of the slab's own elements, taken as adsorbate")
+    return mask | groups, doubts
 
 
 def _standing_out(structure: Structure, members: np.ndarray, groups: Mask) -> np.ndarray:

@@ -221,7 +221,7 @@ def _are_layers(atoms: Atoms, tags: Tags, layout: Layout) -> bool:
     if not (rise < 0).all() and not (rise > 0).all():
         return False
     # What OC20 could mean as well.
-    return numbers[-1] > ADSORBATE or _up(atoms, tags) * rise[0] < 0
+    return bool(numbers[-1] > ADSORBATE or _up(atoms, tags) * rise[0] < 0)
 
 
 def _up(atoms: Atoms, tags: Tags) -> int:
