@@ -272,7 +272,7 @@ def flat() -> Atoms:
         (
             [labelled(slab()), with_nan()],
             Conversion("is2re", relaxations=True),
-            "structure 0, relaxed: its relaxed positions are not three finite",
+            "structure 0: its relaxed positions are not three finite",
         ),
         ([with_nan()], IS2RE, "structure 0: positions or cell are not finite"),
         ([flat()], IS2RE, r"structure 0: its cell has 2 vectors; give it vacuum"),

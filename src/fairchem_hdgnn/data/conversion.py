@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float64
 from torch_geometric.data import Data
 from tqdm import tqdm
 
 from fairchem_hdgnn.data.directories import new_directory
-from fairchem_hdgnn.data.labelling import Energies, finite, forces_of, initial_energy, not_converged
+from fairchem_hdgnn.data.labelling import Energies, forces_of, initial_energy, not_converged
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.named_tables import EnergyTable
 from fairchem_hdgnn.data.neighbor_lists import Search
@@ -28,9 +29,9 @@ from fairchem_hdgnn.data.provenance import (
     atom_ranges,
     write_rows,
 )
-from fairchem_hdgnn.data.records import record_id, store_edges
+from fairchem_hdgnn.data.records import record_id, relaxed_beside, store_edges
 from fairchem_hdgnn.data.references import References
-from fairchem_hdgnn.data.sample_records import check_sample, continued, unlabelled_record
+from fairchem_hdgnn.data.sample_records import check_sample, relaxed_positions, unlabelled_record
 from fairchem_hdgnn.data.samples import Layout, Sample, StructureError, Unit, find_units
 from fairchem_hdgnn.data.statistics import Statistics
 from fairchem_hdgnn.data.tagging import ADSORBATE, Fixed, Kind, Tagged, fix_atoms, tag_atoms
@@ -194,14 +195,14 @@ class _Converter:
         conversion = self.conversion
         check_sample(sample)
         tagged = self._tags(sample)
-        relaxed = sample.initial.arrays.get("pos_relaxed") if sample.relaxed is None else sample.relaxed.positions
+        relaxed = relaxed_positions(sample)
         fixed = fix_atoms(sample.initial, tagged.tags, relaxed)
         reason = self._unwanted(sample, tagged, fixed)
         if reason:
             self._leave_out(sample.path, str(sample.frame), reason)
             return None
         record = unlabelled_record(sample, tagged.tags, fixed.fixed, conversion.task)
-        written = self._label(record, sample, tagged.tags) if conversion.labelled else ""
+        written = self._label(record, sample, tagged.tags, relaxed) if conversion.labelled else ""
         if conversion.edges is not None:
             store_edges(record, conversion.edges)
         name = record_id(record)
@@ -227,26 +228,22 @@ class _Converter:
         unconverged = "" if self.conversion.keep_unconverged else not_converged(sample, fixed.fixed)
         return f"{unconverged}; --keep-unconverged keeps it" if unconverged else ""
 
-    def _label(self, record: Data, sample: Sample, tags: np.ndarray) -> str:
+    def _label(
+        self, record: Data, sample: Sample, tags: np.ndarray, relaxed: Float64[np.ndarray, "atoms 3"] | None
+    ) -> str:
         """Set the labels, and return the sum that the energy is."""
-        key = self.conversion.energy_key if self.energies.table is None else None
-        atoms = sample.initial
         if self.conversion.task == "s2ef":
             record.energy, _, written = self.energies.label(sample, tags, ("energy",))
-            record.forces = forces_of(atoms, str(sample), self.conversion.forces_key)
+            record.forces = forces_of(sample.initial, str(sample), self.conversion.forces_key)
             return written
-        if sample.relaxed is None:
-            record.y_relaxed, subtracted, written = self.energies.label(sample, tags, ("y_relaxed", "energy"))
-            if "y_init" in atoms.info:
-                record.y_init = finite(atoms.info["y_init"], str(sample), "y_init") - subtracted
-            if "pos_relaxed" in atoms.arrays:
-                record.pos_relaxed = continued(atoms, atoms.arrays["pos_relaxed"], str(sample))
-            return written
-        record.pos_relaxed = continued(atoms, sample.relaxed.positions, f"{sample}, relaxed")
-        record.y_relaxed, subtracted, written = self.energies.label(sample, tags, ("energy",))
-        initial = initial_energy(sample, key)
+        usual = ("y_relaxed", "energy") if sample.relaxed is None else ("energy",)
+        record.y_relaxed, subtracted, written = self.energies.label(sample, tags, usual)
+        # What a table's energies are relative to is not known, so initial energies of files do not go with them.
+        initial = None if self.energies.table is not None else initial_energy(sample, self.conversion.energy_key)
         if initial is not None:
             record.y_init = initial - subtracted
+        if relaxed is not None:
+            record.pos_relaxed = relaxed_beside(sample.initial, relaxed)
         return written
 
     def _add(self, record: Data, sample: Sample, tagged: Tagged, fixed: Fixed, written: str) -> None:

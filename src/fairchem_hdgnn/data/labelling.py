@@ -88,7 +88,10 @@ def energy_of(atoms: Atoms, name: str, key: str | None, usual: tuple[str, ...]) 
 
 
 def initial_energy(sample: Sample, key: str | None) -> float | None:
-    """Energy of the initial structure of a relaxation, eV, where it is known."""
+    """Energy of the initial structure, eV, where it is known."""
+    if sample.relaxed is None:
+        value = sample.initial.info.get("y_init")
+        return None if value is None else finite(value, str(sample), "y_init")
     if "initial_energy" in sample.results:
         return finite(sample.results["initial_energy"], str(sample), "initial energy")
     value = sample.initial.info.get(key or "energy", calculated(sample.initial, key or "energy"))

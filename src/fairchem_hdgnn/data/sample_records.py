@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from ase import Atoms
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch_geometric.data import Data
 
-from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, relaxed_beside
+from fairchem_hdgnn.data.records import atoms_to_record, inside_cell
 from fairchem_hdgnn.data.samples import Sample, StructureError, Task
 
 CELL_TOLERANCE = 1e-3
@@ -66,12 +65,16 @@ def _frame_number(sample: Sample) -> int:
         raise StructureError(f"{sample}: its fid is {given!r}, not a whole number") from None
 
 
-def continued(atoms: Atoms, relaxed: np.ndarray, name: str) -> torch.Tensor:
-    """Relaxed positions on the near side of the periodic boundaries: displacements are the shortest ones.
+def relaxed_positions(sample: Sample) -> Float64[np.ndarray, "atoms 3"] | None:
+    """Where a sample's atoms relax to, Å: of its relaxed structure, or of the array ``pos_relaxed``.
 
     Raises:
-        StructureError: they are not three finite numbers an atom; ``name`` says whose.
+        StructureError: they are not three finite numbers an atom.
     """
-    if relaxed.shape != atoms.positions.shape or not np.isfinite(relaxed).all():
-        raise StructureError(f"{name}: its relaxed positions are not three finite numbers (Å) for each atom")
-    return relaxed_beside(atoms, relaxed)
+    atoms = sample.initial
+    positions = atoms.arrays.get("pos_relaxed") if sample.relaxed is None else sample.relaxed.positions
+    if positions is None:
+        return None
+    if positions.shape != (len(atoms), 3) or not np.isfinite(positions).all():
+        raise StructureError(f"{sample}: its relaxed positions are not three finite numbers (Å) for each atom")
+    return np.asarray(positions, dtype=np.float64)
