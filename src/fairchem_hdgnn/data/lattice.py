@@ -26,6 +26,9 @@ DANGLING_SHARE = 0.3
 """Atoms of the lattice's elements with one metal contact or none, per metal atom of the outer layer: from which on the
 slab may have been cut through its bonds."""
 
+SINGLE_BOND = 1.1
+"""Sums of covalent radii: an atom bonded so to one of its element below stands on the lattice."""
+
 ALONE = 1.0
 """Å, by which a metal atom alone on a slab lies above all other metals."""
 
@@ -157,7 +160,8 @@ class Lattice:
         if inside.any() and with_own[inside].mean() > 0.5:
             with_own[:] = False
         outwards = self.side[own.first] * (own.vector @ self.structure.layout.normal)
-        on_own = occurs(own.first[outwards < -0.5], number) & with_own
+        on_own = occurs(own.first[(outwards < -0.5) & (own.ratio < SINGLE_BOND)], number)
+        on_own &= with_own & (self.contacts < usual)
         lattice = atoms & (net | ((self.contacts >= needed) & ~on_own))
         doubts: list[str] = []
         alone = atoms & ~occurs(bonds.first, number)
