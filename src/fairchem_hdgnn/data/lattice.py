@@ -86,7 +86,7 @@ class Lattice:
         terminating = self._terminations(rest)
         elements |= set(numbers[terminating & (numbers != 1)].tolist())
         kept, doubts = whole | terminating, []
-        for element in elements:
+        for element in sorted(elements):
             atoms = rest & (numbers == element) & ~terminating
             if not atoms.any():
                 continue
@@ -164,11 +164,6 @@ class Lattice:
         on_own &= with_own & (self.contacts < usual)
         lattice = atoms & (net | ((self.contacts >= needed) & ~on_own))
         doubts: list[str] = []
-        alone = atoms & ~occurs(bonds.first, number)
-        for side in (1, -1):
-            dangling = alone & (self.contacts <= 1) & (self.side == side)
-            if dangling.sum() >= DANGLING_SHARE * self._outer_metals(side):
-                doubts.append("a layer of one of the lattice's elements, taken as adsorbate")
         for atom in np.flatnonzero(atoms & ~lattice):
             # An atom in a group with others of its element (O2, OOH) is no site of the lattice.
             if self.contacts[atom] < 1 or with_own[atom]:
@@ -186,6 +181,11 @@ class Lattice:
             lattice[atom] = True
             if not known:
                 doubts.append("atoms of the lattice's elements between two metals, taken as slab")
+        alone = atoms & ~lattice & ~occurs(bonds.first, number)
+        for side in (1, -1):
+            dangling = alone & (self.contacts <= 1) & (self.side == side)
+            if dangling.sum() >= DANGLING_SHARE * self._outer_metals(side):
+                doubts.append("a layer of one of the lattice's elements, taken as adsorbate")
         return lattice, doubts
 
 
