@@ -194,8 +194,8 @@ for metal, a, c, u in [("Ti", 4.594, 2.959, 0.305), ("Ru", 4.492, 3.107, 0.306)]
     CASES[f"clean_{metal.lower()}o2"] = lambda parts=parts: (_bare(rutile(*parts)), [])
 
 
-def rocksalt(metal: str, a: float) -> Atoms:
-    slab = surface(bulk(metal + "O", "rocksalt", a=a, cubic=True), (1, 0, 0), 2, vacuum=0.0)
+def rocksalt(metal: str, a: float, anion: str = "O") -> Atoms:
+    slab = surface(bulk(metal + anion, "rocksalt", a=a, cubic=True), (1, 0, 0), 2, vacuum=0.0)
     slab = slab.repeat((2, 2, 1)) if slab.cell.lengths()[0] < 5 else slab
     slab.center(vacuum=9.0, axis=2)
     return slab
@@ -275,6 +275,82 @@ def h_on_o_of_lamno3():
     return put(slab, "H", top_atom(slab, "O") + 0.98 * UP)
 
 
+# === carbides, nitrides, sulphides, hydrides, carbonates ==========================================
+
+
+def cut(unit: Atoms, indices: tuple[int, int, int], layers: int, shift: float = 0.2) -> Atoms:
+    """A slab whose lower side lies ``shift`` Å below the origin's plane."""
+    slab = surface(unit, indices, layers, vacuum=None, periodic=True)
+    slab.positions += shift * slab.cell[2] / slab.cell.lengths()[2]
+    slab.wrap()
+    slab.center(vacuum=9.0, axis=2)
+    return slab
+
+
+@case
+def co_on_c_of_tic():
+    slab = rocksalt("Ti", 4.33, "C")
+    return put(slab, linear("CO", 1.2), top_atom(slab, "C") + 1.4 * UP)
+
+
+@case
+def h_on_n_of_tin():
+    slab = rocksalt("Ti", 4.24, "N")
+    return put(slab, "H", top_atom(slab, "N") + 1.05 * UP)
+
+
+@case
+def n2_on_tin():
+    slab = rocksalt("Ti", 4.24, "N")
+    return put(slab, linear("N2", 1.1), top_atom(slab, "Ti") + 2.1 * UP)
+
+
+def pyrite() -> Atoms:
+    sites = [(0, 0, 0), (0.385, 0.385, 0.385)]
+    return cut(crystal(["Fe", "S"], sites, spacegroup=205, cellpar=[5.42] * 3 + [90] * 3), (1, 0, 0), 2, 1.0)
+
+
+@case
+def clean_pyrite():
+    return _bare(pyrite()), []
+
+
+@case
+def h_on_s_of_pyrite():
+    return put(pyrite(), "H", top_atom(pyrite(), "S") + 1.35 * UP)
+
+
+@case
+def co_on_palladium_hydride():
+    slab = fcc111("Pd", (2, 2, 4), vacuum=9.0)
+    lower = slab.positions[:-4]
+    sites = (slab.cell[0] + slab.cell[1]) / 3 + UP * (slab.positions[4, 2] - slab.positions[0, 2]) / 2
+    return put(slab + Atoms(f"H{len(lower)}", lower + sites), linear("CO", 1.15), slab.positions[-1] + 1.9 * UP)
+
+
+def calcite() -> Atoms:
+    sites, lengths = [(0, 0, 0), (0, 0, 0.25), (0.257, 0, 0.25)], [4.99, 4.99, 17.06, 90, 90, 120]
+    return cut(crystal(["Ca", "C", "O"], sites, spacegroup=167, cellpar=lengths), (1, 0, 4), 3, 1.2)
+
+
+@case
+def co2_over_calcite():
+    return put(calcite(), molecule("CO2"), top_atom(calcite(), "Ca") + 3.2 * UP)
+
+
+@case
+def ooh_on_hematite():
+    sites, lengths = [(0, 0, 0.3553), (0.306, 0, 0.25)], [5.04, 5.04, 13.75, 90, 90, 120]
+    slab = cut(crystal(["Fe", "O"], sites, spacegroup=167, cellpar=lengths), (0, 0, 1), 1, 0.3)
+    return put(slab, OOH, top_atom(slab, "Fe") + 1.9 * UP)
+
+
+@case
+def carbonate_on_zno():
+    slab = surface(bulk("ZnO", "wurtzite", a=3.25, c=5.2), (1, 0, 0), 3, vacuum=9.0).repeat((2, 1, 1))
+    return put(slab, bent("COO", (1.1, 0, 0.6), (-1.1, 0, 0.6)), top_atom(slab, "O") + 1.4 * UP)
+
+
 # === layers ======================================================================================
 
 
@@ -326,6 +402,41 @@ for termination in ("", "O", "OH"):
 def h_on_o_of_ti3c2o2():
     slab = ti3c2("O")
     return put(slab, "H", top_atom(slab, "O") + 0.98 * UP)
+
+
+def hydroxide() -> Atoms:
+    """A layer of Ni(OH)2."""
+    a = 3.13
+    cell = np.array([(a, 0, 0), (-a / 2, a * 3**0.5 / 2, 0), (0, 0, 20.0)])
+    places = [(0, 0, 0.5), (1 / 3, 2 / 3, 0.55), (2 / 3, 1 / 3, 0.45), (1 / 3, 2 / 3, 0.599), (2 / 3, 1 / 3, 0.401)]
+    return Atoms("NiOOHH", places @ cell, cell=cell, pbc=True).repeat((3, 3, 1))
+
+
+@case
+def water_over_nickel_hydroxide():
+    return put(hydroxide(), molecule("H2O"), (3, 3, 15.0))
+
+
+@case
+def nickel_hydroxide_without_one_h():
+    layer = hydroxide()
+    del layer[3]
+    return _bare(layer), []
+
+
+@case
+def h_on_nickel_oxide_layer():
+    layer = hydroxide()
+    layer = layer[layer.numbers != 1]
+    return put(layer, "H", top_atom(layer, "O") + 0.98 * UP)
+
+
+@case
+def o2_on_nickel_cyanide_net():
+    a = 1.9 + 1.16 + 1.9
+    places = [(0, 0, 10), (1.9, 0, 10), (3.06, 0, 10), (0, 1.9, 10), (0, 3.06, 10)]
+    net = Atoms("NiCNCN", places, cell=[a, a, 20], pbc=True).repeat((2, 2, 1))
+    return put(net, bent("OO", (1.0, 0, 0.75)), net.positions[0] + 1.9 * UP)
 
 
 def sheet() -> Atoms:

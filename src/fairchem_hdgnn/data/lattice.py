@@ -26,6 +26,9 @@ DANGLING_SHARE = 0.3
 """Atoms of the lattice's elements with one metal contact or none, per metal atom of the outer layer: from which on the
 slab may have been cut through its bonds."""
 
+SINGLE_BOND = 1.1
+"""Sums of covalent radii: an atom bonded so to one of its element below stands on the lattice."""
+
 ALONE = 1.0
 """Å, by which a metal atom alone on a slab lies above all other metals."""
 
@@ -83,7 +86,7 @@ class Lattice:
         terminating = self._terminations(rest)
         elements |= set(numbers[terminating & (numbers != 1)].tolist())
         kept, doubts = whole | terminating, []
-        for element in elements:
+        for element in sorted(elements):
             atoms = rest & (numbers == element) & ~terminating
             if not atoms.any():
                 continue
@@ -157,14 +160,10 @@ class Lattice:
         if inside.any() and with_own[inside].mean() > 0.5:
             with_own[:] = False
         outwards = self.side[own.first] * (own.vector @ self.structure.layout.normal)
-        on_own = occurs(own.first[outwards < -0.5], number) & with_own
+        on_own = occurs(own.first[(outwards < -0.5) & (own.ratio < SINGLE_BOND)], number)
+        on_own &= with_own & (self.contacts < usual)
         lattice = atoms & (net | ((self.contacts >= needed) & ~on_own))
         doubts: list[str] = []
-        alone = atoms & ~occurs(bonds.first, number)
-        for side in (1, -1):
-            dangling = alone & (self.contacts <= 1) & (self.side == side)
-            if dangling.sum() >= DANGLING_SHARE * self._outer_metals(side):
-                doubts.append("a layer of one of the lattice's elements, taken as adsorbate")
         for atom in np.flatnonzero(atoms & ~lattice):
             # An atom in a group with others of its element (O2, OOH) is no site of the lattice.
             if self.contacts[atom] < 1 or with_own[atom]:
@@ -182,6 +181,11 @@ class Lattice:
             lattice[atom] = True
             if not known:
                 doubts.append("atoms of the lattice's elements between two metals, taken as slab")
+        alone = atoms & ~lattice & ~occurs(bonds.first, number)
+        for side in (1, -1):
+            dangling = alone & (self.contacts <= 1) & (self.side == side)
+            if dangling.sum() >= DANGLING_SHARE * self._outer_metals(side):
+                doubts.append("a layer of one of the lattice's elements, taken as adsorbate")
         return lattice, doubts
 
 

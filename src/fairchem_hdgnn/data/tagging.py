@@ -220,8 +220,14 @@ def _are_layers(atoms: Atoms, tags: Tags, layout: Layout) -> bool:
     rise = np.diff([layout.height[tags == number].mean() for number in numbers])
     if not (rise < 0).all() and not (rise > 0).all():
         return False
-    # What OC20 could mean as well.
-    return bool(numbers[-1] > ADSORBATE or _up(atoms, tags) * rise[0] < 0)
+    if numbers[-1] > ADSORBATE:
+        return True
+    # OC20 could mean it as well: then the adsorbate, mostly without metals, has tag 2 instead of 0.
+    metal = metals(atoms)
+    of_zero, of_two = bool(metal[tags == SUBSURFACE].any()), bool(metal[tags == ADSORBATE].any())
+    if len(numbers) == 3 and of_zero != of_two:
+        return of_two
+    return bool(_up(atoms, tags) * rise[0] < 0)
 
 
 def _up(atoms: Atoms, tags: Tags) -> int:
