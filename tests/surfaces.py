@@ -138,6 +138,11 @@ def k_on_cu111():
 
 
 @case
+def quarter_layer_of_k_on_cu111():
+    return put_on(fcc111("Cu", (2, 2, 4), vacuum=9.0), "K", 2.7)[0], []
+
+
+@case
 def lithium_and_co_on_cu111():
     slab, _ = put_on(fcc111("Cu", (3, 3, 4), vacuum=9.0), "Li", 2.0)
     top = slab.positions[slab.positions[:-1, 2].argmax()]

@@ -23,6 +23,7 @@ SLABS = sorted(set(CASES) - GAS - BULK - {"co_on_pt13"})
 DOUBTED = {
     "subsurface_h_in_pd": "adsorbate atoms inside the slab",
     "k_on_cu111": "metal atoms alone on top, taken as slab",
+    "quarter_layer_of_k_on_cu111": "metal atoms alone on top, taken as slab",
     "lithium_and_co_on_cu111": "metal atoms alone on top, taken as slab",
     "graphane": "groups that saturate the slab, taken as slab",
     "silicon_with_h_below_and_methyl_above": "groups that saturate the slab, taken as slab",

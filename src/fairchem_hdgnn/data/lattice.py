@@ -29,6 +29,9 @@ slab may have been cut through its bonds."""
 SINGLE_BOND = 1.1
 """Sums of covalent radii: an atom bonded so to one of its element below stands on the lattice."""
 
+LAYER_BOND = 1.15
+"""Sums of covalent radii, up to which metal atoms at one height are a layer."""
+
 ALONE = 1.0
 """Å, by which a metal atom alone on a slab lies above all other metals."""
 
@@ -196,7 +199,8 @@ def adatoms_of(structure: Structure, sheets: Mask) -> Mask:
     rise = bonds.vector @ structure.layout.normal
     mask = np.zeros_like(metal)
     for side in (1, -1):
-        beside = (side * rise > -ALONE) & (metal | sheets)[bonds.second]
+        # Adatoms as large as K are near one another, without being a layer.
+        beside = (side * rise > -ALONE) & (metal | sheets)[bonds.second] & (bonds.ratio < LAYER_BOND)
         in_plane = np.bincount(bonds.first[(np.abs(rise) < ALONE) & ~metal[bonds.second]], minlength=len(metal))
         alone = metal & ~occurs(bonds.first[beside], len(metal)) & (in_plane < 3)
         rest = (metal & ~alone) | sheets
