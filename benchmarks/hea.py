@@ -32,8 +32,8 @@ from fairchem.core.datasets import data_list_collater
 from one_thread import cpu_minutes, seconds_per_step
 
 from fairchem_hdgnn.checks.targets import target_spread
-from fairchem_hdgnn.data.conversion import Conversion, make_lmdb
 from fairchem_hdgnn.data.reading import Records
+from fairchem_hdgnn.data.structures.conversion import Conversion, make_lmdb
 from fairchem_hdgnn.evaluation.evaluate import evaluate, write_systems
 from fairchem_hdgnn.evaluation.inference import InferenceOptions
 from fairchem_hdgnn.evaluation.report import print_tables, write_tables

@@ -23,10 +23,10 @@ from torch_geometric.data import Data
 
 from fairchem_hdgnn import HDGNN, SafeLmdbDataset
 from fairchem_hdgnn.cli import main
-from fairchem_hdgnn.data.conversion import Conversion, make_lmdb
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.neighbor_lists import Search
 from fairchem_hdgnn.data.reading import Records
+from fairchem_hdgnn.data.structures.conversion import Conversion, make_lmdb
 from fairchem_hdgnn.errors import DataError
 
 IS2RE = Conversion("is2re")

@@ -14,8 +14,8 @@ from ase.io import write
 from slabs import labelled, slab
 
 from fairchem_hdgnn.cli import main
-from fairchem_hdgnn.data.conversion import Conversion, Report, make_lmdb
 from fairchem_hdgnn.data.reading import Records
+from fairchem_hdgnn.data.structures.conversion import Conversion, Report, make_lmdb
 from fairchem_hdgnn.errors import DataError
 
 PAIRS = "*/POSCAR,*/CONTCAR"

@@ -9,8 +9,8 @@ import pytest
 from vasp_outputs import MOVE, genuine, outcar
 
 from fairchem_hdgnn.cli import main
-from fairchem_hdgnn.data.conversion import Conversion, make_lmdb
 from fairchem_hdgnn.data.reading import Records
+from fairchem_hdgnn.data.structures.conversion import Conversion, make_lmdb
 from fairchem_hdgnn.errors import DataError
 
 

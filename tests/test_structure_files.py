@@ -16,7 +16,7 @@ from ase.constraints import FixAtoms
 from ase.io import write
 from vasp_outputs import genuine, outcar, vasprun
 
-from fairchem_hdgnn.data.structures import read_structures
+from fairchem_hdgnn.data.structures.files import read_structures
 from fairchem_hdgnn.errors import ConfigError, DataError
 
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {

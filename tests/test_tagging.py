@@ -11,7 +11,7 @@ from ase.build import add_adsorbate, bcc100, bcc110, bulk, fcc100, fcc110, fcc11
 from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixedPlane, FixScaled
 from surfaces import CASES
 
-from fairchem_hdgnn.data.tagging import ADSORBATE, SUBSURFACE, SURFACE, fix_atoms, fixed_atoms, tag_atoms
+from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE, SUBSURFACE, SURFACE, fix_atoms, fixed_atoms, tag_atoms
 from fairchem_hdgnn.errors import DataError
 
 DATA = Path(__file__).parents[2] / "shared/data"

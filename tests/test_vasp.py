@@ -13,7 +13,7 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 from vasp_outputs import MOVE, genuine, outcar, vasprun
 
-from fairchem_hdgnn.data.vasp import is_vasp_folder, read_vasp_folder, read_vasp_frames, vasp_folders
+from fairchem_hdgnn.data.structures.vasp import is_vasp_folder, read_vasp_folder, read_vasp_frames, vasp_folders
 from fairchem_hdgnn.errors import DataError
 
 OSZICAR = """       N       E                     dE             d eps       ncg     rms          rms(c)

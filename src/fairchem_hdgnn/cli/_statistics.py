@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fairchem_hdgnn.data.statistics import LABELS, Spread, Statistics
-from fairchem_hdgnn.data.tagging import ADSORBATE, SUBSURFACE, SURFACE
+from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE, SUBSURFACE, SURFACE
 
 TAG_NAMES = {SUBSURFACE: "subsurface", SURFACE: "surface", ADSORBATE: "adsorbate"}
 

@@ -8,11 +8,11 @@ from typing import get_args
 
 from fairchem_hdgnn.cli._flags import path
 from fairchem_hdgnn.cli._statistics import FAR, statistics_lines
-from fairchem_hdgnn.data.conversion import Conversion, Report, make_lmdb
 from fairchem_hdgnn.data.lmdb import DATA_FILE
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search
-from fairchem_hdgnn.data.provenance import LEFT_OUT, SOURCES, TO_CHECK
-from fairchem_hdgnn.data.tagging import Kind
+from fairchem_hdgnn.data.structures.conversion import Conversion, Report, make_lmdb
+from fairchem_hdgnn.data.structures.provenance import LEFT_OUT, SOURCES, TO_CHECK
+from fairchem_hdgnn.data.surfaces.tagging import Kind
 from fairchem_hdgnn.errors import ConfigError
 
 TOTAL_ENERGY = 50.0

@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.gamenet_archive import INITIAL, RELAXED, System
 from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, relaxed_beside
-from fairchem_hdgnn.data.tagging import ADSORBATE, SUBSURFACE, SURFACE, fixed_atoms
+from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE, SUBSURFACE, SURFACE, fixed_atoms
 from fairchem_hdgnn.errors import DataError
 
 MOLECULE_ELEMENTS = ("C", "H", "N", "O", "S")

@@ -8,7 +8,7 @@ from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.qm9_molecules import NUM_CHARACTERISED, Molecules
 from fairchem_hdgnn.data.qm9_targets import TARGETS
-from fairchem_hdgnn.data.tagging import ADSORBATE
+from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE
 
 SPLIT_SEED = 1
 """As in TorchMD-NET, Equiformer and EquiformerV2, whose numbers the tables compare with."""

@@ -9,7 +9,7 @@ from ase.geometry import find_mic, wrap_positions
 from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn.data.neighbor_lists import Search, periodic_edges
-from fairchem_hdgnn.data.tagging import fixed_atoms
+from fairchem_hdgnn.data.surfaces.tagging import fixed_atoms
 
 
 def atoms_to_record(atoms: Atoms, sid: int | str) -> Data:

@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.records import record_id
-from fairchem_hdgnn.data.tagging import ADSORBATE
+from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE
 
 LABELS = ("y_relaxed", "y_init", "energy", "y")
 """Energies that records are labelled with, eV."""

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Subset
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
-from fairchem_hdgnn.data.tagging import ADSORBATE
+from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.predictions import Predictions, element_set, hill_formula, merge
 from fairchem_hdgnn.host.inference import inference_trainer

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairchem_hdgnn.data.structure_names import Parts, name_parts
+from fairchem_hdgnn.data.structures.names import Parts, name_parts
 from fairchem_hdgnn.errors import DataError
 
 _WILDCARDS = re.compile(r"\*\*/|\*|\?")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from fairchem_hdgnn.data.bonding import Components, components
-from fairchem_hdgnn.data.lattice import Lattice
-from fairchem_hdgnn.data.sheets import groups_on_sheets
-from fairchem_hdgnn.data.slab import Structure
+from fairchem_hdgnn.data.surfaces.bonding import Components, components
+from fairchem_hdgnn.data.surfaces.lattice import Lattice
+from fairchem_hdgnn.data.surfaces.sheets import groups_on_sheets
+from fairchem_hdgnn.data.surfaces.slab import Structure
 
 APART = 4.5
 """Å between the metal atoms of a framework, which only its molecules hold together."""

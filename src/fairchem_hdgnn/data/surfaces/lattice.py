@@ -9,8 +9,8 @@ import numpy as np
 from ase.symbols import Symbols
 from jaxtyping import Bool, Int64
 
-from fairchem_hdgnn.data.bonding import Components, components, hanging
-from fairchem_hdgnn.data.slab import REACH, Structure, above
+from fairchem_hdgnn.data.surfaces.bonding import Components, components, hanging
+from fairchem_hdgnn.data.surfaces.slab import REACH, Structure, above
 
 BURIED_ANGLE = 65.0
 """Degrees: a buried atom has metals within this of the normal, above and below. In the octahedra of rock salt and of

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms
 
-from fairchem_hdgnn.data.pairs import paired_files
-from fairchem_hdgnn.data.structure_names import Parts, name_parts, short_ids
-from fairchem_hdgnn.data.structures import read_structures, structure_files
-from fairchem_hdgnn.data.vasp import is_vasp_folder, read_vasp_folder, read_vasp_frames, vasp_folders
+from fairchem_hdgnn.data.structures.files import read_structures, structure_files
+from fairchem_hdgnn.data.structures.names import Parts, name_parts, short_ids
+from fairchem_hdgnn.data.structures.pairs import paired_files
+from fairchem_hdgnn.data.structures.vasp import is_vasp_folder, read_vasp_folder, read_vasp_frames, vasp_folders
 from fairchem_hdgnn.errors import DataError
 
 Task = Literal["is2re", "s2ef"]

@@ -14,11 +14,12 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from fairchem_hdgnn.data.directories import new_directory
-from fairchem_hdgnn.data.labelling import Energies, forces_of, initial_energy, not_converged
 from fairchem_hdgnn.data.lmdb import write_lmdb
-from fairchem_hdgnn.data.named_tables import EnergyTable
 from fairchem_hdgnn.data.neighbor_lists import Search
-from fairchem_hdgnn.data.provenance import (
+from fairchem_hdgnn.data.records import record_id, relaxed_beside, store_edges
+from fairchem_hdgnn.data.statistics import Statistics
+from fairchem_hdgnn.data.structures.labelling import Energies, forces_of, initial_energy, not_converged
+from fairchem_hdgnn.data.structures.provenance import (
     LEFT_OUT,
     SOURCES,
     TO_CHECK,
@@ -29,12 +30,11 @@ from fairchem_hdgnn.data.provenance import (
     atom_ranges,
     write_rows,
 )
-from fairchem_hdgnn.data.records import record_id, relaxed_beside, store_edges
-from fairchem_hdgnn.data.references import References
-from fairchem_hdgnn.data.sample_records import check_sample, relaxed_positions, unlabelled_record
-from fairchem_hdgnn.data.samples import Layout, Sample, StructureError, Unit, find_units
-from fairchem_hdgnn.data.statistics import Statistics
-from fairchem_hdgnn.data.tagging import ADSORBATE, Fixed, Kind, Tagged, fix_atoms, tag_atoms
+from fairchem_hdgnn.data.structures.references import References
+from fairchem_hdgnn.data.structures.sample_records import check_sample, relaxed_positions, unlabelled_record
+from fairchem_hdgnn.data.structures.samples import Layout, Sample, StructureError, Unit, find_units
+from fairchem_hdgnn.data.structures.tables import EnergyTable
+from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE, Fixed, Kind, Tagged, fix_atoms, tag_atoms
 from fairchem_hdgnn.errors import DataError
 
 

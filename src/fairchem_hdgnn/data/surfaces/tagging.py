@@ -12,9 +12,9 @@ from ase.constraints import FixAtoms, FixCartesian, FixConstraint, FixScaled
 from ase.geometry import find_mic
 from jaxtyping import Bool, Float64, Int64
 
-from fairchem_hdgnn.data.adsorbate import find_adsorbate
-from fairchem_hdgnn.data.bonding import metals
-from fairchem_hdgnn.data.slab import Layout, Structure, analyze, exposed, find_layout
+from fairchem_hdgnn.data.surfaces.adsorbate import find_adsorbate
+from fairchem_hdgnn.data.surfaces.bonding import metals
+from fairchem_hdgnn.data.surfaces.slab import Layout, Structure, analyze, exposed, find_layout
 from fairchem_hdgnn.errors import DataError
 
 SUBSURFACE, SURFACE, ADSORBATE = 0, 1, 2

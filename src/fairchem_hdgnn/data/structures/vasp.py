@@ -14,9 +14,9 @@ from ase.geometry import find_mic
 from ase.io.formats import get_compression
 from jaxtyping import Float64
 
-from fairchem_hdgnn.data.poscar import read_poscar
-from fairchem_hdgnn.data.structures import check_content, format_of, read_structures, unreadable
-from fairchem_hdgnn.data.vasp_steps import (
+from fairchem_hdgnn.data.structures.files import check_content, format_of, read_structures, unreadable
+from fairchem_hdgnn.data.structures.poscar import read_poscar
+from fairchem_hdgnn.data.structures.vasp_steps import (
     IncompleteError,
     Run,
     Step,

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.records import atoms_to_record, inside_cell
-from fairchem_hdgnn.data.samples import Sample, StructureError, Task
+from fairchem_hdgnn.data.structures.samples import Sample, StructureError, Task
 
 CELL_TOLERANCE = 1e-3
 """Å, between the cell vectors of an initial and a relaxed structure."""

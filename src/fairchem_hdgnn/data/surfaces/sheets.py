@@ -8,8 +8,8 @@ import numpy as np
 from ase.symbols import Symbols
 from jaxtyping import Bool
 
-from fairchem_hdgnn.data.bonding import Components, components, hanging
-from fairchem_hdgnn.data.slab import Structure, above
+from fairchem_hdgnn.data.surfaces.bonding import Components, components, hanging
+from fairchem_hdgnn.data.surfaces.slab import Structure, above
 
 FLAT = 0.6
 """Å from the middle height within which most atoms of a one-layer sheet lie."""

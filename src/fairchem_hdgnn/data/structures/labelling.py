@@ -10,10 +10,10 @@ import torch
 from ase import Atoms
 from jaxtyping import Bool, Float
 
-from fairchem_hdgnn.data.named_tables import EnergyTable
-from fairchem_hdgnn.data.references import References, written_sum
-from fairchem_hdgnn.data.samples import Sample, StructureError
-from fairchem_hdgnn.data.tagging import ADSORBATE
+from fairchem_hdgnn.data.structures.references import References, written_sum
+from fairchem_hdgnn.data.structures.samples import Sample, StructureError
+from fairchem_hdgnn.data.structures.tables import EnergyTable
+from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE
 
 LARGEST_FORCE = 0.1
 """eV/Å on a free atom; a relaxation that ends with more did not converge, where nothing else says whether it did."""

@@ -13,7 +13,7 @@ from ase.db import connect
 from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, get_compression, ioformats, open_with_compression
 
-from fairchem_hdgnn.data.poscar import open_text, read_poscar
+from fairchem_hdgnn.data.structures.poscar import open_text, read_poscar
 from fairchem_hdgnn.errors import ConfigError, DataError, suggestion
 
 DATABASES = {".db", ".json"}

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from fairchem_hdgnn.data.named_tables import NamedTable
-from fairchem_hdgnn.data.structure_names import Parts
+from fairchem_hdgnn.data.structures.names import Parts
+from fairchem_hdgnn.data.structures.tables import NamedTable
 from fairchem_hdgnn.errors import DataError
 
 SOURCES, LEFT_OUT, TO_CHECK = "sources.csv", "left_out.csv", "tags_to_check.csv"

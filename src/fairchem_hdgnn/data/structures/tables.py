@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairchem_hdgnn.data.structure_names import Parts, name_parts
+from fairchem_hdgnn.data.structures.names import Parts, name_parts
 from fairchem_hdgnn.errors import DataError, nearest
 
 SEPARATORS = (";", "\t", ",")

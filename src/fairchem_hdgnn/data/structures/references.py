@@ -19,7 +19,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from ase.formula import Formula
 
-from fairchem_hdgnn.data.named_tables import NamedTable, is_number, number
+from fairchem_hdgnn.data.structures.tables import NamedTable, is_number, number
 from fairchem_hdgnn.errors import DataError, suggestion
 
 Term = tuple[str, float]

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 from jaxtyping import Bool, Float64
 
-from fairchem_hdgnn.data.bonding import CONTACT, Pairs, bonded, components, metals, near_pairs
+from fairchem_hdgnn.data.surfaces.bonding import CONTACT, Pairs, bonded, components, metals, near_pairs
 
 VACUUM = 5.0
 """Å: a wider gap in the heights of the atoms is vacuum."""

@@ -17,7 +17,7 @@ from ase.io import ParseError, iread
 from ase.io.vasp_parsers import vasp_outcar_parsers as outcar
 from jaxtyping import Float64
 
-from fairchem_hdgnn.data.poscar import open_text
+from fairchem_hdgnn.data.structures.poscar import open_text
 
 SETTINGS = ("NSW", "NELM", "IBRION")
 SETTING = re.compile(rf"^\s*({'|'.join(SETTINGS)})\s*=\s*(-?\d+)")

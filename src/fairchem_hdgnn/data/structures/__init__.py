@@ -1,0 +1,1 @@
+"""From files of structures to records: names, formats, pairs, tables, labels."""

@@ -1,0 +1,1 @@
+"""What is slab and what adsorbate: bonds, vacuum, layers, tags."""
