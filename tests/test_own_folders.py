@@ -44,7 +44,7 @@ class System:
 def systems() -> list[System]:
     if not SHARED.is_file():
         pytest.skip("needs ../shared/data/gamenet_fg.npz, an extract of the FG set")
-    data = np.load(SHARED)
+    data = dict(np.load(SHARED))
     found = []
     for index, (start, end) in enumerate(zip(data["ptr"], data["ptr"][1:])):
         atoms = [data[key][start:end] for key in ("numbers", "pos", "pos_relaxed", "fixed")]

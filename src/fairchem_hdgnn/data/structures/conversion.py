@@ -32,14 +32,14 @@ from fairchem_hdgnn.data.structures.provenance import (
 )
 from fairchem_hdgnn.data.structures.references import References
 from fairchem_hdgnn.data.structures.sample_records import check_sample, relaxed_positions, unlabelled_record
-from fairchem_hdgnn.data.structures.samples import Layout, Sample, StructureError, Unit, find_units
+from fairchem_hdgnn.data.structures.samples import FileLayout, Sample, StructureError, Unit, find_units
 from fairchem_hdgnn.data.structures.tables import EnergyTable
 from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE, Fixed, Kind, Tagged, fix_atoms, tag_atoms
 from fairchem_hdgnn.errors import DataError
 
 
 @dataclass(frozen=True)
-class Conversion(Layout):
+class Conversion(FileLayout):
     """How structures become records.
 
     Attributes:
@@ -47,7 +47,7 @@ class Conversion(Layout):
         relaxations: for IS2RE: each file is one relaxation, whose first structure is the input and whose last one
             gives ``y_relaxed`` and ``pos_relaxed``. Otherwise each structure is an input of its own, and its energy
             is ``y_relaxed``; ``pos_relaxed`` is taken from an array of that name where there is one.
-        pairs, pattern, format: as of ``Layout``.
+        pairs, pattern, format: as of ``FileLayout``.
         energy_key: entry of ``atoms.info``, or column of ``energies``, that holds the energy, eV; else ``y_relaxed`` or
             the calculator's energy.
         forces_key: array that holds the forces, eV/Å; else ``forces`` or the calculator's.
@@ -180,8 +180,7 @@ class _Converter:
 
     def _fail(self, unit: Unit, sample: Sample | None, error: DataError) -> None:
         if self.conversion.on_error == "stop":
-            others = "; --on-error skip leaves out what cannot be used, by name" if len(self.units) > 1 else ""
-            raise type(error)(f"{error}{others}") from error
+            raise type(error)(f"{error}; --on-error skip leaves out what cannot be used, by name") from error
         self._leave_out(unit.path, "" if sample is None else str(sample.frame), str(error))
 
     def _leave_out(self, path: Path, structure: str, reason: str) -> None:
@@ -207,7 +206,10 @@ class _Converter:
             store_edges(record, conversion.edges)
         name = record_id(record)
         if name in self.report.statistics.sids:
-            raise StructureError(f"{sample.path}: a second structure with the id {name}; ids must differ")
+            raise StructureError(
+                f"{sample.path}: a second structure with the id {name}; ids must differ: choose files with "
+                "--pattern, or give each structure its own sid"
+            )
         self._add(record, sample, tagged, fixed, written)
         return record
 

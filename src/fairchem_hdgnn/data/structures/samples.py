@@ -75,7 +75,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """How files hold samples.
 
     Attributes:
@@ -93,7 +93,7 @@ class Layout:
     format: str | None = None
 
 
-def find_units(source: Path, layout: Layout) -> list[Unit]:
+def find_units(source: Path, layout: FileLayout) -> list[Unit]:
     """What there is to read, in the order of paths.
 
     Raises:
@@ -111,7 +111,7 @@ def find_units(source: Path, layout: Layout) -> list[Unit]:
     return sorted(units, key=lambda unit: unit.path)
 
 
-def _pairs(source: Path, layout: Layout) -> list[Unit]:
+def _pairs(source: Path, layout: FileLayout) -> list[Unit]:
     pairs, lonely = paired_files(source, str(layout.pairs))
 
     def reader(initial: Path, relaxed: Path) -> Callable[[Unit], Iterator[Sample]]:
@@ -121,14 +121,14 @@ def _pairs(source: Path, layout: Layout) -> list[Unit]:
     return units + [Unit(path, name_parts(path), lambda unit: iter(()), lonely=True) for path in lonely]
 
 
-def _vasp(source: Path, layout: Layout) -> list[Unit]:
+def _vasp(source: Path, layout: FileLayout) -> list[Unit]:
     if layout.pattern is not None or layout.format is not None or not source.is_dir():
         return []
     read = _vasp_frames if layout.task == "s2ef" else _vasp_relaxation
     return [Unit(folder, _name(folder, source), read) for folder in vasp_folders(source)]
 
 
-def _files(source: Path, layout: Layout, without: list[Path]) -> list[Unit]:
+def _files(source: Path, layout: FileLayout, without: list[Path]) -> list[Unit]:
     try:
         paths = structure_files(source, layout.pattern or "**/*")
     except DataError:
