@@ -1,5 +1,5 @@
 # Two commands: `make demo` trains and scores a small HDGNN, `make test` checks everything. Both install first, once.
-.PHONY: help install demo test format matrix gpu-bundle gpu-rehearsal constraints clean
+.PHONY: help install demo test test-heavy format matrix gpu-bundle gpu-rehearsal constraints clean
 .DEFAULT_GOAL := help
 
 # A Python on the PATH that the newest tested torch runs on, else an older one; `make test PYTHON=...` chooses another.
@@ -16,6 +16,7 @@ help:
 	@echo "make matrix       try every tested torch, each in an environment of its own, and write the table in docs/install.md"
 	@echo "make gpu-bundle   fill .carry/ with what benchmarks/gpu.py needs on a GPU machine without a network"
 	@echo "make gpu-rehearsal  go through benchmarks/gpu.py on this CPU (2 minutes, no useful numbers)"
+	@echo "make test-heavy   tests that take minutes and are left out of make test"
 	@echo "make format       let ruff format and fix the code"
 	@echo "make constraints  pin the newest versions that fit together into constraints/"
 	@echo "make clean        remove .venv and caches; data and results stay"
@@ -39,6 +40,9 @@ test: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+test-heavy: $(INSTALLED)
+	$(BIN)/pytest -m heavy
 
 matrix: $(INSTALLED)
 	$(BIN)/python tools/matrix.py

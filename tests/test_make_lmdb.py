@@ -18,7 +18,7 @@ from ase.neighborlist import neighbor_list
 from ase.optimize import BFGS
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
-from slabs import labelled, slab
+from oxygen_slabs import labelled, slab
 from torch_geometric.data import Data
 
 from fairchem_hdgnn import HDGNN, SafeLmdbDataset

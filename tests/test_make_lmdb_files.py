@@ -11,7 +11,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.io import write
-from slabs import labelled, slab
+from oxygen_slabs import labelled, slab
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.reading import Records

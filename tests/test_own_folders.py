@@ -23,7 +23,7 @@ SHARED = Path(__file__).parents[2] / "shared/data/gamenet_fg.npz"
 MOLECULE = [atomic_numbers[element] for element in ("C", "H", "N", "O", "S")]
 PAIRS = "*/structures/*.poscar,*/structures/*.contcar"
 SAMPLE = 50
-"""Systems of the quick tests; the slow one takes all."""
+"""Systems of the quick tests; the heavy one takes all."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def test_folders_go_in_with_one_command(tmp_path: Path) -> None:
     check(tmp_path, every[:: len(every) // SAMPLE])
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_all_folders_go_in_with_one_command(tmp_path: Path) -> None:
     check(tmp_path, systems())
 
