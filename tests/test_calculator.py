@@ -137,7 +137,7 @@ def test_calculator_agrees_with_predict(folder):
     calc = calculator(checkpoint, cpu=True)
     for frame, atoms in enumerate(read(folder / "val.traj", ":")):
         atoms.calc = calc
-        position = predictions.ids.tolist().index(f"0_{frame}")
+        position = predictions.ids.tolist().index(f"val_{frame}")
         free = np.setdiff1d(np.arange(len(atoms)), atoms.constraints[0].index)
         assert atoms.get_potential_energy() == pytest.approx(predictions.energy[position], abs=1e-4)
         np.testing.assert_allclose(atoms.get_forces()[free], blocks[position], atol=1e-3)
