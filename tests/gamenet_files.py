@@ -1,4 +1,4 @@
-"""A small archive in the layout of GAME-Net's FG set, of made-up structures and energies."""
+"""A small archive in the layout of GAME-Net's FG set, of made-up structures; an extract of the set itself."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 from ase import Atoms
 from ase.build import add_adsorbate, fcc111, molecule
 from ase.constraints import FixAtoms
 from ase.io.vasp import write_vasp
+
+from fairchem_hdgnn.data.npz import read_npz
+
+EXTRACT = Path(__file__).parents[2] / "shared/data/gamenet_fg.npz"
 
 MOLECULES = {"1401": "CH4", "1211": "H2CO", "15N1": "H3CNH2", "14S1": "CH3SH", "0211": "H2O"}
 """Name -> that in ASE's collection. Numbers of C, H and O (or another element's letter), then that of the isomer."""
@@ -131,3 +136,20 @@ def example(sites: tuple[str, ...] = SITES) -> Files:
         files.energies.append((f"{metal}-0000", energy))
         files.initial_energies.append((f"{metal}-0000", energy))
     return files
+
+
+def shared_extract() -> dict[str, np.ndarray]:
+    """2,604 systems of the set, all concatenated; skips the test where they are not at hand."""
+    if not EXTRACT.exists():
+        pytest.skip("needs ../shared/data/gamenet_fg.npz, an extract of the set")
+    return read_npz(EXTRACT)
+
+
+def structures_of(extract: dict[str, np.ndarray], row: int) -> tuple[Atoms, Atoms]:
+    """Initial and relaxed structure of a system of the extract."""
+    part = slice(extract["ptr"][row], extract["ptr"][row + 1])
+    numbers, cell = extract["numbers"][part], extract["cell"][row]
+    fixed = FixAtoms(mask=extract["fixed"][part])
+    return tuple(  # type: ignore[return-value]
+        Atoms(numbers, extract[key][part], cell=cell, pbc=True, constraint=fixed) for key in ("pos", "pos_relaxed")
+    )

@@ -359,15 +359,19 @@ def carbonate_on_zno():
 # === layers ======================================================================================
 
 
+def mos2() -> Atoms:
+    return mx2("MoS2", "2H", size=(3, 3, 1), vacuum=9.0)
+
+
 @case
 def h_on_mos2():
-    slab = mx2("MoS2", "2H", size=(3, 3, 1), vacuum=9.0)
+    slab = mos2()
     return put(slab, "H", top_atom(slab, "S") + 1.35 * UP)
 
 
 @case
 def n2_over_vacancy_of_mos2():
-    slab = mx2("MoS2", "2H", size=(3, 3, 1), vacuum=9.0)
+    slab = mos2()
     gone = int(np.flatnonzero(slab.numbers == 16)[slab.positions[slab.numbers == 16, 2].argmax()])
     place = slab.positions[gone]
     del slab[gone]
@@ -376,13 +380,13 @@ def n2_over_vacancy_of_mos2():
 
 @case
 def o_on_s_of_mos2():
-    slab = mx2("MoS2", "2H", size=(3, 3, 1), vacuum=9.0)
+    slab = mos2()
     return put(slab, "O", top_atom(slab, "S") + 1.5 * UP)
 
 
 @case
 def s_on_s_of_mos2():
-    slab = mx2("MoS2", "2H", size=(3, 3, 1), vacuum=9.0)
+    slab = mos2()
     return put(slab, "S", top_atom(slab, "S") + 1.95 * UP)
 
 

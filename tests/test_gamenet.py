@@ -11,10 +11,20 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.constraints import FixAtoms
 from ase.geometry import find_mic
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
-from gamenet_files import ATOM_ENERGIES, FAMILIES, METALS, Files, adsorbed, example, gas, moved
+from gamenet_files import (
+    ATOM_ENERGIES,
+    FAMILIES,
+    METALS,
+    Files,
+    adsorbed,
+    example,
+    gas,
+    moved,
+    shared_extract,
+    structures_of,
+)
 from torch_geometric.data import Data
 
 from fairchem_hdgnn.cli import main
@@ -25,7 +35,6 @@ from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.errors import DataError
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared/data/gamenet_fg.npz"
 ARCHIVE = Path(os.environ.get("GAMENET_ARCHIVE", ROOT.parent / "shared/data/FG_dataset_lite.tar.xz"))
 QUIET = Options(partial=True, progress=False)
 ADSORPTION = Options(target="adsorption", partial=True, progress=False)
@@ -318,19 +327,7 @@ def test_command(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.fixture(scope="module")
 def extract() -> dict[str, np.ndarray]:
-    if not SHARED.exists():
-        pytest.skip("needs ../shared/data/gamenet_fg.npz, an extract of the set")
-    with np.load(SHARED) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-
-
-def structures_of(extract: dict[str, np.ndarray], row: int) -> tuple[Atoms, Atoms]:
-    part = slice(extract["ptr"][row], extract["ptr"][row + 1])
-    numbers, cell = extract["numbers"][part], extract["cell"][row]
-    fixed = FixAtoms(mask=extract["fixed"][part])
-    return tuple(  # type: ignore[return-value]
-        Atoms(numbers, extract[key][part], cell=cell, pbc=True, constraint=fixed) for key in ("pos", "pos_relaxed")
-    )
+    return shared_extract()
 
 
 def test_genuine_structures(extract: dict[str, np.ndarray], tmp_path: Path) -> None:

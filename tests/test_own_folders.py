@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.constraints import FixAtoms
 from ase.data import atomic_numbers
 from ase.io import write
+from gamenet_files import shared_extract, structures_of
 
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.data.structures.conversion import Conversion, Report, make_lmdb
 
-SHARED = Path(__file__).parents[2] / "shared/data/gamenet_fg.npz"
 MOLECULE = [atomic_numbers[element] for element in ("C", "H", "N", "O", "S")]
 PAIRS = "*/structures/*.poscar,*/structures/*.contcar"
 SAMPLE = 50
@@ -28,38 +27,36 @@ SAMPLE = 50
 
 @dataclass(frozen=True)
 class System:
-    """One system of the set, positions in Å, energies in eV."""
+    """One system of the set, energies in eV."""
 
     name: str
     family: str
-    numbers: np.ndarray
-    pos: np.ndarray
-    pos_relaxed: np.ndarray
-    fixed: np.ndarray
-    cell: np.ndarray
+    initial: Atoms
+    relaxed: Atoms
     total: float
     adsorption: float
 
+    @property
+    def of_molecule(self) -> np.ndarray:
+        """Which atoms are not of the metal."""
+        return np.isin(self.initial.numbers, MOLECULE)
+
 
 def systems() -> list[System]:
-    if not SHARED.is_file():
-        pytest.skip("needs ../shared/data/gamenet_fg.npz, an extract of the FG set")
-    data = dict(np.load(SHARED))
-    found = []
-    for index, (start, end) in enumerate(zip(data["ptr"], data["ptr"][1:])):
-        atoms = [data[key][start:end] for key in ("numbers", "pos", "pos_relaxed", "fixed")]
-        rest = [data[key][index] for key in ("cell", "e_total", "e_ads")]
-        found.append(System(str(data["name"][index]), str(data["family"][index]), *atoms, *rest))
-    return found
+    extract = shared_extract()
+    columns = [extract[key].tolist() for key in ("name", "family", "e_total", "e_ads")]
+    return [
+        System(name, family, *structures_of(extract, row), total, adsorption)
+        for row, (name, family, total, adsorption) in enumerate(zip(*columns))
+    ]
 
 
 def write_folders(root: Path, chosen: list[System]) -> None:
-    """``FAMILY/structures/NAME.poscar`` with selective dynamics, its ``.contcar``, and tables of energies."""
+    """``FAMILY/structures/NAME.poscar`` with selective dynamics, its ``.contcar``, and a table of energies."""
     for system in chosen:
         folder = root / "set" / system.family / "structures"
         folder.mkdir(parents=True, exist_ok=True)
-        for pos, suffix in ((system.pos, "poscar"), (system.pos_relaxed, "contcar")):
-            atoms = Atoms(system.numbers, pos, cell=system.cell, pbc=True, constraint=FixAtoms(mask=system.fixed))
+        for atoms, suffix in ((system.initial, "poscar"), (system.relaxed, "contcar")):
             write(folder / f"{system.name}.{suffix}", atoms, format="vasp", direct=True)
     lines = [f"{system.name} {system.total:.8f}\n" for system in chosen]
     (root / "energies.dat").write_text("".join(lines))
@@ -81,17 +78,17 @@ def check(root: Path, chosen: list[System]) -> None:
     for system in chosen:
         record = records[system.name]
         # VASP's files sort nothing here, so that atoms keep their order.
-        assert record.atomic_numbers.int().tolist() == system.numbers.tolist()
-        of_molecule = np.isin(system.numbers, MOLECULE)
-        np.testing.assert_array_equal(record.tags.numpy() == 2, of_molecule, err_msg=system.name)
-        np.testing.assert_array_equal(record.fixed.bool().numpy(), system.fixed, err_msg=system.name)
-        if not of_molecule.all():
+        assert record.atomic_numbers.int().tolist() == system.initial.numbers.tolist()
+        fixed = np.isin(np.arange(len(system.initial)), system.initial.constraints[0].index)
+        np.testing.assert_array_equal(record.tags.numpy() == 2, system.of_molecule, err_msg=system.name)
+        np.testing.assert_array_equal(record.fixed.bool().numpy(), fixed, err_msg=system.name)
+        if not system.of_molecule.all():
             # OC20's subsurface atoms are its fixed ones; in these slabs the lower two layers are.
-            np.testing.assert_array_equal(record.tags.numpy() == 0, system.fixed, err_msg=system.name)
+            np.testing.assert_array_equal(record.tags.numpy() == 0, fixed, err_msg=system.name)
         assert record.y_relaxed == pytest.approx(system.total, abs=1e-7)
     kinds = Counter(source.kind for source in report.sources)
-    assert kinds["gas"] == sum(np.isin(system.numbers, MOLECULE).all() for system in chosen)
-    assert kinds["slab"] == sum(not np.isin(system.numbers, MOLECULE).any() for system in chosen)
+    assert kinds["gas"] == sum(system.of_molecule.all() for system in chosen)
+    assert kinds["slab"] == sum(not system.of_molecule.any() for system in chosen)
     assert kinds["adsorbed"] == len(chosen) - kinds["gas"] - kinds["slab"]
 
 

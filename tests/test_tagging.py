@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import add_adsorbate, bcc100, bcc110, bulk, fcc100, fcc110, fcc111, fcc211, hcp0001, molecule
+from ase.build import bcc100, bcc110, bulk, fcc100, fcc110, fcc111, fcc211, hcp0001, molecule
 from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixedPlane, FixScaled
+from oxygen_slabs import slab
 from surfaces import CASES
 
 from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE, SUBSURFACE, SURFACE, fix_atoms, fixed_atoms, tag_atoms
@@ -200,17 +201,6 @@ def test_a_clean_slab_is_turned_away_from_its_fixed_atoms():
 # === tags that are there =========================================================================
 
 
-def slab(metal: str = "Cu", *, layers: int = 3) -> Atoms:
-    """A slab with O, tagged by layers as ``ase.build`` does, atoms off their lattice sites."""
-    atoms = fcc111(metal, (2, 2, layers), vacuum=8.0)
-    add_adsorbate(atoms, "O", 1.3, "fcc")
-    atoms.info.clear()
-    atoms.pbc = True
-    atoms.rattle(0.05, seed=layers)
-    atoms.wrap(eps=0)
-    return atoms
-
-
 def with_tags(atoms: Atoms, tags) -> Atoms:
     atoms = atoms.copy()
     atoms.set_tags(tags)
@@ -270,7 +260,7 @@ def test_constraints_that_fix_atoms():
     atoms = slab()
     atoms.set_constraint([FixAtoms([0]), FixCartesian([1, 2]), FixScaled([3], (True, True, True))])
     assert np.flatnonzero(fixed_atoms(atoms)).tolist() == [0, 1, 2, 3]
-    kept = fix_atoms(atoms, tag_atoms(atoms).tags)
+    kept = fix_atoms(atoms, tag_atoms(atoms))
     assert kept.origin == "kept" and kept.other == ()
     atoms.set_constraint([FixCartesian([1], (True, True, False)), FixScaled([3], (False, True, True))])
     assert not fixed_atoms(atoms).any()
@@ -280,28 +270,30 @@ def test_other_constraints_are_named_and_nothing_is_guessed():
     atoms = slab()
     others = [FixCartesian(1, (True, True, False)), FixBondLengths([(0, 1)]), FixedPlane(2, (0, 0, 1))]
     atoms.set_constraint([*others, FixCartesian([3], (False, True, True))])
-    fixed = fix_atoms(atoms, tag_atoms(atoms).tags)
+    fixed = fix_atoms(atoms, tag_atoms(atoms))
     assert not fixed.fixed.any() and fixed.origin == "none"
     assert fixed.other == ("FixBondLengths", "FixCartesian on some axes", "FixedPlane")
 
 
 def test_fixed_atoms_are_derived_from_tags_or_from_what_does_not_move():
     atoms = slab()
-    tags = tag_atoms(atoms).tags
-    derived = fix_atoms(atoms, tags)
-    assert derived.fixed.tolist() == (tags == SUBSURFACE).tolist() and derived.origin == "derived: subsurface atoms"
+    tagged = tag_atoms(atoms)
+    derived = fix_atoms(atoms, tagged)
+    assert (
+        derived.fixed.tolist() == (tagged.tags == SUBSURFACE).tolist() and derived.origin == "derived: subsurface atoms"
+    )
     relaxed = atoms.positions.copy()
     relaxed[4:] += 0.05
     relaxed[0] += atoms.cell[0]
-    still = fix_atoms(atoms, tags, relaxed)
+    still = fix_atoms(atoms, tagged, relaxed)
     assert still.fixed.tolist() == [True] * 4 + [False] * 9 and still.origin == "derived: atoms that do not move"
-    assert fix_atoms(atoms, tags, atoms.positions).origin == "derived: subsurface atoms"
+    assert fix_atoms(atoms, tagged, atoms.positions).origin == "derived: subsurface atoms"
 
 
 @pytest.mark.parametrize("name", sorted({"co_on_pt13"} | GAS | BULK))
 def test_nothing_is_fixed_but_in_slabs(name: str):
     atoms, _ = CASES[name]()
-    fixed = fix_atoms(atoms, tag_atoms(atoms).tags)
+    fixed = fix_atoms(atoms, tag_atoms(atoms))
     assert not fixed.fixed.any() and fixed.origin == "none"
 
 

@@ -10,15 +10,12 @@ from ase.io.vasp import read_vasp
 from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.gamenet_archive import INITIAL, RELAXED, System
-from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, relaxed_beside
+from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, relaxed_beside, same_cell
 from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE, SUBSURFACE, SURFACE, fixed_atoms
 from fairchem_hdgnn.errors import DataError
 
 MOLECULE_ELEMENTS = ("C", "H", "N", "O", "S")
 """All others of the set are metals."""
-
-CELL_TOLERANCE = 1e-3
-"""Å, between the cell vectors of the initial and of the relaxed structure."""
 
 
 def unlabelled_record(system: System) -> Data:
@@ -39,7 +36,7 @@ def unlabelled_record(system: System) -> Data:
         raise DataError(
             f"{_path(system, RELAXED)}: atom {atom} is not that of {_path(system, INITIAL)}; get the archive again"
         )
-    if not np.allclose(initial.cell.array, relaxed.cell.array, atol=CELL_TOLERANCE):
+    if not same_cell(initial, relaxed):
         raise DataError(
             f"{_path(system, RELAXED)}: its cell is not that of {_path(system, INITIAL)}; get the archive again"
         )

@@ -11,6 +11,9 @@ from torch_geometric.data import Batch, Data
 from fairchem_hdgnn.data.neighbor_lists import Search, periodic_edges
 from fairchem_hdgnn.data.surfaces.tagging import fixed_atoms
 
+CELL_TOLERANCE = 1e-3
+"""Å, between the cell vectors of an initial and of a relaxed structure."""
+
 
 def atoms_to_record(atoms: Atoms, sid: int | str) -> Data:
     """What every OC20 record has: positions and cell in Å, float32; ``tags`` and ``fixed`` as the atoms carry them."""
@@ -36,6 +39,11 @@ def relaxed_beside(atoms: Atoms, relaxed: np.ndarray) -> torch.Tensor:
     if atoms.pbc.any():
         displacement, _ = find_mic(displacement, atoms.cell, pbc=atoms.pbc)
     return torch.tensor(inside_cell(atoms) + displacement, dtype=torch.float32)
+
+
+def same_cell(one: Atoms, other: Atoms) -> bool:
+    """Whether the cell vectors of two structures are the same, to ``CELL_TOLERANCE``."""
+    return np.allclose(one.cell.array, other.cell.array, atol=CELL_TOLERANCE)
 
 
 def record_id(record: Data) -> str:

@@ -195,7 +195,7 @@ class _Converter:
         check_sample(sample)
         tagged = self._tags(sample)
         relaxed = relaxed_positions(sample)
-        fixed = fix_atoms(sample.initial, tagged.tags, relaxed)
+        fixed = fix_atoms(sample.initial, tagged, relaxed)
         reason = self._unwanted(sample, tagged, fixed)
         if reason:
             self._leave_out(sample.path, str(sample.frame), reason)
@@ -210,7 +210,7 @@ class _Converter:
                 f"{sample.path}: a second structure with the id {name}; ids must differ: choose files with "
                 "--pattern, or give each structure its own sid"
             )
-        self._add(record, sample, tagged, fixed, written)
+        self._add(record, name, sample, tagged, fixed, written)
         return record
 
     def _tags(self, sample: Sample) -> Tagged:
@@ -248,8 +248,8 @@ class _Converter:
             record.pos_relaxed = relaxed_beside(sample.initial, relaxed)
         return written
 
-    def _add(self, record: Data, sample: Sample, tagged: Tagged, fixed: Fixed, written: str) -> None:
-        report, name = self.report, record_id(record)
+    def _add(self, record: Data, name: str, sample: Sample, tagged: Tagged, fixed: Fixed, written: str) -> None:
+        report = self.report
         report.statistics.add(record)
         report.constraints.update(fixed.other)
         atoms = sample.initial

@@ -7,11 +7,8 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch_geometric.data import Data
 
-from fairchem_hdgnn.data.records import atoms_to_record, inside_cell
+from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, same_cell
 from fairchem_hdgnn.data.structures.samples import Sample, StructureError, Task
-
-CELL_TOLERANCE = 1e-3
-"""Å, between the cell vectors of an initial and a relaxed structure."""
 
 
 def check_sample(sample: Sample) -> None:
@@ -35,7 +32,7 @@ def check_sample(sample: Sample) -> None:
             f"{sample.path}: its initial and relaxed structure have different atoms, or another order; pair the files "
             "that belong together, or leave --relaxations out"
         )
-    if not np.allclose(atoms.cell.array, relaxed.cell.array, atol=CELL_TOLERANCE):
+    if not same_cell(atoms, relaxed):
         raise StructureError(
             f"{sample.path}: its cell changes during the relaxation; OC20's records have one fixed cell"
         )

@@ -129,12 +129,7 @@ def _vasp(source: Path, layout: FileLayout) -> list[Unit]:
 
 
 def _files(source: Path, layout: FileLayout, without: list[Path]) -> list[Unit]:
-    try:
-        paths = structure_files(source, layout.pattern or "**/*")
-    except DataError:
-        if without:
-            return []
-        raise
+    paths = structure_files(source, layout.pattern or "**/*")
     folders = set(without)
     relaxations = layout.task == "is2re" and layout.relaxations
     read = _relaxation if relaxations else _structures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ase.geometry import find_mic
 from ase.io.formats import get_compression
 from jaxtyping import Float64
 
+from fairchem_hdgnn.data.records import same_cell
 from fairchem_hdgnn.data.structures.files import check_content, format_of, read_structures, unreadable
 from fairchem_hdgnn.data.structures.poscar import read_poscar
 from fairchem_hdgnn.data.structures.vasp_steps import (
@@ -36,7 +37,7 @@ FRAMES = {"outcar": outcar_steps, "vasprun.xml": vasprun_steps}
 """Files with positions, energies and forces of all ionic steps."""
 
 SAME = 1e-3
-"""Å by which positions and cells of one structure differ between files; OUTCAR has five decimals."""
+"""Å by which positions of one structure differ between files; OUTCAR has five decimals."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,11 @@ class Relaxation:
 
 def is_vasp_folder(folder: Path) -> bool:
     """Whether POSCAR or CONTCAR lies there together with OUTCAR, vasprun.xml or OSZICAR, compressed or not."""
-    names = _files(folder).keys()
-    return not names.isdisjoint(STRUCTURES) and not names.isdisjoint(RESULTS)
+    return _is_calculation(_files(folder))
+
+
+def _is_calculation(files: Mapping[str, Path]) -> bool:
+    return not files.keys().isdisjoint(STRUCTURES) and not files.keys().isdisjoint(RESULTS)
 
 
 def vasp_folders(root: Path, pattern: str = "**/*") -> list[Path]:
@@ -148,11 +152,12 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _filled(folder: Path) -> dict[str, Path]:
     """The same without those of 0 bytes, which a killed calculation leaves."""
-    if not is_vasp_folder(folder):
+    files = _files(folder)
+    if not _is_calculation(files):
         raise DataError(
             f"{folder}: no calculation of VASP; it needs POSCAR or CONTCAR, and OUTCAR, vasprun.xml or OSZICAR"
         )
-    return {name: path for name, path in _files(folder).items() if path.stat().st_size > 0}
+    return {name: path for name, path in files.items() if path.stat().st_size > 0}
 
 
 def _run(folder: Path, files: dict[str, Path]) -> Run:
@@ -210,7 +215,7 @@ def _fixed_as(atoms: Atoms, other: Atoms, folder: Path) -> Atoms:
 
 def _same(one: Atoms, other: Atoms) -> bool:
     """Whether two structures are the same but for rounding and lattice vectors."""
-    if len(one) != len(other) or not np.allclose(one.cell.array, other.cell.array, atol=SAME):
+    if len(one) != len(other) or not same_cell(one, other):
         return False
     distances = find_mic(one.positions - other.positions, one.cell)[1]
     return bool(distances.max(initial=0.0) < SAME)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
 
-from fairchem_hdgnn.data.surfaces.bonding import Components, components
+from fairchem_hdgnn.data.surfaces.bonding import Components, Mask, components
 from fairchem_hdgnn.data.surfaces.lattice import Lattice
 from fairchem_hdgnn.data.surfaces.sheets import groups_on_sheets
 from fairchem_hdgnn.data.surfaces.slab import Structure
@@ -17,8 +16,6 @@ APART = 4.5
 
 APART_RATIO = 1.5
 """The same in sums of covalent radii."""
-
-Mask = Bool[np.ndarray, "atoms"]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
+from ase.symbols import Symbols
 from jaxtyping import Bool, Float64, Int64
 
 NON_METALS = (1, 2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 34, 35, 36, 53, 54, 86)
@@ -19,6 +20,9 @@ BOND = 1.25
 
 CONTACT = 1.3
 """Longest contact of a metal, in sums of covalent radii."""
+
+
+Mask = Bool[np.ndarray, "atoms"]
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,24 @@ class Pairs:
         """Some of them."""
         return Pairs(self.first[mask], self.second[mask], self.shift[mask], self.vector[mask], self.ratio[mask])
 
-    def among(self, atoms: Bool[np.ndarray, "atoms"]) -> Pairs:
+    def among(self, atoms: Mask) -> Pairs:
         """Those between two of the given atoms."""
         return self.where(atoms[self.first] & atoms[self.second])
 
 
-def metals(atoms: Atoms) -> Bool[np.ndarray, "atoms"]:
+def occurs(indices: Int64[np.ndarray, "some"], number: int) -> Mask:
+    """Which of ``number`` atoms are among the indices."""
+    mask = np.zeros(number, dtype=bool)
+    mask[indices] = True
+    return mask
+
+
+def formula_of(numbers: Int64[np.ndarray, "some"]) -> str:
+    """Chemical formula of a group of atoms, from their atomic numbers."""
+    return Symbols(numbers).get_chemical_formula()
+
+
+def metals(atoms: Atoms) -> Mask:
     """Which atoms are metals; see :data:`NON_METALS`."""
     return ~np.isin(atoms.numbers, NON_METALS)
 
@@ -61,7 +77,7 @@ def near_pairs(atoms: Atoms, cutoff: float) -> Pairs:
     return Pairs(first.astype(np.int64), second.astype(np.int64), shift.astype(np.int64), vector, ratio)
 
 
-def bonded(pairs: Pairs, metal: Bool[np.ndarray, "atoms"]) -> Pairs:
+def bonded(pairs: Pairs, metal: Mask) -> Pairs:
     """Bonds of non-metals and contacts of metals."""
     either = metal[pairs.first] | metal[pairs.second]
     return pairs.where(pairs.ratio < np.where(either, CONTACT, BOND))
@@ -117,7 +133,7 @@ def components(number: int, bonds: Pairs) -> Components:
     return Components(label, rank)
 
 
-def hanging(number: int, bonds: Pairs) -> Bool[np.ndarray, "atoms"]:
+def hanging(number: int, bonds: Pairs) -> Mask:
     """Atoms of finite groups that hang by one bond on a component that is periodic."""
     whole = components(number, bonds)
     mask = np.zeros(number, dtype=bool)

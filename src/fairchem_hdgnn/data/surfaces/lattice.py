@@ -6,10 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from ase.symbols import Symbols
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 
-from fairchem_hdgnn.data.surfaces.bonding import Components, components, hanging
+from fairchem_hdgnn.data.surfaces.bonding import Components, Mask, components, formula_of, hanging, occurs
 from fairchem_hdgnn.data.surfaces.slab import REACH, Structure, above
 
 BURIED_ANGLE = 65.0
@@ -37,8 +36,6 @@ ALONE = 1.0
 
 LAYER = 0.7
 """Å, thickness of the outer layer of metals."""
-
-Mask = Bool[np.ndarray, "atoms"]
 
 
 @dataclass(frozen=True)
@@ -105,14 +102,14 @@ class Lattice:
         buried: Counter[str] = Counter()
         for atoms in groups:
             if self.buried[atoms].mean() >= 0.5:
-                buried[_formula(numbers[atoms])] += 1
+                buried[formula_of(numbers[atoms])] += 1
         for atoms in groups:
             heavy = atoms[numbers[atoms] != 1]
             if self.contacts[atoms].sum() < 3:
                 continue
-            if buried[_formula(numbers[atoms])] >= enough:
+            if buried[formula_of(numbers[atoms])] >= enough:
                 mask[atoms] = True
-            elif len(heavy) > 1 and buried[_formula(numbers[heavy])] >= enough:
+            elif len(heavy) > 1 and buried[formula_of(numbers[heavy])] >= enough:
                 mask[heavy] = True
         return mask
 
@@ -212,14 +209,3 @@ def adatoms_of(structure: Structure, sheets: Mask) -> Mask:
         if alone.sum() < 0.7 * (side * height[rest] > top - LAYER).sum():
             mask |= alone
     return mask
-
-
-def occurs(indices: Int64[np.ndarray, "some"], number: int) -> Mask:
-    """Which of ``number`` atoms are among the indices."""
-    mask = np.zeros(number, dtype=bool)
-    mask[indices] = True
-    return mask
-
-
-def _formula(numbers: Int64[np.ndarray, "some"]) -> str:
-    return Symbols(numbers).get_chemical_formula()

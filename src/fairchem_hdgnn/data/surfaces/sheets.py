@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from ase.symbols import Symbols
-from jaxtyping import Bool
 
-from fairchem_hdgnn.data.surfaces.bonding import Components, components, hanging
+from fairchem_hdgnn.data.surfaces.bonding import Components, Mask, components, formula_of, hanging, occurs
 from fairchem_hdgnn.data.surfaces.slab import Structure, above
 
 FLAT = 0.6
@@ -25,8 +23,6 @@ LATTICE_SHARE = 0.1
 
 COVER_SHARE = 0.3
 """Groups of one kind on a side, per exposed atom of the slab, that saturate it."""
-
-Mask = Bool[np.ndarray, "atoms"]
 
 
 def groups_on_sheets(structure: Structure, molecules: Components, within: Mask) -> tuple[Mask, tuple[str, ...]]:
@@ -69,13 +65,11 @@ def _standing_out(structure: Structure, members: np.ndarray, groups: Mask) -> np
     if np.mean(np.abs(height[core] - np.median(height[core])) < FLAT) > 0.6:
         return away > OUTSIDE
     numbers = structure.atoms.numbers
-    inside = np.isin(np.arange(len(numbers)), core)
+    inside = occurs(core, len(numbers))
     near = structure.near.among(inside)
     near = near.where(near.ratio < 2.0)
     for up in (structure.layout.normal, -structure.layout.normal):
-        covered = np.zeros(len(numbers), dtype=bool)
-        covered[near.first[above(near, up, INSIDE_ANGLE, len(numbers))]] = True
-        inside &= covered
+        inside &= occurs(near.first[above(near, up, INSIDE_ANGLE, len(numbers))], len(numbers))
     counts = Counter(numbers[inside].tolist())
     own = [number for number, count in counts.items() if count >= LATTICE_SHARE * len(core)]
     return ~np.isin(numbers[members], own) if own else np.zeros(len(members), dtype=bool)
@@ -93,7 +87,7 @@ def _terminations(structure: Structure, slab: Mask, groups: Mask, free: Mask) ->
     for members in parts.members():
         if groups[members].all():
             side = 1 if height[members].mean() > middle else -1
-            kinds.setdefault((Symbols(numbers[members]).get_chemical_formula(), side), []).append(members)
+            kinds.setdefault((formula_of(numbers[members]), side), []).append(members)
     outer = max(1, int((height[slab] > height[slab].max() - FLAT).sum()))
     covering = {kind for kind, found in kinds.items() if len(found) >= COVER_SHARE * outer}
     occupied = {side for kind in kinds if kind not in covering for side in [kind[1]]}

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 from jaxtyping import Bool, Float64
 
-from fairchem_hdgnn.data.surfaces.bonding import CONTACT, Pairs, bonded, components, metals, near_pairs
+from fairchem_hdgnn.data.surfaces.bonding import CONTACT, Mask, Pairs, bonded, components, metals, near_pairs, occurs
 
 VACUUM = 5.0
 """Å: a wider gap in the heights of the atoms is vacuum."""
@@ -62,7 +62,7 @@ class Structure:
     """
 
     atoms: Atoms
-    metal: Bool[np.ndarray, "atoms"]
+    metal: Mask
     layout: Layout
     near: Pairs
     bonds: Pairs
@@ -96,9 +96,7 @@ def find_layout(atoms: Atoms) -> Layout:
     return _layout(whole, metal, bonds, doubts)
 
 
-def exposed(
-    structure: Structure, slab: Bool[np.ndarray, "atoms"], up: Float64[np.ndarray, "*any 3"]
-) -> Bool[np.ndarray, "atoms"]:
+def exposed(structure: Structure, slab: Mask, up: Float64[np.ndarray, "*any 3"]) -> Mask:
     """Slab atoms with no other slab atom in the cone above them.
 
     Args:
@@ -107,9 +105,7 @@ def exposed(
         up: unit vector outwards, one or one for each atom.
     """
     pairs = structure.near.among(slab)
-    mask = slab.copy()
-    mask[pairs.first[above(pairs, up, EXPOSED_ANGLE, len(slab))]] = False
-    return mask
+    return slab & ~occurs(pairs.first[above(pairs, up, EXPOSED_ANGLE, len(slab))], len(slab))
 
 
 def above(pairs: Pairs, up: Float64[np.ndarray, "*any 3"], degrees: float, number: int) -> Bool[np.ndarray, "pairs"]:
@@ -133,7 +129,7 @@ def _with_cell(atoms: Atoms) -> tuple[Atoms, tuple[str, ...]]:
     return whole, ()
 
 
-def _layout(atoms: Atoms, metal: Bool[np.ndarray, "atoms"], bonds: Pairs, doubts: tuple[str, ...]) -> Layout:
+def _layout(atoms: Atoms, metal: Mask, bonds: Pairs, doubts: tuple[str, ...]) -> Layout:
     nothing = np.zeros(3), np.zeros(len(atoms))
     parts = components(len(atoms), bonds)
     molecular = (parts.rank_of_atom == 0) & ~metal

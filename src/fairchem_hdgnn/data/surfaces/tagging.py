@@ -10,10 +10,10 @@ import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian, FixConstraint, FixScaled
 from ase.geometry import find_mic
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from fairchem_hdgnn.data.surfaces.adsorbate import find_adsorbate
-from fairchem_hdgnn.data.surfaces.bonding import metals
+from fairchem_hdgnn.data.surfaces.bonding import Mask, metals
 from fairchem_hdgnn.data.surfaces.slab import Layout, Structure, analyze, exposed, find_layout
 from fairchem_hdgnn.errors import DataError
 
@@ -26,7 +26,6 @@ CENTRE = 1.0
 """Å from the middle of a cluster, where nothing is outwards."""
 
 Tags = Int64[np.ndarray, "atoms"]
-Mask = Bool[np.ndarray, "atoms"]
 
 Kind = Literal["adsorbed", "slab", "gas", "bulk", "cluster"]
 """Molecule on a slab, clean slab, molecule without a cell or in a box, no vacuum, metal particle in a box."""
@@ -107,7 +106,7 @@ def tag_atoms(atoms: Atoms, adsorbate_elements: Collection[str] | None = None, a
     return _derived(atoms, structure, mask, how, doubts)
 
 
-def fix_atoms(atoms: Atoms, tags: Tags, relaxed: Float64[np.ndarray, "atoms 3"] | None = None) -> Fixed:
+def fix_atoms(atoms: Atoms, tagged: Tagged, relaxed: Float64[np.ndarray, "atoms 3"] | None = None) -> Fixed:
     """Fixed atoms of a structure.
 
     - Atoms that constraints fix in all directions are kept. Where there are only other constraints, none is fixed.
@@ -116,10 +115,10 @@ def fix_atoms(atoms: Atoms, tags: Tags, relaxed: Float64[np.ndarray, "atoms 3"] 
 
     Args:
         atoms: the structure.
-        tags: its tags.
+        tagged: its tags and kind.
         relaxed: relaxed positions, Å.
     """
-    fixed, other = fixed_atoms(atoms), _other_constraints(atoms)
+    tags, fixed, other = tagged.tags, fixed_atoms(atoms), _other_constraints(atoms)
     if fixed.any():
         return Fixed(fixed, "kept", other)
     slab = tags != ADSORBATE
@@ -130,7 +129,7 @@ def fix_atoms(atoms: Atoms, tags: Tags, relaxed: Float64[np.ndarray, "atoms 3"] 
         still = slab & (moved < STILL)
         if still.any() and (moved[slab] > MOVED).any():
             return Fixed(still, "derived: atoms that do not move")
-    if not (tags == SUBSURFACE).any() or (tags == SUBSURFACE).all() or find_layout(atoms).form != "slab":
+    if not (tags == SUBSURFACE).any() or (tags == SUBSURFACE).all() or tagged.kind not in ("adsorbed", "slab"):
         return Fixed(fixed, "none")
     return Fixed(tags == SUBSURFACE, "derived: subsurface atoms")
 
