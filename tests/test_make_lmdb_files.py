@@ -418,6 +418,21 @@ def test_one_bad_structure_does_not_stop_the_others(tmp_path: Path) -> None:
     assert [row["file"] for row in rows(tmp_path / "out/left_out.csv")] == ["a.extxyz", "a.extxyz", "c.extxyz"]
 
 
+def test_a_file_damaged_after_its_first_structure_is_not_taken_for_one_without_structures(tmp_path: Path) -> None:
+    root = tmp_path / "own"
+    root.mkdir()
+    write(root / "a.extxyz", [labelled(slab()), labelled(slab("Pt"))])
+    text = (root / "a.extxyz").read_text()
+    last = text.rstrip().splitlines()[-1]
+    (root / "a.extxyz").write_text(text.replace(last, last.replace(".", "?")))
+    write(root / "b.traj", labelled(slab("Ag")))
+    with pytest.raises(DataError, match=r"a\.extxyz: ASE cannot read it after structure 0 .*--on-error skip"):
+        convert(root)
+    records, report = convert(root, on_error="skip")
+    assert [record.sid for record in records] == ["a@0", "b"]
+    assert [left.file for left in report.left_out] == ["a.extxyz"]
+
+
 def test_ids_lead_back_to_files(tmp_path: Path) -> None:
     root = tmp_path / "own"
     for folder, metal in (("a", "Cu"), ("b", "Pt")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -165,11 +165,15 @@ def _name(path: Path, source: Path) -> Parts:
 def _structures(unit: Unit, format_name: str | None) -> Iterator[Sample]:
     frames = read_structures(unit.path, format_name)
     first = next(frames)
-    second = next(frames, None)
-    yield _sample(unit, first, 0, single=second is None)
-    if second is not None:
-        yield _sample(unit, second, 1, single=False)
-    for frame, atoms in enumerate(frames, start=2):
+    damaged = None
+    try:
+        second = next(frames, None)
+    except DataError as error:
+        second, damaged = None, error
+    yield _sample(unit, first, 0, single=second is None and damaged is None)
+    if damaged is not None:
+        raise damaged
+    for frame, atoms in enumerate([] if second is None else chain([second], frames), start=1):
         yield _sample(unit, atoms, frame, single=False)
 
 
