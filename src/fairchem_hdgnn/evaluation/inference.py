@@ -21,7 +21,7 @@ import torch
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.datasets.base_dataset import create_dataset
 from fairchem.core.trainers import OCPTrainer
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Int64, Shaped
 from torch.utils.data import DataLoader, Subset
 from torch_geometric.data import Batch
 from tqdm import tqdm
@@ -167,7 +167,12 @@ def _predict(trainer: OCPTrainer, dataset: Subset, split: str, options: Inferenc
                 outputs = trainer.predict(batch, per_image=False, disable_tqdm=True)
             parts.append(_with_outputs(facts, outputs, batch))
             progress.update(len(facts))
-    return merge(parts)
+    return merge([replace(each, record=records) for each, records in zip(parts, _records(dataset, parts))])
+
+
+def _records(dataset: Subset, parts: Sequence[Predictions]) -> list[Int64[np.ndarray, "systems"]]:
+    """Positions in the LMDB of the systems of each batch."""
+    return np.split(np.asarray(dataset.indices, dtype=np.int64), np.cumsum([len(each) for each in parts])[:-1])
 
 
 @contextlib.contextmanager

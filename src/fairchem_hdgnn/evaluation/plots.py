@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fairchem_hdgnn.evaluation.groups import Errors, Groups, Models, grouped, mean_and_interval, pooled_errors
 from fairchem_hdgnn.evaluation.learning_curve import learning_curve_figure, read_curves
 from fairchem_hdgnn.evaluation.metrics import ENERGY_THRESHOLD
 from fairchem_hdgnn.evaluation.plot_style import GREY, colour, light_grid, save, style
@@ -18,12 +18,6 @@ from fairchem_hdgnn.evaluation.splits import title_of
 
 MOST_POINTS = 3000
 """Above this many systems a scatter plot is drawn as densities."""
-
-MOST_GROUPS = 20
-FEWEST_SYSTEMS = 5
-NUM_SIZE_BINS = 8
-
-Models = Mapping[str, Mapping[str, Predictions]]
 
 
 def draw_all(
@@ -110,16 +104,8 @@ def ewt_figure(models: Models) -> Figure:
 
 def group_figure(models: Models) -> Figure:
     """MAE by adsorbate, by element of the slab and by system size, over all splits together."""
-    pooled = list(next(iter(models.values())).values())
-    errors = {
-        name: 1000 * np.abs(np.concatenate([each.errors for each in of_model.values()]))
-        for name, of_model in models.items()
-    }
-    panels = {
-        "By adsorbate": _frequent(_by_adsorbate(pooled), errors),
-        "By element in the slab": _frequent(_by_element(pooled), errors),
-        "By number of atoms": _by_size(pooled),
-    }
+    errors = pooled_errors(models)
+    panels = grouped(models)
     rows = max(6, *map(len, panels.values()))
     figure = Figure(figsize=(12, 1.6 + 0.26 * rows), layout="constrained")
     for axes, (title, groups) in zip(figure.subplots(1, len(panels)), panels.items()):
@@ -146,50 +132,13 @@ def _padded(values: np.ndarray) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-Groups = dict[str, Bool[np.ndarray, "systems"]]
-"""Name of a group -> which of the systems belong to it."""
-
-Errors = Mapping[str, Float64[np.ndarray, "systems"]]
-"""Name of a model -> its absolute errors in meV."""
-
-
-def _by_adsorbate(splits: list[Predictions]) -> Groups:
-    names = np.concatenate([each.adsorbate for each in splits])
-    return {name or "none": names == name for name in np.unique(names).tolist()}
-
-
-def _by_element(splits: list[Predictions]) -> Groups:
-    members = [set(text.split("-")) for each in splits for text in each.elements.tolist()]
-    names = sorted(set().union(*members) - {""})
-    return {name: np.array([name in of_system for of_system in members]) for name in names}
-
-
-def _by_size(splits: list[Predictions]) -> Groups:
-    natoms = np.concatenate([each.natoms for each in splits])
-    distinct = np.unique(natoms)
-    if len(distinct) <= NUM_SIZE_BINS:
-        return {str(number): natoms == number for number in distinct.tolist()}
-    starts = np.unique(np.quantile(natoms, np.arange(NUM_SIZE_BINS) / NUM_SIZE_BINS, method="lower"))
-    ends = np.append(starts[1:] - 1, distinct[-1])
-    bounds = zip(starts.tolist(), ends.tolist())
-    return {(f"{low}-{high}" if low < high else f"{low}"): (natoms >= low) & (natoms <= high) for low, high in bounds}
-
-
-def _frequent(groups: Groups, errors: Errors) -> Groups:
-    """The most frequent groups that have enough systems for a mean, those with the first model's least error first."""
-    enough = {name: systems for name, systems in groups.items() if systems.sum() >= FEWEST_SYSTEMS} or groups
-    frequent = sorted(enough, key=lambda name: -enough[name].sum())[:MOST_GROUPS]
-    first = next(iter(errors.values()))
-    return {name: groups[name] for name in sorted(frequent, key=lambda name: first[groups[name]].mean())}
-
-
 def _group_panel(axes: Axes, groups: Groups, errors: Errors) -> None:
     for position, (model, of_model) in enumerate(errors.items()):
-        of_groups = [of_model[systems] for systems in groups.values()]
+        means, intervals = mean_and_interval(of_model, groups)
         axes.errorbar(
-            [group.mean() for group in of_groups],
+            means,
             np.arange(len(groups)) + 0.5 * ((position + 0.5) / len(errors) - 0.5),
-            xerr=[1.96 * group.std() / np.sqrt(len(group)) for group in of_groups],
+            xerr=intervals,
             fmt="o",
             markersize=4,
             linewidth=1.2,

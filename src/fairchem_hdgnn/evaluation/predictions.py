@@ -31,6 +31,7 @@ class Predictions:
         forces: predicted forces on the free atoms of all systems, eV/Å.
         target_forces: labels of ``forces``.
         free_atoms: how many rows of ``forces`` belong to each system.
+        record: position of each system in the LMDB of its split.
     """
 
     ids: Shaped[np.ndarray, "systems"]
@@ -42,6 +43,7 @@ class Predictions:
     forces: Float32[np.ndarray, "atoms 3"] | None = None
     target_forces: Float32[np.ndarray, "atoms 3"] | None = None
     free_atoms: Int64[np.ndarray, "systems"] | None = None
+    record: Int64[np.ndarray, "systems"] | None = None
 
     def __len__(self) -> int:
         """Number of systems."""
