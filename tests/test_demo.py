@@ -120,7 +120,7 @@ def test_whole_way_with_interruptions(
     assert read_plan(training.checkpoint.with_name("plan.json")) == plan
     assert "12 structures, there already, made otherwise" in printed
     assert "median baseline" in printed
-    for path in ("submission.npz", "results/parity.png", "train.log"):
+    for path in ("submission.npz", "results/parity.png", "results/evaluation.html", "train.log"):
         assert (folder / path).stat().st_size > 0
 
     trained_at = training.checkpoint.stat().st_mtime_ns

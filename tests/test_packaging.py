@@ -66,6 +66,7 @@ def test_wheel_contents(wheel: Path) -> None:
     assert "fairchem/experimental/hdgnn/register.py" in names
     configs = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yml")}
     assert {f"fairchem_hdgnn/{name}" for name in configs} <= names
+    assert {f"fairchem_hdgnn/evaluation/page/assets/page.{suffix}" for suffix in ("html", "css", "js")} <= names
     assert not any("demo" in name for name in names - {f"fairchem_hdgnn/{name}" for name in configs})
     strangers = {name.split("/")[0] for name in names} - {"fairchem", "fairchem_hdgnn"}
     assert all(name.endswith(".dist-info") for name in strangers)

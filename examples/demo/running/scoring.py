@@ -8,6 +8,7 @@ from fairchem_hdgnn.cli.make_submission import summary
 from fairchem_hdgnn.evaluation.evaluate import BASELINE, Evaluation, evaluate, write_systems
 from fairchem_hdgnn.evaluation.expected import expected_systems
 from fairchem_hdgnn.evaluation.inference import InferenceOptions
+from fairchem_hdgnn.evaluation.page.page import write_page
 from fairchem_hdgnn.evaluation.plots import draw_all
 from fairchem_hdgnn.evaluation.report import print_tables, write_tables
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS
@@ -23,11 +24,13 @@ def score(training: Training) -> str:
     torch.set_num_threads(1)
     results = training.folder / "results"
     print("\nScores on the four validation splits", flush=True)
-    evaluation = evaluate({NAME: training.checkpoint}, training.data, VALIDATION_SPLITS, InferenceOptions(cpu=True))
+    options = InferenceOptions(cpu=True)
+    evaluation = evaluate({NAME: training.checkpoint}, training.data, VALIDATION_SPLITS, options)
     print_tables(evaluation.comparison, evaluation.notes, with_paper=False)
     write_tables(evaluation.comparison, evaluation.notes, evaluation.facts, results, with_paper=False)
     write_systems(evaluation, results)
     plots = draw_all(evaluation.predictions, {NAME: training.checkpoint}, results)
+    page = write_page(results / "evaluation.html", evaluation, options)
 
     print("A leaderboard file (from the validation splits, so for practice only)")
     submission = training.folder / "submission.npz"
@@ -47,6 +50,7 @@ def score(training: Training) -> str:
         ("logs", training.folder / "logs"),
         ("tables", results),
         *(("plot", path) for path in plots),
+        ("page", page),
         ("submission", submission),
     ]
     for what, path in files:

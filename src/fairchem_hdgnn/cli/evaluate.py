@@ -27,17 +27,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=path, metavar="DIR", help="also write tables, predictions and plots there")
     parser.add_argument("--plots", action="store_true", help="draw parity, errors by group, EwT, learning curve")
     parser.add_argument("--plot-format", choices=("png", "svg"), default="png")
+    parser.add_argument("--html", action="store_true", help="write evaluation.html: tables, plots, structures to turn")
+    parser.add_argument(
+        "--worst",
+        type=int,
+        default=50,
+        metavar="N",
+        help="systems of each split and model, those with the largest errors, whose structures are in it (default: 50)",
+    )
     parser.add_argument("--logs", type=path, metavar="DIR", help="event files (default: those of the checkpoint's run)")
     add_inference_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, print, and write."""
-    if args.plots and args.out is None:
-        raise ConfigError("--plots needs --out DIR to write to")
-    require_at_least(1, {"--bootstrap": args.bootstrap})
+    for flag in ("plots", "html"):
+        if getattr(args, flag) and args.out is None:
+            raise ConfigError(f"--{flag} needs --out DIR to write to")
+    require_at_least(1, {"--bootstrap": args.bootstrap, "--worst": args.worst})
     checkpoints = checkpoint_names(args.checkpoint, args.names, trusted=args.trust_checkpoint)
-    evaluation = evaluate(checkpoints, args.data, args.splits, inference_options(args), num_resamples=args.bootstrap)
+    options = inference_options(args)
+    evaluation = evaluate(checkpoints, args.data, args.splits, options, num_resamples=args.bootstrap)
     print_tables(evaluation.comparison, evaluation.notes, with_paper=args.paper)
     if args.out is None:
         return
@@ -47,4 +57,8 @@ def run(args: argparse.Namespace) -> None:
         from fairchem_hdgnn.evaluation.plots import draw_all  # noqa: PLC0415 (matplotlib only where it is needed)
 
         written += draw_all(evaluation.predictions, checkpoints, args.out, args.plot_format, logs=args.logs)
+    if args.html:
+        from fairchem_hdgnn.evaluation.page.page import write_page  # noqa: PLC0415 (plotly only where it is needed)
+
+        written.append(write_page(args.out / "evaluation.html", evaluation, options, args.worst, with_paper=args.paper))
     print("Written:", *(f"  {path}" for path in written), sep="\n")

@@ -57,6 +57,13 @@ class Predictions:
         return self.target
 
     @property
+    def records(self) -> Int64[np.ndarray, "systems"]:
+        """``record``, where it has to be known."""
+        if self.record is None:
+            raise DataError("these predictions do not say which records of an LMDB they belong to")
+        return self.record
+
+    @property
     def errors(self) -> Float64[np.ndarray, "systems"]:
         """Prediction minus label in eV."""
         return self.energy.astype(np.float64) - self.labels.astype(np.float64)

@@ -72,7 +72,7 @@ def print_tables(comparison: Comparison, notes: list[str], *, with_paper: bool, 
     console = console or Console()
     for section in sections(comparison, with_paper=with_paper):
         console.print(_terminal_table(comparison, section))
-    for note in _all_notes(notes, with_paper):
+    for note in all_notes(notes, with_paper):
         console.print(note, style="dim", highlight=False, markup=False)
 
 
@@ -101,7 +101,7 @@ def write_tables(
 
 def markdown(comparison: Comparison, notes: list[str], *, with_paper: bool) -> str:
     """The tables as Markdown."""
-    headings = [_heading(comparison, column).replace("\n", ", ") for column in comparison.columns]
+    headings = [heading(comparison, column).replace("\n", ", ") for column in comparison.columns]
     lines = []
     for section in sections(comparison, with_paper=with_paper):
         lines += [f"### {section.title} (95 % interval)", ""]
@@ -113,7 +113,7 @@ def markdown(comparison: Comparison, notes: list[str], *, with_paper: bool) -> s
             cells = section.published_cells(model, comparison.columns)
             lines.append(_markdown_row(f"*{model}* \\*", [f"*{cell}*" if cell else "" for cell in cells]))
         lines.append("")
-    lines += [f"- {note}".replace("*", "\\*") for note in _all_notes(notes, with_paper)]
+    lines += [f"- {note}".replace("*", "\\*") for note in all_notes(notes, with_paper)]
     return "\n".join(lines) + "\n"
 
 
@@ -127,7 +127,7 @@ def _terminal_table(comparison: Comparison, section: Section) -> Table:
     )
     table.add_column("", overflow="fold")
     for column in comparison.columns:
-        table.add_column(_heading(comparison, column), justify="right", no_wrap=True)
+        table.add_column(heading(comparison, column), justify="right", no_wrap=True)
     for model, row in section.rows.items():
         table.add_row(escape(model), *(_stacked(section, row[column]) for column in comparison.columns))
     if section.published:
@@ -142,11 +142,13 @@ def _stacked(section: Section, estimate: Estimate) -> str:
     return f"{section.number(estimate.value)}\n[dim]{low}…{high}[/dim]"
 
 
-def _all_notes(notes: list[str], with_paper: bool) -> list[str]:
+def all_notes(notes: list[str], with_paper: bool) -> list[str]:
+    """The notes of a comparison, and with the paper's table what that is."""
     return [*notes, TABLE_1_CAPTION] if with_paper else notes
 
 
-def _heading(comparison: Comparison, column: str) -> str:
+def heading(comparison: Comparison, column: str) -> str:
+    """Title of a column, in two lines where it has systems to count."""
     if column in comparison.num_systems:
         return f"{title_of(column)}\nn={comparison.num_systems[column]}"
     return {MEAN: "mean", OOD_MEAN: "OOD mean"}[column]

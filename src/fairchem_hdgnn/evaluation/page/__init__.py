@@ -1,0 +1,1 @@
+"""One self-contained HTML page with the scores, the plots and the structures of an evaluation."""

@@ -1,0 +1,62 @@
+"""Which systems of an evaluation are drawn: those with the largest errors; their structures from the LMDBs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+from tqdm import tqdm
+
+from fairchem_hdgnn.data.records import record_id
+from fairchem_hdgnn.data.splits import split_source
+from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.evaluation.evaluate import Evaluation
+from fairchem_hdgnn.evaluation.groups import Models
+from fairchem_hdgnn.evaluation.inference import InferenceOptions, open_split
+from fairchem_hdgnn.evaluation.page.drawings import Drawing, drawing
+from fairchem_hdgnn.host.checkpoints import checkpoint_config, read_checkpoint
+
+Drawings = Mapping[str, Mapping[int, Drawing]]
+"""``drawings[split][position]``: of the system at that position of the split's predictions."""
+
+
+def worst_systems(models: Models, most: int) -> dict[str, Int64[np.ndarray, "systems"]]:
+    """Positions in each split of the ``most`` systems with the largest errors of each model, ascending."""
+    found = {}
+    for split in next(iter(models.values())):
+        largest = [np.argsort(-np.abs(of_model[split].errors), kind="stable")[:most] for of_model in models.values()]
+        found[split] = np.unique(np.concatenate(largest))
+    return found
+
+
+def read_worst(evaluation: Evaluation, options: InferenceOptions, most: int) -> Drawings:
+    """The structures of those systems, from the files that the predictions were made from.
+
+    Args:
+        evaluation: of checkpoints on LMDBs.
+        options: as for the predictions.
+        most: systems of each split and model.
+
+    Raises:
+        DataError: an LMDB has changed since.
+    """
+    models, root = evaluation.predictions, Path(evaluation.facts["data"])
+    checkpoint = Path(next(iter(evaluation.facts["checkpoints"].values())))
+    dataset_config = checkpoint_config(read_checkpoint(checkpoint, trusted=options.trusted))["dataset"]
+    chosen = worst_systems(models, most)
+    found: dict[str, dict[int, Drawing]] = {split: {} for split in chosen}
+    total = sum(map(len, chosen.values()))
+    with tqdm(total=total, desc="structures", unit="system", disable=not options.progress, leave=False) as progress:
+        for split, positions in chosen.items():
+            source = split_source(root, split)
+            dataset = open_split(dataset_config, source, options.data_format)
+            predictions = next(iter(models.values()))[split]
+            for position in positions.tolist():
+                record = dataset[int(predictions.records[position])]
+                if record_id(record) != str(predictions.ids[position]):
+                    raise DataError(f"{source}: has changed since the predictions were made; evaluate again")
+                found[split][position] = drawing(record)
+                progress.update()
+    return found
