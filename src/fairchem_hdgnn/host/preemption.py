@@ -91,10 +91,7 @@ class PreemptionWatch:
             return "Slurm is ending this job already (scancel, or its own requeue); not requeued from here."
         if "SUBMITIT_EXECUTOR" in os.environ:
             return self._requeue_through_submitit()
-        scontrol = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-        if scontrol.returncode == 0:
-            return f"Requeued job {job}."
-        return f"Job {job} could not be requeued ({scontrol.stderr.strip()}): submit it again with the same run id."
+        return requeue(job)
 
     def _requeue_through_submitit(self) -> str:
         signum = _submitit_signal()
@@ -104,6 +101,14 @@ class PreemptionWatch:
         except SystemExit:
             return "Requeued through submitit."
         return "submitit did not requeue the job."
+
+
+def requeue(job: str) -> str:
+    """Have Slurm start a job again, and say what came of it."""
+    scontrol = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    if scontrol.returncode == 0:
+        return f"Requeued job {job}."
+    return f"Job {job} could not be requeued ({scontrol.stderr.strip()}): submit it again with the same run id."
 
 
 def _submitit_signal() -> int:

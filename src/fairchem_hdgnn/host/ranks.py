@@ -19,6 +19,11 @@ def is_task_of_many() -> bool:
     return "RANK" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
+def is_rank_of_srun() -> bool:
+    """Whether this process is one of several tasks of ``srun``, with its rank in the environment already."""
+    return "SLURM_PROCID" in os.environ and os.environ.get("RANK") == os.environ["SLURM_PROCID"]
+
+
 def set_rank_environment() -> None:
     """Give a task of ``srun`` the variables that torch.distributed reads; leave any other process alone.
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import fairchem_hdgnn  # noqa: F401  registers the models in every process that unpickles a Runner
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.host.node_watch import node_watch
 from fairchem_hdgnn.host.ranks import set_rank_environment
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ class Runner(_cli.Runner):
         # complains of it after our last line.
         tqdm.set_lock(threading.RLock())
         set_rank_environment()
-        super().__call__(_as_launched(with_device(config)))
+        with node_watch():
+            super().__call__(_as_launched(with_device(config)))
 
     def checkpoint(self, *args, **kwargs) -> DelayedSubmission:
         """What submitit pickles for the requeued job: this class again, at the checkpoint where there is one."""
