@@ -11,8 +11,12 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,25 +91,27 @@ class _Progress:
 
     def __init__(self, context: Any) -> None:
         self.done, self.stop = context.Value("q", 0), context.Event()
-        self.parent = os.getpid()
 
     def add(self, number: int) -> None:
         with self.done.get_lock():
             self.done.value += number
 
-    @property
-    def stopped(self) -> bool:
-        """Also when the process that started this one is gone."""
-        return self.stop.is_set() or os.getppid() != self.parent
-
 
 _shared: list[_Progress] = []
 
 
-def _start(progress: _Progress) -> None:
+def _start(progress: _Progress, parent: int) -> None:
     # Ctrl-C reaches every process of a terminal; the first one tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _shared[:] = [progress]
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone, killed perhaps: it would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    os._exit(1)
 
 
 def _convert_parts(file: Path, parts: dict[Path, list[Pair]], frames: int, num_workers: int) -> None:
@@ -113,7 +119,7 @@ def _convert_parts(file: Path, parts: dict[Path, list[Pair]], frames: int, num_w
     context = multiprocessing.get_context("fork")
     progress = _Progress(context)
     workers = min(num_workers, len(parts))
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(progress,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(progress, os.getpid())) as pool:
         try:
             tasks = [pool.submit(_convert_part, file, path, members) for path, members in parts.items()]
             with tqdm(desc=f"converting {file.name}", total=frames, unit=" frames", dynamic_ncols=True) as bar:
@@ -141,31 +147,38 @@ def _watch(tasks: list[Future], progress: _Progress, bar: tqdm) -> None:
 def _convert_part(file: Path, path: Path, members: list[Pair]) -> None:
     """Store what is missing in a part."""
     [progress] = _shared
+    with _opened(path) as environment:
+        done = _marks(environment)
+        index = sum(len(natoms) for natoms in done.values())
+        progress.add(index)
+        for pair in members:
+            if pair.name in done:
+                continue
+            batch, natoms = [], []
+            for record in records(file, pair):
+                if progress.stop.is_set():
+                    return
+                batch.append((str(index).encode(), encode(record)))
+                natoms.append(record.natoms)
+                index += 1
+            put_all(environment, [*batch, (MARK + pair.name.encode(), np.array(natoms, dtype=np.int32).tobytes())])
+            progress.add(len(natoms))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[lmdb.Environment]:
     try:
-        with _opened(path) as environment:
-            done = _marks(environment)
-            index = sum(len(natoms) for natoms in done.values())
-            progress.add(index)
-            for pair in members:
-                if pair.name in done:
-                    continue
-                batch, natoms = [], []
-                for record in records(file, pair):
-                    if progress.stopped:
-                        return
-                    batch.append((str(index).encode(), encode(record)))
-                    natoms.append(record.natoms)
-                    index += 1
-                put_all(environment, [*batch, (MARK + pair.name.encode(), np.array(natoms, dtype=np.int32).tobytes())])
-                progress.add(len(natoms))
+        with lmdb.open(str(path), subdir=False, lock=False, map_size=INITIAL_MAP_SIZE, meminit=False) as environment:
+            yield environment
+    except (lmdb.InvalidError, lmdb.CorruptedError) as error:
+        raise DataError(
+            f"{path}: damaged ({error}); delete it, and the same command converts its frames anew"
+        ) from error
     except lmdb.Error as error:
         raise DataError(
-            f"cannot write {path}: {error}; is the disk full? What was converted is kept, and the same command goes on"
+            f"{path}: cannot be written ({error}); is the disk full? What was converted is kept, and the same command "
+            "goes on"
         ) from error
-
-
-def _opened(path: Path) -> lmdb.Environment:
-    return lmdb.open(str(path), subdir=False, lock=False, map_size=INITIAL_MAP_SIZE, meminit=False)
 
 
 def _marks(environment: lmdb.Environment) -> dict[str, np.ndarray]:

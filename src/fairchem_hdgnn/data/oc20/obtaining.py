@@ -72,8 +72,8 @@ def prepare(request: Request, archives: Mapping[str, Archive]) -> None:
     needed, free = _needed(request, archives), shutil.disk_usage(request.data).free
     if needed > free:
         raise ConfigError(
-            f"--out {request.data}: {', '.join(archives)} will take up to {in_words(needed)}, but {in_words(free)} are free; "
-            "make room, or name another folder"
+            f"--out {request.data}: {', '.join(archives)} will take up to {in_words(needed)}, but {in_words(free)} are "
+            "free; make room, or name another folder"
         )
 
 
