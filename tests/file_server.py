@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -42,8 +43,8 @@ class FileServer:
 
 
 @contextlib.contextmanager
-def serving(**how: Any) -> Iterator[FileServer]:
-    """A server until the block ends."""
+def serving(tls: ssl.SSLContext | None = None, **how: Any) -> Iterator[FileServer]:
+    """A server until the block ends; ``tls`` makes it one of https."""
     server = FileServer(**how)
 
     class Handler(BaseHTTPRequestHandler):
@@ -58,8 +59,10 @@ def serving(**how: Any) -> Iterator[FileServer]:
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
+    if tls is not None:
+        http.socket = tls.wrap_socket(http.socket, server_side=True)
     threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    server.address = f"http://127.0.0.1:{http.server_port}"
+    server.address = f"{'http' if tls is None else 'https'}://127.0.0.1:{http.server_port}"
     try:
         yield server
     finally:

@@ -6,8 +6,11 @@ import hashlib
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import socket
+import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,6 +185,21 @@ def test_no_server(part: Path, address: str, outcome: Outcome) -> None:
     assert time.monotonic() - started < 20
     assert "\n" not in str(error.value)
     outcome("error: cannot be reached; says what to fetch elsewhere, its checksum, and how to go on")
+
+
+@fault("download", "a server whose certificate is not trusted")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_certificate(server: FileServer, part: Path, tmp_path: Path, outcome: Outcome) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with serving(tls=context, files={NAME: CONTENT}) as secure:
+        message = refused(secure, part)
+    assert "the server's certificate is not trusted" in message and "REQUESTS_CA_BUNDLE" in message
+    assert not part.exists()
+    outcome(f"error: {message}")
 
 
 def test_no_address(part: Path) -> None:

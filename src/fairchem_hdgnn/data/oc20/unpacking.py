@@ -12,6 +12,7 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -60,45 +61,33 @@ def _work_folder(work: Path) -> Iterator[Path]:
 
 
 def _write_members(archive: Path, folders: tuple[str, ...], work: Path) -> None:
-    with (
-        archive.open("rb") as file,
-        tqdm.wrapattr(
-            file, "read", total=archive.stat().st_size, desc=f"unpacking {archive.name}", dynamic_ncols=True
-        ) as stream,
-    ):
-        for name, content in _members(archive, cast("IO[bytes]", stream), folders):
-            (work / name).parent.mkdir(parents=True, exist_ok=True)
-            with (work / name).open("wb") as copy:
-                while block := _read(archive, content):
-                    copy.write(block)
-                copy.flush()
-                os.fsync(copy.fileno())
-
-
-def _members(archive: Path, stream: IO[bytes], folders: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
-    """Place below the data folder, and content, of each file in a split."""
+    size, title = archive.stat().st_size, f"unpacking {archive.name}"
     try:
-        with tarfile.open(fileobj=stream, mode="r|*") as members:
+        with (
+            archive.open("rb") as file,
+            tqdm.wrapattr(
+                file, "read", total=size, desc=title, unit="B", unit_scale=True, dynamic_ncols=True
+            ) as stream,
+            tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|*") as members,
+        ):
             for member in members:
                 _refuse_unsafe(archive, member)
                 place = _place(member.name, folders) if member.isfile() else None
                 content = members.extractfile(member) if place else None
                 if place and content is not None:
-                    yield place, content
+                    _write(work / place, iter(partial(content.read, BLOCK), b""))
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise _damaged(archive, error) from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{archive}: damaged ({reason}); delete it, and the same command fetches it again") from error
 
 
-def _read(archive: Path, content: IO[bytes]) -> bytes:
-    try:
-        return content.read(BLOCK)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise _damaged(archive, error) from error
-
-
-def _damaged(archive: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())
-    return DataError(f"{archive}: damaged ({reason}); delete it, and the same command fetches it again")
+def _write(path: Path, blocks: Iterator[bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for block in blocks:
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _refuse_unsafe(archive: Path, member: tarfile.TarInfo) -> None:
