@@ -42,6 +42,13 @@ class FileServer:
     address: str = ""
 
 
+class Quiet(ThreadingHTTPServer):
+    """Clients that leave are no news."""
+
+    def handle_error(self, *arguments: Any) -> None:
+        pass
+
+
 @contextlib.contextmanager
 def serving(tls: ssl.SSLContext | None = None, **how: Any) -> Iterator[FileServer]:
     """A server until the block ends; ``tls`` makes it one of https."""
@@ -57,7 +64,7 @@ def serving(tls: ssl.SSLContext | None = None, **how: Any) -> Iterator[FileServe
         def log_message(self, *arguments: Any) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = Quiet(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
     if tls is not None:
         http.socket = tls.wrap_socket(http.socket, server_side=True)

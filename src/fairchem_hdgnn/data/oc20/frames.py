@@ -1,7 +1,7 @@
 """Frames of S2EF as published: pairs ``N.extxyz.xz`` and ``N.txt.xz`` in a tar archive, as OC20 records.
 
-Line i of the text belongs to frame i: ``random123,frame4,-56.7``, which are system, frame of its relaxation, and the
-energy of the clean slab and the molecule, eV. OC20's label is the frame's energy minus that one. Forces are those of
+Line i of the text belongs to frame i: ``random123,frame4,-56.7``, which are system, frame of its relaxation, and
+reference energy (clean slab and molecule), eV. OC20's label is the frame's energy minus that one. Forces are those of
 the calculation, also on atoms that the column ``move_mask`` keeps where they are.
 
 Nothing is unpacked: the files are read where they lie in the archive, and one frame is in memory at a time.
