@@ -212,6 +212,9 @@ def test_room_is_seen_to_first(server: FileServer, run: Run, monkeypatch: pytest
 def test_folders_that_cannot_be_used(server: FileServer, run: Run) -> None:
     Path("file").write_text("")
     assert "--out file/data: cannot be made" in refused(run, "is2re", "--out", "file/data")
+    Path("odd").mkdir()
+    Path("odd/archives").write_text("")
+    assert "odd/archives: File exists" in refused(run, "is2re", "--out", "odd")
     taken = Path("data/s2ef/2M/train/notes.txt")
     taken.parent.mkdir(parents=True)
     taken.write_text("own")

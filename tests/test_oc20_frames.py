@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import lzma
 import multiprocessing
 import os
 import pickle
 import signal
+import tarfile
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ import lmdb
 import numpy as np
 import pytest
 import torch
+from fairchem.core.scripts import preprocess_ef
 from oc20_archives import FRAMES_OF_A_PAIR, Frame, frame_members, made_frames, packed
 from processes import session_members
 from test_file_faults import files_up_to
@@ -109,6 +111,31 @@ def test_real_frames(tmp_path: Path) -> None:
     path.write_bytes(packed(frame_members(frames)))
     convert(path, archive_of(frames), tmp_path / "train", 1)
     check_records(tmp_path / "train", frames)
+
+
+def test_records_are_those_of_fairchem(file: Path, tmp_path: Path) -> None:
+    """Of its own script, which wants the files unpacked; but positions are put inside the cell here."""
+    with tarfile.open(file) as archive:
+        for member in archive:
+            if member.name.endswith(".xz"):
+                text = lzma.decompress(archive.extractfile(member).read())
+                (tmp_path / Path(member.name).stem).write_bytes(text)
+    flags = {"num_workers": 1, "get_edges": False, "ref_energy": True, "test_data": False}
+    preprocess_ef.main(Namespace(data_path=tmp_path, out_path=tmp_path / "theirs", **flags))
+    convert(file, archive_of(FRAMES), tmp_path / "ours", 1)
+    theirs, ours = (SafeLmdbDataset({"src": str(tmp_path / name)}) for name in ("theirs", "ours"))
+    by_id = {(record.sid, record.fid): record for record in (theirs[index] for index in range(len(theirs)))}
+    assert len(by_id) == len(ours) == len(FRAMES)
+    for record in (ours[index] for index in range(len(ours))):
+        other = by_id[record.sid, record.fid]
+        assert record.energy == pytest.approx(other.energy, abs=1e-9)
+        # Types are those of OC20's LMDBs as published; fairchem's script has changed them since.
+        for key in ("atomic_numbers", "fixed"):
+            assert record[key].tolist() == other[key].tolist()
+        for key in ("cell", "forces", "tags"):
+            torch.testing.assert_close(record[key], other[key])
+        moved = (record.pos - other.pos) @ record.cell[0].inverse()
+        torch.testing.assert_close(moved, moved.round(), atol=1e-5, rtol=0)
 
 
 # What stops a conversion.
@@ -222,6 +249,18 @@ def test_full_disk(file: Path, tmp_path: Path, outcome: Outcome) -> None:
     outcome("error: cannot be written; is the disk full? What was converted is kept, and the same command goes on")
 
 
+def test_damaged_part(file: Path, tmp_path: Path) -> None:
+    """As a machine that lost its power may leave one."""
+    part = work_folder(tmp_path / "train") / "data.0001.lmdb"
+    part.parent.mkdir()
+    part.write_bytes(b"no LMDB" * 2000)
+    with pytest.raises(DataError, match=rf"{part}: damaged .* delete it, and the same command converts"):
+        convert(file, archive_of(FRAMES), tmp_path / "train", 1)
+    part.unlink()
+    convert(file, archive_of(FRAMES), tmp_path / "train", 1)
+    check_records(tmp_path / "train", FRAMES)
+
+
 def spoiled(name: str, change: Callable[[bytes], bytes]) -> dict[str, bytes]:
     members = frame_members(FRAMES)
     [key] = [key for key in members if key.endswith(name)]
@@ -290,4 +329,3 @@ def test_frames_are_read_in_the_order_of_their_files(tmp_path: Path) -> None:
     content = {f"x/{number}{ending}": b"" for number in (10, 9, 0) for ending in (".extxyz.xz", ".txt.xz")}
     path.write_bytes(packed(content))
     assert [pair.name for pair in pairs(path)] == ["0", "9", "10"]
-    assert io.BytesIO(path.read_bytes()[pairs(path)[0].frames[0] :]).read(0) == b""

@@ -68,6 +68,10 @@ def run(args: argparse.Namespace) -> int:
                 print(f"{args.out / folder}: {'ready' if folder in new else 'was there already'}", flush=True)
     except UnreachableError as error:
         raise DataError(f"{error}; {_by_hand(request, absent)}") from error
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or args.out}: {error.strerror or error}; see that it can be written"
+        ) from error
     except KeyboardInterrupt:
         print("fairchem-hdgnn download: interrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -87,14 +87,16 @@ def _parts(work: Path, members: list[Pair]) -> dict[Path, list[Pair]]:
 
 
 class _Progress:
-    """What the processes of a conversion share: how many frames are done, and whether to stop."""
+    """What the processes of a conversion share, without locks, which a process that is killed would keep.
 
-    def __init__(self, context: Any) -> None:
-        self.done, self.stop = context.Value("q", 0), context.Event()
+    Attributes:
+        done: frames of each part that are stored; one process writes a part.
+        stop: whether to stop.
+    """
 
-    def add(self, number: int) -> None:
-        with self.done.get_lock():
-            self.done.value += number
+    def __init__(self, context: Any, num_parts: int) -> None:
+        self.done = context.Array("q", num_parts, lock=False)
+        self.stop = context.Value("b", 0, lock=False)
 
 
 _shared: list[_Progress] = []
@@ -117,11 +119,11 @@ def _end_with(parent: int) -> None:
 def _convert_parts(file: Path, parts: dict[Path, list[Pair]], frames: int, num_workers: int) -> None:
     # Forked, so that a lock of this process holds until the last of them has ended.
     context = multiprocessing.get_context("fork")
-    progress = _Progress(context)
+    progress = _Progress(context, len(parts))
     workers = min(num_workers, len(parts))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(progress, os.getpid())) as pool:
         try:
-            tasks = [pool.submit(_convert_part, file, path, members) for path, members in parts.items()]
+            tasks = [pool.submit(_convert_part, number, file, *part) for number, part in enumerate(parts.items())]
             with tqdm(desc=f"converting {file.name}", total=frames, unit=" frames", dynamic_ncols=True) as bar:
                 _watch(tasks, progress, bar)
         except BrokenProcessPool as error:
@@ -130,7 +132,7 @@ def _convert_parts(file: Path, parts: dict[Path, list[Pair]], frames: int, num_w
                 "with fewer --num-workers"
             ) from error
         finally:
-            progress.stop.set()
+            progress.stop.value = 1
             pool.shutdown(cancel_futures=True)
 
 
@@ -139,30 +141,30 @@ def _watch(tasks: list[Future], progress: _Progress, bar: tqdm) -> None:
     waiting = set(tasks)
     while waiting:
         ended, waiting = wait(waiting, timeout=POLL)
-        bar.update(progress.done.value - bar.n)
+        bar.update(sum(progress.done) - bar.n)
         for task in ended:
             task.result()
 
 
-def _convert_part(file: Path, path: Path, members: list[Pair]) -> None:
-    """Store what is missing in a part."""
+def _convert_part(number: int, file: Path, path: Path, members: list[Pair]) -> None:
+    """Store what is missing in a part, the one of this number."""
     [progress] = _shared
     with _opened(path) as environment:
         done = _marks(environment)
         index = sum(len(natoms) for natoms in done.values())
-        progress.add(index)
+        progress.done[number] = index
         for pair in members:
             if pair.name in done:
                 continue
             batch, natoms = [], []
             for record in records(file, pair):
-                if progress.stop.is_set():
+                if progress.stop.value:
                     return
                 batch.append((str(index).encode(), encode(record)))
                 natoms.append(record.natoms)
                 index += 1
             put_all(environment, [*batch, (MARK + pair.name.encode(), np.array(natoms, dtype=np.int32).tobytes())])
-            progress.add(len(natoms))
+            progress.done[number] = index
 
 
 @contextmanager
