@@ -92,11 +92,21 @@ def test_is2re_lies_where_the_configs_look(server: FileServer, run: Run) -> None
     assert len(server.asked) == asked
 
 
-def test_check_accepts_what_was_downloaded(server: FileServer, run: Run, capsys: pytest.CaptureFixture) -> None:
-    run("is2re")
-    smaller = ["lmax=1", "num_layers=1", "sphere_channels=4", "hidden_channels=8", "lmax_metp=1"]
-    keys = [f"--set=model.{key}" for key in smaller]
-    assert main(["check", "hdgnn:oc20/is2re/10k/hdgnn.yml", *keys]) == 0, capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("names", "config", "model"),
+    [
+        (["is2re"], "hdgnn:oc20/is2re/10k/hdgnn.yml", {"lmax": 1, "lmax_metp": 1}),
+        (["s2ef-2M", "s2ef-val-id", "s2ef-test"], "hdgnn:oc20/s2ef/2M/escn_so2.yml", {"lmax": 1, "mmax": 1}),
+    ],
+)
+def test_trainer_takes_what_was_downloaded(
+    server: FileServer, run: Run, capsys: pytest.CaptureFixture, names: list[str], config: str, model: dict[str, int]
+) -> None:
+    """A step of training and one of evaluation, by networks that are smaller than the configs'."""
+    assert run(*names)[0] == 0
+    model = {**model, "num_layers": 1, "sphere_channels": 4, "hidden_channels": 8, "edge_channels": 8}
+    assert main(["check", config, *(f"--set=model.{key}={value}" for key, value in model.items())]) == 0
+    assert "error" not in capsys.readouterr().out.replace("0 errors", "")
 
 
 def test_s2ef_lies_where_the_configs_look(server: FileServer, run: Run) -> None:
@@ -214,7 +224,7 @@ def test_folders_that_cannot_be_used(server: FileServer, run: Run) -> None:
     assert "--out file/data: cannot be made" in refused(run, "is2re", "--out", "file/data")
     Path("odd").mkdir()
     Path("odd/archives").write_text("")
-    assert "odd/archives: File exists" in refused(run, "is2re", "--out", "odd")
+    assert refused(run, "is2re", "--out", "odd").startswith("error: odd/archives")
     taken = Path("data/s2ef/2M/train/notes.txt")
     taken.parent.mkdir(parents=True)
     taken.write_text("own")

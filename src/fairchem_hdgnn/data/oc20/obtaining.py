@@ -50,7 +50,7 @@ class Request:
 
 
 def prepare(request: Request, archives: Mapping[str, Archive]) -> None:
-    """See that there is room for these archives and what becomes of them, and leave to write.
+    """See that there is room for these archives and what becomes of them, and leave to write; remove damaged ones.
 
     Raises:
         ConfigError: the data folder cannot be written, or has too little room.
@@ -69,12 +69,20 @@ def prepare(request: Request, archives: Mapping[str, Archive]) -> None:
         raise ConfigError(f"--out {request.data}: cannot be made ({error.strerror}); name another folder") from error
     if not os.access(request.data, os.W_OK):
         raise ConfigError(f"--out {request.data}: is not writable; name another folder")
+    if request.source is None:
+        for archive in archives.values():
+            _damaged(request.place_of(archive)).unlink(missing_ok=True)
     needed, free = _needed(request, archives), shutil.disk_usage(request.data).free
     if needed > free:
         raise ConfigError(
             f"--out {request.data}: {', '.join(archives)} will take up to {in_words(needed)}, but {in_words(free)} are "
             "free; make room, or name another folder"
         )
+
+
+def _damaged(file: Path) -> Path:
+    """Where a file is set aside that is not the published one."""
+    return file.with_name(file.name + ".damaged")
 
 
 def _needed(request: Request, archives: Mapping[str, Archive]) -> int:
@@ -122,8 +130,7 @@ def obtain(request: Request, archive: Archive) -> list[str]:
 
 def _fetch(request: Request, archive: Archive, file: Path) -> None:
     """An archive gets its name only when it is known to be the published one."""
-    part, damaged = part_of(file), file.with_name(file.name + ".damaged")
-    damaged.unlink(missing_ok=True)
+    part, damaged = part_of(file), _damaged(file)
     fetch(request.address_of(archive), part, archive.size)
     try:
         verify(part, archive, f"it is now {damaged.name}, and the same command fetches it anew")
