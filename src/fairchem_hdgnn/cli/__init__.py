@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": ("predict", "predictions for splits with or without labels, as .npz in float32"),
     "make-submission": ("make_submission", "a verified file for the OC20 leaderboard"),
     "check-submission": ("check_submission", "what is wrong with a leaderboard file, if anything"),
+    "download": ("download", "OC20 as published: fetched, verified, unpacked, frames turned into LMDBs"),
     "make-lmdb": ("make_lmdb", "OC20-format LMDBs from whatever ASE reads"),
     "inspect": ("inspect_lmdb", "what an LMDB holds: statistics, or one record"),
     "target-stats": ("target_stats", "mean and standard deviation of the labels, beside a config's"),

@@ -52,9 +52,9 @@ def write_lmdb(directory: Path, records: Iterable[Data], pickled: Callable[[Data
             batch.append((str(index).encode("ascii"), pickled(record)))
             natoms.append(int(record.natoms))
             if len(batch) == COMMIT_EVERY:
-                _put(environment, batch)
+                put_all(environment, batch)
                 batch.clear()
-        _put(environment, [*batch, (b"length", pickle.dumps(len(natoms), protocol=-1))])
+        put_all(environment, [*batch, (b"length", pickle.dumps(len(natoms), protocol=-1))])
         environment.sync(True)
     except lmdb.Error as error:
         raise DataError(f"cannot write {path}: {error}; is the disk full?") from error
@@ -66,7 +66,7 @@ def write_lmdb(directory: Path, records: Iterable[Data], pickled: Callable[[Data
     return len(natoms)
 
 
-def _put(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:
+def put_all(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:
     """Store a batch in one transaction, enlarging the map as often as needed."""
     while True:
         try:
