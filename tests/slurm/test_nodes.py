@@ -71,9 +71,9 @@ def test_recipe_for_several_nodes(cluster: Cluster, config: Path, alone: dict[st
     recipe = (ROOT / "slurm" / "several_nodes.sbatch").read_text()
     training = f"--cpu --seed=3 --config-yml {config} --optim.batch_size=1 --dataset.train.first_n=24"
     script = recipe.replace("--config-yml hdgnn:oc20/is2re/all/hdgnn.yml", training).replace(
-        "--time=24:00:00", "--time=5"
+        "--time=24:00:00", "--time=10"
     )
-    assert script.count(str(config)) == 1 and script.count("--time=5") == 1
+    assert script.count(str(config)) == 1 and script.count("--time=10") == 1
     (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
     job = cluster.call("sbatch", "--parsable", input=script, cwd=folder).stdout.strip()
     log = folder / f"hdgnn-{job}.out"
