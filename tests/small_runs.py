@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import lmdb
 import numpy as np
+import pytest
 import torch
 import yaml
 from fairchem.core.common import distutils
@@ -20,10 +22,11 @@ from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import build_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn.host.runner import Runner
 from fairchem_hdgnn.host.safe_lmdb import SafeLmdbDataset
+from fairchem_hdgnn.host.trainer import Trainer
 
 TINY_HDGNN = {
     "name": "fairchem_hdgnn.HDGNN",
@@ -215,6 +218,20 @@ def run_here(command_line: Sequence[str]) -> None:
             for subset in (runner.trainer.train_dataset, runner.trainer.val_dataset):
                 if not isinstance(subset.dataset, SafeLmdbDataset):
                     subset.dataset.env.close()
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, training: bool = True, batch: int = 1) -> None:
+    """Send this process a SIGTERM in the forward pass of a batch of ``step``, or of the evaluation after it."""
+    forward, passes = Trainer._forward, []
+
+    def interrupted(self: Trainer, structures: Batch) -> dict[str, torch.Tensor]:
+        if self.step == step and self.model.training is training:
+            passes.append(step)
+            if len(passes) == batch:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, structures)
+
+    monkeypatch.setattr(Trainer, "_forward", interrupted)
 
 
 def losses(folder: Path, run_id: str, tag: str = "train/loss") -> dict[int, float]:

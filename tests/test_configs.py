@@ -79,6 +79,24 @@ def test_header_states_what_a_run_needs(path: Path) -> None:
         assert re.search(rf"^{topic}\s", lines, re.MULTILINE), f"{name_of(path)}: nothing on '{topic}'"
 
 
+@pytest.mark.parametrize("path", OC20, ids=name_of)
+def test_header_says_how_to_keep_the_batch(path: Path) -> None:
+    """Where that needs several GPUs."""
+    optim, lines = read(path)["optim"], header(path)
+    stated = re.search(r"^Effective batch\s+(\d+)(?: = (\d+) systems per GPU x (\d+) GPUs)?", lines, re.MULTILINE)
+    assert stated is not None
+    if stated[2]:
+        effective, batch_size, gpus = map(int, stated.groups())
+        assert effective == batch_size * gpus == optim["effective_batch_size"]
+        assert batch_size == optim["batch_size"]
+    for on in re.finditer(r"On one GPU it stays (\d+) with --optim\.accumulate=(\d+), (.*)$", lines, re.MULTILINE):
+        others = {int(gpus): int(count) for gpus, count in re.findall(r"on (\d+)(?: GPUs)? with (\d+)", on[3])}
+        assert [*others] == [2, 4, 8]
+        for gpus, accumulate in {1: int(on[2]), **others}.items():
+            assert gpus * accumulate * optim["batch_size"] == int(on[1]) == optim["effective_batch_size"]
+    assert ("--optim.accumulate" in lines) == (path.parent.name in ("all", "2M"))
+
+
 @pytest.mark.parametrize("path", HDGNN_OC20, ids=name_of)
 def test_main_sizes_are_one_line_each(path: Path) -> None:
     """In the file or the nearest that it includes, none of them in a base, with the paper's letter."""

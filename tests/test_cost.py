@@ -104,10 +104,11 @@ def test_time_is_bound_by_arithmetic_or_memory() -> None:
         GPUS["v100"].seconds([Operation(1, 1, torch.bfloat16)])
 
 
-def write(folder: Path, precision: str = "float32", **model: Any) -> Path:
+def write(folder: Path, precision: str = "float32", accumulate: int = 1, **model: Any) -> Path:
     keys = {**COMMON, "name": "escn_so2", "num_layers": 2, "max_neighbors": NEIGHBORS, **model}
     path = folder / "config.yml"
-    path.write_text(yaml.safe_dump({"model": keys, "optim": {"batch_size": 4, "precision": precision}}))
+    optim = {"batch_size": 4, "accumulate": accumulate, "precision": precision}
+    path.write_text(yaml.safe_dump({"model": keys, "optim": optim}))
     return path
 
 
@@ -118,6 +119,11 @@ def test_report_scales_as_it_should(tmp_path: Path) -> None:
     assert one.hours(1000) == pytest.approx(8 * eight.hours(1000))
     assert one.batch.training_flops == pytest.approx(4 * one.structure.training_flops, rel=0.02)
     assert one.hours(4) * 3600 == pytest.approx(one.step_seconds)
+    four = report(write(tmp_path, accumulate=4), GPUS["h100"], 2)
+    assert four.effective_batch_size == 4 * 4 * 2
+    assert four.memory_bytes == one.memory_bytes
+    assert four.step_seconds - 4 * one.batch.seconds == pytest.approx(one.step_seconds - one.batch.seconds)
+    assert four.hours(32) * 3600 == pytest.approx(four.step_seconds)
     assert report(write(tmp_path, precision="bfloat16"), GPUS["h100"], 1).step_seconds < one.step_seconds
     assert report(write(tmp_path, precision="tf32"), GPUS["h100"], 1).step_seconds <= one.step_seconds
 
@@ -125,7 +131,13 @@ def test_report_scales_as_it_should(tmp_path: Path) -> None:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["cost", str(write(tmp_path)), "--gpu", "h100", "--gpus", "4"]) == 0
     printed = capsys.readouterr().out
-    for text in ("MFLOP forward", "GFLOP per training step", "GB activations per structure", "4 x H100 (float32)"):
+    for text in (
+        "MFLOP forward",
+        "GFLOP per training step",
+        "GB activations per structure",
+        "4 structures x 1 accumulated x 4 GPUs = 16",
+        "4 x H100 (float32)",
+    ):
         assert text in printed
     assert cli.main(["cost", str(write(tmp_path, name="schnet"))]) == 2
     assert "model.name: 'schnet' has no cost estimate" in capsys.readouterr().err

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_runs import load, losses, train, write_config
+import yaml
+from small_runs import TINY_HDGNN, interrupt_at, load, losses, set_keys, train, write_config
 
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
-from fairchem_hdgnn.host.trainer import Trainer
 
 NUM_STEPS = 18
 
@@ -23,18 +22,6 @@ def _outside_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, training: bool = True) -> None:
-    """Send this process a SIGTERM in the middle of the forward pass of ``step``, or of the evaluation after it."""
-    forward = Trainer._forward
-
-    def interrupted(self: Trainer, batch: Any) -> Any:
-        if self.step == step and self.model.training is training:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return forward(self, batch)
-
-    monkeypatch.setattr(Trainer, "_forward", interrupted)
 
 
 def assert_same_state(left: Any, right: Any, where: str = "") -> None:
@@ -79,16 +66,42 @@ def test_losses_and_state_equal_those_of_the_uninterrupted_run(tmp_path: Path, o
     assert sorted(whole) == list(range(1, NUM_STEPS + 1))
 
     for step, training in [(8, True), (12, False), (15, True)]:
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
-            interrupt_at(patch, step, training)
-            train(config, "parts")
-        assert stop.value.code == PREEMPTED_EXIT_STATUS
+        train_until_preempted(config, step, training)
         assert load(tmp_path, "parts")["step"] == step
     train(config, "parts")
+    assert_same_run(tmp_path)
 
-    assert losses(tmp_path, "parts") == whole
-    assert losses(tmp_path, "parts", "val/energy_mae") == losses(tmp_path, "whole", "val/energy_mae")
-    assert losses(tmp_path, "parts", "train/lr") == losses(tmp_path, "whole", "train/lr")
+
+def test_a_step_broken_off_between_its_batches_is_done_again(tmp_path: Path) -> None:
+    """Of 5, 5 and 2 batches in an epoch; frames and noise are drawn for each batch, and metrics are under way."""
+    model = {**TINY_HDGNN, "regress_forces": True, "vector_name": "displacement"}
+    config = write_config(tmp_path, model, batch_size=2, accumulate=5, eval_every=3, checkpoint_every=2)
+    settings = yaml.safe_load(config.read_text())
+    settings["dataset"]["train"]["transforms"]["noisy_nodes"] = {"probability": 0.5, "standard_deviation": 0.1}
+    settings["loss_functions"].append({"displacement": {"fn": "l2mae", "coefficient": 1}})
+    displacement = {"level": "atom", "train_on_free_atoms": True, "eval_on_free_atoms": True}
+    config.write_text(yaml.safe_dump(set_keys(settings, {"outputs.displacement": displacement})))
+    train(config, "whole", "--print-every=4")
+    assert sorted(losses(tmp_path, "whole")) == list(range(1, 10))
+
+    # In the first step, in a full one, in the last batch of an epoch and of a full step.
+    for step, batch, stopped_at in [(1, 2, 0), (5, 3, 4), (6, 2, 6), (8, 5, 8)]:
+        train_until_preempted(config, step, True, batch, "--print-every=4")
+        assert load(tmp_path, "parts")["step"] == stopped_at
+    train(config, "parts", "--print-every=4")
+    assert_same_run(tmp_path)
+
+
+def train_until_preempted(config: Path, step: int, training: bool, batch: int = 1, *flags: str) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        interrupt_at(patch, step, training, batch)
+        train(config, "parts", *flags)
+    assert stop.value.code == PREEMPTED_EXIT_STATUS
+
+
+def assert_same_run(folder: Path) -> None:
+    for tag in ("train/loss", "train/energy_mae", "val/energy_mae", "train/lr"):
+        assert losses(folder, "parts", tag) == losses(folder, "whole", tag), tag
     for name in ("checkpoint.pt", "best_checkpoint.pt"):
-        left, right = without_paths(load(tmp_path, "parts", name)), without_paths(load(tmp_path, "whole", name))
+        left, right = without_paths(load(folder, "parts", name)), without_paths(load(folder, "whole", name))
         assert_same_state(left, right, name)

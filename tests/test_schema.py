@@ -62,7 +62,9 @@ def test_right_values_become_what_the_network_compares() -> None:
     ("key", "value"),
     [
         ("eval_every", 0), ("eval_every", None), ("checkpoint_every", 0), ("warmup_steps", -1), ("ema_decay", 1.5),
-        ("clip_grad_norm", 0), ("lr_milestones", [100.5]), ("lr_milestones", 5), ("load_balancing", "neighbors"),
+        ("accumulate", 0), ("accumulate", -1), ("accumulate", 1.5), ("accumulate", "two"), ("accumulate", None),
+        ("effective_batch_size", 0), ("clip_grad_norm", 0), ("lr_milestones", [100.5]), ("lr_milestones", 5),
+        ("load_balancing", "neighbors"),
     ],
 )  # fmt: skip
 def test_values_with_which_training_would_end_in_a_traceback(key: str, value: Any) -> None:

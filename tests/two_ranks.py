@@ -10,6 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+INTERRUPT = "--interrupt="
+
+
+def interrupted_at(step: int, batch: int, run: Sequence[str]) -> list[str]:
+    """The command line, which rank 1 alone is told to stop at in a batch of ``step``."""
+    return [f"{INTERRUPT}{step},{batch}", *run]
+
 
 def train_on_two_ranks(*runs: Sequence[str]) -> None:
     """Run fairchem command lines on two CPU ranks, as srun or torchrun would start them."""
@@ -42,11 +49,20 @@ def train_on_two_ranks(*runs: Sequence[str]) -> None:
 
 
 def main() -> None:
-    from small_runs import run_here  # noqa: PLC0415  only the ranks need fairchem
+    # Only the ranks need fairchem.
+    import pytest  # noqa: PLC0415
+    from small_runs import interrupt_at, run_here  # noqa: PLC0415
 
     for arguments, port in zip(json.loads(sys.argv[1]), json.loads(sys.argv[2])):
         os.environ["MASTER_PORT"] = str(port)
-        run_here(arguments)
+        if not arguments[0].startswith(INTERRUPT):
+            run_here(arguments)
+            continue
+        step, batch = map(int, arguments[0].removeprefix(INTERRUPT).split(","))
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+            if os.environ["RANK"] == "1":
+                interrupt_at(patch, step, batch=batch)
+            run_here(arguments[1:])
 
 
 if __name__ == "__main__":

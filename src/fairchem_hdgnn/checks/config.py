@@ -14,6 +14,7 @@ from fairchem.core.datasets.base_dataset import create_dataset
 from fairchem.core.trainers import OCPTrainer
 from torch import nn
 
+from fairchem_hdgnn.checks.batch_size import batch_size_findings
 from fairchem_hdgnn.checks.files import checkpoint_bytes, disk_findings, same_file_findings
 from fairchem_hdgnn.checks.findings import Finding, error, finding_of, one_line, warning
 from fairchem_hdgnn.checks.keys import key_findings
@@ -38,21 +39,26 @@ LARGE_RATIO = 4
 """Times the median system; a batch size that suits most does not suit these."""
 
 
-def config_findings(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
+def config_findings(config: dict[str, Any], run_dir: Path, num_ranks: int = 1) -> Iterator[Finding]:
     """Check a fairchem config: keys, logger, model, data sets, disk, and where these are right one step of training.
 
     Everything is on the CPU, whatever the run will use; for the largest models that takes some seconds.
+
+    Args:
+        config: as its file has it.
+        run_dir: of the run.
+        num_ranks: of the run.
     """
     fatal = False
-    for finding in _findings_without_trial(config, run_dir):
+    for finding in _findings_without_trial(config, run_dir, num_ranks):
         fatal |= finding.fatal
         yield finding
     if not fatal:
         yield from trial_findings(config, run_dir)
 
 
-def _findings_without_trial(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
-    found = [*key_findings(config), *logger_findings(config)]
+def _findings_without_trial(config: dict[str, Any], run_dir: Path, num_ranks: int) -> Iterator[Finding]:
+    found = [*key_findings(config), *batch_size_findings(config, num_ranks), *logger_findings(config)]
     yield from found
     if any(finding.fatal and (finding.subject in NEEDED or finding.subject.startswith("dataset")) for finding in found):
         return

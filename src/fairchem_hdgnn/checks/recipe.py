@@ -18,6 +18,7 @@ from fairchem_hdgnn.data.splits import has_split, split_source
 from fairchem_hdgnn.data.statistics import LABELS, Spread
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
+from fairchem_hdgnn.host.accumulation import num_steps
 from fairchem_hdgnn.host.config_files import read_config
 from fairchem_hdgnn.host.noisy_nodes import TARGET, add_displacement
 
@@ -120,7 +121,8 @@ def make_recipe(
         same = f"{sizes.label} = {sizes.labels.mean:g}"
         raise DataError(f"{train}: all {sizes.structures:,} structures have {same}; nothing can be learnt")
     optim = config["optim"]
-    steps_per_epoch = math.ceil(sizes.structures / optim["batch_size"])
+    num_batches = math.ceil(sizes.structures / optim["batch_size"])
+    steps_per_epoch = num_steps(num_batches, optim.get("accumulate", 1))
     if epochs is None:
         epochs = min(max(round(TRAINING_STEPS / steps_per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)
     config["model"]["energy_scale"] = round(sizes.atoms**-0.5, 2)

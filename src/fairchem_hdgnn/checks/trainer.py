@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from fairchem.core.common import distutils
 from fairchem.core.common.registry import registry
 
+from fairchem_hdgnn.checks.batch_size import batch_size_findings
 from fairchem_hdgnn.checks.config import data_findings, output_findings
 from fairchem_hdgnn.checks.files import check_data_sets, checkpoint_bytes, disk_findings
 from fairchem_hdgnn.checks.findings import stop_or_warn
-from fairchem_hdgnn.checks.keys import REQUIRED, key_findings
+from fairchem_hdgnn.checks.keys import OURS, REQUIRED, key_findings
 from fairchem_hdgnn.checks.loggers import logger_findings
 from fairchem_hdgnn.checks.stages import NamedStages
 from fairchem_hdgnn.checks.trial import try_steps
@@ -74,7 +76,8 @@ class Trainer(NamedStages, trainer.Trainer):
     def inspect_config(self) -> None:
         """Keys and files; on one rank."""
         config = self._sections()
-        stop_or_warn([*key_findings(config), *([] if self.is_debug else logger_findings(config))])
+        found = [*key_findings(config), *batch_size_findings(config, distutils.get_world_size())]
+        stop_or_warn([*found, *([] if self.is_debug else logger_findings(config))])
         splits = splits_of(config).items()
         check_data_sets({split: settings for split, settings in splits if settings.get("format") != "safe_lmdb"})
 
@@ -91,4 +94,4 @@ class Trainer(NamedStages, trainer.Trainer):
         """The config as its file has it."""
         names = (*REQUIRED, "task", "evaluation_metrics", "amp", "logger")
         splits = {split: self.config[key] for split, key in DATA_SETS.items()}
-        return {name: self.config[name] for name in names} | {"dataset": splits}
+        return {name: self.config[name] for name in names} | {"trainer": OURS, "dataset": splits}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fairchem_hdgnn.cli._flags import path
+from fairchem_hdgnn.cli._flags import path, require_at_least
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,16 +21,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override as in training, e.g. --set dataset.train.src=data.lmdb; may be repeated",
     )
+    parser.add_argument(
+        "--num-gpus", type=int, default=1, metavar="N", help="of each node, as in training (default: 1)"
+    )
+    parser.add_argument("--num-nodes", type=int, default=1, metavar="N", help="as in training (default: 1)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each finding; the exit status is 1 if the run would fail."""
+    require_at_least(1, {"--num-gpus": args.num_gpus, "--num-nodes": args.num_nodes})
     from fairchem_hdgnn.checks.config import config_findings  # noqa: PLC0415
     from fairchem_hdgnn.host.config_files import read_config  # noqa: PLC0415  needs fairchem in order
 
     config = read_config(args.config, [f"--{override}" for override in args.set])
     errors = warnings = 0
-    for finding in config_findings(config, args.run_dir):
+    for finding in config_findings(config, args.run_dir, args.num_nodes * args.num_gpus):
         errors += finding.fatal
         warnings += not finding.fatal
         print(f"{'error' if finding.fatal else 'warning'}: {finding}", flush=True)

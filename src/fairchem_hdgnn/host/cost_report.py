@@ -38,7 +38,8 @@ class Report:
 
     Attributes:
         name: of the model.
-        batch_size: structures per GPU.
+        batch_size: structures per GPU in a batch.
+        accumulate: batches in a step of the optimiser.
         neighbors: edges into each atom.
         structure: cost of a step on one average structure.
         batch: cost of a step on a batch of them.
@@ -49,6 +50,7 @@ class Report:
 
     name: str
     batch_size: int
+    accumulate: int
     neighbors: int
     structure: Cost
     batch: Cost
@@ -58,17 +60,22 @@ class Report:
 
     @property
     def step_seconds(self) -> float:
-        """Forward and backward pass, and the optimizer, which reads and writes its state once."""
-        return self.batch.seconds + 2e-12 * self.batch.weight_bytes / self.gpu.bandwidth
+        """Forward and backward passes, and the optimizer, which reads and writes its state once."""
+        return self.accumulate * self.batch.seconds + 2e-12 * self.batch.weight_bytes / self.gpu.bandwidth
 
     @property
     def memory_bytes(self) -> float:
         """Weights with optimizer state, and the activations of a batch."""
         return self.batch.weight_bytes + self.batch.activation_bytes
 
+    @property
+    def effective_batch_size(self) -> int:
+        """Structures in a step of the optimiser."""
+        return self.batch_size * self.accumulate * self.num_gpus
+
     def hours(self, num_structures: int) -> float:
         """Time of an epoch at the least."""
-        return num_structures / (self.batch_size * self.num_gpus) * self.step_seconds / 3600
+        return num_structures / self.effective_batch_size * self.step_seconds / 3600
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """What is told, with its heading."""
@@ -88,6 +95,11 @@ class Report:
                 f"{one.activation_bytes / 1e9:,.2f} GB activations per structure; {self.batch_size} structures: "
                 f"{self.memory_bytes / 1e9:,.1f} of {self.gpu.memory} GB, temporaries not included"
             ),
+        )
+        yield (
+            "optimiser step",
+            f"{self.batch_size} structures x {self.accumulate} accumulated x {self.num_gpus} GPUs = "
+            f"{self.effective_batch_size}",
         )
         for name, size in DATA_SETS.items():
             yield (
@@ -113,7 +125,7 @@ def report(source: str | Path, gpu: Gpu, num_gpus: int) -> Report:
     name = str(dotted_name(model.pop("name", None)))
     if name not in MODELS:
         raise ConfigError(f"{source}: model.name: '{name}' has no cost estimate; {' and '.join(MODELS)} have")
-    batch_size = optim.get("batch_size", 1)
+    batch_size, accumulate = optim.get("batch_size", 1), optim.get("accumulate", 1)
     precision = Precision.from_config(optim, amp=False)
     model_class, config_class = MODELS[name]
     neighbors = model.get("max_neighbors", GraphSettings.max_neighbors)
@@ -123,4 +135,4 @@ def report(source: str | Path, gpu: Gpu, num_gpus: int) -> Report:
 
     line = predict_cost(build, model.get("num_layers", config_class.num_layers), neighbors, gpu, precision)
     one, batch = line.at(AVERAGE_ATOMS), line.at(batch_size * AVERAGE_ATOMS)
-    return Report(name, batch_size, neighbors, one, batch, gpu, num_gpus, precision)
+    return Report(name, batch_size, accumulate, neighbors, one, batch, gpu, num_gpus, precision)

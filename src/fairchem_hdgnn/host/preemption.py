@@ -1,4 +1,4 @@
-"""Signals of a scheduler: noted at once, obeyed between two training steps, on all ranks alike."""
+"""Signals of a scheduler: noted at once, obeyed between two batches, on all ranks alike."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Handler = Callable[[int, Optional[FrameType]], Any]
 
 
 class PreemptedError(Exception):
-    """The scheduler wants the machine back; raised between two steps, on all ranks."""
+    """The scheduler wants the machine back; raised between two batches, on all ranks."""
 
 
 class PreemptionWatch:
     """A ``with`` block in which SIGUSR1 and SIGTERM do not kill but are remembered.
 
     A signal can arrive amid the optimizer's update, or on one rank before another. So the handler only takes note,
-    and the training loop asks ``agreed`` between two steps, which is true on all ranks or on none.
+    and the training loop asks ``agreed`` between two batches, which is true on all ranks or on none.
 
     Under submitit its own signal (SIGUSR2, or SUBMITIT_PREEMPT_SIGNAL) is watched too, and the requeue is left to
     submitit's handler, which pickles the job anew.
@@ -59,7 +59,7 @@ class PreemptionWatch:
             signal.signal(signum, handler)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        logger.warning("Received %s: stopping after this step.", signal.Signals(signum).name)
+        logger.warning("Received %s: stopping after this batch.", signal.Signals(signum).name)
         self._received = signum
 
     def agreed(self) -> bool:

@@ -87,6 +87,7 @@ def conditions(config: Mapping[str, Any], steps_per_epoch: int) -> dict[str, Any
     return {
         "world size": distutils.get_world_size(),
         "optim.batch_size": config["optim"].get("batch_size", 1),
+        "optim.accumulate": config["optim"].get("accumulate", 1),
         "steps per epoch": steps_per_epoch,
         "seed": config["cmd"]["seed"],
     }
@@ -112,6 +113,7 @@ def announce(checkpoint: Path, own: Path, step: int, before: Mapping[str, Any], 
             checkpoint,
             own.parent.name,
         )
+    before = {"optim.accumulate": 1, **before}
     changes = [f"{name} {before.get(name, 'unknown')} -> {now[name]}" for name in now if before.get(name) != now[name]]
     if changes:
         logger.warning("The run goes on from step %d, but not exactly: %s.", step, "; ".join(changes))

@@ -1,6 +1,7 @@
 """Keys of a config's sections ``dataset``, ``optim``, ``loss_functions`` and, for relaxations, ``task``.
 
-They are fairchem's, but for ``optim.precision``, ``final_coefficient`` of a loss and the data format ``safe_lmdb``.
+They are fairchem's, but for ``accumulate``, ``effective_batch_size`` and ``precision`` of ``optim``,
+``final_coefficient`` of a loss and the data format ``safe_lmdb``.
 What this plugin's trainer does otherwise than fairchem's stands with the key.
 """
 
@@ -110,7 +111,15 @@ class Optim(Keys):
     """Learning rate."""
 
     batch_size: int = integer(1)
-    """Systems in a step, of each rank. Cost: memory in proportion."""
+    """Systems in a batch, of each rank. Cost: memory in proportion."""
+
+    accumulate: int = integer(1)
+    """Batches of each rank that make a step of the optimiser, as if they were one batch. All steps in a config are such
+    steps. This plugin's trainer only. Cost: time of a step in proportion, no memory."""
+
+    effective_batch_size: int = integer(None)
+    """Systems in a step, ``batch_size`` times ``accumulate`` times ranks, that the learning rate and its schedule are
+    meant for. Changes nothing: ``check`` and this plugin's trainer warn if there are more or fewer."""
 
     eval_batch_size: int = integer(None)
     """The same in evaluations; ``batch_size`` if left out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ from fairchem_hdgnn.errors import DataError, TrainingError
 
 REMEDIES = "look at these structures, lower optim.lr_initial, or set optim.clip_grad_norm"
 MEMORY_REMEDIES = (
-    "optim.batch_size, optim.precision: bfloat16, model.activations: recompute (HDGNN), model.max_neighbors, "
-    "model.hidden_channels, model.lmax"
+    "optim.batch_size (with more optim.accumulate the training is the same), optim.precision: bfloat16, "
+    "model.activations: recompute (HDGNN), model.max_neighbors, model.hidden_channels, model.lmax"
 )
 
 
@@ -58,22 +58,22 @@ def check_loss(loss: Tensor, targets: Iterable[str], batch: Batch) -> None:
 
 
 @contextlib.contextmanager
-def checked_gradients(optimizer: Optimizer, model: nn.Module, batch: Batch) -> Iterator[None]:
+def checked_gradients(optimizer: Optimizer, model: nn.Module, batches: Sequence[Batch]) -> Iterator[None]:
     """Stop in the block before the optimizer takes a gradient that is not finite.
 
     With float16 the loss scaler skips the updates whose gradients overflowed, so they are not looked at.
 
     Raises:
-        TrainingError: names the parameter and the structures of this rank's batch.
+        TrainingError: names the parameter and the structures of this rank's batches.
     """
-    hook = optimizer.register_step_pre_hook(lambda *_: _check_gradients(model, batch))
+    hook = optimizer.register_step_pre_hook(lambda *_: _check_gradients(model, batches))
     try:
         yield
     finally:
         hook.remove()
 
 
-def _check_gradients(model: nn.Module, batch: Batch) -> None:
+def _check_gradients(model: nn.Module, batches: Sequence[Batch]) -> None:
     # A bound of infinity clips nothing; this is torch's fused norm over all gradients.
     if torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), max_norm=float("inf"))):
         return
@@ -81,7 +81,7 @@ def _check_gradients(model: nn.Module, batch: Batch) -> None:
         (name for name, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()),
         "all parameters together",
     )
-    sids = _enumerate(system_ids(batch))
+    sids = _enumerate([sid for batch in batches for sid in system_ids(batch)])
     raise TrainingError(f"gradient of {culprit} is not finite after the batch with sid {sids}; {REMEDIES}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch_geometric.data import Batch
 
 from fairchem_hdgnn.data.labels import collect_labels
 from fairchem_hdgnn.errors import TrainingError
+from fairchem_hdgnn.host.accumulation import grouped, num_steps, use_step_losses
 from fairchem_hdgnn.host.allocator import keep_freed_memory
 from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, check_fits, read_checkpoint, write_checkpoint
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes, teach_transform
@@ -26,18 +27,8 @@ from fairchem_hdgnn.host.relaxation import run_relaxations
 from fairchem_hdgnn.host.results import written_whole
 from fairchem_hdgnn.host.run_directories import announce, conditions, exclusive_use, make_run_folders, new_run_id
 from fairchem_hdgnn.host.schedules import Cadence, LossSchedule
-from fairchem_hdgnn.host.stop_conditions import (
-    backward_queue_emptied,
-    check_loss,
-    check_predictions,
-    check_weights,
-    checked_gradients,
-    explained_out_of_memory,
-)
-from fairchem_hdgnn.models.seeds import step_seed
-from fairchem_hdgnn.models.so3.frame_source import set_step
-
-logger = logging.getLogger(__name__)
+from fairchem_hdgnn.host.stop_conditions import backward_queue_emptied, check_weights, explained_out_of_memory
+from fairchem_hdgnn.host.training_step import train_step
 
 
 class Trainer(OCPTrainer):
@@ -48,9 +39,10 @@ class Trainer(OCPTrainer):
 
     - A resumed run repeats the losses of the uninterrupted one (same world size and batch size), on a CPU bit for bit
       and on a GPU, which adds up edges in no fixed order, to rounding: checkpoints are written after the scheduler's
-      step, and random numbers are a function of (seed, rank, step).
+      step, and random numbers are a function of (seed, rank, batch).
     - ``checkpoint.pt`` is replaced atomically and never by weights that are not finite.
-    - SIGUSR1 and SIGTERM stop the run between two steps, with a checkpoint and a requeue under Slurm.
+    - SIGUSR1 and SIGTERM stop the run between two batches, with a checkpoint and a requeue under Slurm.
+    - ``optim.accumulate``: an optimiser step from several batches.
     - A nan ends the run and names the structures; fairchem turns it into a zero.
     - ``optim.precision``: ``bfloat16``, ``tf32``; ``final_coefficient`` of a loss; the ``noisy_nodes`` transform.
     - Run directories are unique, to the second and beyond.
@@ -58,6 +50,7 @@ class Trainer(OCPTrainer):
     """
 
     step: int
+    epoch: float
     primary_metric: str | None
     best_val_metric: float | None
 
@@ -101,13 +94,14 @@ class Trainer(OCPTrainer):
         self.noisy_nodes = NoisyNodes.of_config(self.config)
 
     def load_loss(self) -> None:
-        """As fairchem, and how the weights of the losses change."""
+        """As fairchem; means of losses are over an optimiser step, and weights of losses change."""
         super().load_loss()
+        use_step_losses(self.loss_functions, self.config["loss_functions"])
         self.loss_schedule = LossSchedule(self.config["loss_functions"])
 
     def _compute_loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
-        num_steps = self.config["optim"]["max_epochs"] * len(self.train_loader) if self.train_loader else 0
-        self.loss_schedule.apply(self.loss_functions, self.step / num_steps if num_steps else 1.0)
+        last_step = self.config["optim"]["max_epochs"] * self._steps_per_epoch
+        self.loss_schedule.apply(self.loss_functions, self.step / last_step if last_step else 1.0)
         return super()._compute_loss(out, batch)
 
     def load_extras(self) -> None:
@@ -122,6 +116,14 @@ class Trainer(OCPTrainer):
     def checkpoint_path(self) -> Path:
         """Where the state of training is kept."""
         return Path(self.config["cmd"]["checkpoint_dir"]) / "checkpoint.pt"
+
+    @property
+    def _accumulate(self) -> int:
+        return self.config["optim"].get("accumulate", 1)
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return num_steps(len(self.train_loader), self._accumulate) if self.train_loader else 0
 
     # Training.
 
@@ -141,7 +143,7 @@ class Trainer(OCPTrainer):
         with lock, backward_queue_emptied(), PreemptionWatch() as watch:
             self._watch = watch
             try:
-                self._run_epochs(watch)
+                self._run_epochs()
             except PreemptedError:
                 watch.give_way(f"{self.checkpoint_path} (step {self.step})")
             except TrainingError as error:
@@ -153,49 +155,43 @@ class Trainer(OCPTrainer):
             return "No checkpoint was written yet"
         return f"Last good checkpoint: {self.checkpoint_path} (step {self._saved_step})"
 
-    def _run_epochs(self, watch: PreemptionWatch) -> None:
-        steps_per_epoch = len(self.train_loader)
+    def _run_epochs(self) -> None:
+        steps_per_epoch = self._steps_per_epoch
         cadence = Cadence.of(self.config["optim"], steps_per_epoch)
         if cadence.evaluates_at(self.step) and self._evaluated_step < self.step:
             self._evaluate()
         for epoch in range(self.step // steps_per_epoch, self.config["optim"]["max_epochs"]):
-            self.train_sampler.set_epoch_and_start_iteration(epoch, self.step % steps_per_epoch)
-            for batch in self.train_loader:
-                if watch.agreed():
-                    self.save()
-                    raise PreemptedError
+            self.train_sampler.set_epoch_and_start_iteration(epoch, self.step % steps_per_epoch * self._accumulate)
+            for batches in grouped(self.train_loader, self._accumulate):
+                before = self.step, self.epoch, copy.deepcopy(self.metrics)
                 self.step += 1
                 self.epoch = self.step / steps_per_epoch
-                self._train_step(batch)
+                try:
+                    self._train_step(batches)
+                except PreemptedError:
+                    # What was done of this step is done again.
+                    self.step, self.epoch, self.metrics = before
+                    self.save()
+                    raise
                 self._after_step(cadence)
 
-    def _train_step(self, batch: Batch) -> None:
-        self._seed_step()
-        self.model.train()
-        if self.noisy_nodes is not None:
-            self.noisy_nodes.move(batch)
-        with explained_out_of_memory(batch, self._unwrapped_model):
-            with torch.autocast("cuda", enabled=self.scaler is not None):
-                predictions = self._forward(batch)
-                loss = self._compute_loss(predictions, batch)
-            check_predictions(predictions, batch)
-            check_loss(loss, predictions, batch)
-            self.metrics = self._compute_metrics(predictions, batch, self.evaluator, self.metrics)
-            self.metrics = self.evaluator.update("loss", loss.item(), self.metrics)
-            with checked_gradients(self.optimizer, self._unwrapped_model, batch):
-                self._backward(self.scaler.scale(loss) if self.scaler else loss)
-        self._log_step()
+    def _train_step(self, batches: list[Batch]) -> None:
+        train_step(self, batches, first=(self.step - 1) * self._accumulate + 1)
         if self.scheduler.scheduler_type != "ReduceLROnPlateau":
             self.scheduler.step()
 
-    def _seed_step(self) -> None:
-        """Make all random numbers of a step a function of (seed, rank, step): then there is no state to save."""
-        torch.manual_seed(step_seed("batch", self.config["cmd"]["seed"] or 0, self.step))
-        set_step(self.model, self.step)
+    def stop_if_preempted(self) -> None:
+        """Ask between two batches. Collective.
+
+        Raises:
+            PreemptedError: the scheduler wants the machine back.
+        """
+        if self._watch is not None and self._watch.agreed():
+            raise PreemptedError
 
     def _forward(self, batch: Batch) -> dict[str, Tensor]:
-        if self._watch is not None and not self.model.training and self._watch.agreed():
-            raise PreemptedError
+        if not self.model.training:
+            self.stop_if_preempted()
         collect_labels(batch, self.output_targets)
         # Of what does not fit into memory fairchem relaxes one half, then the other.
         halved = self._relaxing and len(batch.natoms) > 1
@@ -203,15 +199,6 @@ class Trainer(OCPTrainer):
         with self.precision.autocast(self.device), explained:
             predictions = super()._forward(batch)
         return {name: prediction.float() for name, prediction in predictions.items()}
-
-    def _log_step(self) -> None:
-        values = {name: metric["metric"] for name, metric in self.metrics.items()}
-        values |= {"lr": self.scheduler.get_lr(), "epoch": self.epoch, "step": self.step}
-        if self.logger is not None:
-            self.logger.log(values, step=self.step, split="train")
-        if distutils.is_master() and self.step % self.config["cmd"]["print_every"] == 0:
-            logger.info(", ".join(f"{name}: {value:.2e}" for name, value in values.items()))
-            self.metrics = {}
 
     # Evaluation and checkpoints.
 
@@ -326,7 +313,7 @@ class Trainer(OCPTrainer):
             "primary_metric": self.primary_metric,
             "evaluated_step": self._evaluated_step,
             "running_metrics": self.metrics,
-            "conditions": conditions(self.config, len(self.train_loader)),
+            "conditions": conditions(self.config, self._steps_per_epoch),
         }
 
     def load_checkpoint(
@@ -342,5 +329,5 @@ class Trainer(OCPTrainer):
         self._evaluated_step = checkpoint.get("evaluated_step", self.step)
         self.metrics = checkpoint.get("running_metrics", {})
         if distutils.is_master():
-            now = conditions(self.config, len(self.train_loader))
+            now = conditions(self.config, self._steps_per_epoch)
             announce(Path(checkpoint_path), self.checkpoint_path, self.step, checkpoint.get("conditions", {}), now)

@@ -29,7 +29,7 @@ class FrameSource(nn.Module):
 
     Attributes:
         step: of training; each forward pass in training adds 1. Not in the state dict: whoever resumes a training sets
-            it (:func:`set_step`), as ``fairchem_hdgnn.Trainer`` does before each step.
+            it (:func:`set_step`), as ``fairchem_hdgnn.Trainer`` does before each batch.
     """
 
     def __init__(self, mode: FrameMode, seed: int, average: int) -> None:

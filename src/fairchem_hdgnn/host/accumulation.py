@@ -1,0 +1,135 @@
+"""An optimiser step from several batches, whose gradient is that of one batch with all their structures.
+
+fairchem divides the sum of a loss by the number of rows (structures or atoms) of one batch on all ranks. The gradients
+of batches of different sizes are then not to be averaged; here each loss is divided by the rows of the whole step. So
+the batches of a step are read first and counted, and then gone through one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from fairchem.core.common import distutils
+from fairchem.core.modules.loss import DDPLoss
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch_geometric.data import Batch
+
+Losses = Sequence[tuple[str, dict[str, Any]]]
+"""fairchem's list of losses: name of the target; ``fn``, ``coefficient``."""
+
+
+def num_steps(num_batches: int, accumulate: int) -> int:
+    """Optimiser steps from so many batches of a rank; the last step takes what is left."""
+    return math.ceil(num_batches / accumulate)
+
+
+def grouped(batches: Iterable[Batch], accumulate: int) -> Iterator[list[Batch]]:
+    """The batches of each optimiser step; fewer in the last one, if they do not come out even."""
+    iterator = iter(batches)
+    while group := list(islice(iterator, accumulate)):
+        yield group
+
+
+class StepLoss(DDPLoss):
+    """A loss of fairchem whose mean can be over an optimiser step instead of one batch.
+
+    Args:
+        name: fairchem's, e.g. ``mae``.
+        reduction: ``mean`` or ``sum`` over structures or atoms; ``None`` for ``mean``.
+
+    Attributes:
+        num_rows: structures or atoms in the step under way, on all ranks; ``None`` outside of one.
+    """
+
+    def __init__(self, name: str, reduction: str | None) -> None:
+        super().__init__(name, reduction)
+        self.num_rows: int | None = None
+
+    def mean(self, input: Tensor, loss: Tensor, natoms: Tensor) -> Tensor:
+        """This batch's part of the mean; gradients of it are averaged over ranks and added up over batches.
+
+        Args:
+            input: predictions, [rows, ...].
+            loss: of each row, [rows] or [rows, components].
+            natoms: atoms of each structure.
+        """
+        if self.num_rows is None:
+            return super().mean(input, loss, natoms)
+        return self.sum(input, loss, natoms) * distutils.get_world_size() / (self.num_rows * math.prod(loss.shape[1:]))
+
+
+def use_step_losses(losses: Losses, settings: Iterable[Mapping[str, Mapping[str, Any]]]) -> None:
+    """Put a ``StepLoss`` in the place of each ``fn`` in fairchem's list of losses.
+
+    Args:
+        losses: in the order of the settings.
+        settings: ``loss_functions`` of a configuration, which they were made from.
+    """
+    keys = [loss for entry in settings for loss in entry.values()]
+    for (_, loss), key in zip(losses, keys):
+        loss["fn"] = StepLoss(key["fn"], key.get("reduction"))
+
+
+@contextlib.contextmanager
+def means_over(
+    batches: Sequence[Batch], losses: Losses, outputs: Mapping[str, Mapping[str, Any]], device: torch.device
+) -> Iterator[None]:
+    """Let means of losses be over all these batches and those of the other ranks in the block. Collective.
+
+    Args:
+        batches: of an optimiser step, on this rank.
+        losses: after ``use_step_losses``.
+        outputs: settings of each target: ``level``, ``train_on_free_atoms``.
+        device: on which ranks talk to one another.
+    """
+    counts = [sum(_num_rows(batch, outputs[target]) for batch in batches) for target, _ in losses]
+    totals = distutils.all_reduce(torch.tensor(counts), device=device).tolist()
+    for (_, loss), total in zip(losses, totals):
+        loss["fn"].num_rows = total
+    try:
+        yield
+    finally:
+        for _, loss in losses:
+            loss["fn"].num_rows = None
+
+
+def _num_rows(batch: Batch, output: Mapping[str, Any]) -> int:
+    if output["level"] != "atom":
+        return batch.natoms.numel()
+    return int((batch.fixed == 0).sum() if output["train_on_free_atoms"] else batch.natoms.sum())
+
+
+class AccumulatedLoss:
+    """Takes the place of a loss where only its backward pass is asked for: that goes through all batches of a step.
+
+    Ranks add their gradients up in the last batch alone.
+
+    Args:
+        batches: of the step, on this rank.
+        backward: runs forward and backward pass of a batch, given with its place among them, and returns the loss.
+        model: which they go through, wrapped if there are several ranks.
+
+    Attributes:
+        value: sum of the losses, once the backward pass is over.
+    """
+
+    def __init__(self, batches: Sequence[Batch], backward: Callable[[Batch, int], float], model: nn.Module) -> None:
+        self.value = 0.0
+        self._batches, self._backward, self._model = batches, backward, model
+
+    def backward(self) -> None:
+        """Add the gradients of all batches to those of the parameters."""
+        for place, batch in enumerate(self._batches):
+            last = place == len(self._batches) - 1
+            with contextlib.nullcontext() if last else _on_this_rank(self._model):
+                self.value += self._backward(batch, place)
+
+
+def _on_this_rank(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()

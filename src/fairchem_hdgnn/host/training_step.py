@@ -1,0 +1,84 @@
+"""One step of the optimiser: each of its batches forward and backward, with what is drawn, checked and logged."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import torch
+from fairchem.core.common import distutils
+from fairchem.core.trainers import OCPTrainer
+from torch_geometric.data import Batch
+
+from fairchem_hdgnn.host.accumulation import AccumulatedLoss, means_over
+from fairchem_hdgnn.host.stop_conditions import (
+    check_loss,
+    check_predictions,
+    checked_gradients,
+    explained_out_of_memory,
+)
+from fairchem_hdgnn.models.seeds import step_seed
+from fairchem_hdgnn.models.so3.frame_source import set_step
+
+logger = logging.getLogger(__name__)
+
+
+def train_step(trainer: OCPTrainer, batches: list[Batch], first: int) -> None:
+    """Update the weights once with all ``batches``, and ``trainer.metrics``; log. Collective.
+
+    fairchem's own ``_backward`` clips the gradient and updates weights and their averages; it is given a loss whose
+    backward pass goes through the batches.
+
+    Args:
+        trainer: :class:`fairchem_hdgnn.host.trainer.Trainer`.
+        batches: of this step, on this rank; the losses are means over all of them.
+        first: number of the first of them since the training began, counted from 1.
+
+    Raises:
+        PreemptedError: the scheduler wants the machine back; weights are as before, metrics are not.
+        TrainingError: a prediction, loss or gradient is nan or infinite, or a batch does not fit into memory.
+        DataError: a target is nan or infinite.
+    """
+    trainer.model.train()
+    model = trainer._unwrapped_model
+    loss = AccumulatedLoss(batches, partial(_train_batch, trainer, first), trainer.model)
+    with (
+        explained_out_of_memory(batches[-1], model),
+        means_over(batches, trainer.loss_functions, trainer.output_targets, trainer.device),
+        checked_gradients(trainer.optimizer, model, batches),
+    ):
+        trainer._backward(loss)
+    trainer.metrics = trainer.evaluator.update("loss", loss.value, trainer.metrics)
+    _log(trainer)
+
+
+def _train_batch(trainer: OCPTrainer, first: int, batch: Batch, place: int) -> float:
+    trainer.stop_if_preempted()
+    _seed(trainer, first + place)
+    if trainer.noisy_nodes is not None:
+        trainer.noisy_nodes.move(batch)
+    with explained_out_of_memory(batch, trainer._unwrapped_model):
+        with torch.autocast("cuda", enabled=trainer.scaler is not None):
+            predictions = trainer._forward(batch)
+            loss = trainer._compute_loss(predictions, batch)
+        check_predictions(predictions, batch)
+        check_loss(loss, predictions, batch)
+        trainer.metrics = trainer._compute_metrics(predictions, batch, trainer.evaluator, trainer.metrics)
+        (trainer.scaler.scale(loss) if trainer.scaler else loss).backward()
+    return loss.item()
+
+
+def _seed(trainer: OCPTrainer, number: int) -> None:
+    """Make all random numbers of a batch a function of (seed, rank, number): then there is no state to save."""
+    torch.manual_seed(step_seed("batch", trainer.config["cmd"]["seed"] or 0, number))
+    set_step(trainer.model, number)
+
+
+def _log(trainer: OCPTrainer) -> None:
+    values = {name: metric["metric"] for name, metric in trainer.metrics.items()}
+    values |= {"lr": trainer.scheduler.get_lr(), "epoch": trainer.epoch, "step": trainer.step}
+    if trainer.logger is not None:
+        trainer.logger.log(values, step=trainer.step, split="train")
+    if distutils.is_master() and trainer.step % trainer.config["cmd"]["print_every"] == 0:
+        logger.info(", ".join(f"{name}: {value:.2e}" for name, value in values.items()))
+        trainer.metrics = {}
