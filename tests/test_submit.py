@@ -101,11 +101,32 @@ def test_submissions_get_run_ids_of_their_own(config: Path, capsys: pytest.Captu
         (["--sbatch=gpu"], "--sbatch 'gpu': write it as --sbatch=--NAME=VALUE"),
         (["--optim.lr", "3"], "'--optim.lr': neither a flag nor an override"),
         (["--config-yml=absent.yml"], "no file 'absent.yml'"),
+        (
+            ["--slurm-partition=gpu\n#SBATCH --uid=0"],
+            r"--slurm-partition 'gpu\n#SBATCH --uid=0': takes letters, digits",
+        ),
+        (["--slurm-account=a b"], "--slurm-account 'a b': takes letters, digits"),
+        (["--identifier=mine/yours"], "--identifier 'mine/yours': takes letters, digits"),
+        (["--timestamp-id=../other"], "--timestamp-id '../other': takes letters, digits"),
+        (["--timestamp-id=.."], "--timestamp-id '..': takes letters, digits"),
+        (["--logdir=logs\nmore"], r"--logdir 'logs\nmore': a path cannot have line breaks"),
+        (["--sbatch=--constraint=a\n#SBATCH -N 9"], "write it as --sbatch=--NAME=VALUE, in one line"),
+        (["--cpu", "--sbatch=--gpus-per-node=1"], "--sbatch=--gpus-per-node: a training with --cpu"),
+        (["--num-nodes=0"], "--num-nodes 0: must be at least 1"),
+        (["--slurm-timeout=0"], "--slurm-timeout 0: must be at least 1"),
     ],
 )
 def test_refusals(config: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["submit", "--dry-run", "--mode=train", f"--config-yml={config}", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_names_that_slurm_takes_are_taken(config: Path, capsys: pytest.CaptureFixture) -> None:
+    flags = ["--slurm-partition=gpu,gpu_short", "--slurm-account=proj@dept", "--identifier=C=64_L-6.v2"]
+    folder = config.parent / "logs of mine"
+    printed = script(capsys, config, *flags, f"--logdir={folder}")
+    assert "#SBATCH --partition=gpu,gpu_short" in printed and "#SBATCH --account=proj@dept" in printed
+    assert f"#SBATCH --output='{folder}/slurm/%j.out'" in printed
 
 
 def test_no_slurm(config: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

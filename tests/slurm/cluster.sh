@@ -49,7 +49,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 JobRequeue=1
 KillWait=10
-SlurmdTimeout=15
+SlurmdTimeout=40
 TCPTimeout=5
 GresTypes=gpu
 CONF

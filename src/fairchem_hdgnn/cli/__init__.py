@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -58,8 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args) or 0)
     except UserError as error:
-        print(f"fairchem-hdgnn {args.command}: error: {error}", file=sys.stderr)
+        print(f"fairchem-hdgnn {args.command}: error: {_node()}{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"fairchem-hdgnn {args.command}: interrupted; every file is whole or absent", file=sys.stderr)
         return 130
+
+
+def _node() -> str:
+    """Where this is, in a job of several nodes: a file may be missing on one of them only."""
+    several = int(os.environ.get("SLURM_STEP_NUM_NODES", "1")) > 1
+    return f"{os.environ.get('SLURMD_NODENAME', '')}: " if several else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,3 +32,14 @@ def require_at_least(least: int, values: Mapping[str, int | None]) -> None:
     for name, value in values.items():
         if value is not None and value < least:
             raise ConfigError(f"{name} {value}: must be at least {least}")
+
+
+def require_names(values: Mapping[str, str | None]) -> None:
+    """Refuse the first flag whose value cannot be a name in a batch script and of a folder; ``None`` was left out.
+
+    Raises:
+        ConfigError: names flag and value.
+    """
+    for flag, value in values.items():
+        if value and (re.fullmatch(r"[\w.,:+@%=-]+", value) is None or value in {".", ".."} or value[0] == "-"):
+            raise ConfigError(f"{flag} {value!r}: takes letters, digits and . , : + @ % = _ -, no spaces or slashes")

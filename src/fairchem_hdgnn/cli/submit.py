@@ -13,6 +13,7 @@ from string import Template
 
 from fairchem.core.common.flags import flags
 
+from fairchem_hdgnn.cli._flags import require_at_least, require_names
 from fairchem_hdgnn.cli.train import check, configs
 from fairchem_hdgnn.errors import ConfigError, UserError
 from fairchem_hdgnn.host.submitit_jobs import submission_script, submit_jobs
@@ -89,7 +90,7 @@ class Job:
             # Some minutes before the time limit: enough for the step under way, a checkpoint and the requeue.
             "signal": "USR1@300",
         }
-        lines = [f"--{name}={value}" for name, value in directives.items() if value is not None]
+        lines = [f"--{name}={shlex.quote(str(value))}" for name, value in directives.items() if value is not None]
         return [*lines, "--requeue", *args.sbatch]
 
     def submit(self) -> str:
@@ -184,12 +185,16 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--via one-node: --num-nodes must be 1; use --via srun or --via submitit")
     if args.sweep_yml is not None and args.via != "submitit":
         raise ConfigError("--sweep-yml: needs --via submitit, which makes an array of the sweep's runs")
-    for option in args.sbatch:
-        _named(option)
+    require_names({f"--slurm-{name}": getattr(args, f"slurm_{name}") for name in ("partition", "account", "qos")})
+    counts = ("num_gpus", "num_nodes", "slurm_mem", "slurm_timeout")
+    require_at_least(1, {f"--{name.replace('_', '-')}": getattr(args, name) for name in counts})
+    for name, _ in map(_named, args.sbatch):
+        if args.cpu and name.startswith(("gpu", "gres")):
+            raise ConfigError(f"--sbatch=--{name}: a training with --cpu would leave these idle; leave one of them out")
 
 
 def _named(option: str) -> tuple[str, str]:
     name, separator, value = option.partition("=")
-    if not name.startswith("--") or not separator:
-        raise ConfigError(f"--sbatch '{option}': write it as --sbatch=--NAME=VALUE")
+    if not name.startswith("--") or not separator or not option.isprintable():
+        raise ConfigError(f"--sbatch {option!r}: write it as --sbatch=--NAME=VALUE, in one line")
     return name[2:], value

@@ -12,6 +12,7 @@ from typing import Any
 from fairchem.core.common import distutils
 from fairchem.core.common.flags import flags
 from fairchem.core.common.utils import build_config, setup_logging
+from torch.distributed import DistNetworkError
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -19,7 +20,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from fairchem_hdgnn.checks.files import check_data_sets, disk_findings
 from fairchem_hdgnn.checks.findings import Finding, stop_or_warn
 from fairchem_hdgnn.checks.keys import key_findings, section_findings
-from fairchem_hdgnn.cli._flags import require_at_least
+from fairchem_hdgnn.cli._flags import require_at_least, require_names
 from fairchem_hdgnn.errors import ConfigError, UserError
 from fairchem_hdgnn.files import expanded
 from fairchem_hdgnn.host.config_files import check_overrides, find_config, read_config, splits_of
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
             _run_here(_build_config(args, overrides, section_findings), args.num_gpus)
     except SignalException as error:
         raise SystemExit(PREEMPTED_EXIT_STATUS) from error
-    except (UserError, ChildFailedError) as error:
+    except (UserError, ChildFailedError, DistNetworkError) as error:
         if isinstance(error, ChildFailedError) and error.get_first_failure()[1].exitcode == PREEMPTED_EXIT_STATUS:
             raise SystemExit(PREEMPTED_EXIT_STATUS) from error
         message = user_message(error)
@@ -91,8 +92,11 @@ def check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     if args.mode is None:
         raise ConfigError("--mode: missing; one of train, validate, predict, run-relaxations")
     check_overrides(overrides)
+    require_names({"--identifier": args.identifier, "--timestamp-id": args.timestamp_id})
     for name in PATH_FLAGS:
         if (path := getattr(args, name)) is not None:
+            if not str(path).isprintable():
+                raise ConfigError(f"--{name.replace('_', '-')} {str(path)!r}: a path cannot have line breaks here")
             setattr(args, name, type(path)(expanded(str(path))))
     args.config_yml = find_config(str(args.config_yml))
     if args.mode != "train" and args.checkpoint is None:

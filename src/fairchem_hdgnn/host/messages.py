@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+from torch.distributed import DistNetworkError
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from fairchem_hdgnn import errors
 from fairchem_hdgnn.errors import UserError
 
+_PORT = re.compile(r"port: (\d+)")
 _RECORDED = re.compile(r"(\w+): (.*)", re.DOTALL)
 
 
@@ -21,6 +23,11 @@ def user_message(error: BaseException) -> str | None:
     if isinstance(error, UserError):
         message = str(error)
         return _recorded(message.splitlines()[-1]) or message if "Original Traceback" in message else message
+    if isinstance(error, DistNetworkError):
+        port = _PORT.search(str(error))
+        if "EADDRINUSE" not in str(error) or port is None:
+            return None
+        return f"port {port[1]}, on which the ranks meet, is in use by another program: set MASTER_PORT to a free one"
     if isinstance(error, ChildFailedError):
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:

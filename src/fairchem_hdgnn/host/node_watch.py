@@ -36,6 +36,9 @@ PROBE = 5.0
 START = timedelta(minutes=30)
 """How long ranks may take to start."""
 
+CLOCKS_APART = 60.0
+"""Seconds; ranks start within fewer."""
+
 SLURMD_PORT = 6818
 """Slurm's default."""
 
@@ -53,7 +56,9 @@ def node_watch() -> Iterator[None]:
     if not is_rank_of_srun() or int(os.environ.get("SLURM_STEP_NUM_NODES", "1")) == 1:
         yield
         return
-    watch = NodeWatch(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    watch = NodeWatch(address, rank, world_size, os.environ["SLURMD_NODENAME"])
     watch.start()
     try:
         yield
@@ -71,13 +76,15 @@ class NodeWatch(threading.Thread):
     """A thread that gives signs of life to the store of torch.distributed; rank 0 reads those of all ranks.
 
     Args:
+        address: host and port of torch.distributed's store.
         rank: of this process.
         world_size: number of ranks.
+        node: Slurm's name of this node.
     """
 
-    def __init__(self, rank: int, world_size: int) -> None:
+    def __init__(self, address: tuple[str, int], rank: int, world_size: int, node: str) -> None:
         super().__init__(name="node watch", daemon=True)
-        self._rank, self._world_size = rank, world_size
+        self._address, self._rank, self._world_size, self._node = address, rank, world_size, node
         self._stopped = threading.Event()
         self._nodes: list[str] = []
         self._beats = [0] * world_size
@@ -101,18 +108,30 @@ class NodeWatch(threading.Thread):
                 self._end(dead)
 
     def _meet(self) -> dist.TCPStore:
-        """Connect, and learn where each rank is.
+        """Connect, learn where each rank is, and compare clocks.
 
         Raises:
             RuntimeError: another rank has not come in time.
         """
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(address, port, is_master=False, timeout=START, wait_for_workers=False)
-        store.set(_key("node", self._rank), os.environ["SLURMD_NODENAME"])
+        store = dist.TCPStore(*self._address, is_master=False, timeout=START, wait_for_workers=False)
+        store.set(_key("node", self._rank), self._node)
         self._nodes = [store.get(_key("node", rank)).decode() for rank in range(self._world_size)]
+        store.set(_key("clock", self._rank), str(time.time()))
+        if self._rank == 0:
+            # All ranks met just now, at the same time.
+            self._compare_clocks([float(store.get(_key("clock", rank))) for rank in range(self._world_size)])
         self._heard = [time.monotonic()] * self._world_size
         store.set_timeout(timedelta(seconds=PROBE))
         return store
+
+    def _compare_clocks(self, clocks: Sequence[float]) -> None:
+        for node, clock in dict(zip(self._nodes, clocks)).items():
+            if abs(clock - clocks[0]) > CLOCKS_APART:
+                logger.warning(
+                    "The clocks of %s and %s are %.0f s apart: times in logs mislead, and from 300 s on Slurm refuses "
+                    "jobs; set them right (NTP).",
+                    *(self._nodes[0], node, abs(clock - clocks[0])),
+                )
 
     def _silent_ranks(self, store: dist.TCPStore) -> list[int]:
         """Ranks without a sign of life for ``SILENCE``; rank 0 has the store, so without the store it is silent."""

@@ -28,7 +28,7 @@ from fairchem_hdgnn.host.results import written_whole
 from fairchem_hdgnn.host.run_directories import announce, conditions, exclusive_use, make_run_folders, new_run_id
 from fairchem_hdgnn.host.schedules import Cadence, LossSchedule
 from fairchem_hdgnn.host.stop_conditions import backward_queue_emptied, check_weights, explained_out_of_memory
-from fairchem_hdgnn.host.training_step import train_step
+from fairchem_hdgnn.host.training_step import settle_buckets, train_step
 
 
 class Trainer(OCPTrainer):
@@ -63,6 +63,7 @@ class Trainer(OCPTrainer):
         self._watch: PreemptionWatch | None = None
         self._relaxing = False
         self.relax_dataset: Any = None
+        self._settled = False
         self._evaluated_step = 0
         self._saved_step: int | None = None
         self.metrics: dict[str, Any] = {}
@@ -176,7 +177,11 @@ class Trainer(OCPTrainer):
                 self._after_step(cadence)
 
     def _train_step(self, batches: list[Batch]) -> None:
-        train_step(self, batches, first=(self.step - 1) * self._accumulate + 1)
+        first = (self.step - 1) * self._accumulate + 1
+        if not self._settled:
+            settle_buckets(self, batches[0], first)
+            self._settled = True
+        train_step(self, batches, first)
         if self.scheduler.scheduler_type != "ReduceLROnPlateau":
             self.scheduler.step()
 

@@ -52,6 +52,31 @@ def train_step(trainer: OCPTrainer, batches: list[Batch], first: int) -> None:
     _log(trainer)
 
 
+def settle_buckets(trainer: OCPTrainer, batch: Batch, first: int) -> None:
+    """Go through a batch once, so that a resumed run adds gradients up as one that was not interrupted. Collective.
+
+    ``DistributedDataParallel`` sorts parameters into buckets anew after a process's first backward pass, and where a
+    parameter is in its bucket decides in which order three ranks or more are added up.
+
+    Args:
+        trainer: as for :func:`train_step`; its weights and gradients are as before.
+        batch: of this rank.
+        first: its number.
+    """
+    if distutils.get_world_size() <= 2:
+        return
+    trainer.model.train()
+    batch = batch.clone()
+    _seed(trainer, first)
+    if trainer.noisy_nodes is not None:
+        trainer.noisy_nodes.move(batch)
+    with explained_out_of_memory(batch, trainer._unwrapped_model):
+        with torch.autocast("cuda", enabled=trainer.scaler is not None):
+            predictions = trainer._forward(batch)
+        torch.stack([prediction.sum() for prediction in predictions.values()]).sum().backward()
+    trainer.optimizer.zero_grad()
+
+
 def _train_batch(trainer: OCPTrainer, first: int, batch: Batch, place: int) -> float:
     trainer.stop_if_preempted()
     _seed(trainer, first + place)
