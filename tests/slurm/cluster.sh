@@ -92,10 +92,13 @@ start_node() {
 }
 
 kill_node() {
-  local dir=$1 node=$2 space process
+  local dir=$1 node=$2 space process signal
   space=$(readlink "/proc/$(cat "$dir/slurmd.$node.pid")/ns/mnt")
-  for process in /proc/[0-9]*; do
-    [ "$(readlink "$process/ns/mnt" 2>/dev/null)" != "$space" ] || kill -KILL "${process#/proc/}" 2>/dev/null || true
+  # All at once, as far as the others can see: a process that outlives another would report its end.
+  for signal in STOP KILL; do
+    for process in /proc/[0-9]*; do
+      [ "$(readlink "$process/ns/mnt" 2>/dev/null)" != "$space" ] || kill "-$signal" "${process#/proc/}" 2>/dev/null || true
+    done
   done
 }
 

@@ -24,6 +24,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     except subprocess.TimeoutExpired:
         pytest.skip("Slurm could not be installed within three minutes")
     if started.returncode:
+        cluster.call("bash", str(SCRIPT), "stop", str(cluster.folder))
         pytest.skip(f"Slurm cannot be started here: {' '.join(started.stderr.split())[-300:]}")
     yield cluster
     cluster.call("scancel", "--user=root", check=False)

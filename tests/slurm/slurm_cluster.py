@@ -53,10 +53,11 @@ class Cluster:
         self.call("bash", str(SCRIPT), what, str(self.folder), name)
 
     def submit(self, config: Path, run_id: str, *extra: str, check: bool = True) -> subprocess.CompletedProcess:
-        """``fairchem-hdgnn submit`` with small means."""
+        """``fairchem-hdgnn submit`` with small means; without a run id, the command makes one."""
         return self.call(
             *(str(BIN / "fairchem-hdgnn"), "submit", "--mode=train", f"--config-yml={config}", "--cpu", "--seed=3"),
-            *("--print-every=1", f"--timestamp-id={run_id}", "--slurm-mem=1", "--slurm-timeout=1", *extra),
+            *("--print-every=1", *([f"--timestamp-id={run_id}"] if run_id else [])),
+            *("--slurm-mem=1", "--slurm-timeout=1", *extra),
             check=check,
             cwd=config.parent,
         )

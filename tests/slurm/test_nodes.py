@@ -7,8 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from evaluation_data import SIZES, write_splits
 from slurm_cluster import SUBMITTED, Cluster, has_step
 from small_runs import PLUGIN, TINY_HDGNN, launch, load, losses, write_config
 
@@ -65,11 +67,12 @@ def test_four_ranks_on_two_nodes_train_as_one(cluster: Cluster, config: Path, al
     assert_same(weights(config.parent, "nodes"), alone)
 
 
+@pytest.mark.heavy
 def test_recipe_for_several_nodes(cluster: Cluster, config: Path, alone: dict[str, torch.Tensor]) -> None:
     """As it stands, with four tasks on each node, but for what it trains, and on a CPU."""
     folder = config.parent
     recipe = (ROOT / "slurm" / "several_nodes.sbatch").read_text()
-    training = f"--cpu --seed=3 --config-yml {config} --optim.batch_size=1 --dataset.train.first_n=24"
+    training = f"--cpu --seed=3 --config-yml {config} --optim.batch_size=1"
     script = recipe.replace("--config-yml hdgnn:oc20/is2re/all/hdgnn.yml", training).replace(
         "--time=24:00:00", "--time=10"
     )
@@ -80,9 +83,10 @@ def test_recipe_for_several_nodes(cluster: Cluster, config: Path, alone: dict[st
     cluster.wait(job, lambda: cluster.has_ended(job), log)
     assert cluster.state(job) == "COMPLETED", log.read_text()[-3000:]
     checkpoint = load(folder, f"job{job}")
-    assert checkpoint["step"] == 6 and checkpoint["config"]["world_size"] == 8
+    assert checkpoint["step"] == 6 and checkpoint["conditions"]["world size"] == 8
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("victim", ["node2", "node1"])
 def test_node_that_dies(cluster: Cluster, config: Path, uninterrupted: dict[int, float], victim: str) -> None:
     """Within a minute the job ends, by name of node and ranks; it is requeued, and its losses go on to the last bit."""
@@ -101,3 +105,45 @@ def test_node_that_dies(cluster: Cluster, config: Path, uninterrupted: dict[int,
     cluster.wait(job, lambda: cluster.has_ended(job), log)
     assert cluster.state(job) == "COMPLETED", log.read_text()[-3000:]
     assert losses(config.parent, run_id) == uninterrupted
+
+
+@pytest.mark.heavy
+def test_sweep_runs_on_both_nodes(cluster: Cluster, config: Path) -> None:
+    sweep = config.with_name("sweep.yml")
+    sweep.write_text("optim:\n  lr_initial: [0.001, 0.003]\n")
+    printed = cluster.submit(config, "", "--via=submitit", f"--sweep-yml={sweep}", "--num-gpus=1", "--identifier=sweep")
+    runs = re.findall(r"Submitted job (\S+), run id (\S+)\n +log: (\S+)", printed.stdout)
+    assert len(runs) == 2
+    for job, run_id, log in runs:
+        cluster.wait(job, lambda job=job: cluster.has_ended(job), Path(log))
+        assert cluster.state(job) == "COMPLETED", Path(log).read_text()[-3000:]
+        assert load(config.parent, run_id)["epoch"] == 2
+    rates = [load(config.parent, run_id)["config"]["optim"]["lr_initial"] for _, run_id, _ in runs]
+    assert rates == [0.001, 0.003]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("damaged", [False, True])
+def test_leaderboard_chain(cluster: Cluster, tmp_path: Path, damaged: bool) -> None:
+    """The recipe as it stands, but for OC20's counts of systems; if a split cannot be read, no file is made."""
+    data, out = write_splits(tmp_path / "data", prefix="test", labels=False), tmp_path / "out"
+    if damaged:
+        (data / "test_ood_cat" / "data.lmdb").write_bytes(b"not an LMDB")
+    recipe = (ROOT / "slurm" / "leaderboard.sh").read_text()
+    script = tmp_path / "leaderboard.sh"
+    script.write_text(recipe.replace("make-submission --data", "make-submission --counts any --data"))
+    (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
+    checkpoint = ROOT / "tests" / "data" / "hdgnn_paper.pt"
+    printed = cluster.call("bash", str(script), str(checkpoint), str(data), str(out), cwd=tmp_path).stdout
+    job, log = re.search(r"then (\d+)", printed)[1], out / "submission.out"
+    cluster.wait(job, lambda: cluster.has_ended(job), log)
+    if damaged:
+        assert cluster.state(job) == "CANCELLED" and not (out / "submission.npz").exists()
+        assert "test_ood_cat/data.lmdb: cannot be read as an LMDB" in (out / "predict-2.out").read_text()
+        return
+    assert cluster.state(job) == "COMPLETED", log.read_text()[-3000:]
+    with np.load(out / "submission.npz") as submission:
+        for split in ("id", "ood_ads", "ood_cat", "ood_both"):
+            assert len(submission[f"{split}_ids"]) == SIZES[split]
+            with np.load(out / f"test_{split}.npz") as predicted:
+                np.testing.assert_array_equal(submission[f"{split}_energy"], predicted["energy"])
