@@ -152,6 +152,9 @@ def _require_same_systems(split: str, models: Sequence[str], predictions: Sequen
     for model, each in zip(models, predictions):
         if each.target is None:
             raise DataError(f"{split}: the systems have no labels; 'predict' is the command for test splits")
+        unknown = ~np.isfinite(each.target)
+        if unknown.any():
+            raise DataError(f"{split}: the label of system {each.ids[unknown][0]} is NaN or infinity; correct the LMDB")
         wrong = ~np.isfinite(each.energy)
         if wrong.any():
             raise DataError(f"{split}: {model} predicts NaN or infinity, first for system {each.ids[wrong][0]}")

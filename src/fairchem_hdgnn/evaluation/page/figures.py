@@ -83,8 +83,7 @@ def _group_figure(groups: Groups, errors: Mapping[str, np.ndarray]) -> Figure:
             Bar(
                 name=name,
                 x=_rounded(means, 1),
-                # Texts, or plotly would place numbers of atoms to scale.
-                y=[f"{group} " for group in groups],
+                y=list(groups),
                 error_x={"type": "data", "array": _rounded(intervals, 1), "thickness": 1},
                 customdata=[int(systems.sum()) for systems in groups.values()],
                 hovertemplate="%{y}: %{x:.0f} meV (%{customdata} systems)",

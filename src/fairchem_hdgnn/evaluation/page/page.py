@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from importlib.resources import files
 from pathlib import Path
@@ -42,20 +42,20 @@ def write_page(
         DataError: the file cannot be written, or an LMDB has changed since the predictions were made.
     """
     models = evaluation.predictions
-    drawings = read_worst(evaluation, options, most)
+    groups = group_figures(models)
     environment = Environment(autoescape=True, loader=FunctionLoader(_asset), undefined=StrictUndefined)
     text = environment.get_template("page.html").render(
         models=list(models),
         splits=[(split, title_of(split), len(each)) for split, each in next(iter(models.values())).items()],
         tables=[_table(evaluation.comparison, each) for each in sections(evaluation.comparison, with_paper=with_paper)],
         notes=all_notes(evaluation.notes, with_paper),
-        groups=list(group_figures(models)),
+        groups=list(groups),
         facts=evaluation.facts,
         most=most,
         style=_asset("page.css"),
         script=_asset("page.js"),
         plotly=get_plotlyjs(),
-        data=_data(evaluation, drawings, most),
+        data=_data(evaluation, read_worst(evaluation, options, most), groups, most),
     )
     with complete_or_absent(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -77,14 +77,14 @@ def _table(comparison: Comparison, section: Section) -> dict[str, Any]:
     return {"title": section.title, "headings": headings, "rows": rows, "published": published}
 
 
-def _data(evaluation: Evaluation, drawings: Drawings, most: int) -> dict[str, Any]:
+def _data(evaluation: Evaluation, drawings: Drawings, groups: Mapping[str, Figure], most: int) -> dict[str, Any]:
     """What the page's script reads."""
     models = evaluation.predictions
     figures: dict[str, Figure] = {"thresholds": threshold_figure(models)}
     for position, of_model in enumerate(models.values()):
         figures[f"parity-{position}"] = parity_figure(of_model)
         figures[f"errors-{position}"] = error_figure(of_model)
-    for position, figure in enumerate(group_figures(models).values()):
+    for position, figure in enumerate(groups.values()):
         figures[f"groups-{position}"] = figure
     return {
         "models": list(models),
