@@ -96,7 +96,10 @@ def test_median_of_each_split_is_the_best_constant():
     ("broken", "message"),
     [
         ({"energy": np.full(400, np.nan, dtype=np.float32)}, "b predicts NaN or infinity, first for system"),
-        ({"target": np.full(400, np.inf, dtype=np.float32)}, "the label of system 0 is NaN or infinity; correct the LMDB"),
+        (
+            {"target": np.full(400, np.inf, dtype=np.float32)},
+            "the label of system 0 is NaN or infinity; correct the LMDB",
+        ),
         ({"ids": np.array([f"x{i}" for i in range(400)])}, "b and a were run on different systems"),
         ({"target": None}, "no labels"),
     ],
