@@ -39,6 +39,10 @@ from fairchem_hdgnn.host.names import dotted_name
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 RANKS = (1, 2, 4)
+ATOMS = 8
+"""Of each rank's graph."""
+
+REPEATS = 3
 GPU_COUNTS = (8, 16, 64, 256)
 BUCKET_BYTES = 25 * 2**20
 """Gradients that DDP exchanges in one all-reduce, by default."""
@@ -137,29 +141,16 @@ def prediction_table(configs: Sequence[str], gpu: str, clusters: Sequence[Cluste
     return f"| {' | '.join(columns)} |\n| --- |{' ---: |' * (len(columns) - 1)}\n{rows}"
 
 
-@dataclass(frozen=True)
-class Times:
-    """Seconds of one kind of work, the least of all repeats.
-
-    Attributes:
-        wall: until the slowest rank is done.
-        cpu: processor time of a rank, the mean of all; other programs on the machine add to it little.
-    """
-
-    wall: float
-    cpu: float
-
-    @classmethod
-    def of(cls, work: Callable[[], None]) -> Times:
-        """Of this rank and its peers, who do the same."""
-        dist.barrier()
-        wall, cpu = time.perf_counter(), time.process_time()
-        work()
-        slowest = torch.tensor(time.perf_counter() - wall, dtype=torch.float64)
-        total = torch.tensor(time.process_time() - cpu, dtype=torch.float64)
-        dist.all_reduce(slowest, dist.ReduceOp.MAX)
-        dist.all_reduce(total)
-        return cls(float(slowest), float(total) / dist.get_world_size())
+def timed(work: Callable[[], None]) -> tuple[float, float]:
+    """Seconds until the slowest rank has done it, and CPU seconds of a rank, to which other programs add little."""
+    dist.barrier()
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    slowest = torch.tensor(time.perf_counter() - wall, dtype=torch.float64)
+    total = torch.tensor(time.process_time() - cpu, dtype=torch.float64)
+    dist.all_reduce(slowest, dist.ReduceOp.MAX)
+    dist.all_reduce(total)
+    return float(slowest), float(total) / dist.get_world_size()
 
 
 def network_of(config: str) -> tuple[nn.Module, int]:
@@ -170,7 +161,7 @@ def network_of(config: str) -> tuple[nn.Module, int]:
 
 
 def measure_here(rank: int, ranks: int, folder: str, config: str, atoms: int, repeats: int) -> None:
-    """The work of one rank; rank 0 leaves the times in the folder."""
+    """The work of one rank; rank 0 leaves the least times of all repeats in the folder."""
     torch.set_num_threads(1)
     keep_freed_memory()
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
@@ -189,26 +180,23 @@ def measure_here(rank: int, ranks: int, folder: str, config: str, atoms: int, re
             work.wait()
 
     kinds = {"passes": lambda: passes(False), "step": lambda: passes(True), "exchange": exchange}
-    taken: dict[str, list[Times]] = {kind: [] for kind in kinds}
+    taken: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     for _ in range(repeats + 1):
         for kind, work in kinds.items():
             network.zero_grad()
-            taken[kind].append(Times.of(work))
+            taken[kind].append(timed(work))
     if rank == 0:
-        least = {
-            kind: (min(one.wall for one in times[1:]), min(one.cpu for one in times[1:]))
-            for kind, times in taken.items()
-        }
+        least = {kind: [min(values) for values in zip(*times[1:])] for kind, times in taken.items()}
         Path(folder, "times.json").write_text(json.dumps({**least, "gradient_bytes": 4 * len(gradients)}))
     dist.destroy_process_group()
 
 
-def measurement(config: str, atoms: int, repeats: int) -> str:
+def measurement(config: str) -> str:
     """Rows of the table, one for each number of ranks."""
     lines = []
     for ranks in RANKS:
         with tempfile.TemporaryDirectory() as folder:
-            mp.spawn(measure_here, (ranks, folder, config, atoms, repeats), nprocs=ranks)
+            mp.spawn(measure_here, (ranks, folder, config, ATOMS, REPEATS), nprocs=ranks)
             found = json.loads(Path(folder, "times.json").read_text())
         gradient_bytes = found.pop("gradient_bytes")
         sent = sent_bytes(gradient_bytes, ranks)
@@ -220,12 +208,12 @@ def measurement(config: str, atoms: int, repeats: int) -> str:
     return "".join(lines)
 
 
-def measurement_table(configs: Sequence[str], atoms: int, repeats: int) -> str:
+def measurement_table(configs: Sequence[str]) -> str:
     """As Markdown."""
     columns = ["config", "ranks", "gradients, MB", "each rank sends, MB"]
     columns += [f"{kind}, {unit}" for unit in ("CPU s", "s") for kind in ("passes", "with exchange", "exchange alone")]
     columns.append("rate, MB/s")
-    rows = "".join(measurement(config, atoms, repeats) for config in configs)
+    rows = "".join(measurement(config) for config in configs)
     return f"| {' | '.join(columns)} |\n| --- |{' ---: |' * (len(columns) - 1)}\n{rows}"
 
 
@@ -234,8 +222,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     measure = commands.add_parser("measure")
-    measure.add_argument("--atoms", type=int, default=8, help="of each rank's graph")
-    measure.add_argument("--repeats", type=int, default=3)
     predict = commands.add_parser("predict")
     predict.add_argument("--gpu", choices=GPUS, default="h100")
     predict.add_argument("--gpus-per-node", type=int, default=8)
@@ -246,7 +232,7 @@ def main() -> None:
         command.add_argument("configs", nargs="+", metavar="CONFIG")
     args = parser.parse_args()
     if args.command == "measure":
-        put_into(PAGE, "ranks_measured", measurement_table(args.configs, args.atoms, args.repeats))
+        put_into(PAGE, "ranks_measured", measurement_table(args.configs))
         return
     clusters = [
         Cluster(args.gpus_per_node, 1e9 * args.inside, 1e9 * rate, 1e-6 * args.latency) for rate in args.between

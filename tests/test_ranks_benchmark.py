@@ -183,7 +183,7 @@ def test_imbalance_table(imbalance: Any, lmdb: Path, tmp_path: Path, monkeypatch
 
 def test_loading_table(lmdb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loading = importlib.import_module("loading")
-    assert loading.workers(rate=1000, structures=400) == 3
+    assert loading.workers(rate=1000, microseconds=2500) == 3
     monkeypatch.setattr(loading.safe_lmdb, "ROUNDS", 1)
     table = page_after(loading, "loading", [str(lmdb)], tmp_path, monkeypatch)
     assert [row.split("|")[2].strip() for row in table.splitlines()[2:]] == ["`lmdb`", "`safe_lmdb`"]
