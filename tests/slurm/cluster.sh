@@ -49,6 +49,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 JobRequeue=1
 KillWait=10
+SchedulerParameters=bf_interval=1,sched_interval=1
 SlurmdTimeout=40
 TCPTimeout=5
 GresTypes=gpu
