@@ -50,6 +50,12 @@ def test_silent_ranks_are_those_that_stopped_beating(address: tuple[str, int], m
         silent = watches[0]._silent_ranks(stores[0])
         time.sleep(0.2)
     assert silent == [2]
+    asked: list[str] = []
+    monkeypatch.setattr(node_watch, "answers", lambda node: asked.append(node) or True)
+    for _ in range(3):
+        watches[1]._silent_ranks(stores[1])
+        assert watches[0]._dead_nodes(watches[0]._silent_ranks(stores[0])) == []
+    assert asked == ["node2"], "a rank that has ended on a node that is well: asked once, until another silence"
 
 
 @pytest.mark.parametrize("ahead, warned", [(0.0, False), (-900.0, True)])

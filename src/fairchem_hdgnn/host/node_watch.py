@@ -102,10 +102,17 @@ class NodeWatch(threading.Thread):
             logger.debug("no watch over the nodes: %s", error)
             return
         while not self._stopped.wait(BEAT):
-            silent = self._silent_ranks(store)
-            dead = [node for node in dict.fromkeys(self._nodes[rank] for rank in silent) if not answers(node)]
+            dead = self._dead_nodes(self._silent_ranks(store))
             if dead and not self._stopped.is_set():
                 self._end(dead)
+
+    def _dead_nodes(self, silent: Sequence[int]) -> list[str]:
+        """Nodes of silent ranks that do not answer; a rank that has ended is silent, too, on a node that does."""
+        dead = [node for node in dict.fromkeys(self._nodes[rank] for rank in silent) if not answers(node)]
+        for rank in silent:
+            # Not to be asked about again before another silence.
+            self._heard[rank] = time.monotonic()
+        return dead
 
     def _meet(self) -> dist.TCPStore:
         """Connect, learn where each rank is, and compare clocks.
