@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def test_curve_over_thresholds_counts_systems(evaluation: Evaluation) -> None:
         for threshold, share in zip(curve.x, curve.y):
             below, above = (100 * (errors < threshold + by).mean() for by in (-0.01, 0.01))
             assert below - 0.01 <= share <= above + 0.01
-        assert curve.y[-1] == 100 or curve is not figure.data[0]
+        assert curve.y[-1] == 100
 
 
 # === what is written =======================================================================
@@ -189,9 +190,7 @@ def test_data_that_changed_in_between_are_refused(evaluation: Evaluation, root: 
     for seed, (split, num) in enumerate(SIZES.items()):
         (moved / split).mkdir(parents=True)
         write_lmdb(moved / split, make_records(num, 5000 * (seed + 1), seed))
-    changed = Evaluation(
-        evaluation.predictions, evaluation.comparison, evaluation.notes, {**evaluation.facts, "data": str(moved)}
-    )
+    changed = replace(evaluation, sources={split: moved / split for split in SIZES})
     with pytest.raises(DataError, match="has changed since the predictions were made; evaluate again"):
         write_page(tmp_path / "page.html", changed, OPTIONS)
     assert not (tmp_path / "page.html").exists()
@@ -361,6 +360,7 @@ def test_choice_of_the_model_changes_plots_and_table(page: Page, evaluation: Eva
     drawn = page.evaluate("document.getElementById('parity').data[0].y")
     np.testing.assert_allclose(drawn, other.energy, atol=1e-4)
     errors = {row[0]: float(row[-1]) for row in worst_rows(page) if row[1] == "ID"}
+    assert len(errors) >= WORST
     for name, error in zip(other.ids.tolist(), other.errors):
         if name in errors:
             assert errors[name] == pytest.approx(1000 * error, abs=0.6)

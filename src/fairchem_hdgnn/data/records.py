@@ -35,10 +35,13 @@ def inside_cell(atoms: Atoms) -> np.ndarray:
 
 def relaxed_beside(atoms: Atoms, relaxed: np.ndarray) -> torch.Tensor:
     """Relaxed positions, Å, on the near side of the periodic boundaries from :func:`inside_cell`; the shortest ways."""
-    displacement = np.asarray(relaxed, dtype=np.float64) - atoms.positions
-    if atoms.pbc.any():
-        displacement, _ = find_mic(displacement, atoms.cell, pbc=atoms.pbc)
-    return torch.tensor(inside_cell(atoms) + displacement, dtype=torch.float32)
+    return torch.tensor(inside_cell(atoms) + displacement(atoms, relaxed), dtype=torch.float32)
+
+
+def displacement(atoms: Atoms, positions: np.ndarray) -> np.ndarray:
+    """From where the atoms are to other positions, Å, by the shortest ways across periodic boundaries."""
+    straight = np.asarray(positions, dtype=np.float64) - atoms.positions
+    return find_mic(straight, atoms.cell, pbc=atoms.pbc)[0] if atoms.pbc.any() else straight
 
 
 def same_cell(one: Atoms, other: Atoms) -> bool:

@@ -35,12 +35,16 @@ class Evaluation:
         comparison: scores of the checkpoints and of the median baseline.
         notes: sentences that belong beside the numbers.
         facts: checkpoints, seeds and versions, for the JSON.
+        sources: split -> LMDB file or folder.
+        dataset_config: settings of the first checkpoint's training set, by which the LMDBs are read.
     """
 
     predictions: Mapping[str, Mapping[str, Predictions]]
     comparison: Comparison
     notes: list[str]
     facts: Mapping[str, Any]
+    sources: Mapping[str, Path]
+    dataset_config: Mapping[str, Any]
 
 
 def evaluate(
@@ -72,7 +76,8 @@ def evaluate(
             raise DataError(
                 f"{sources[split]}: no labels to score against; 'fairchem-hdgnn predict' is for test splits"
             )
-    median, note = training_median(root, first_path, options)
+    dataset_config = checkpoint_config(read_checkpoint(first_path, trusted=options.trusted))["dataset"]
+    median, note = training_median(root, dataset_config, options)
     baseline = constant_baseline(predictions[first_name], median)
     comparison = compare({**predictions, BASELINE: baseline}, num_resamples=num_resamples, seed=options.seed)
     notes = [
@@ -86,16 +91,17 @@ def evaluate(
         "options": {**asdict(options), "dtype": "float32", "num_resamples": num_resamples},
         "versions": {package: version(package) for package in ("fairchem-hdgnn", "fairchem-core", "torch")},
     }
-    return Evaluation(predictions, comparison, notes, facts)
+    return Evaluation(predictions, comparison, notes, facts, sources, dataset_config)
 
 
-def training_median(root: Path, checkpoint: Path, options: InferenceOptions) -> tuple[float | None, str]:
+def training_median(
+    root: Path, dataset_config: Mapping[str, Any], options: InferenceOptions
+) -> tuple[float | None, str]:
     """Median label of the training set in eV, and a sentence on where it comes from.
 
     The training set is ``ROOT/train``, else the one named in the checkpoint; of large ones, evenly spaced systems
     are read. Without either, the answer is ``None``.
     """
-    dataset_config = checkpoint_config(read_checkpoint(checkpoint, trusted=options.trusted))["dataset"]
     source = split_source(root, "train") if has_split(root, "train") else dataset_config.get("src")
     if not isinstance(source, (str, Path)) or not Path(source).exists():
         return None, "Median baseline: the median label of each split itself, as no training set was found."

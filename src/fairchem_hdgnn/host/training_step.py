@@ -67,9 +67,7 @@ def settle_buckets(trainer: OCPTrainer, batch: Batch, first: int) -> None:
         return
     trainer.model.train()
     batch = batch.clone()
-    _seed(trainer, first)
-    if trainer.noisy_nodes is not None:
-        trainer.noisy_nodes.move(batch)
+    _draw(trainer, batch, first)
     with explained_out_of_memory(batch, trainer._unwrapped_model):
         with torch.autocast("cuda", enabled=trainer.scaler is not None):
             predictions = trainer._forward(batch)
@@ -79,9 +77,7 @@ def settle_buckets(trainer: OCPTrainer, batch: Batch, first: int) -> None:
 
 def _train_batch(trainer: OCPTrainer, first: int, batch: Batch, place: int) -> float:
     trainer.stop_if_preempted()
-    _seed(trainer, first + place)
-    if trainer.noisy_nodes is not None:
-        trainer.noisy_nodes.move(batch)
+    _draw(trainer, batch, first + place)
     with explained_out_of_memory(batch, trainer._unwrapped_model):
         with torch.autocast("cuda", enabled=trainer.scaler is not None):
             predictions = trainer._forward(batch)
@@ -93,10 +89,12 @@ def _train_batch(trainer: OCPTrainer, first: int, batch: Batch, place: int) -> f
     return loss.item()
 
 
-def _seed(trainer: OCPTrainer, number: int) -> None:
+def _draw(trainer: OCPTrainer, batch: Batch, number: int) -> None:
     """Make all random numbers of a batch a function of (seed, rank, number): then there is no state to save."""
     torch.manual_seed(step_seed("batch", trainer.config["cmd"]["seed"] or 0, number))
     set_step(trainer.model, number)
+    if trainer.noisy_nodes is not None:
+        trainer.noisy_nodes.move(batch)
 
 
 def _log(trainer: OCPTrainer) -> None:

@@ -87,7 +87,7 @@ def find_layout(atoms: Atoms) -> Layout:
     """Only where the vacuum is."""
     whole, doubts = _with_cell(atoms)
     metal = metals(whole)
-    gaps = _gaps(whole)
+    gaps = widest_gaps(whole)
     wide = [axis for axis in range(3) if gaps[axis][0] > VACUUM]
     # No bond reaches over a gap this wide, so it need not be looked for.
     if metal.any() and len(wide) == 1 and gaps[wide[0]][0] > WIDE_VACUUM:
@@ -124,7 +124,7 @@ def _with_cell(atoms: Atoms) -> tuple[Atoms, tuple[str, ...]]:
     periodic = whole.copy()
     periodic.pbc = True
     # A slab whose file says nothing of boundaries still shows in its cell.
-    if sum(gap > VACUUM for gap, _ in _gaps(periodic)) == 1 and len(atoms) > 1:
+    if sum(gap > VACUUM for gap, _ in widest_gaps(periodic)) == 1 and len(atoms) > 1:
         return periodic, ("no periodic boundaries, taken as those of a slab",)
     return whole, ()
 
@@ -133,7 +133,7 @@ def _layout(atoms: Atoms, metal: Mask, bonds: Pairs, doubts: tuple[str, ...]) ->
     nothing = np.zeros(3), np.zeros(len(atoms))
     parts = components(len(atoms), bonds)
     molecular = (parts.rank_of_atom == 0) & ~metal
-    gaps = _gaps(atoms)
+    gaps = widest_gaps(atoms)
     empty = _vacuum(atoms, bonds, gaps)
     if molecular.all() and (any(empty) or parts.rank.size == 1):
         several = ("several molecules in one cell",) if parts.rank.size > 1 else ()
@@ -141,7 +141,7 @@ def _layout(atoms: Atoms, metal: Mask, bonds: Pairs, doubts: tuple[str, ...]) ->
     free = (components(len(atoms), bonds.among(~metal)).rank_of_atom == 0) & ~metal
     if not any(empty) and free.any() and not free.all():
         rest = atoms[~free]
-        gaps = _gaps(rest)
+        gaps = widest_gaps(rest)
         empty = _vacuum(rest, None, gaps)
         doubts = (*doubts, "vacuum narrower than 5 Å") if any(empty) else doubts
     if not any(empty):
@@ -174,7 +174,7 @@ def _normal(atoms: Atoms, axis: int) -> Float64[np.ndarray, "3"]:
     return normal / np.linalg.norm(normal)
 
 
-def _gaps(atoms: Atoms) -> list[tuple[float, float]]:
+def widest_gaps(atoms: Atoms) -> list[tuple[float, float]]:
     """Widest gap in the heights along each cell vector, Å, and the lowest height over it; infinite if not periodic."""
     found = []
     for axis in range(3):

@@ -9,17 +9,15 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 from ase.data.colors import jmol_colors
-from ase.geometry import find_mic
 from ase.symbols import Symbols
 from jaxtyping import Bool, Float64, Int64
 from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.periodicity import periodic_directions
+from fairchem_hdgnn.data.records import displacement
 from fairchem_hdgnn.data.surfaces.bonding import bonded, metals, near_pairs
+from fairchem_hdgnn.data.surfaces.slab import VACUUM, widest_gaps
 from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE
-
-VACUUM = 5.0
-"""Å: the edge of the cell is drawn through a wider gap between atoms."""
 
 LONGEST_BOND = 3.5
 """Å."""
@@ -68,13 +66,9 @@ def drawing(record: Data) -> Drawing:
     periodic = (periodic_directions(record)[0] & record.cell[0].any(dim=1)).numpy()
     numbers = record.atomic_numbers.long().numpy()
     atoms = Atoms(numbers, pos, cell=record.cell[0].double().numpy(), pbc=periodic, tags=tags)
+    moved = displacement(atoms, record.pos_relaxed.numpy()) if "pos_relaxed" in record else None
     atoms.positions = _centred(atoms)
-    if "pos_relaxed" not in record:
-        return Drawing(atoms, None)
-    displacement = record.pos_relaxed.double().numpy() - pos
-    if periodic.any():
-        displacement, _ = find_mic(displacement, atoms.cell, pbc=periodic)
-    return Drawing(atoms, atoms.positions + displacement)
+    return Drawing(atoms, None if moved is None else atoms.positions + moved)
 
 
 def drawn_bonds(atoms: Atoms, positions: Positions) -> Int64[np.ndarray, "bonds 2"]:
@@ -107,22 +101,15 @@ def _centred(atoms: Atoms) -> Positions:
     place = cell.scaled_positions(atoms.positions)
     adsorbate = atoms.get_tags() == ADSORBATE
     heights = 1 / np.linalg.norm(cell.reciprocal().array, axis=1)
+    gaps = widest_gaps(Atoms(atoms.numbers, atoms.positions, cell=cell, pbc=atoms.pbc))
     for axis in np.flatnonzero(atoms.pbc):
-        gap, middle = _widest_gap(place[:, axis])
-        if gap * heights[axis] > VACUUM or not adsorbate.any():
-            shift = -middle
+        gap, above = gaps[axis]
+        if gap > VACUUM or not adsorbate.any():
+            shift = -(above - gap / 2) / heights[axis]
         else:
             shift = 0.5 - _circular_mean(place[:, axis], adsorbate)
         place[:, axis] = (place[:, axis] + shift) % 1.0
     return cell.cartesian_positions(place)
-
-
-def _widest_gap(place: Float64[np.ndarray, "atoms"]) -> tuple[float, float]:
-    """Of fractional coordinates: the width of the widest gap and its middle."""
-    ordered = np.sort(place % 1.0)
-    gaps = np.diff(ordered, append=ordered[0] + 1.0)
-    widest = int(gaps.argmax())
-    return float(gaps[widest]), float(ordered[widest] + gaps[widest] / 2)
 
 
 def _circular_mean(place: Float64[np.ndarray, "atoms"], among: Bool[np.ndarray, "atoms"]) -> float:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 from tqdm import tqdm
 
 from fairchem_hdgnn.data.records import record_id
-from fairchem_hdgnn.data.splits import split_source
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.evaluate import Evaluation
 from fairchem_hdgnn.evaluation.groups import Models
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, open_split
 from fairchem_hdgnn.evaluation.page.drawings import Drawing, drawing
-from fairchem_hdgnn.host.checkpoints import checkpoint_config, read_checkpoint
 
 Drawings = Mapping[str, Mapping[int, Drawing]]
 """``drawings[split][position]``: of the system at that position of the split's predictions."""
@@ -42,16 +39,14 @@ def read_worst(evaluation: Evaluation, options: InferenceOptions, most: int) -> 
     Raises:
         DataError: an LMDB has changed since.
     """
-    models, root = evaluation.predictions, Path(evaluation.facts["data"])
-    checkpoint = Path(next(iter(evaluation.facts["checkpoints"].values())))
-    dataset_config = checkpoint_config(read_checkpoint(checkpoint, trusted=options.trusted))["dataset"]
+    models = evaluation.predictions
     chosen = worst_systems(models, most)
     found: dict[str, dict[int, Drawing]] = {split: {} for split in chosen}
     total = sum(map(len, chosen.values()))
     with tqdm(total=total, desc="structures", unit="system", disable=not options.progress, leave=False) as progress:
         for split, positions in chosen.items():
-            source = split_source(root, split)
-            dataset = open_split(dataset_config, source, options.data_format)
+            source = evaluation.sources[split]
+            dataset = open_split(evaluation.dataset_config, source, options.data_format)
             predictions = next(iter(models.values()))[split]
             for position in positions.tolist():
                 record = dataset[int(predictions.records[position])]

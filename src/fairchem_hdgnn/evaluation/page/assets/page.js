@@ -27,15 +27,14 @@
 
   const draw = (id, figure) => Plotly.react(id, figure.data, figure.layout, plotOptions);
 
-  const drawSystems = (id) => {
+  const hoverFacts = (split) => page.splits[split].ids.map((name, i) => [
+    escaped(name), escaped(page.splits[split].title), escaped(composition(split, i)),
+    label(split, i), energy(split, i), error(split, i),
+  ]);
+
+  const drawSystems = (id, facts) => {
     const figure = page.figures[`${id}-${model}`];
-    for (const trace of figure.data) {
-      const split = trace.meta;
-      const { ids, title } = page.splits[split];
-      trace.customdata = ids.map((name, i) => [
-        escaped(name), escaped(title), escaped(composition(split, i)), label(split, i), energy(split, i), error(split, i),
-      ]);
-    }
+    for (const trace of figure.data) trace.customdata = facts[trace.meta];
     draw(id, figure).then((plot) => {
       plot.removeAllListeners("plotly_click");
       plot.on("plotly_click", ({ points: [point] }) => showStructure(point.data.meta, point.pointNumber));
@@ -249,8 +248,9 @@
   // === start ===
 
   const drawModel = () => {
-    drawSystems("parity");
-    drawSystems("errors");
+    const facts = Object.fromEntries(Object.keys(page.splits).map((split) => [split, hoverFacts(split)]));
+    drawSystems("parity", facts);
+    drawSystems("errors", facts);
     fillTable();
   };
 
