@@ -25,7 +25,7 @@ import yaml
 from fairchem_hdgnn.data.splits import split_source
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
 from fairchem_hdgnn.evaluation.learning_curve import read_events
-from fairchem_hdgnn.host.config_files import read_config
+from fairchem_hdgnn.host.fairchem1.config_files import read_config
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -13,7 +13,7 @@ from fairchem.core.datasets import data_list_collater
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
 from tqdm import tqdm
 
-from fairchem_hdgnn.host.inference import inference_trainer
+from fairchem_hdgnn.host.fairchem1.inference import inference_trainer
 from fairchem_hdgnn.host.precision import Precision
 
 BATCH = 16

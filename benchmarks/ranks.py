@@ -31,11 +31,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fairchem_hdgnn.host.allocator import keep_freed_memory
-from fairchem_hdgnn.host.config_files import read_config
 from fairchem_hdgnn.host.cost import GPUS, Cost, random_graph
-from fairchem_hdgnn.host.cost_report import MODELS, report
+from fairchem_hdgnn.host.fairchem1.config_files import read_config
+from fairchem_hdgnn.host.fairchem1.cost_report import MODELS, report
+from fairchem_hdgnn.host.fairchem1.names import dotted_name
 from fairchem_hdgnn.host.graph import GraphSettings
-from fairchem_hdgnn.host.names import dotted_name
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 RANKS = (1, 2, 4)

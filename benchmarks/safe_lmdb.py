@@ -18,7 +18,7 @@ from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.encoding import oc20_pickle
 from fairchem_hdgnn.data.lmdb import write_lmdb
-from fairchem_hdgnn.host.safe_lmdb import SafeLmdbDataset
+from fairchem_hdgnn.host.fairchem1.safe_lmdb import SafeLmdbDataset
 
 ROUNDS = 5
 

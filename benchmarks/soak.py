@@ -34,7 +34,7 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from fairchem_hdgnn import Trainer
-from fairchem_hdgnn.host.runner import Runner
+from fairchem_hdgnn.host.fairchem1.runner import Runner
 from fairchem_hdgnn.host.schedules import Cadence
 
 WARM_UP, LEAST_STEPS, EVERY = 500, 2000, 20

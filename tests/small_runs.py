@@ -24,9 +24,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch_geometric.data import Batch, Data
 
-from fairchem_hdgnn.host.runner import Runner
-from fairchem_hdgnn.host.safe_lmdb import SafeLmdbDataset
-from fairchem_hdgnn.host.trainer import Trainer
+from fairchem_hdgnn.host.fairchem1.runner import Runner
+from fairchem_hdgnn.host.fairchem1.safe_lmdb import SafeLmdbDataset
+from fairchem_hdgnn.host.fairchem1.trainer import Trainer
 
 TINY_HDGNN = {
     "name": "fairchem_hdgnn.HDGNN",

@@ -23,8 +23,8 @@ from fairchem_hdgnn import cli
 from fairchem_hdgnn.checks.batch_size import batch_size_findings
 from fairchem_hdgnn.checks.keys import OURS
 from fairchem_hdgnn.errors import ConfigError, TrainingError
-from fairchem_hdgnn.host.accumulation import grouped, means_over, num_steps, use_step_losses
-from fairchem_hdgnn.host.trainer import Trainer
+from fairchem_hdgnn.host.fairchem1.accumulation import grouped, means_over, num_steps, use_step_losses
+from fairchem_hdgnn.host.fairchem1.trainer import Trainer
 
 MODELS = {
     "hdgnn": {**TINY_HDGNN, "frames": "fixed", "regress_forces": True},

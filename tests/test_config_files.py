@@ -8,7 +8,7 @@ import pytest
 
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.host.config_files import read_config
+from fairchem_hdgnn.host.fairchem1.config_files import read_config
 
 COMMANDS = {
     "check": ["check", "{config}"],

@@ -16,8 +16,8 @@ from small_runs import TINY_ESCN, TINY_HDGNN, arguments, load, train, write_conf
 
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.host.config_files import read_config
-from fairchem_hdgnn.host.config_forms import prepared, present_layout, with_numbers
+from fairchem_hdgnn.host.fairchem1.config_files import read_config
+from fairchem_hdgnn.host.fairchem1.config_forms import prepared, present_layout, with_numbers
 
 fault = pytest.mark.fault
 

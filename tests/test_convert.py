@@ -23,7 +23,7 @@ from small_runs import load, train, write_config
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.convert.checkpoints import averaged_weights, convert_checkpoint
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.host.inference import calculator
+from fairchem_hdgnn.host.fairchem1.inference import calculator
 from fairchem_hdgnn.models.so3.frames import edge_frames
 
 ATOMS = Atoms("PtCuO", [[0.0, 0, 0], [2.4, 0.3, 0], [0.2, 2.0, 1.1]], cell=[6.0, 6.1, 6.2], pbc=True)

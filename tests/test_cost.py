@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from fairchem_hdgnn import ESCN, HDGNN, cli
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.cost import GPUS, measure_cost, predict_cost, random_graph
-from fairchem_hdgnn.host.cost_report import report
 from fairchem_hdgnn.host.counting import Operation, WorkCounter
+from fairchem_hdgnn.host.fairchem1.cost_report import report
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.models.ops import packed_matrix
 

@@ -19,7 +19,7 @@ import torch
 from processes import session_members
 
 from fairchem_hdgnn.errors import UserError
-from fairchem_hdgnn.host.config_files import read_config
+from fairchem_hdgnn.host.fairchem1.config_files import read_config
 from run import PROGRAM, main
 from running.interruption import child, ended_in_one_line
 from running.outline import outline

@@ -29,7 +29,7 @@ from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS
 from fairchem_hdgnn.host.checkpoints import read_checkpoint
-from fairchem_hdgnn.host.inference import calculator, inference_trainer
+from fairchem_hdgnn.host.fairchem1.inference import calculator, inference_trainer
 
 QUIET = InferenceOptions(cpu=True, progress=False)
 

@@ -17,7 +17,7 @@ from small_runs import arguments, load, run_here, train, write_config, write_lmd
 
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.errors import DataError, UserError
-from fairchem_hdgnn.host.runner import with_device
+from fairchem_hdgnn.host.fairchem1.runner import with_device
 
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]

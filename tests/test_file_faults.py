@@ -25,9 +25,9 @@ from fairchem_hdgnn.data.lmdb import write_lmdb as write_records
 from fairchem_hdgnn.data.npz import read_npz, write_npz
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
-from fairchem_hdgnn.host import trainer
 from fairchem_hdgnn.host.checkpoints import read_checkpoint, write_checkpoint
-from fairchem_hdgnn.host.safe_lmdb import SafeLmdbDataset
+from fairchem_hdgnn.host.fairchem1 import trainer
+from fairchem_hdgnn.host.fairchem1.safe_lmdb import SafeLmdbDataset
 
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]

@@ -12,9 +12,9 @@ import pytest
 import torch.distributed as dist
 
 from fairchem_hdgnn import cli
-from fairchem_hdgnn.host import node_watch
+from fairchem_hdgnn.host.fairchem1 import node_watch
+from fairchem_hdgnn.host.fairchem1.node_watch import NodeWatch, answers
 from fairchem_hdgnn.host.messages import user_message
-from fairchem_hdgnn.host.node_watch import NodeWatch, answers
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from fairchem_hdgnn.data.oc20.archives import ARCHIVES
 from fairchem_hdgnn.data.oc20.conversion import convert, work_folder
 from fairchem_hdgnn.data.oc20.frames import pairs
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.host.safe_lmdb import SafeLmdbDataset
+from fairchem_hdgnn.host.fairchem1.safe_lmdb import SafeLmdbDataset
 
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]

@@ -76,7 +76,7 @@ def test_wheel_contents(wheel: Path) -> None:
 def test_installed_wheel(site: Path) -> None:
     """The short name is found, and shipped configs are those inside the package."""
     script = f"""{SET_UP_IMPORTS}
-from fairchem_hdgnn.host.config_files import find_config
+from fairchem_hdgnn.host.fairchem1.config_files import find_config
 assert models["hdgnn"].__module__.startswith("fairchem_hdgnn"), models
 print(find_config("hdgnn:qm9/mu.yml"))
 """
@@ -88,7 +88,7 @@ print(find_config("hdgnn:qm9/mu.yml"))
 
 BROKEN = {
     "package": ("fairchem_hdgnn/__init__.py", "raise RuntimeError('poisoned')"),
-    "module": ("fairchem_hdgnn/host/models.py", "raise RuntimeError('poisoned')"),
+    "module": ("fairchem_hdgnn/host/fairchem1/models.py", "raise RuntimeError('poisoned')"),
     "syntax": ("fairchem_hdgnn/__init__.py", "def ("),
 }
 

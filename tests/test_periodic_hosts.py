@@ -20,7 +20,7 @@ from ase.neighborlist import neighbor_list
 from fairchem_hdgnn import calculator
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
-from fairchem_hdgnn.host.safe_lmdb import SafeLmdbDataset
+from fairchem_hdgnn.host.fairchem1.safe_lmdb import SafeLmdbDataset
 
 MODEL = {**small_runs.TINY_HDGNN, "frames": "fixed", "max_neighbors": 500}
 

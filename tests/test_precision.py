@@ -13,7 +13,7 @@ from fairchem.core.datasets.lmdb_dataset import LmdbDataset
 from small_runs import TINY_ESCN, TINY_HDGNN, losses, train, write_config
 from torch_geometric.data import Batch
 
-from fairchem_hdgnn.host.inference import inference_trainer
+from fairchem_hdgnn.host.fairchem1.inference import inference_trainer
 
 STEPS = 60
 TRAINING = {"max_epochs": STEPS // 6, "eval_every": STEPS, "checkpoint_every": STEPS}

@@ -31,8 +31,8 @@ from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.npz import read_npz
 from fairchem_hdgnn.data.records import atoms_to_record
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
-from fairchem_hdgnn.host import relaxation
-from fairchem_hdgnn.host.models import PlainModel
+from fairchem_hdgnn.host.fairchem1 import relaxation
+from fairchem_hdgnn.host.fairchem1.models import PlainModel
 
 MODEL = {
     **TINY_ESCN, "num_layers": 1, "sphere_channels": 8, "hidden_channels": 16, "num_sphere_samples": 24,

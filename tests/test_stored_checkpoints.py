@@ -20,7 +20,7 @@ from fairchem_hdgnn.convert.checkpoints import convert_checkpoint
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host import checkpoints
 from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, read_checkpoint
-from fairchem_hdgnn.host.inference import calculator, inference_trainer
+from fairchem_hdgnn.host.fairchem1.inference import calculator, inference_trainer
 
 DATA = Path(__file__).parent / "data"
 RECORDED: dict[str, dict[str, Any]] = json.loads((DATA / "outputs.json").read_text())

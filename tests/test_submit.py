@@ -15,8 +15,8 @@ import yaml
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.cli import submit as submission
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.host.ranks import is_task_of_many, set_rank_environment
-from fairchem_hdgnn.host.run_directories import slurm_run_id
+from fairchem_hdgnn.host.fairchem1.ranks import is_task_of_many, set_rank_environment
+from fairchem_hdgnn.host.fairchem1.run_directories import slurm_run_id
 from fairchem_hdgnn.host.sweeps import sweep
 
 RECIPES = Path(__file__).parents[1] / "slurm"

@@ -15,8 +15,8 @@ from fairchem_escn import TINY
 from small_runs import TINY_ESCN, load, losses, train, write_config
 
 from fairchem_hdgnn.cli import main
-from fairchem_hdgnn.host.checkpoints import checkpoint_config
-from fairchem_hdgnn.host.inference import calculator
+from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config
+from fairchem_hdgnn.host.fairchem1.inference import calculator
 
 ATOMS = Atoms("PtCuO", [[0.0, 0, 0], [2.4, 0.3, 0], [0.2, 2.0, 1.1]], cell=[6.0, 6.1, 6.2], pbc=True)
 STORED = {"energy": "is2re", "forces": "s2ef"}

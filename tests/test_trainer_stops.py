@@ -17,8 +17,8 @@ from small_runs import ENVIRONMENT, arguments, fairchem, load, losses, train, wr
 from torch_geometric.data import Batch
 
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
-from fairchem_hdgnn.host.run_directories import exclusive_use, new_run_id
-from fairchem_hdgnn.host.trainer import Trainer
+from fairchem_hdgnn.host.fairchem1.run_directories import exclusive_use, new_run_id
+from fairchem_hdgnn.host.fairchem1.trainer import Trainer
 
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from fairchem_hdgnn.data.lmdb import open_lmdb, read_length, read_record
 from fairchem_hdgnn.host.allocator import keep_freed_memory
-from fairchem_hdgnn.host.config_files import read_config
+from fairchem_hdgnn.host.fairchem1.config_files import read_config
 
 BATCHES = 3
 REPEATS = 2

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from fairchem_hdgnn.errors import UserError
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.host.checkpoints import read_checkpoint
-from fairchem_hdgnn.host.config_files import read_config, shipped_configs
+from fairchem_hdgnn.host.fairchem1.config_files import read_config, shipped_configs
 from running.interruption import child
 from running.plan import Plan, environment, measured_plan, read_plan
 from structures.manifest import MANIFEST_FILE, read_manifest

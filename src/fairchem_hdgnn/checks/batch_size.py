@@ -8,8 +8,8 @@ from typing import Any
 from fairchem.core.common.registry import registry
 
 from fairchem_hdgnn.checks.findings import Finding, warning
+from fairchem_hdgnn.host.fairchem1.trainer import Trainer
 from fairchem_hdgnn.host.sections import Optim
-from fairchem_hdgnn.host.trainer import Trainer
 from fairchem_hdgnn.schema import faults
 
 KEYS = ("batch_size", "accumulate", "effective_batch_size")

@@ -25,9 +25,9 @@ from fairchem_hdgnn.checks.targets import target_findings
 from fairchem_hdgnn.checks.trial import try_steps
 from fairchem_hdgnn.errors import DataError, UserError, nearest
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
-from fairchem_hdgnn.host.config_files import splits_of
-from fairchem_hdgnn.host.noisy_nodes import teach_transform
-from fairchem_hdgnn.host.safe_lmdb import safe_format
+from fairchem_hdgnn.host.fairchem1.config_files import splits_of
+from fairchem_hdgnn.host.fairchem1.noisy_nodes import teach_transform
+from fairchem_hdgnn.host.fairchem1.safe_lmdb import safe_format
 
 NEEDED = {"trainer", "model", "outputs", "optim", "optim.optimizer_params"}
 """Where an error, as in the data sets' settings, leaves too little to build a model and open the data."""

@@ -14,7 +14,7 @@ from torch import nn
 from fairchem_hdgnn.checks.findings import Finding, error, warning
 from fairchem_hdgnn.data.lmdb import lmdb_files, open_lmdb, read_length
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.host.safe_lmdb import LMDB_FORMATS
+from fairchem_hdgnn.host.fairchem1.safe_lmdb import LMDB_FORMATS
 
 BYTES = 4
 """Of a float32 number."""

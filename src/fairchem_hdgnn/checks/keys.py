@@ -14,7 +14,7 @@ from fairchem_hdgnn.checks.findings import Finding, error, value_findings, warni
 from fairchem_hdgnn.checks.relaxation import relaxation_findings
 from fairchem_hdgnn.errors import ConfigError, nearest, suggestion
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
-from fairchem_hdgnn.host.config_forms import by_split
+from fairchem_hdgnn.host.fairchem1.config_forms import by_split
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.host.sections import FURTHER_OPTIM_KEYS, Loss, Optim, Split
 from fairchem_hdgnn.hyperparameters import key_names

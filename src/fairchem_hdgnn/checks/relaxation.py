@@ -11,9 +11,9 @@ from fairchem.core.common.relaxation import OptimizableBatch
 
 from fairchem_hdgnn.checks.findings import Finding, error, finding_of, warning
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.host.config_forms import by_split
-from fairchem_hdgnn.host.relaxation import RESULTS, require_relaxable
-from fairchem_hdgnn.host.trainer import Trainer
+from fairchem_hdgnn.host.fairchem1.config_forms import by_split
+from fairchem_hdgnn.host.fairchem1.relaxation import RESULTS, require_relaxable
+from fairchem_hdgnn.host.fairchem1.trainer import Trainer
 
 
 def relaxation_findings(config: Mapping[str, Any]) -> Iterator[Finding]:

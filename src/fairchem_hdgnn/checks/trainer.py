@@ -15,10 +15,10 @@ from fairchem_hdgnn.checks.keys import OURS, REQUIRED, key_findings
 from fairchem_hdgnn.checks.loggers import logger_findings
 from fairchem_hdgnn.checks.stages import NamedStages
 from fairchem_hdgnn.checks.trial import try_steps
-from fairchem_hdgnn.host import trainer
-from fairchem_hdgnn.host.config_files import splits_of
-from fairchem_hdgnn.host.config_forms import prepared
-from fairchem_hdgnn.host.ranks import on_first_rank
+from fairchem_hdgnn.host.fairchem1 import trainer
+from fairchem_hdgnn.host.fairchem1.config_files import splits_of
+from fairchem_hdgnn.host.fairchem1.config_forms import prepared
+from fairchem_hdgnn.host.fairchem1.ranks import on_first_rank
 
 DATA_SETS = {"train": "dataset", "val": "val_dataset", "test": "test_dataset", "relax": "relax_dataset"}
 """Split -> where fairchem's trainer keeps its settings."""
@@ -31,9 +31,9 @@ PREPARED = ("model", "task", "outputs", "optim", "loss_functions", "evaluation_m
 class Trainer(NamedStages, trainer.Trainer):
     """Drop-in for fairchem's ``ocp`` trainer: ``trainer: fairchem_hdgnn.Trainer`` in the YAML.
 
-    It trains as :class:`fairchem_hdgnn.host.trainer.Trainer` does, once config, data, model and disk have been looked
-    at and one step of training and of evaluation has been tried. What would make the run fail stops it before the
-    first step.
+    It trains as :class:`fairchem_hdgnn.host.fairchem1.trainer.Trainer` does, once config, data, model and disk have
+    been looked at and one step of training and of evaluation has been tried. What would make the run fail stops it
+    before the first step.
     """
 
     def load(self, inference_only: bool) -> None:
@@ -52,7 +52,7 @@ class Trainer(NamedStages, trainer.Trainer):
         """As the trainer without checks, after a trial. Collective.
 
         Raises:
-            ConfigError: the first step would fail, and what :class:`fairchem_hdgnn.host.trainer.Trainer` raises.
+            ConfigError: the first step would fail, and what the trainer that it is built on raises.
         """
         try_steps(self)
         super().train(disable_eval_tqdm)

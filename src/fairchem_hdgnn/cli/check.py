@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Print one line for each finding; the exit status is 1 if the run would fail."""
     require_at_least(1, {"--num-gpus": args.num_gpus, "--num-nodes": args.num_nodes})
     from fairchem_hdgnn.checks.config import config_findings  # noqa: PLC0415
-    from fairchem_hdgnn.host.config_files import read_config  # noqa: PLC0415  needs fairchem in order
+    from fairchem_hdgnn.host.fairchem1.config_files import read_config  # noqa: PLC0415  needs fairchem in order
 
     config = read_config(args.config, [f"--{override}" for override in args.set])
     errors = warnings = 0

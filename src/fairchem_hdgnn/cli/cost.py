@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure a small version and print."""
     require_at_least(1, {"--gpus": args.gpus})
-    from fairchem_hdgnn.host.cost_report import report  # noqa: PLC0415  needs fairchem in working order
+    from fairchem_hdgnn.host.fairchem1.cost_report import report  # noqa: PLC0415  needs fairchem in working order
 
     for heading, text in report(args.config, GPUS[args.gpu], args.gpus).lines():
         print(f"{heading:22}{text}")

@@ -16,7 +16,7 @@ from fairchem.core.common.flags import flags
 from fairchem_hdgnn.cli._flags import require_at_least, require_names
 from fairchem_hdgnn.cli.train import check, configs
 from fairchem_hdgnn.errors import ConfigError, UserError
-from fairchem_hdgnn.host.submitit_jobs import submission_script, submit_jobs
+from fairchem_hdgnn.host.fairchem1.submitit_jobs import submission_script, submit_jobs
 
 SCRIPT = Template(
     """\

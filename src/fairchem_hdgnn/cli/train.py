@@ -23,15 +23,15 @@ from fairchem_hdgnn.checks.keys import key_findings, section_findings
 from fairchem_hdgnn.cli._flags import require_at_least, require_names
 from fairchem_hdgnn.errors import ConfigError, UserError
 from fairchem_hdgnn.files import expanded
-from fairchem_hdgnn.host.config_files import check_overrides, find_config, read_config, splits_of
-from fairchem_hdgnn.host.config_forms import prepared
+from fairchem_hdgnn.host.fairchem1.config_files import check_overrides, find_config, read_config, splits_of
+from fairchem_hdgnn.host.fairchem1.config_forms import prepared
+from fairchem_hdgnn.host.fairchem1.names import with_dotted_names
+from fairchem_hdgnn.host.fairchem1.ranks import is_task_of_many
+from fairchem_hdgnn.host.fairchem1.run_directories import new_run_id, slurm_run_id
+from fairchem_hdgnn.host.fairchem1.runner import Runner, runner_wrapper
+from fairchem_hdgnn.host.fairchem1.submitit_jobs import submit_jobs
 from fairchem_hdgnn.host.messages import user_message
-from fairchem_hdgnn.host.names import with_dotted_names
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
-from fairchem_hdgnn.host.ranks import is_task_of_many
-from fairchem_hdgnn.host.run_directories import new_run_id, slurm_run_id
-from fairchem_hdgnn.host.runner import Runner, runner_wrapper
-from fairchem_hdgnn.host.submitit_jobs import submit_jobs
 from fairchem_hdgnn.host.sweeps import sweep
 
 PATH_FLAGS = ("run_dir", "checkpoint", "logdir", "sweep_yml")

@@ -16,7 +16,7 @@ from fairchem_hdgnn.models.hdgnn.layer import Layer
 from fairchem_hdgnn.models.so3.clebsch_gordan import Path, natural_parity_paths
 
 if TYPE_CHECKING:
-    from fairchem_hdgnn.host.models import HDGNN
+    from fairchem_hdgnn.host.fairchem1.models import HDGNN
 
 OWNER = "authors' HDGNN"
 
@@ -131,7 +131,7 @@ def from_authors_hdgnn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
         ConfigError: an argument that cannot be converted, or weights that do not fit the arguments.
     """
     # The rest of this module works where fairchem is not installed.
-    from fairchem_hdgnn.host.models import HDGNN  # noqa: PLC0415
+    from fairchem_hdgnn.host.fairchem1.models import HDGNN  # noqa: PLC0415
 
     theirs = Weights(OWNER, state_dict)
     model = HDGNN(**authors_config(config), regress_forces="force_fc1.weight" in theirs)

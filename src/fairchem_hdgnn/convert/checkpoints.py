@@ -13,8 +13,9 @@ from torch import Tensor
 from fairchem_hdgnn.convert.authors_hdgnn import authors_config, from_authors_hdgnn
 from fairchem_hdgnn.convert.fairchem_escn import escn_config, from_fairchem_escn
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, checkpoint_config, read_checkpoint, write_checkpoint
-from fairchem_hdgnn.host.models import PlainModel
+from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, read_checkpoint, write_checkpoint
+from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config
+from fairchem_hdgnn.host.fairchem1.models import PlainModel
 from fairchem_hdgnn.models.so3.grid import fibonacci_points
 
 

@@ -16,7 +16,7 @@ from fairchem_hdgnn.models.nn.heads import SphereReadout
 from fairchem_hdgnn.models.ops.so2 import num_terms, order_of_term, terms_of_order
 
 if TYPE_CHECKING:
-    from fairchem_hdgnn.host.escn_models import ESCN
+    from fairchem_hdgnn.host.fairchem1.models import ESCN
 
 OWNER = "fairchem's eSCN"
 
@@ -105,7 +105,7 @@ def from_fairchem_escn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
         ConfigError: several resolutions, an argument that cannot be converted, or weights that do not fit.
     """
     # The rest of this module works where fairchem is not installed.
-    from fairchem_hdgnn.host.escn_models import ESCN  # noqa: PLC0415
+    from fairchem_hdgnn.host.fairchem1.models import ESCN  # noqa: PLC0415
 
     theirs = plain_names(state_dict)
     keys = escn_config(config)

@@ -26,11 +26,11 @@ from tqdm import tqdm
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, batches, evenly_spaced, open_split
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
-from fairchem_hdgnn.host.config_files import read_config, splits_of
+from fairchem_hdgnn.host.fairchem1.config_files import read_config, splits_of
+from fairchem_hdgnn.host.fairchem1.inference import inference_trainer
+from fairchem_hdgnn.host.fairchem1.models import PlainModel
+from fairchem_hdgnn.host.fairchem1.names import known_model
 from fairchem_hdgnn.host.graph import PlainGraph
-from fairchem_hdgnn.host.inference import inference_trainer
-from fairchem_hdgnn.host.models import PlainModel
-from fairchem_hdgnn.host.names import known_model
 from fairchem_hdgnn.host.sections import mean_and_deviation
 from fairchem_hdgnn.models.so3.frames import edge_frames, random_roll
 

@@ -19,7 +19,8 @@ from fairchem_hdgnn.evaluation.inference import InferenceOptions, evenly_spaced,
 from fairchem_hdgnn.evaluation.metrics import Comparison, compare, constant_baseline
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
 from fairchem_hdgnn.files import complete_or_absent
-from fairchem_hdgnn.host.checkpoints import checkpoint_config, read_checkpoint
+from fairchem_hdgnn.host.checkpoints import read_checkpoint
+from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config
 
 BASELINE = "median baseline"
 MAX_BASELINE_LABELS = 20_000

@@ -29,8 +29,8 @@ from tqdm import tqdm
 from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.predictions import Predictions, element_set, hill_formula, merge
-from fairchem_hdgnn.host.inference import inference_trainer
-from fairchem_hdgnn.host.safe_lmdb import safe_format
+from fairchem_hdgnn.host.fairchem1.inference import inference_trainer
+from fairchem_hdgnn.host.fairchem1.safe_lmdb import safe_format
 from fairchem_hdgnn.host.stop_conditions import explained_out_of_memory
 
 

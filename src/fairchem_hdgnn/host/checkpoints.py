@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fairchem.core.common.utils import update_config
 from torch import nn
 
 from fairchem_hdgnn.errors import DataError
@@ -178,16 +177,6 @@ def _shapes(state: Mapping[str, Any]) -> dict[str, list[int]]:
     while shapes and all(name.startswith("module.") for name in shapes):
         shapes = {name.removeprefix("module."): shape for name, shape in shapes.items()}
     return shapes
-
-
-def checkpoint_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration stored in a checkpoint, in fairchem 1.10's form (older forms are converted).
-
-    Its trainer is ``ocp``. Under ``trainer: energy`` and ``forces``, other names of the same class, fairchem stores the
-    name of a task, ``is2re`` or ``s2ef``, for which it finds no trainer afterwards.
-    """
-    with quiet_fairchem():
-        return {**update_config(checkpoint["config"]), "trainer": "ocp"}
 
 
 @contextlib.contextmanager

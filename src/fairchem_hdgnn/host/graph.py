@@ -1,4 +1,4 @@
-"""From a fairchem batch to the plain tensors that the networks take."""
+"""From a batch of either fairchem to the plain tensors that the networks take."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from fairchem.core.models.base import GraphModelMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -60,10 +59,14 @@ class PlainGraph(NamedTuple):
     num_systems: int
 
 
-class PlainGraphMixin(GraphModelMixin):
+class PlainGraphMixin:
     """Graph building for models that hold their ``GraphSettings`` keys as attributes, as fairchem expects."""
 
     cutoff: float
+    use_pbc: bool
+    otf_graph: bool
+    max_neighbors: int
+    enforce_max_neighbors_strictly: bool
     neighbor_list: NeighborList
     max_num_elements: int
     output_name: str

@@ -1,92 +1,121 @@
-"""The networks as fairchem models: plain, and as hydra backbone with heads."""
+"""The networks as models of batches: plain, and as a backbone with heads. Each host adds its own interfaces."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from fairchem.core.common.registry import registry
-from fairchem.core.models.base import BackboneInterface, HeadInterface
 from torch import Tensor, nn
 
 from fairchem_hdgnn.host.graph import GraphSettings, PlainGraphMixin
 from fairchem_hdgnn.hyperparameters import from_keys, key_names
+from fairchem_hdgnn.models.escn import network as escn
+from fairchem_hdgnn.models.escn.config import ESCNConfig
+from fairchem_hdgnn.models.hdgnn import network as hdgnn
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
-from fairchem_hdgnn.models.hdgnn.network import Backbone, EnergyReadout, HDGNNNetwork, make_force_head
 from fairchem_hdgnn.models.so3.frame_source import mean_over_draws
 
 
-def read_keys(keys: dict[str, Any], owner: str, kind: Any) -> tuple[GraphSettings, Any]:
+@dataclass(frozen=True)
+class Architecture:
+    """What a network is made of.
+
+    Attributes:
+        name: opens error messages.
+        config: class of its keys.
+        network: layers and heads; its ``config`` has ``cutoff``, ``max_num_elements`` and ``regress_forces``.
+        backbone: the layers, with their ``config`` and the source of edge ``frames``.
+        energy: ``energy(config)(x, ..., batch, num_systems) -> [num_systems]`` from the features of a backbone.
+        forces: ``forces(config)(x) -> [nodes, 3]`` from the coefficients.
+    """
+
+    name: str
+    config: Any
+    network: Callable[[Any], nn.Module]
+    backbone: Callable[[Any], nn.Module]
+    energy: Callable[[Any], nn.Module]
+    forces: Callable[[Any], nn.Module]
+
+
+HDGNN = Architecture(
+    "HDGNN", HDGNNConfig, hdgnn.HDGNNNetwork, hdgnn.Backbone, hdgnn.EnergyReadout, hdgnn.make_force_head
+)
+ESCN = Architecture("eSCN", ESCNConfig, escn.ESCNNetwork, escn.Backbone, escn.EnergyReadout, escn.make_force_head)
+
+
+def read_keys(keys: dict[str, Any], architecture: Architecture) -> tuple[GraphSettings, Any]:
     """What a model's YAML keys say of the graph and of the network.
 
     Args:
         keys: of the section ``model``, without the name.
-        owner: opens error messages.
-        kind: the network's config, ``HDGNNConfig`` or ``ESCNConfig``.
+        architecture: the model's.
 
     Raises:
         ConfigError: an unknown key, or a value that cannot be used.
     """
     graph_names = set(key_names(GraphSettings))
-    settings = from_keys(GraphSettings, {k: v for k, v in keys.items() if k in graph_names}, owner)
-    return settings, kind.from_keys({k: v for k, v in keys.items() if k not in graph_names}, graph_names)
+    own = {key: value for key, value in keys.items() if key in graph_names}
+    settings = from_keys(GraphSettings, own, architecture.name)
+    others = {key: value for key, value in keys.items() if key not in graph_names}
+    return settings, architecture.config.from_keys(others, graph_names)
 
 
 class PlainModel(nn.Module, PlainGraphMixin):
-    """A network as a fairchem model: ``model(batch) -> {"energy": [num_systems], ...}``.
+    """A network as a model of batches: ``model(batch) -> {"energy": [num_systems], ...}``.
 
     Args:
-        settings: graph keys.
-        network: the network on plain tensors; its ``config`` has ``cutoff``, ``max_num_elements`` and
-            ``regress_forces``.
+        keys: those of the architecture's config and of :class:`GraphSettings`.
     """
 
-    def __init__(self, settings: GraphSettings, network: nn.Module) -> None:
+    architecture: ClassVar[Architecture]
+
+    def __init__(self, **keys: Any) -> None:
         super().__init__()
-        self.network = network
-        config: Any = network.config
+        settings, config = read_keys(keys, self.architecture)
+        self.network: Any = self.architecture.network(config)
         self.adopt(settings, config.cutoff, config.max_num_elements, config.regress_forces)
 
     def forward(self, data: Any) -> dict[str, Tensor]:
-        """Predict a fairchem batch; units are those of the network's outputs."""
+        """Predict a batch; units are those of the network's outputs."""
         names = {"energy": self.output_name, "forces": self.vector_name}
         return {names[name]: value for name, value in self.network(*self.plain_graph(data)).items()}
 
 
-class BackboneModel(nn.Module, PlainGraphMixin, BackboneInterface):
-    """The layers of a network as a hydra backbone.
+class BackboneModel(nn.Module, PlainGraphMixin):
+    """The layers of a network as the backbone of a hydra model.
 
     Args:
-        settings: graph keys.
-        backbone: the layers on plain tensors, with their ``config`` and the source of edge ``frames``.
+        keys: those of the architecture's config and of :class:`GraphSettings`.
     """
 
-    def __init__(self, settings: GraphSettings, backbone: nn.Module) -> None:
+    architecture: ClassVar[Architecture]
+
+    def __init__(self, **keys: Any) -> None:
         super().__init__()
-        self.backbone = backbone
-        config: Any = backbone.config
-        self.config = config
-        self.adopt(settings, config.cutoff, config.max_num_elements, config.regress_forces)
+        settings, self.config = read_keys(keys, self.architecture)
+        self.backbone: Any = self.architecture.backbone(self.config)
+        self.adopt(settings, self.config.cutoff, self.config.max_num_elements, self.config.regress_forces)
 
     def forward(self, data: Any) -> dict[str, Any]:
         """``draws``: features of each atom, the coefficients first, for each set of edge frames."""
         numbers, edge_index, edge_vec, batch, num_systems = self.plain_graph(data)
-        draw_frames: Any = self.backbone.frames
-        frame_draws = draw_frames(edge_vec, numbers[edge_index.T], self.training)
+        frame_draws = self.backbone.frames(edge_vec, numbers[edge_index.T], self.training)
         draws = [self.backbone(numbers, edge_index, edge_vec, frames) for frames in frame_draws]
         return {"draws": draws, "batch": batch, "num_systems": num_systems}
 
 
-class EnergyModel(nn.Module, HeadInterface):
-    """A readout of energies as a hydra head.
+class EnergyModel(nn.Module):
+    """A readout of energies as a head, eV or the trainer's normalised unit.
 
     Args:
-        readout: ``readout(x, ..., batch, num_systems) -> [num_systems]`` from the features of a backbone.
-        backbone: names the output.
+        backbone: says the architecture and its config, and names the output.
     """
 
-    def __init__(self, readout: nn.Module, backbone: BackboneModel) -> None:
+    def __init__(self, backbone: BackboneModel) -> None:
         super().__init__()
-        self.readout, self.output_name = readout, backbone.output_name
+        self.readout = backbone.architecture.energy(backbone.config)
+        self.output_name = backbone.output_name
 
     def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
         """``{"energy": [num_systems]}``."""
@@ -94,54 +123,18 @@ class EnergyModel(nn.Module, HeadInterface):
         return mean_over_draws(lambda features: {self.output_name: self.readout(*features, *rest)}, emb["draws"])
 
 
-class ForceModel(nn.Module, HeadInterface):
-    """A direct force head as a hydra head: eV/Å, from the coefficients of a backbone.
+class ForceModel(nn.Module):
+    """Direct forces as a head, eV/Å, from the coefficients of a backbone.
 
     Args:
-        readout: ``readout(x) -> [nodes, 3]``.
-        backbone: names the output.
+        backbone: says the architecture and its config, and names the output.
     """
 
-    def __init__(self, readout: nn.Module, backbone: BackboneModel) -> None:
+    def __init__(self, backbone: BackboneModel) -> None:
         super().__init__()
-        self.readout, self.vector_name = readout, backbone.vector_name
+        self.readout = backbone.architecture.forces(backbone.config)
+        self.vector_name = backbone.vector_name
 
     def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
         """``{"forces": [nodes, 3]}``."""
         return mean_over_draws(lambda features: {self.vector_name: self.readout(features[0])}, emb["draws"])
-
-
-@registry.register_model("hdgnn")
-class HDGNN(PlainModel):
-    """HDGNN (An et al., ICLR 2024). Keys: :class:`HDGNNConfig` and :class:`GraphSettings`."""
-
-    network: HDGNNNetwork
-
-    def __init__(self, **keys: Any) -> None:
-        settings, config = read_keys(keys, "HDGNN", HDGNNConfig)
-        super().__init__(settings, HDGNNNetwork(config))
-
-
-@registry.register_model("hdgnn_backbone")
-class HDGNNBackbone(BackboneModel):
-    """HDGNN's layers as a hydra backbone. Keys as for :class:`HDGNN`."""
-
-    def __init__(self, **keys: Any) -> None:
-        settings, config = read_keys(keys, "HDGNN", HDGNNConfig)
-        super().__init__(settings, Backbone(config))
-
-
-@registry.register_model("hdgnn_energy_head")
-class HDGNNEnergyHead(EnergyModel):
-    """Energy of each system from an :class:`HDGNNBackbone`."""
-
-    def __init__(self, backbone: HDGNNBackbone) -> None:
-        super().__init__(EnergyReadout(backbone.config), backbone)
-
-
-@registry.register_model("hdgnn_force_head")
-class HDGNNForceHead(ForceModel):
-    """Direct forces, eV/Å, from an :class:`HDGNNBackbone`."""
-
-    def __init__(self, backbone: HDGNNBackbone) -> None:
-        super().__init__(make_force_head(backbone.config), backbone)

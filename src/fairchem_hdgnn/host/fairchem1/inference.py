@@ -14,8 +14,9 @@ from fairchem.core.modules.exponential_moving_average import ExponentialMovingAv
 from fairchem.core.trainers import OCPTrainer
 
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.host.checkpoints import checkpoint_config, quiet_fairchem, read_checkpoint
-from fairchem_hdgnn.host.names import known_model
+from fairchem_hdgnn.host.checkpoints import quiet_fairchem, read_checkpoint
+from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config
+from fairchem_hdgnn.host.fairchem1.names import known_model
 
 
 def inference_trainer(

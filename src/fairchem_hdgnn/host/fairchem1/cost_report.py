@@ -10,12 +10,11 @@ from typing import Any
 from torch import nn
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.host.config_files import read_config
 from fairchem_hdgnn.host.cost import Cost, Gpu, predict_cost
-from fairchem_hdgnn.host.escn_models import ESCN
+from fairchem_hdgnn.host.fairchem1.config_files import read_config
+from fairchem_hdgnn.host.fairchem1.models import ESCN, HDGNN, PlainModel
+from fairchem_hdgnn.host.fairchem1.names import dotted_name
 from fairchem_hdgnn.host.graph import GraphSettings
-from fairchem_hdgnn.host.models import HDGNN, PlainModel
-from fairchem_hdgnn.host.names import dotted_name
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.models.escn.config import ESCNConfig
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig

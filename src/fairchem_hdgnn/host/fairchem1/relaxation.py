@@ -18,10 +18,10 @@ from fairchem.core.trainers import OCPTrainer
 from torch_geometric.data import Batch
 
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.host.ranks import on_first_rank
+from fairchem_hdgnn.host.fairchem1.ranks import on_first_rank
+from fairchem_hdgnn.host.fairchem1.trajectories import WholeTrajectories
 from fairchem_hdgnn.host.results import written_whole
 from fairchem_hdgnn.host.sections import RelaxOpt, Task
-from fairchem_hdgnn.host.trajectories import WholeTrajectories
 from fairchem_hdgnn.hyperparameters import from_keys, key_names
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.lmdb import METADATA_FILE, lmdb_files, open_lmdb, read_length, read_record
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.host.noisy_nodes import Transforms
+from fairchem_hdgnn.host.fairchem1.noisy_nodes import Transforms
 
 LMDB_FORMATS = {"lmdb", "single_point_lmdb", "trajectory_lmdb", "safe_lmdb"}
 """fairchem's formats that are read from LMDB files, and this one."""

@@ -17,18 +17,24 @@ from torch_geometric.data import Batch
 
 from fairchem_hdgnn.data.labels import collect_labels
 from fairchem_hdgnn.errors import TrainingError
-from fairchem_hdgnn.host.accumulation import grouped, num_steps, use_step_losses
 from fairchem_hdgnn.host.allocator import keep_freed_memory
 from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, check_fits, read_checkpoint, write_checkpoint
-from fairchem_hdgnn.host.noisy_nodes import NoisyNodes, teach_transform
+from fairchem_hdgnn.host.fairchem1.accumulation import grouped, num_steps, use_step_losses
+from fairchem_hdgnn.host.fairchem1.noisy_nodes import NoisyNodes, teach_transform
+from fairchem_hdgnn.host.fairchem1.relaxation import run_relaxations
+from fairchem_hdgnn.host.fairchem1.run_directories import (
+    announce,
+    conditions,
+    exclusive_use,
+    make_run_folders,
+    new_run_id,
+)
+from fairchem_hdgnn.host.fairchem1.training_step import settle_buckets, train_step
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch
-from fairchem_hdgnn.host.relaxation import run_relaxations
 from fairchem_hdgnn.host.results import written_whole
-from fairchem_hdgnn.host.run_directories import announce, conditions, exclusive_use, make_run_folders, new_run_id
 from fairchem_hdgnn.host.schedules import Cadence, LossSchedule
 from fairchem_hdgnn.host.stop_conditions import backward_queue_emptied, check_weights, explained_out_of_memory
-from fairchem_hdgnn.host.training_step import settle_buckets, train_step
 
 
 class Trainer(OCPTrainer):
@@ -225,7 +231,7 @@ class Trainer(OCPTrainer):
         self.save()
 
     def run_relaxations(self) -> None:
-        """As fairchem; see :func:`fairchem_hdgnn.host.relaxation.run_relaxations`. Collective."""
+        """As fairchem; see :func:`fairchem_hdgnn.host.fairchem1.relaxation.run_relaxations`. Collective."""
         # Ranks take different numbers of steps, so they cannot agree on a signal before all are done.
         watch, self._watch, self._relaxing = self._watch, None, True
         try:

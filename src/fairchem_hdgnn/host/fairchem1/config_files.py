@@ -11,7 +11,7 @@ from fairchem.core.common.utils import create_dict_from_args, load_config, merge
 
 from fairchem_hdgnn.errors import ConfigError, suggestion
 from fairchem_hdgnn.files import expanded
-from fairchem_hdgnn.host.config_forms import by_split, prepared
+from fairchem_hdgnn.host.fairchem1.config_forms import by_split, prepared
 
 PACKAGED = "hdgnn:"
 """Prefix that names one of the shipped configs, e.g. ``hdgnn:oc20/is2re/all/hdgnn.yml``."""

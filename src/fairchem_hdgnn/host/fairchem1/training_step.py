@@ -10,7 +10,7 @@ from fairchem.core.common import distutils
 from fairchem.core.trainers import OCPTrainer
 from torch_geometric.data import Batch
 
-from fairchem_hdgnn.host.accumulation import AccumulatedLoss, means_over
+from fairchem_hdgnn.host.fairchem1.accumulation import AccumulatedLoss, means_over
 from fairchem_hdgnn.host.stop_conditions import (
     check_loss,
     check_predictions,
@@ -30,7 +30,7 @@ def train_step(trainer: OCPTrainer, batches: list[Batch], first: int) -> None:
     backward pass goes through the batches.
 
     Args:
-        trainer: :class:`fairchem_hdgnn.host.trainer.Trainer`.
+        trainer: :class:`fairchem_hdgnn.host.fairchem1.trainer.Trainer`.
         batches: of this step, on this rank; the losses are means over all of them.
         first: number of the first of them since the training began, counted from 1.
 

@@ -19,8 +19,8 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from fairchem_hdgnn.host.fairchem1.ranks import is_rank_of_srun
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS, requeue
-from fairchem_hdgnn.host.ranks import is_rank_of_srun
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError
 
 from fairchem_hdgnn.errors import UserError
-from fairchem_hdgnn.host.runner import Runner
+from fairchem_hdgnn.host.fairchem1.runner import Runner
 
 MAX_TIMEOUTS = 100
 """How often a job may reach its time limit and be requeued. fairchem allows 3, too few for a long run in short jobs."""

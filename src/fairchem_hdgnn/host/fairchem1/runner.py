@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 import fairchem_hdgnn  # noqa: F401  registers the models in every process that unpickles a Runner
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.host.node_watch import node_watch
-from fairchem_hdgnn.host.ranks import set_rank_environment
+from fairchem_hdgnn.host.fairchem1.node_watch import node_watch
+from fairchem_hdgnn.host.fairchem1.ranks import set_rank_environment
 
 logger = logging.getLogger(__name__)
 

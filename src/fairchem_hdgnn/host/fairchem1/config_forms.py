@@ -139,3 +139,13 @@ def _paths(value: Any, subject: str) -> Any:
         return expanded(value)
     except ConfigError as error:
         raise ConfigError(f"{subject}: {error}") from None
+
+
+def checkpoint_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration stored in a checkpoint, in fairchem 1.10's form (older forms are converted).
+
+    Its trainer is ``ocp``. Under ``trainer: energy`` and ``forces``, other names of the same class, fairchem stores the
+    name of a task, ``is2re`` or ``s2ef``, for which it finds no trainer afterwards.
+    """
+    with quiet_fairchem():
+        return {**update_config(checkpoint["config"]), "trainer": "ocp"}

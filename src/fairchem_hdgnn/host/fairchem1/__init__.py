@@ -1,0 +1,1 @@
+"""fairchem-core 1.10 as host: models, trainer, data sets, calculator, launching."""
