@@ -1,6 +1,7 @@
 """Pin the newest versions that fit together beside each torch into ``constraints/``, with the uv of ``.venv``.
 
-``python tools/constraints.py`` writes all files, ``python tools/constraints.py 2.7`` one.
+``python tools/constraints.py`` writes all files, ``python tools/constraints.py 2.7`` one, and
+``python tools/constraints.py fairchem-2`` that of the environment with fairchem-core 2.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import tomllib
-from lines import LINES, ROOT, Line, text
+from lines import FAIRCHEM_2, LINES, ROOT, Line, text
 from packaging.requirements import Requirement
 
 EXTRAS = ("qm9", "vesin")
@@ -37,6 +38,9 @@ def main(names: list[str]) -> None:
             line.constraints.parent.mkdir(exist_ok=True)
             line.constraints.write_text(pins(line))
             print(line.constraints.relative_to(ROOT))
+    if not names or FAIRCHEM_2.pins in names:
+        FAIRCHEM_2.constraints.write_text(pins_of_second(FAIRCHEM_2))
+        print(FAIRCHEM_2.constraints.relative_to(ROOT))
 
 
 def pins(line: Line) -> str:
@@ -49,18 +53,26 @@ def pins(line: Line) -> str:
     wanted += [requirement for requirement in lines if requirement and not requirement.startswith("#")]
     wanted += project["dependency-groups"]["test"]
     wanted += [requirement for extra in EXTRAS for requirement in project["project"]["optional-dependencies"][extra]]
-    command = [
-        sys.executable,
-        "-m",
-        "uv",
-        "pip",
-        "compile",
-        "--quiet",
-        "--universal",
-        "--python-version",
-        text(line.oldest),
-    ]
-    command += ["--no-header", "--no-annotate", "--no-emit-index-url"]
+    head = f"# torch {line.torch} on Linux, Python {text(line.oldest)} to {text(line.newest)}. By `make constraints`.\n"
+    return f"{head}fairchem-core==1.10.0\n" + compiled(line, wanted)
+
+
+def pins_of_second(line: Line) -> str:
+    """The same for fairchem-core 2, which is among what is pinned."""
+    project = tomllib.loads((ROOT / "packaging/fairchem2/pyproject.toml").read_text())
+    wanted = [f"torch=={line.torch}", *project["project"]["dependencies"], *project["dependency-groups"]["test"]]
+    head = f"# fairchem-core 2 on Linux, Python {text(line.oldest)} to {text(line.newest)}. By `make constraints`.\n"
+    return head + compiled(line, wanted)
+
+
+def compiled(line: Line, wanted: list[str]) -> str:
+    """Pins of the newest versions that fit these requirements, a line each.
+
+    Raises:
+        SystemExit: there are none.
+    """
+    options = ["--quiet", "--universal", "--python-version", text(line.oldest), "--no-header", "--no-annotate"]
+    command = [sys.executable, "-m", "uv", "pip", "compile", *options, "--no-emit-index-url"]
     pythons = f"python_version >= '{text(line.oldest)}' and python_version <= '{text(line.newest)}'"
     with tempfile.TemporaryDirectory() as folder:
         # Not in the project's own folder, whose overrides would outweigh the line's own torch.
@@ -69,8 +81,7 @@ def pins(line: Line) -> str:
         done = subprocess.run([*command, "pyproject.toml"], capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode:
         sys.exit(f"constraints: no versions fit together for torch {line.torch}:\n{done.stderr}")
-    head = f"# torch {line.torch} on Linux, Python {text(line.oldest)} to {text(line.newest)}. By `make constraints`.\n"
-    return f"{head}fairchem-core==1.10.0\n" + "\n".join(map(shortened, done.stdout.splitlines())) + "\n"
+    return "\n".join(map(shortened, done.stdout.splitlines())) + "\n"
 
 
 def shortened(pin: str) -> str:

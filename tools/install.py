@@ -1,5 +1,7 @@
 """Make ``.venv`` and install the project into it: fairchem-core 1.10 beside a torch that it was not released for.
 
+``HOST=2`` makes ``.venv2`` with fairchem-core 2 instead, which needs none of what follows.
+
 fairchem-core's own metadata asks for torch 2.4, numpy 1 and Python up to 3.12. It runs on later ones, so what it needs
 is installed from ``requirements.txt``, pinned by a file in ``constraints/``, and it comes last, without its
 dependencies. It imports torch-scatter and torch-sparse. Where there are wheels of them for the installed torch, those
@@ -11,6 +13,7 @@ Environment variables, which ``make install NAME=VALUE`` sets:
 
 - ``TORCH=2.7``: another line of torch than the newest for this Python.
 - ``CPU=1``: torch's build without CUDA, a tenth of the download.
+- ``NEWEST=1``, with ``HOST=2``: ``.venv2-newest`` with the newest fairchem-core, also beyond the range of the metadata.
 - ``COMPILE=1``: build torch-scatter and torch-sparse from source, about 20 minutes on 2 cores.
 """
 
@@ -21,14 +24,16 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from pathlib import Path
 
-from lines import ROOT, Line, find_line
+from lines import FAIRCHEM_2, ROOT, Line, find_line, text
 
 SCATTER = ("torch-scatter==2.1.2", "torch-sparse==0.6.18")
 STANDINS = ("packaging/torch-scatter", "packaging/torch-sparse")
 FAIRCHEM = "fairchem-core==1.10.0"
+SECOND = ROOT / "packaging/fairchem2"
 PYG_INDEX = "https://data.pyg.org/whl/torch-{torch}+{platform}.html"
 UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -57,10 +62,11 @@ class Environment:
     Args:
         folder: Where it is or will be.
         python: The Python that makes it.
+        project: Folder of the ``pyproject.toml`` whose settings uv follows, overrides of versions among them.
     """
 
-    def __init__(self, folder: Path, python: str = sys.executable) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, python: str = sys.executable, project: Path = ROOT) -> None:
+        self.folder, self.project = folder, project
         self.python = folder / "bin" / "python"
         self._maker = python
 
@@ -87,6 +93,18 @@ class Environment:
         if not self._pip(*arguments, "-c", str(line.constraints)):
             sys.exit(f"install: `uv pip install {' '.join(arguments)}` failed, see above; {remedy}")
 
+    def unbound(self, package: str, *arguments: str) -> None:
+        """The same without pins, and without this project's bounds on one package.
+
+        Raises:
+            SystemExit: it failed; with what to do.
+        """
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as overrides:
+            overrides.write(f"{package}\n")
+            overrides.flush()
+            if not self._pip("--upgrade", "--override", overrides.name, *arguments):
+                sys.exit(f"install: the newest {package} cannot be installed beside this package, see above")
+
     def tries_pip(self, *arguments: str) -> bool:
         """Run ``uv pip install`` in it; whether that succeeded. What it says of a failure is left out."""
         return self._pip(*arguments, quiet=True)
@@ -98,7 +116,7 @@ class Environment:
         command = [str(self.python), "-m", "uv", "pip", "install", *options, *arguments]
         environment = {"MAX_JOBS": "2", **uv_settings(self.pip_settings()), **os.environ}
         output = subprocess.DEVNULL if quiet else None
-        done = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False, cwd=ROOT)
+        done = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False, cwd=self.project)
         return not done.returncode
 
     def pip_settings(self) -> str:
@@ -120,15 +138,50 @@ class Environment:
 
 
 def main() -> None:
-    """Install everything into ``.venv``, or exit with one line that says what to do."""
+    """Install everything into ``.venv`` (or ``.venv2``), or exit with one line that says what to do."""
+    if os.environ.get("HOST", "1") == "2":
+        install_second(newest=bool(os.environ.get("NEWEST")), cpu=bool(os.environ.get("CPU")))
+        return
     try:
         line = find_line(sys.version_info[:2], os.environ.get("TORCH", ""))
     except ValueError as error:
         sys.exit(f"install: {error}; name another: make PYTHON=python3.11")
     environment = Environment(ROOT / ".venv")
+    unmark(environment)
+    install(environment, line, cpu=bool(os.environ.get("CPU")), compile_=bool(os.environ.get("COMPILE")))
+
+
+def install_second(*, newest: bool, cpu: bool) -> None:
+    """Install fairchem-core 2 and this package into an environment of their own.
+
+    Args:
+        newest: Take the newest release of fairchem-core, not the one that is pinned.
+        cpu: Take torch's build without CUDA.
+    """
+    line = FAIRCHEM_2
+    if not line.runs_on(sys.version_info[:2]):
+        needed = f"Python {text(line.oldest)} to {text(line.newest)}"
+        sys.exit(
+            f"install: fairchem-core 2 is tested on {needed}, not {text(sys.version_info[:2])}; "
+            "name another: make HOST=2 PYTHON=python3.11"
+        )
+    environment = Environment(ROOT / (".venv2-newest" if newest else ".venv2"), project=SECOND)
+    unmark(environment)
+    announce(line, cpu=cpu, fairchem="2", folder=environment.folder.name)
+    environment.make()
+    backend = ["--torch-backend", "cpu"] if cpu else []
+    step("fairchem-core 2, what it and this package need, and the tests")
+    wanted = ["--editable", ".", "--group", "test", *backend]
+    if newest:
+        environment.unbound("fairchem-core", *wanted)
+    else:
+        environment.pip(*wanted, line=line)
+
+
+def unmark(environment: Environment) -> None:
+    """Forget that an installation was complete."""
     for mark in environment.folder.glob(".installed*"):
         mark.unlink()
-    install(environment, line, cpu=bool(os.environ.get("CPU")), compile_=bool(os.environ.get("COMPILE")))
 
 
 def install(environment: Environment, line: Line, *, cpu: bool = False, compile_: bool = False) -> None:
@@ -151,12 +204,12 @@ def install(environment: Environment, line: Line, *, cpu: bool = False, compile_
     environment.pip("--no-deps", "--no-build-isolation", FAIRCHEM, "--editable", ".", line=line)
 
 
-def announce(line: Line, *, cpu: bool) -> None:
+def announce(line: Line, *, cpu: bool, fairchem: str = "1.10", folder: str = ".venv") -> None:
     """Say what will be downloaded and how long that may take; refuse a disk that is too small."""
     size = (CPU_GB if cpu else line.cuda_gb) + OTHER_GB
     minutes = size * 8000 / 100 / 60
     kind = "without CUDA" if cpu else "with CUDA"
-    print(f"Installing torch {line.torch} {kind}, fairchem-core 1.10 and about 100 packages into .venv.")
+    print(f"Installing torch {line.torch} {kind}, fairchem-core {fairchem} and about 100 packages into {folder}.")
     print(f"Downloads {size:.1f} GB: about {minutes:.0f} min at 100 Mbit/s, then 1 to 2 min to unpack.")
     if not cpu and shutil.which("nvidia-smi") is None:
         print(f"No NVIDIA driver here: `make install CPU=1` downloads {CPU_GB + OTHER_GB:.1f} GB.")

@@ -11,7 +11,7 @@ Python = tuple[int, int]
 
 
 class Line(NamedTuple):
-    """One release of torch; ``constraints/torch-X.Y.txt`` pins what is installed beside it.
+    """One release of torch; a file in ``constraints/`` pins what is installed beside it.
 
     Attributes:
         torch: Version.
@@ -19,6 +19,7 @@ class Line(NamedTuple):
         newest: Newest Python.
         numpy: What the constraints file allows.
         cuda_gb: Download of the CUDA build with its libraries, GB.
+        pins: Name of the file, where it is not ``torch-X.Y``.
     """
 
     torch: str
@@ -26,6 +27,7 @@ class Line(NamedTuple):
     newest: Python
     numpy: str
     cuda_gb: float
+    pins: str = ""
 
     @property
     def name(self) -> str:
@@ -35,7 +37,7 @@ class Line(NamedTuple):
     @property
     def constraints(self) -> Path:
         """The file of pins."""
-        return ROOT / "constraints" / f"torch-{self.name}.txt"
+        return ROOT / "constraints" / f"{self.pins or f'torch-{self.name}'}.txt"
 
     def runs_on(self, python: Python) -> bool:
         """Whether this Python is one of those that the line is tested on."""
@@ -48,6 +50,9 @@ LINES = (
     Line("2.15.0", (3, 11), (3, 13), "numpy>=2", 3.0),
 )
 """Oldest first. The first is what fairchem-core 1.10 asks for itself; the last is what ``make`` takes."""
+
+FAIRCHEM_2 = Line("2.13.0", (3, 11), (3, 13), "numpy>=2", 3.4, "fairchem-2")
+"""The torch that is tested beside fairchem-core 2."""
 
 
 def find_line(python: Python, name: str = "") -> Line:
