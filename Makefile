@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH))
 export HOST NEWEST
 
 # Tests of the networks, which no fairchem enters: also under fairchem-core 2.
-PORTABLE := $(addprefix tests/test_,so3.py sphere.py frames.py hdgnn_message.py hdgnn_symmetry.py so2_convolution.py)
+PORTABLE := $(patsubst %,tests/test_%.py,so3 sphere frames packed_matrix so2_convolution hdgnn_reference hdgnn_symmetry)
 
 help:
 	@echo "make demo         train HDGNN on 500 relaxed structures that come with it, score it (about 10 minutes)"

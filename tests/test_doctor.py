@@ -17,6 +17,7 @@ from fairchem_hdgnn.checks import installation
 from fairchem_hdgnn.checks.installation import (
     Line,
     State,
+    _distribution,
     _package,
     _plugin,
     _relaxations,
@@ -25,6 +26,7 @@ from fairchem_hdgnn.checks.installation import (
     report,
 )
 from fairchem_hdgnn.cli import doctor
+from fairchem_hdgnn.host.which import installed_host
 
 
 def test_this_installation_is_whole(capsys: pytest.CaptureFixture) -> None:
@@ -55,6 +57,33 @@ def version_of(monkeypatch: pytest.MonkeyPatch, name: str, version: str | None) 
         return version
 
     monkeypatch.setattr(metadata, "version", pretended)
+
+
+@pytest.mark.parametrize(
+    "fairchem, installed, detail, remedy",
+    [
+        ("2.24.0", ["fairchem-hdgnn"],
+         "installed as fairchem-hdgnn, but fairchem2-hdgnn goes with fairchem-core 2.24.0",
+         "pip uninstall fairchem-hdgnn; in a clone: pip install ./packaging/fairchem2"),
+        ("1.10.0", ["fairchem-hdgnn", "hdgnn-networks"],
+         "installed as fairchem-hdgnn and hdgnn-networks, but fairchem-hdgnn goes with fairchem-core 1.10.0",
+         "pip uninstall fairchem-hdgnn hdgnn-networks; in a clone: pip install ./."),
+        (None, [], "installed as nothing, but hdgnn-networks goes with no fairchem-core",
+         "in a clone: pip install ./packaging/networks"),
+    ],
+)  # fmt: skip
+def test_wrong_distribution(
+    fairchem: str | None, installed: list[str], detail: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pretended(name: str) -> str:
+        if name == "fairchem-core" and fairchem is not None:
+            return fairchem
+        if name in installed:
+            return "0.1.0"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", pretended)
+    assert _distribution(installed_host()) == Line("this package", State.BROKEN, detail, remedy)
 
 
 def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:

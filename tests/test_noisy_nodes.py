@@ -23,7 +23,8 @@ from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
 from fairchem_hdgnn.host.fairchem1.models import PlainModel
-from fairchem_hdgnn.host.fairchem1.noisy_nodes import NoisyNodes, add_displacement, in_cells, teach_transform
+from fairchem_hdgnn.host.fairchem1.noisy_nodes import teach_transform
+from fairchem_hdgnn.host.noisy_nodes import NoisyNodes, add_displacement, in_cells
 from fairchem_hdgnn.host.schedules import LossSchedule
 
 CONFIGS = Path(__file__).parents[1] / "configs/oc20/is2re/10k"

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import install  # noqa: E402
-from lines import LINES, Line, find_line, text  # noqa: E402
+from lines import FAIRCHEM_2, LINES, Line, find_line, text  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,76 @@ except ImportError as error:
         f"({type(error).__name__}: {error}); run `fairchem-hdgnn doctor`"
     )
     assert "Warning" not in done.stderr
+
+
+# The other distributions of the same source.
+
+
+@pytest.fixture(scope="module", params=["fairchem2", "networks"])
+def other_wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT / "packaging" / request.param, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_other_wheels_hold_the_same_package(wheel: Path, other_wheel: Path) -> None:
+    """The configs too where there is a host for them, and nothing in fairchem's own folders."""
+
+    def modules_of(path: Path) -> dict[str, int]:
+        members = zipfile.ZipFile(path).infolist()
+        return {member.filename: member.CRC for member in members if not member.filename.startswith("fairchem/")}
+
+    def own(names: dict[str, int]) -> dict[str, int]:
+        return {name: crc for name, crc in names.items() if ".dist-info/" not in name and "/configs/" not in name}
+
+    assert own(modules_of(other_wheel)) == own(modules_of(wheel))
+    names = zipfile.ZipFile(other_wheel).namelist()
+    assert not any(name.startswith("fairchem/") for name in names)
+    assert any("/configs/" in name for name in names) == ("fairchem2" in other_wheel.name)
+
+
+def test_other_distributions_agree_with_the_first() -> None:
+    """On the version, and on what both need."""
+    tomllib = pytest.importorskip("tomllib", reason="Python reads TOML from 3.11 on")
+    first = {r.name: r for r in map(Requirement, metadata.requires("fairchem-hdgnn") or []) if r.marker is None}
+    for folder in ("fairchem2", "networks"):
+        project = tomllib.loads((ROOT / "packaging" / folder / "pyproject.toml").read_text())["project"]
+        assert project["version"] == metadata.version("fairchem-hdgnn")
+        for requirement in map(Requirement, project["dependencies"]):
+            if requirement.name in ("e3nn", "plotly", "pydantic"):
+                assert requirement.specifier == first[requirement.name].specifier
+        names = {Requirement(text).name for text in project["dependencies"]}
+        hosts_own = {"setuptools", "fairchem-core"} | ({"scipy"} if folder == "fairchem2" else set())
+        assert folder == "networks" or set(first) - hosts_own <= names
+
+
+def test_readme_of_the_networks() -> None:
+    """Its example runs as it stands."""
+    text = (ROOT / "packaging/networks/README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"tensor\(\[.*\], grad_fn", done.stdout)
+
+
+def test_pins_of_the_second_host() -> None:
+    """Every requirement is pinned within its bounds, for each tested Python."""
+    tomllib = pytest.importorskip("tomllib", reason="Python reads TOML from 3.11 on")
+    project = tomllib.loads((ROOT / "packaging/fairchem2/pyproject.toml").read_text())
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["test"]]
+    for minor in range(FAIRCHEM_2.oldest[1], FAIRCHEM_2.newest[1] + 1):
+        pinned = pins(FAIRCHEM_2, f"3.{minor}")
+        for requirement in map(Requirement, wanted):
+            assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+        assert pinned["torch"] == FAIRCHEM_2.torch
+
+
+def test_second_host_names_its_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 10, 1))
+    monkeypatch.setenv("HOST", "2")
+    with pytest.raises(SystemExit, match=r"fairchem-core 2 is tested on Python 3.11 to 3.13, not 3.10; name another: "):
+        install.main()
 
 
 # What is to be installed.

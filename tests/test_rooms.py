@@ -90,6 +90,24 @@ def test_only_the_host_knows_fairchem() -> None:
     assert not wrong, wrong
 
 
+HOSTS = ("host.fairchem1", "host.fairchem2")
+
+
+def test_hosts_know_nothing_of_one_another() -> None:
+    """Nor does what they share know either, or fairchem."""
+    known, wrong = modules(), []
+    for name, path in known.items():
+        room = next((host for host in HOSTS if name.startswith(host)), None)
+        if room is None and name.split(".")[0] != "host":
+            continue
+        barred = [host for host in HOSTS if host != room]
+        for line, other in imports_of(path):
+            inner = other.removeprefix("fairchem_hdgnn.")
+            if inner.startswith(tuple(barred)) or (room is None and other.split(".")[0] == "fairchem"):
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {other}")
+    assert not wrong, wrong
+
+
 def test_no_module_is_long() -> None:
     long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules().values()}
     assert not {name: lines for name, lines in long.items() if lines > LONGEST}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.host.fairchem1.noisy_nodes import NoisyNodes
 from fairchem_hdgnn.host.graph import GraphSettings
+from fairchem_hdgnn.host.noisy_nodes import NoisyNodes
 from fairchem_hdgnn.host.sections import Loss, Normalizer, Optim, RelaxOpt, Split, Task
 from fairchem_hdgnn.hyperparameters import Keys, from_keys
 from fairchem_hdgnn.models.escn.config import ESCNConfig

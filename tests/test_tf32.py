@@ -21,7 +21,7 @@ from torch_geometric.data import Batch, Data
 
 import fairchem_hdgnn
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.host.fairchem1.noisy_nodes import in_cells, whole_cells
+from fairchem_hdgnn.host.noisy_nodes import in_cells, whole_cells
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.arithmetic.products import linear, product

@@ -17,8 +17,18 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from fairchem_hdgnn.host.which import DISTRIBUTIONS, Host, installed_host, installed_version, own_distributions
+
 DISTRIBUTION = "fairchem-hdgnn"
-MODULES = {"pyyaml": "yaml", "fairchem-core": "fairchem.core"}
+FOLDERS = {"fairchem-hdgnn": ".", "fairchem2-hdgnn": "packaging/fairchem2", "hdgnn-networks": "packaging/networks"}
+"""Where a clone has each distribution."""
+
+MODULES = {
+    "pyyaml": "yaml",
+    "fairchem-core": "fairchem.core",
+    "ase-db-backends": "ase_db_backends",
+    "hydra-core": "hydra",
+}
 """Import names of the requirements whose import name is not their own with underscores."""
 
 SCATTER = ("torch-scatter", "torch-sparse")
@@ -43,6 +53,14 @@ print(json.dumps({"short": short, "lacking": lacking}))
 """Run in a fresh process: what fairchem finds when nobody has imported the plugin for it."""
 
 
+PROBE_2 = """
+from fairchem.core.common.registry import registry
+for name in ("HDGNNBackbone", "HDGNNEnergyHead", "HDGNNForceHead", "ESCNBackbone", "ESCNEnergyHead", "ESCNForceHead"):
+    registry.get_model_class(f"fairchem_hdgnn.{name}")
+"""
+"""The same for fairchem-core 2, whose YAML has dotted names only."""
+
+
 class State(Enum):
     """How a finding is to be taken."""
 
@@ -63,20 +81,46 @@ class Line:
 
 def report() -> Iterator[Line]:
     """Look at everything, in the order in which problems should be solved."""
-    yield _python()
-    requirements = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
+    host = installed_host()
+    distribution = _distribution(host)
+    yield distribution
+    name = distribution.detail.split()[0] if distribution.state is State.OK else DISTRIBUTION
+    yield _python(name)
+    requirements = [Requirement(line) for line in _requirements(name)]
     packages = [_package(requirement) for requirement in requirements if requirement.marker is None]
-    packages += [_scatter(name) for name in SCATTER]
+    packages += [] if host is Host.FAIRCHEM_2 else [_scatter(name) for name in SCATTER]
     yield from packages
     if all(package.state is State.OK for package in packages):
-        yield from _plugin()
+        yield from _second_plugin() if host is Host.FAIRCHEM_2 else _plugin()
     yield _gpu()
     yield _slurm()
 
 
-def _python() -> Line:
-    allowed = Requirement(f"python{metadata.metadata(DISTRIBUTION)['Requires-Python']}").specifier
+def _distribution(host: Host | None) -> Line:
+    """Whether this package is installed as what the installed fairchem-core needs."""
+    subject, found = "this package", own_distributions()
+    wanted = dict(zip((Host.FAIRCHEM_1, Host.FAIRCHEM_2, None), DISTRIBUTIONS))[host]
+    fairchem = f"fairchem-core {installed_version()}" if host else "no fairchem-core"
+    if found == [wanted]:
+        return Line(subject, State.OK, f"{wanted} {installed_version(wanted)}, beside {fairchem}")
+    remedy = f"pip uninstall {' '.join(found)}; " if found else ""
+    detail = f"installed as {' and '.join(found) or 'nothing'}, but {wanted} goes with {fairchem}"
+    return Line(subject, State.BROKEN, detail, f"{remedy}in a clone: pip install ./{FOLDERS[wanted]}")
+
+
+def _requirements(name: str) -> list[str]:
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def _python(distribution: str) -> Line:
     version = platform.python_version()
+    try:
+        allowed = Requirement(f"python{metadata.metadata(distribution)['Requires-Python']}").specifier
+    except metadata.PackageNotFoundError:
+        return Line("Python", State.OK, f"{version}, {sys.executable}")
     if version in allowed:
         return Line("Python", State.OK, f"{version}, {sys.executable}")
     return Line("Python", State.BROKEN, f"{version}, needed: {allowed}", "make PYTHON=python3.11")
@@ -150,6 +194,18 @@ def _plugin() -> Iterator[Line]:
     else:
         yield Line(short, State.NOTE, *_why_no_short_name(include))
     yield _relaxations(found["lacking"])
+
+
+def _second_plugin() -> Iterator[Line]:
+    """Whether fairchem-core 2 finds the models under their dotted names."""
+    probe = subprocess.run([sys.executable, "-W", "ignore", "-c", PROBE_2], capture_output=True, text=True, check=False)
+    dotted = "model: fairchem_hdgnn.HDGNNBackbone"
+    if probe.returncode:
+        reason = probe.stderr.strip().splitlines()[-1]
+        remedy = f"in a clone: pip install ./{FOLDERS['fairchem2-hdgnn']}"
+        yield Line(dotted, State.BROKEN, f"fairchem cannot import it: {reason}", remedy)
+        return
+    yield Line(dotted, State.OK, f"found, {Path(__file__).parents[1]}")
 
 
 def _relaxations(lacking: list[str]) -> Line:

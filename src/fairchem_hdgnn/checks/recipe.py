@@ -20,7 +20,7 @@ from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.host.fairchem1.accumulation import num_steps
 from fairchem_hdgnn.host.fairchem1.config_files import read_config
-from fairchem_hdgnn.host.fairchem1.noisy_nodes import TARGET, add_displacement
+from fairchem_hdgnn.host.noisy_nodes import TARGET, add_displacement
 
 VALIDATION_SPLITS = ("val_id", "val")
 

@@ -18,7 +18,7 @@ from fairchem_hdgnn.data import reading
 from fairchem_hdgnn.data.statistics import LABELS, Spread
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.fairchem1.config_files import read_config
-from fairchem_hdgnn.host.fairchem1.noisy_nodes import TARGET, TRANSFORM
+from fairchem_hdgnn.host.noisy_nodes import TARGET, TRANSFORM
 from fairchem_hdgnn.host.sections import Normalizer, mean_and_deviation
 from fairchem_hdgnn.schema import faults
 

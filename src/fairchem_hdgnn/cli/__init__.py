@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from fairchem_hdgnn.errors import UserError
+from fairchem_hdgnn.host.which import Host, installed_host, refusal
 
 COMMANDS = {
     "evaluate": ("evaluate", "score checkpoints on labelled splits: MAE and EwT with intervals, tables, plots"),
@@ -40,6 +41,12 @@ A module defines ``configure(parser)``, which adds its arguments, and ``run(args
 returns an exit status or ``None``.
 """
 
+ONLY_UNDER = dict.fromkeys(("train", "submit", "check", "recipe", "cost", "target-stats"), Host.FAIRCHEM_1)
+"""Commands that one generation of fairchem-core serves."""
+
+INSTEAD = {"train": "; train with `fairchem -c CONFIG` here", "submit": "; submit with `fairchem -c CONFIG` here"}
+"""What to do under the other."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``fairchem-hdgnn``; the exit status is 2 for a ``UserError``, printed as one line."""
@@ -47,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] in (["train"], ["submit"]):
         # These are for fairchem's parser, overrides such as --model.lmax=4 among them.
         arguments.insert(1, "--")
-    parser = argparse.ArgumentParser(prog="fairchem-hdgnn", description="HDGNN and eSCN for fairchem-core 1.10")
+    parser = argparse.ArgumentParser(prog="fairchem-hdgnn", description="HDGNN and eSCN for fairchem-core")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _refuse_other_hosts(arguments[:1])
     for name, (module_name, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)
         if arguments[:1] == [name]:
@@ -64,6 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"fairchem-hdgnn {args.command}: interrupted; every file is whole or absent", file=sys.stderr)
         return 130
+
+
+def _refuse_other_hosts(command: Sequence[str]) -> None:
+    """End with status 2 and one line for a command that the installed fairchem-core does not serve."""
+    for name in command:
+        needed, here = ONLY_UNDER.get(name), installed_host()
+        if needed is not None and here is not None and here is not needed:
+            reason = refusal(f"`fairchem-hdgnn {name}`", needed) + INSTEAD.get(name, "")
+            print(f"fairchem-hdgnn {name}: error: {reason}", file=sys.stderr)
+            raise SystemExit(2)
 
 
 def _node() -> str:

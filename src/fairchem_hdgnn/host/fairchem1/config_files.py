@@ -19,7 +19,7 @@ PACKAGED = "hdgnn:"
 
 def shipped_configs() -> Path:
     """The folder of shipped configs: inside the package when installed, at the top of a checkout."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parents[2]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parents[1] / "configs"
 

@@ -20,7 +20,7 @@ from fairchem_hdgnn.errors import TrainingError
 from fairchem_hdgnn.host.allocator import keep_freed_memory
 from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, check_fits, read_checkpoint, write_checkpoint
 from fairchem_hdgnn.host.fairchem1.accumulation import grouped, num_steps, use_step_losses
-from fairchem_hdgnn.host.fairchem1.noisy_nodes import NoisyNodes, teach_transform
+from fairchem_hdgnn.host.fairchem1.noisy_nodes import teach_transform
 from fairchem_hdgnn.host.fairchem1.relaxation import run_relaxations
 from fairchem_hdgnn.host.fairchem1.run_directories import (
     announce,
@@ -30,6 +30,7 @@ from fairchem_hdgnn.host.fairchem1.run_directories import (
     new_run_id,
 )
 from fairchem_hdgnn.host.fairchem1.training_step import settle_buckets, train_step
+from fairchem_hdgnn.host.noisy_nodes import NoisyNodes
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch
 from fairchem_hdgnn.host.results import written_whole

@@ -1,0 +1,31 @@
+"""What a training under fairchem-core 2 says that fairchem itself does not."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fairchem.core.common import distutils
+from torchtnt.framework.callback import Callback
+
+
+class ResumeNotice(Callback):
+    """Warns when a run goes on from checkpoints that were there: a ``job.timestamp_id`` that was used before does it."""
+
+    def __init__(self) -> None:
+        self.checkpoint_dir = ""
+
+    def set_runner_callbacks(self, save_callback: Any, load_callback: Any, checkpoint_dir: str) -> None:
+        """Called by fairchem's runner before anything else."""
+        self.checkpoint_dir = checkpoint_dir
+
+    def on_train_start(self, state: Any, unit: Any) -> None:
+        """Say where the run goes on, if it does not begin."""
+        step = unit.train_progress.num_steps_completed
+        if step and distutils.is_master():
+            logging.warning(
+                "this run goes on at step %d, from the checkpoints in %s; for a run from the start, give another "
+                "job.timestamp_id or leave it out",
+                step,
+                self.checkpoint_dir,
+            )

@@ -1,0 +1,143 @@
+"""``format: fairchem_hdgnn.OC20Dataset``: OC20's IS2RE and S2EF LMDBs, which fairchem-core 2 does not read itself.
+
+In a configuration::
+
+    splits:
+      train: {src: data/is2re/10k/train/data.lmdb}
+    format: fairchem_hdgnn.OC20Dataset
+    dataset_name: oc20                          # as in the tasks' ``datasets``
+    key_mapping: {y_relaxed: relaxed_energy}    # name in the record: name of the task
+
+Reading a file never executes code in it (:mod:`fairchem_hdgnn.data.safe_pickle`).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fairchem.core.datasets.atomic_data import AtomicData
+from fairchem.core.datasets.base_dataset import BaseDataset
+from tqdm import tqdm
+
+from fairchem_hdgnn.data.lmdb import METADATA_FILE
+from fairchem_hdgnn.data.reading import Records
+from fairchem_hdgnn.errors import ConfigError, DataError, suggestion
+from fairchem_hdgnn.host.fairchem2.atomic_data import atomic_data
+from fairchem_hdgnn.host.noisy_nodes import TARGET, NoisyNodes, add_displacement
+from fairchem_hdgnn.hyperparameters import from_keys
+
+KEYS = (
+    "src",
+    "format",
+    "dataset_name",
+    "key_mapping",
+    "noisy_nodes",
+    "max_atoms",
+    "no_shuffle",
+    "sample_n",
+    "first_n",
+    "seed",
+)
+"""Of a split; those after ``noisy_nodes`` are fairchem's own."""
+
+DISPLACEMENT = "displacement_forces"
+"""The task of Noisy Nodes; fairchem wants "forces" in the name of a task with a vector for each atom."""
+
+
+class OC20Dataset(BaseDataset):
+    """An LMDB file, a folder of them, or a list of such places.
+
+    With ``noisy_nodes: {probability: 0.5, standard_deviation: 0.3}`` training structures start between the initial and
+    the relaxed positions, with noise, and the label ``displacement_forces`` is what is left, Å. The random numbers are
+    torch's of the process that reads: the same for the same ``job.seed``, ``num_workers`` and number of ranks, but not
+    the same after a resume as without one.
+
+    Args:
+        config: see :mod:`this module <fairchem_hdgnn.host.fairchem2.dataset>`; ``key_mapping`` may be absent.
+
+    Raises:
+        ConfigError: an unknown key, ``src`` or ``dataset_name`` is missing.
+        DataError: a file is missing, damaged, empty, or holds a pickled object.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        for key in config:
+            if key not in KEYS:
+                raise ConfigError(f"dataset: unknown key '{key}'{suggestion(key, KEYS)}")
+        for key in ("src", "dataset_name"):
+            if not config.get(key):
+                raise ConfigError(f"dataset: format fairchem_hdgnn.OC20Dataset needs '{key}'")
+        super().__init__(config)
+        self.name: str = config["dataset_name"]
+        self.labels: dict[str, str] = dict(config.get("key_mapping") or {})
+        self.noisy_nodes: NoisyNodes | None = None
+        if config.get("noisy_nodes"):
+            self.noisy_nodes = from_keys(NoisyNodes, dict(config["noisy_nodes"]), "dataset: noisy_nodes")
+        self.num_samples = sum(map(len, self.parts))
+        if self.num_samples == 0:
+            raise DataError(f"LMDB {config['src']} holds no records: make it again")
+
+    @cached_property
+    def parts(self) -> list[Records]:
+        """The records of each place."""
+        return [Records(Path(path)) for path in self.paths]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open files, which the process that gets it opens again."""
+        return {key: value for key, value in self.__dict__.items() if key != "parts"}
+
+    def __getitem__(self, index: int) -> AtomicData:
+        """The record ``index`` as fairchem's graph, with its labels."""
+        record = self._record(int(index))
+        labels = self.labels
+        if self.noisy_nodes is not None:
+            if "pos_relaxed" not in record:
+                raise DataError(f"{self._place(index)}: no 'pos_relaxed', which noisy_nodes needs")
+            record, labels = add_displacement(record), {**labels, TARGET: TARGET}
+        try:
+            data = atomic_data(record, labels, self.name)
+        except DataError as error:
+            raise DataError(f"{self._place(index)}: {error}") from error
+        if self.noisy_nodes is not None:
+            self.noisy_nodes.move(data)
+            data[DISPLACEMENT] = data[TARGET]
+            del data[TARGET]
+        return data
+
+    @cached_property
+    def _metadata(self) -> dict[str, np.ndarray]:
+        """Atoms of each system, from ``metadata.npz`` where it fits, else counted."""
+        return {"natoms": np.concatenate([_sizes(records) for records in self.parts])}
+
+    def _record(self, index: int) -> Any:
+        for records in self.parts:
+            if index < len(records):
+                return records[index]
+            index -= len(records)
+        raise IndexError(index)
+
+    def _place(self, index: int) -> str:
+        for records in self.parts:
+            if index < len(records):
+                return f"{records.path}, record {index}"
+            index -= len(records)
+        return str(index)
+
+
+def _sizes(records: Records) -> np.ndarray:
+    """Atoms of each record."""
+    if records.has_metadata:
+        path = records.files[0].parent / METADATA_FILE
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                natoms = stored["natoms"]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path}: no numbers of atoms to be read ({error}); remove it or make it again") from error
+        if len(natoms) == len(records):
+            return natoms.astype(np.int64)
+    bar = tqdm(records, desc=f"atoms in {records.path}", unit="system", leave=False)
+    return np.array([len(record.pos) for record in bar], dtype=np.int64)

@@ -1,0 +1,55 @@
+"""Learning rates as under fairchem-core 1.10, for ``cosine_lr_scheduler_fn`` of fairchem-core 2's unit."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+
+
+def milestones(
+    optimizer: Optimizer,
+    n_iters_per_epoch: int,
+    *,
+    warmup_steps: int,
+    warmup_factor: float,
+    lr_milestones: Sequence[int],
+    lr_gamma: float,
+) -> LambdaLR:
+    """A linear warm-up, then a factor at each milestone: what ``scheduler: LambdaLR`` of 1.10 does.
+
+    Args:
+        optimizer: whose learning rate changes.
+        n_iters_per_epoch: not used; fairchem passes it.
+        warmup_steps: steps until the full learning rate.
+        warmup_factor: of the first step.
+        lr_milestones: steps at which the rate is multiplied by ``lr_gamma``, ascending.
+        lr_gamma: the factor.
+    """
+    steps = sorted(lr_milestones)
+
+    def factor(step: int) -> float:
+        if step <= warmup_steps:
+            return warmup_factor + (1.0 - warmup_factor) * step / warmup_steps
+        return lr_gamma ** bisect.bisect(steps, step)
+
+    return LambdaLR(optimizer, factor)
+
+
+def one_cycle(
+    optimizer: Optimizer, n_iters_per_epoch: int, *, max_lr: float, epochs: int, pct_start: float
+) -> OneCycleLR:
+    """Up and down once over the training, as ``scheduler: OneCycleLR`` of 1.10 with a constant momentum.
+
+    Args:
+        optimizer: whose learning rate changes.
+        n_iters_per_epoch: steps of an epoch; fairchem passes it.
+        max_lr: the highest rate.
+        epochs: of the whole training.
+        pct_start: share of the training that the rate rises.
+    """
+    # One more than there are, since fairchem steps after the last one too.
+    steps = epochs * n_iters_per_epoch + 1
+    return OneCycleLR(optimizer, max_lr, total_steps=steps, pct_start=pct_start, cycle_momentum=False)
