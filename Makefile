@@ -36,16 +36,13 @@ $(INSTALLED): pyproject.toml requirements.txt $(wildcard constraints/*.txt packa
 	$(PYTHON) tools/install.py
 	@touch $@
 
-ifeq ($(HOST),2)
-demo: $(INSTALLED)
-	$(BIN)/python examples/demo/run_fairchem2.py
-
-test: $(INSTALLED)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/fairchem2 $(PORTABLE)
-else
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo/run.py
 
+ifeq ($(HOST),2)
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/fairchem2 $(PORTABLE)
+else
 test: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

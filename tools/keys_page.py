@@ -10,8 +10,8 @@ from typing import Any
 
 from lines import ROOT
 
-from fairchem_hdgnn.host.fairchem1.noisy_nodes import NoisyNodes
 from fairchem_hdgnn.host.graph import GraphSettings
+from fairchem_hdgnn.host.noisy_nodes import NoisyNodes
 from fairchem_hdgnn.host.sections import Loss, Normalizer, Optim, RelaxOpt, Split, Task
 from fairchem_hdgnn.models.escn.config import ESCNConfig
 from fairchem_hdgnn.models.hdgnn.config import PRESETS, HDGNNConfig

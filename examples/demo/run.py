@@ -1,4 +1,7 @@
-"""The whole way in some minutes: data, training, table, plots and a leaderboard file; ``make demo`` runs it."""
+"""The whole way in some minutes: data, training, table, plots and a leaderboard file; ``make demo`` runs it.
+
+With fairchem-core 2 in the environment, as ``make demo HOST=2`` has it, the training is its own.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from fairchem_hdgnn.host.which import Host, installed_host
 from running.interruption import ended_in_one_line
 from running.outline import outline
+from running.run import Run
 from running.scoring import score
-from running.training import Training
 from structures.build import unpack_data
 from structures.manifest import MANIFEST_FILE, RECIPE, read_manifest
 from structures.splits import split_sizes
@@ -19,9 +23,9 @@ PROGRAM = "examples/demo/run.py"
 NEXT = """\
 Next, real OC20 (8.6 GB to download, 103 GB on disk):
   fairchem-hdgnn download is2re
-  fairchem --mode train --config-yml configs/oc20/is2re/10k/hdgnn.yml
-  fairchem-hdgnn evaluate --checkpoint checkpoints/RUN/best_checkpoint.pt --data ROOT --paper
-  fairchem-hdgnn predict --checkpoint checkpoints/RUN/best_checkpoint.pt --data ROOT --out predictions
+  {training}
+  fairchem-hdgnn evaluate --checkpoint {checkpoint} --data ROOT --paper
+  fairchem-hdgnn predict --checkpoint {checkpoint} --data ROOT --out predictions
   fairchem-hdgnn make-submission --help"""
 
 
@@ -32,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the training (default: %(default)s)")
     args = parser.parse_args(argv)
     with ended_in_one_line(PROGRAM, "the same command goes on from here"):
-        training = Training(args.out, args.seed)
+        training = make_training(args.out, args.seed)
         source = make_data(training.data)
         if not training.is_planned:
             print("Measuring how fast this machine trains, to plan the rest (some 20 s)", flush=True)
@@ -43,7 +47,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"  {training.checkpoint} is there already")
         else:
             training.run()
-        print(f"\n{score(training)}\n{NEXT}")
+        print(f"\n{score(training)}\n{NEXT.format(**training.NEXT)}")
+
+
+def make_training(folder: Path, seed: int) -> Run:
+    """The training by the fairchem-core that is installed."""
+    if installed_host() is Host.FAIRCHEM_2:
+        from running.second_host import SecondHostTraining  # noqa: PLC0415 - imports the one fairchem
+
+        return SecondHostTraining(folder, seed)
+    from running.training import Training  # noqa: PLC0415 - imports the other
+
+    return Training(folder, seed)
 
 
 def make_data(data: Path) -> str:

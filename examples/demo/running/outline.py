@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fairchem_hdgnn.evaluation.splits import VALIDATION_SPLITS
-from running.training import Training
+from running.run import Run
 from structures.manifest import read_manifest
 
 EXTRA_SCORING_SECONDS = 15.0
 """What scoring takes beside the predictions: intervals by resampling, and plots."""
 
 
-def outline(training: Training, source: str) -> Iterator[str]:
+def outline(training: Run, source: str) -> Iterator[str]:
     """What will be done, and how long each part is expected to take.
 
     Args:
         training: with its data.
         source: where the data come from.
     """
-    plan, done, full = training.plan, training.steps_done, training.optim["max_epochs"]
+    plan, done, full = training.plan, training.steps_done, training.settings["max_epochs"]
     sizes = read_manifest(training.data)["sizes"]
     scored = sum(sizes.get(split, 0) for split in VALIDATION_SPLITS)
     yield _line("data", 0.0, f"{sum(sizes.values())} structures, {source}")
@@ -35,7 +35,8 @@ def outline(training: Training, source: str) -> Iterator[str]:
         progress = f"; goes on after step {done}" if done else ""
         speed = f"{training.steps_per_epoch} steps each, {plan.step_seconds:.2f} s a step on {threads}"
         steps = training.steps - done
-        validated = (1 + steps // training.optim["eval_every"]) * sizes.get("val_id", 0)
+        evaluations = 1 + steps // training.settings["eval_every"]
+        validated = evaluations * sum(sizes.get(split, 0) for split in training.validated)
         seconds = steps * plan.step_seconds + validated * plan.predict_seconds
         yield _line("training", plan.start_seconds + seconds, f"{epochs}: {speed}{progress}")
     seconds = EXTRA_SCORING_SECONDS + scored * plan.predict_seconds

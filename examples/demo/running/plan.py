@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fairchem_hdgnn.errors import UserError
 from fairchem_hdgnn.files import complete_or_absent
@@ -65,13 +67,18 @@ def environment(threads: int | None = None) -> dict[str, str]:
     return {"GOMP_SPINCOUNT": "1000", **chosen, **os.environ}
 
 
-def measured_plan(config: Path, data: Path, max_epochs: int, steps_per_epoch: int) -> Plan:
+def measured_plan(settings: Mapping[str, Any], data: Path, steps_per_epoch: int) -> Plan:
     """Measure a few steps of training with each number of threads, and choose.
+
+    Args:
+        settings: keys of the ``model``, of its ``optimizer``, ``batch_size`` and ``max_epochs``.
+        data: with the training split.
+        steps_per_epoch: number of batches.
 
     Raises:
         UserError: the steps failed; the process has printed why.
     """
-    command = [sys.executable, str(Path(__file__).with_name("speed.py")), str(config), str(data)]
+    command = [sys.executable, str(Path(__file__).with_name("speed.py")), json.dumps(settings), str(data)]
     begin = time.perf_counter()
     with child(command, stdout=subprocess.PIPE, env=environment()) as process:
         printed, _ = process.communicate()
@@ -83,7 +90,7 @@ def measured_plan(config: Path, data: Path, max_epochs: int, steps_per_epoch: in
     seconds = by_threads[threads]
     return Plan(
         threads=threads,
-        epochs=epochs_that_fit(seconds["step"] * steps_per_epoch, max_epochs),
+        epochs=epochs_that_fit(seconds["step"] * steps_per_epoch, settings["max_epochs"]),
         step_seconds=seconds["step"],
         predict_seconds=seconds["predict"],
         start_seconds=time.perf_counter() - begin - measured["seconds"],

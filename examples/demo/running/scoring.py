@@ -13,12 +13,12 @@ from fairchem_hdgnn.evaluation.plots import draw_all
 from fairchem_hdgnn.evaluation.report import print_tables, write_tables
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS
 from fairchem_hdgnn.evaluation.submission import make_submission
-from running.training import Training
+from running.run import Run
 
 NAME = "HDGNN"
 
 
-def score(training: Training) -> str:
+def score(training: Run) -> str:
     """Predict, print the table, write all files and list them; the outcome in a sentence."""
     # One thread: more would gain seconds, and take minutes where another process wants a core.
     torch.set_num_threads(1)

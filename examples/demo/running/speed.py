@@ -1,6 +1,6 @@
 """How fast this machine trains the demonstration's model, on one thread and on two: a program of its own.
 
-``python speed.py CONFIG DATA`` prints it as JSON. It runs apart from the demonstration
+``python speed.py SETTINGS DATA``, the settings as JSON, prints it as JSON. It runs apart from the demonstration
 because OpenMP reads its environment once, when torch is loaded.
 """
 
@@ -14,14 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from fairchem.core.common.registry import registry
-from fairchem.core.datasets import data_list_collater
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
 from fairchem_hdgnn.data.lmdb import open_lmdb, read_length, read_record
+from fairchem_hdgnn.host import models
 from fairchem_hdgnn.host.allocator import keep_freed_memory
-from fairchem_hdgnn.host.fairchem1.config_files import read_config
 
 BATCHES = 3
 REPEATS = 2
@@ -34,11 +32,17 @@ def thread_counts() -> list[int]:
     return [1, 2][: len(os.sched_getaffinity(0))]
 
 
-def measure(config: dict, data: Path) -> dict[int, dict[str, float]]:
+class Model(models.PlainModel):
+    """HDGNN, whichever fairchem trains it."""
+
+    architecture = models.HDGNN
+
+
+def measure(settings: dict, data: Path) -> dict[int, dict[str, float]]:
     """Seconds of a training step and of the prediction for one structure, by number of threads."""
-    model = registry.get_model_class(config["model"].pop("name"))(**config["model"])
-    optimizer = torch.optim.AdamW(model.parameters(), **config["optim"]["optimizer_params"])
-    batches = _batches(config, data / "train" / "data.lmdb")
+    model = Model(**settings["model"])
+    optimizer = torch.optim.AdamW(model.parameters(), **settings["optimizer"])
+    batches = _batches(settings["batch_size"], data / "train" / "data.lmdb")
     predicted = sum(len(batch.natoms) for batch in batches)
 
     def step(batch: Batch) -> None:
@@ -63,10 +67,10 @@ def measure(config: dict, data: Path) -> dict[int, dict[str, float]]:
     return seconds
 
 
-def _batches(config: dict, source: Path) -> list[Batch]:
-    environment, size = open_lmdb(source), config["optim"]["batch_size"]
+def _batches(size: int, source: Path) -> list[Batch]:
+    environment = open_lmdb(source)
     systems = [read_record(environment, index) for index in range(min(read_length(environment), BATCHES * size))]
-    return [data_list_collater(systems[start : start + size], otf_graph=True) for start in range(0, len(systems), size)]
+    return [Batch.from_data_list(systems[start : start + size]) for start in range(0, len(systems), size)]
 
 
 def _fastest(call: Callable[[Batch], None], batches: list[Batch], bar: tqdm) -> float:
@@ -84,5 +88,5 @@ def _fastest(call: Callable[[Batch], None], batches: list[Batch], bar: tqdm) -> 
 if __name__ == "__main__":
     keep_freed_memory()
     begin = time.perf_counter()
-    threads = measure(read_config(sys.argv[1]), Path(sys.argv[2]))
+    threads = measure(json.loads(sys.argv[1]), Path(sys.argv[2]))
     print(json.dumps({"threads": threads, "seconds": time.perf_counter() - begin}))

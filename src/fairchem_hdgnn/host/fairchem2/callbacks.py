@@ -10,7 +10,7 @@ from torchtnt.framework.callback import Callback
 
 
 class ResumeNotice(Callback):
-    """Warns when a run goes on from checkpoints that were there: a ``job.timestamp_id`` that was used before does it."""
+    """Warns when a run goes on from checkpoints: a ``job.timestamp_id`` that was used before makes it do so."""
 
     def __init__(self) -> None:
         self.checkpoint_dir = ""

@@ -30,19 +30,9 @@ from fairchem_hdgnn.host.fairchem2.atomic_data import atomic_data
 from fairchem_hdgnn.host.noisy_nodes import TARGET, NoisyNodes, add_displacement
 from fairchem_hdgnn.hyperparameters import from_keys
 
-KEYS = (
-    "src",
-    "format",
-    "dataset_name",
-    "key_mapping",
-    "noisy_nodes",
-    "max_atoms",
-    "no_shuffle",
-    "sample_n",
-    "first_n",
-    "seed",
-)
-"""Of a split; those after ``noisy_nodes`` are fairchem's own."""
+FAIRCHEMS_KEYS = ("format", "seed", "max_atoms", "no_shuffle", "sample_n", "first_n")
+KEYS = ("src", "dataset_name", "key_mapping", "noisy_nodes", *FAIRCHEMS_KEYS)
+"""Of a split."""
 
 DISPLACEMENT = "displacement_forces"
 """The task of Noisy Nodes; fairchem wants "forces" in the name of a task with a vector for each atom."""
