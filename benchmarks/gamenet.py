@@ -6,7 +6,7 @@ With ``--choose``: one seed of each variant of the recipe, configs/oc20/is2re/sm
 1; fewer epochs. A call works for H hours; the next one goes on.
 
 Writes the table of docs/evidence.md and benchmarks/results/gamenet.json; with ``--choose`` the table of
-docs/training.md and benchmarks/results/gamenet_choice.json.
+docs/training.md and benchmarks/results/gamenet_choice.json. A run that those results have is not done again.
 """
 
 from __future__ import annotations
@@ -128,18 +128,38 @@ def joined(lmdbs: Path, folds: Sequence[int], out: Path) -> Path:
     return folder
 
 
-def table(study: Study, runs: Sequence[LongRun]) -> str:
+Key = tuple[str, int, int, int]
+
+
+def key_of(result: Mapping[str, Any]) -> Key:
+    """What a run is known by: model, seed, epochs, number of structures."""
+    return result["model"], result["seed"], result["epochs"], result["structures"]
+
+
+def results_file(study: Study) -> Path:
+    """Where the results of a study are kept, of this machine and of others."""
+    return ROOT / f"benchmarks/results/{study.name}.json"
+
+
+def kept(study: Study) -> dict[Key, dict[str, Any]]:
+    """The results that are kept."""
+    path = results_file(study)
+    return {key_of(result): result for result in json.loads(path.read_text())} if path.is_file() else {}
+
+
+def table(study: Study, results: Sequence[Mapping[str, Any]]) -> str:
     """As Markdown: single runs, and the mean of a model's predictions, meV."""
     lines = ["| model | seeds | MAE of one | of their mean | hours a run |", "| --- | ---: | ---: | ---: | ---: |"]
     for name in study.variants:
-        results = [run.result for run in runs if run.result is not None and run.result["model"] == name]
-        if not results:
+        found = [result for result in results if result["model"] == name]
+        if not found:
             continue
-        maes = [1000 * result["mae"][study.split] for result in results]
-        errors = np.mean([list(result["errors"][study.split].values()) for result in results], axis=0)
-        hours = statistics.mean(result["hours"] for result in results)
-        ensemble = f"{1000 * np.abs(errors).mean():.0f}" if len(maes) > 1 else ""
-        lines.append(f"| {name} | {len(results)} | {of_seeds(maes)} | {ensemble} | {hours:.1f} |")
+        maes = [1000 * result["mae"][study.split] for result in found]
+        errors = [result["errors"][study.split] for result in found if "errors" in result]
+        hours = statistics.mean(result["hours"] for result in found)
+        whole = len(errors) == len(found) > 1
+        ensemble = f"{1000 * np.abs(np.mean(errors, axis=0)).mean():.0f}" if whole else ""
+        lines.append(f"| {name} | {len(found)} | {of_seeds(maes)} | {ensemble} | {hours:.1f} |")
     for name, (mae, deviation) in study.published.items():
         lines.append(f"| {name}, published | 20 folds | {mae} ± {deviation} | | |")
     return "\n".join(lines) + "\n"
@@ -147,10 +167,16 @@ def table(study: Study, runs: Sequence[LongRun]) -> str:
 
 def report(study: Study, runs: Sequence[LongRun]) -> None:
     """Write what is done."""
-    results = [summary for run in runs if (summary := run.summary) is not None]
+    results = kept(study)
+    for result in (run.result for run in runs):
+        if result is not None:
+            # In the order of the test set; to 0.01 meV.
+            errors = {split: [round(error, 5) for error in each.values()] for split, each in result["errors"].items()}
+            results[key_of(result)] = {**result, "errors": errors}
     if results:
-        put_into(study.page, study.name, table(study, runs))
-        (ROOT / f"benchmarks/results/{study.name}.json").write_text(json.dumps(results, indent=1) + "\n")
+        put_into(study.page, study.name, table(study, list(results.values())))
+        lines = ",\n".join(json.dumps(result) for result in results.values())
+        results_file(study).write_text(f"[\n{lines}\n]\n")
 
 
 def main() -> None:
@@ -166,6 +192,7 @@ def main() -> None:
         # No number is published for other labels.
         study = replace(study, name=f"{study.name}_{target}", published={})
     runs = runs_of(study, args.lmdbs.resolve(), args.out.resolve() / study.name)
+    runs = [run for run in runs if run.result or key_of({**run.facts, "seed": run.seed}) not in kept(study)]
     sitting(runs, args.hours, args.processes, lambda: report(study, runs))
 
 
