@@ -7,6 +7,9 @@ from enum import Enum
 
 PACKAGE = "fairchem-core"
 
+DISTRIBUTIONS = ("fairchem-hdgnn", "fairchem2-hdgnn", "hdgnn-networks")
+"""What this package is installed as: for fairchem-core 1.10, for 2, and without either."""
+
 
 class Host(Enum):
     """A generation of fairchem-core, by what an install command calls it."""
@@ -15,12 +18,17 @@ class Host(Enum):
     FAIRCHEM_2 = "fairchem-core 2"
 
 
-def installed_version() -> str | None:
-    """Of fairchem-core, if it is installed."""
+def installed_version(package: str = PACKAGE) -> str | None:
+    """Of fairchem-core or another package, if it is installed."""
     try:
-        return importlib.metadata.version(PACKAGE)
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def own_distributions() -> list[str]:
+    """Those of ``DISTRIBUTIONS`` that are installed; more than one overwrite each other's files."""
+    return [name for name in DISTRIBUTIONS if installed_version(name) is not None]
 
 
 def installed_host() -> Host | None:
