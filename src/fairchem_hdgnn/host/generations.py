@@ -19,6 +19,7 @@ from fairchem_hdgnn.host.trained import (
     head_names,
     plain_weights,
 )
+from fairchem_hdgnn.host.which import Host, installed_host
 
 NOT_FOR_NETWORKS = ("output_name", "vector_name")
 """Keys of a model that name its outputs for fairchem 1.10's trainer."""
@@ -39,7 +40,12 @@ def read_trained(path: str | Path, *, raw_weights: bool = False, trusted: bool =
     path = Path(path)
     if is_inference_file(path):
         return of_second(read_inference_file(path, trusted=trusted), path, raw_weights=raw_weights)
-    return of_first(read_checkpoint(path, trusted=trusted), path, raw_weights=raw_weights)
+    checkpoint = read_checkpoint(path, trusted=trusted)
+    if installed_host() is Host.FAIRCHEM_1:
+        from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config  # noqa: PLC0415  needs fairchem 1.10
+
+        checkpoint = {**checkpoint, "config": checkpoint_config(checkpoint)}
+    return of_first(checkpoint, path, raw_weights=raw_weights)
 
 
 def of_first(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = False) -> TrainedNetwork:

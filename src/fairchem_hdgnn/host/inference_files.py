@@ -1,8 +1,8 @@
 """``inference_ckpt.pt`` of fairchem-core 2, read without running code and written without fairchem.
 
-The file is a pickled object with configs of OmegaConf, which ``torch.load(weights_only=True)`` refuses. Here each class
-that fairchem puts into it is read as an inert stand-in of the same name, so neither fairchem nor OmegaConf is needed and
-nothing of theirs runs. fairchem itself unpickles whatever the file holds, and calls what its configs name (``_target_``).
+The file is a pickled object with configs of OmegaConf, which ``torch.load(weights_only=True)`` refuses. Here each
+class that fairchem puts into it is read as an inert stand-in of the same name, so neither fairchem nor OmegaConf is
+needed and nothing of theirs runs. fairchem itself unpickles whatever the file holds, and calls what its configs name (``_target_``).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _STAND_INS = [type(name, (_Inert,), {"__module__": module}) for module, name in 
 
 
 def is_inference_file(path: str | Path) -> bool:
-    """Whether a file is one that fairchem-core 2 serves, by the class that it names; false where there is no archive."""
+    """Whether a file is one that fairchem-core 2 serves, by the class that it names; false for what is no archive."""
     try:
         pickled = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")  # type: ignore[attr-defined]
     except RuntimeError:

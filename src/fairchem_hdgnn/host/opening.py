@@ -128,9 +128,7 @@ def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str
     if name == READ_HERE or (here and name in SAFE_FORMATS):
         dataset: Any = LabelledRecords(source, dataset_config.get("key_mapping"))
     elif here:
-        raise ConfigError(
-            f"{source}: data of format '{name}' are read under fairchem-core 1.10 only; make an LMDB of them"
-        )
+        raise ConfigError(f"{source}: format '{name}' is read under fairchem-core 1.10 only; make an LMDB of it")
     else:
         from fairchem_hdgnn.host.fairchem1.opened import open_lmdb_split  # noqa: PLC0415  needs fairchem 1.10
 
