@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,10 @@ def training(name: str, data: Path, runs: Path) -> dict[str, Any]:
                 "print_every": 100, "clip_grad_norm": 100, "ema_decay": 0.5,
             },
             "max_epochs": 2,
-            "callbacks": [
-                {"_target_": "fairchem.core.components.callbacks.TrainCheckpointCallback", "checkpoint_every_n_steps": 50}
-            ],
+            "callbacks": [{
+                "_target_": "fairchem.core.components.callbacks.TrainCheckpointCallback",
+                "checkpoint_every_n_steps": 50,
+            }],
         },
     }  # fmt: skip
 
@@ -109,7 +111,8 @@ def train(name: str, folder: Path) -> Path:
     before, threads = sys.argv, torch.get_num_threads()
     sys.argv = ["fairchem", "-c", str(config)]
     try:
-        with contextlib.suppress(SystemExit):
+        with contextlib.suppress(SystemExit), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             main()
     finally:
         sys.argv = before

@@ -70,7 +70,8 @@ def write_first(trained: TrainedNetwork, out: Path) -> None:
         "outputs": {name: _output(levels[name]) for name in trained.outputs},
         "loss_functions": [{name: {"fn": "mae", "coefficient": 1}} for name in trained.outputs],
         "evaluation_metrics": {"metrics": {"energy": ["mae"]}, "primary_metric": "energy_mae"},
-        "dataset": {"format": "lmdb", "key_mapping": labels},
+        # fairchem's own calculator takes `src` away without asking.
+        "dataset": {"format": "lmdb", "key_mapping": labels, "src": ""},
         "optim": {} if trained.batch_size is None else {"eval_batch_size": trained.batch_size},
     }
     contents = {

@@ -109,7 +109,7 @@ def training_median(
     are read. Without either, the answer is ``None``.
     """
     source = split_source(root, "train") if has_split(root, "train") else dataset_config.get("src")
-    if not isinstance(source, (str, Path)) or not Path(source).exists():
+    if not isinstance(source, (str, Path)) or not source or not Path(source).exists():
         return None, "Median baseline: the median label of each split itself, as no training set was found."
     dataset = open_split(dataset_config, Path(source), options.data_format)
     labels = _labels(dataset, progress=options.progress)

@@ -2,7 +2,8 @@
 
 The file is a pickled object with configs of OmegaConf, which ``torch.load(weights_only=True)`` refuses. Here each
 class that fairchem puts into it is read as an inert stand-in of the same name, so neither fairchem nor OmegaConf is
-needed and nothing of theirs runs. fairchem itself unpickles whatever the file holds, and calls what its configs name (``_target_``).
+needed and nothing of theirs runs. fairchem itself unpickles whatever the file holds, and calls what its configs name
+(``_target_``).
 """
 
 from __future__ import annotations

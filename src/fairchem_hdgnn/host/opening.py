@@ -116,8 +116,8 @@ def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str
     Args:
         dataset_config: of an opened or described checkpoint; empty: an LMDB.
         source: LMDB file or folder.
-        data_format: fairchem 1.10's name of the data format; ``None`` takes the config's, with ``safe_lmdb``, which runs
-            nothing that is in a file, in place of ``lmdb``.
+        data_format: fairchem 1.10's name of the data format; ``None`` takes the config's, with ``safe_lmdb``, which
+            runs nothing that is in a file, in place of ``lmdb``.
 
     Raises:
         DataError: the files are missing, damaged or empty, or hold objects that must not be read.

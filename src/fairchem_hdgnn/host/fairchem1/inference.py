@@ -120,7 +120,7 @@ def calculator(
     it on initial structures; a relaxation needs a model trained on energies and forces (S2EF).
 
     Args:
-        checkpoint: ``checkpoint.pt`` or ``best_checkpoint.pt`` of fairchem, or ``inference_ckpt.pt`` of fairchem-core 2.
+        checkpoint: ``checkpoint.pt`` or ``best_checkpoint.pt``, or ``inference_ckpt.pt`` of fairchem-core 2.
         cpu: run on the CPU; by default a GPU is used if there is one.
         seed: of every random number drawn in prediction.
         trusted: unpickle whatever the file holds; see ``read_checkpoint``.
