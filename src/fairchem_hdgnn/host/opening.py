@@ -126,7 +126,8 @@ def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str
     name = data_format or dataset_config.get("format", "lmdb")
     here = installed_host() is not Host.FAIRCHEM_1
     if name == READ_HERE or (here and name in SAFE_FORMATS):
-        dataset: Any = LabelledRecords(source, dataset_config.get("key_mapping"))
+        records = LabelledRecords(source, dataset_config.get("key_mapping"))
+        dataset = Subset(records, range(len(records)))
     elif here:
         raise ConfigError(f"{source}: format '{name}' is read under fairchem-core 1.10 only; make an LMDB of it")
     else:
