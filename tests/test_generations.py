@@ -92,13 +92,13 @@ def test_hydra_becomes_plain(tmp_path: Path) -> None:
 
 def test_commands_take_both_generations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_splits(tmp_path / "data")
-    paths = [str(DATA / "fairchem2_hdgnn.pt"), str(DATA / "hdgnn_paper.pt")]
+    paths = [str(DATA / "fairchem2_hdgnn.pt"), str(tmp_path / "first.pt")]
+    convert_generation("fairchem1", paths[0], paths[1])
     command = ["evaluate", "--checkpoint", *paths, "--names", "two", "one", "--data", str(root), "--cpu"]
     assert main([*command, "--bootstrap", "5", "--splits", "val_id"]) == 0
     assert "two" in capsys.readouterr().out
-    convert_generation("fairchem1", paths[0], tmp_path / "first.pt")
     sources = {"val_id": root / "val_id/data.lmdb"}
-    two, one = (predict_splits(path, sources, QUIET)["val_id"] for path in (paths[0], tmp_path / "first.pt"))
+    two, one = (predict_splits(path, sources, QUIET)["val_id"] for path in paths)
     np.testing.assert_allclose(two.energy, one.energy, atol=1e-6)
     np.testing.assert_array_equal(two.target, one.target)
     assert main(["equivariance", paths[0], str(root / "val_id"), "--systems", "2", "--cpu"]) == 0
