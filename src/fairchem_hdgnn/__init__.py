@@ -34,6 +34,7 @@ _FAIRCHEM_2 = {
     "ESCNForceHead": "host.fairchem2.models",
     "HydraModel": "host.fairchem2.models",
     "OC20Dataset": "host.fairchem2.dataset",
+    "calculator": "host.calculator",
 }
 """Where a name is found under fairchem-core 2."""
 

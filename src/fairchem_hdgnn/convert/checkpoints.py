@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from fairchem_hdgnn.convert.authors_hdgnn import authors_config, from_authors_hdgnn
+from fairchem_hdgnn.convert.converted import Converted, require_absent
 from fairchem_hdgnn.convert.fairchem_escn import escn_config, from_fairchem_escn
-from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, read_checkpoint, write_checkpoint
-from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config
-from fairchem_hdgnn.host.fairchem1.models import PlainModel
+from fairchem_hdgnn.host.models import PlainModel
+from fairchem_hdgnn.host.which import Host, installed_host, refusal
 from fairchem_hdgnn.models.so3.grid import fibonacci_points
 
 
@@ -57,23 +58,6 @@ SOURCES = {
 """Names for ``--from``."""
 
 
-@dataclass(frozen=True)
-class Converted:
-    """What :func:`convert_checkpoint` wrote.
-
-    Attributes:
-        path: the file.
-        model_name: dotted name of the model in it.
-        num_parameters: its number of parameters.
-        averaged: whether the weights are the moving averages (EMA).
-    """
-
-    path: Path
-    model_name: str
-    num_parameters: int
-    averaged: bool
-
-
 def convert_checkpoint(
     source: str, path: str | Path, out: str | Path, *, raw_weights: bool = False, trusted: bool = False
 ) -> Converted:
@@ -94,8 +78,11 @@ def convert_checkpoint(
         ConfigError: the model is another one, or has options that cannot be converted.
     """
     kind, out = SOURCES[source], Path(out)
-    if out.exists():
-        raise DataError(f"{out}: exists already; remove it or choose another name")
+    if installed_host() is Host.FAIRCHEM_2:
+        raise ConfigError(refusal(f"{path}: converting from {source}", Host.FAIRCHEM_1))
+    from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config  # noqa: PLC0415  needs fairchem 1.10
+
+    require_absent(out)
     checkpoint = read_checkpoint(path, trusted=trusted)
     averaged = bool(checkpoint.get("ema")) and not raw_weights
     try:

@@ -8,30 +8,25 @@ found once and turned, so ties between neighbours, which a rotation can break ot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from fairchem.core.common.registry import registry
-from fairchem.core.common.utils import setup_imports
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Subset
 from tqdm import tqdm
 
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.evaluation.inference import InferenceOptions, batches, evenly_spaced, open_split
-from fairchem_hdgnn.host.checkpoints import quiet_fairchem
-from fairchem_hdgnn.host.fairchem1.config_files import read_config, splits_of
-from fairchem_hdgnn.host.fairchem1.inference import inference_trainer
-from fairchem_hdgnn.host.fairchem1.models import PlainModel
-from fairchem_hdgnn.host.fairchem1.names import known_model
+from fairchem_hdgnn.evaluation.inference import InferenceOptions, batches, evenly_spaced
 from fairchem_hdgnn.host.graph import PlainGraph
-from fairchem_hdgnn.host.sections import mean_and_deviation
+from fairchem_hdgnn.host.models import PlainModel
+from fairchem_hdgnn.host.opened import OpenedModel
+from fairchem_hdgnn.host.opening import open_checkpoint, open_config, open_split
 from fairchem_hdgnn.models.so3.frames import edge_frames, random_roll
 
 
@@ -42,18 +37,14 @@ class Subject:
     Attributes:
         name: file that it comes from.
         model: in evaluation mode.
-        energy_unit: eV per unit of the model's output.
+        opened: how its data are read and batched, and the unit of its output.
         trained: whether the weights are a checkpoint's, not random.
-        dataset_config: how its data are read.
-        optim: section of its configuration with the batch size.
     """
 
     name: str
     model: PlainModel
-    energy_unit: float
+    opened: OpenedModel
     trained: bool
-    dataset_config: Mapping[str, Any]
-    optim: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,38 +71,20 @@ def open_subject(source: str, options: InferenceOptions) -> Subject:
         ConfigError: its model is unknown, or none whose frames can be turned.
         DataError: the checkpoint cannot be read.
     """
-    return (_of_config if source.endswith((".yml", ".yaml")) else _of_checkpoint)(source, options)
-
-
-def _evaluated(source: str, model: nn.Module) -> PlainModel:
-    """A model whose frames can be turned, in evaluation mode."""
-    if not isinstance(model, PlainModel):
-        raise ConfigError(
-            f"{source}: its model is a {type(model).__name__}; only fairchem_hdgnn.HDGNN and ESCN let frames be turned"
+    trained = not source.endswith((".yml", ".yaml"))
+    opened: OpenedModel
+    if trained:
+        opened = open_checkpoint(
+            source, cpu=options.cpu, seed=options.seed, model_overrides=options.model_overrides, trusted=options.trusted
         )
-    return model.eval()
-
-
-def _of_checkpoint(source: str, options: InferenceOptions) -> Subject:
-    trainer = inference_trainer(
-        source, cpu=options.cpu, seed=options.seed, model_overrides=options.model_overrides, trusted=options.trusted
-    )
-    unit = float(trainer.normalizers["energy"].rmsd) if "energy" in trainer.normalizers else 1.0
-    model = _evaluated(source, trainer._unwrapped_model)
-    return Subject(source, model, unit, True, trainer.config["dataset"], trainer.config["optim"])
-
-
-def _of_config(source: str, options: InferenceOptions) -> Subject:
-    config = read_config(source, sections=("model", "dataset", "optim"))
-    with quiet_fairchem():
-        setup_imports()
-    keys = {**config["model"], **options.model_overrides}
-    model_class = registry.get_model_class(known_model(keys.pop("name", None), source))
-    torch.manual_seed(options.seed)
-    dataset_config = splits_of(config).get("train", {})
-    normalizers = (dataset_config.get("transforms") or {}).get("normalizer") or {}
-    unit = mean_and_deviation(normalizers.get("energy") or {})[1]
-    return Subject(source, _evaluated(source, model_class(**keys)), unit, False, dataset_config, config["optim"])
+    else:
+        opened = open_config(source, cpu=options.cpu, seed=options.seed, model_overrides=options.model_overrides)
+    if not isinstance(opened.model, PlainModel):
+        raise ConfigError(
+            f"{source}: its model is a {type(opened.model).__name__}; only fairchem_hdgnn.HDGNN and ESCN let frames be "
+            "turned"
+        )
+    return Subject(source, opened.model.eval(), opened, trained)
 
 
 def measure(
@@ -128,9 +101,9 @@ def measure(
         raise DataError(f"{source}: no such LMDB file or folder of LMDBs")
     device = torch.device("cpu" if options.cpu or not torch.cuda.is_available() else "cuda")
     model = subject.model.to(device)
-    dataset = open_split(subject.dataset_config, source, options.data_format)
+    dataset = open_split(subject.opened.dataset, source, options.data_format)
     indices = evenly_spaced(len(dataset), num_systems)
-    loader = batches(Subset(dataset, indices), subject.optim, options, otf_graph=bool(model.otf_graph))
+    loader = batches(Subset(dataset, indices), subject.opened, options)
     random = np.random.default_rng(options.seed)
     parts = []
     title = Path(subject.name).stem
@@ -140,7 +113,7 @@ def measure(
                 graph = model.plain_graph(batch.to(device))
                 parts.append(_differences(model, graph, num_rotations, random))
             progress.update(graph.num_systems)
-    scaled = [torch.cat(columns).double().cpu().numpy() * subject.energy_unit for columns in zip(*parts)]
+    scaled = [torch.cat(columns).double().cpu().numpy() * subject.opened.energy_unit for columns in zip(*parts)]
     return Differences(*scaled)
 
 

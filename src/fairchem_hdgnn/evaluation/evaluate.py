@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from fairchem_hdgnn.data.splits import has_split, split_source
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.evaluation.inference import InferenceOptions, evenly_spaced, open_split, predict_splits
+from fairchem_hdgnn.evaluation.inference import InferenceOptions, evenly_spaced, predict_splits
 from fairchem_hdgnn.evaluation.metrics import Comparison, compare, constant_baseline
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
 from fairchem_hdgnn.files import complete_or_absent
-from fairchem_hdgnn.host.checkpoints import read_checkpoint
-from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config
+from fairchem_hdgnn.host.opening import describe_checkpoint, open_split
+from fairchem_hdgnn.host.which import own_distributions
 
 BASELINE = "median baseline"
 MAX_BASELINE_LABELS = 20_000
@@ -77,7 +77,7 @@ def evaluate(
             raise DataError(
                 f"{sources[split]}: no labels to score against; 'fairchem-hdgnn predict' is for test splits"
             )
-    dataset_config = checkpoint_config(read_checkpoint(first_path, trusted=options.trusted))["dataset"]
+    dataset_config = describe_checkpoint(first_path, trusted=options.trusted).dataset
     median, note = training_median(root, dataset_config, options)
     baseline = constant_baseline(predictions[first_name], median)
     comparison = compare({**predictions, BASELINE: baseline}, num_resamples=num_resamples, seed=options.seed)
@@ -90,9 +90,14 @@ def evaluate(
         "checkpoints": {name: str(path) for name, path in checkpoints.items()},
         "data": str(root),
         "options": {**asdict(options), "dtype": "float32", "num_resamples": num_resamples},
-        "versions": {package: version(package) for package in ("fairchem-hdgnn", "fairchem-core", "torch")},
+        "versions": _versions(),
     }
     return Evaluation(predictions, comparison, notes, facts, sources, dataset_config)
+
+
+def _versions() -> dict[str, str]:
+    """Of what had a part in the numbers; this package's by the name of its distribution."""
+    return {name: version(name) for name in (*own_distributions(), "fairchem-core", "torch")}
 
 
 def training_median(
@@ -104,7 +109,7 @@ def training_median(
     are read. Without either, the answer is ``None``.
     """
     source = split_source(root, "train") if has_split(root, "train") else dataset_config.get("src")
-    if not isinstance(source, (str, Path)) or not Path(source).exists():
+    if not isinstance(source, (str, Path)) or not source or not Path(source).exists():
         return None, "Median baseline: the median label of each split itself, as no training set was found."
     dataset = open_split(dataset_config, Path(source), options.data_format)
     labels = _labels(dataset, progress=options.progress)
@@ -142,7 +147,7 @@ def checkpoint_names(paths: Sequence[Path], names: Sequence[str] | None, *, trus
         return dict(zip(names, paths))
     named: dict[str, Path] = {}
     for path in paths:
-        model = str(checkpoint_config(read_checkpoint(path, trusted=trusted))["model"]["name"]).rpartition(".")[2]
+        model = describe_checkpoint(path, trusted=trusted).model.rpartition(".")[2]
         name = f"{model} ({path.resolve().parent.name})"
         if name in named:
             name = f"{model} ({path.resolve().parent.name}/{path.stem})"

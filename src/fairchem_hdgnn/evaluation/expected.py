@@ -12,8 +12,8 @@ from tqdm import tqdm
 from fairchem_hdgnn.data.records import record_id
 from fairchem_hdgnn.data.splits import has_split, split_source
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.evaluation.inference import open_split
 from fairchem_hdgnn.evaluation.splits import SUFFIXES
+from fairchem_hdgnn.host.opening import open_split
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Predictions of a checkpoint on LMDBs, through fairchem's data set and trainer, on one or many devices.
+"""Predictions of a checkpoint on LMDBs, on one or many devices.
 
 Every process takes its own share of the systems, so no system is padded in, repeated or counted twice.
 """
@@ -15,12 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import numpy as np
 import torch
-from fairchem.core.datasets import data_list_collater
-from fairchem.core.datasets.base_dataset import create_dataset
-from fairchem.core.trainers import OCPTrainer
 from jaxtyping import Float32, Int64, Shaped
 from torch.utils.data import DataLoader, Subset
 from torch_geometric.data import Batch
@@ -29,8 +25,8 @@ from tqdm import tqdm
 from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.predictions import Predictions, element_set, hill_formula, merge
-from fairchem_hdgnn.host.fairchem1.inference import inference_trainer
-from fairchem_hdgnn.host.fairchem1.safe_lmdb import safe_format
+from fairchem_hdgnn.host.opened import OpenedCheckpoint, OpenedModel
+from fairchem_hdgnn.host.opening import open_checkpoint, open_split
 from fairchem_hdgnn.host.stop_conditions import explained_out_of_memory
 
 
@@ -90,7 +86,7 @@ def _predict_share(
     checkpoint: str | Path, sources: Mapping[str, Path], options: InferenceOptions, rank: int
 ) -> dict[str, Predictions]:
     """What rank ``rank`` contributes: systems ``rank``, ``rank + num_ranks``, ... of every split."""
-    trainer = inference_trainer(
+    opened = open_checkpoint(
         checkpoint,
         cpu=options.cpu,
         device_index=rank,
@@ -98,39 +94,16 @@ def _predict_share(
         model_overrides=options.model_overrides,
         trusted=options.trusted,
     )
-    if "energy" not in trainer.config["outputs"]:
-        raise ConfigError(f"{checkpoint}: predicts {', '.join(trainer.config['outputs'])}, but no 'energy'")
+    if "energy" not in opened.outputs:
+        raise ConfigError(f"{checkpoint}: predicts {', '.join(opened.outputs)}, but no 'energy'")
     share = {}
     for split, source in sources.items():
-        trainer.set_seed(options.seed + rank)
-        dataset = open_split(trainer.config["dataset"], source, options.data_format)
+        opened.seed(options.seed + rank)
+        dataset = open_split(opened.dataset, source, options.data_format)
         indices = range(rank, len(dataset), options.num_ranks)
         if len(indices) > 0:
-            share[split] = _predict(trainer, Subset(dataset, indices), split, options, rank)
+            share[split] = _predict(opened, Subset(dataset, indices), split, options, rank)
     return share
-
-
-def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str | None = None) -> Subset:
-    """fairchem's data set over ``source``, read as the checkpoint's training data were, in the order of the file.
-
-    Transforms are left out: evaluation sees clean inputs. ``data_format`` is as in ``InferenceOptions``.
-
-    Raises:
-        DataError: the files are missing, damaged or empty, or hold objects that ``safe_lmdb`` refuses.
-    """
-    config = {
-        "format": data_format or safe_format(dataset_config.get("format", "lmdb")),
-        "key_mapping": dataset_config.get("key_mapping"),
-        "src": str(source),
-        "no_shuffle": True,
-    }
-    try:
-        dataset = create_dataset(config, "val")
-    except (lmdb.Error, AssertionError, EOFError) as error:
-        raise DataError(f"{source}: cannot be read as an LMDB of structures ({error})") from error
-    if len(dataset) == 0:
-        raise DataError(f"{source}: holds no structures")
-    return dataset
 
 
 def evenly_spaced(length: int, most: int) -> list[int]:
@@ -138,33 +111,33 @@ def evenly_spaced(length: int, most: int) -> list[int]:
     return np.unique(np.linspace(0, length - 1, min(length, most)).astype(int)).tolist()
 
 
-def batches(dataset: Subset, optim: Mapping[str, Any], options: InferenceOptions, *, otf_graph: bool) -> DataLoader:
+def batches(dataset: Subset, opened: OpenedModel, options: InferenceOptions) -> DataLoader:
     """Batches of a data set in its order.
 
     Args:
         dataset: records.
-        optim: section of the configuration, whose batch size for evaluation counts where ``options`` have none.
+        opened: how records become a batch, and how many where ``options`` have no number.
         options: batch size and number of processes that read.
-        otf_graph: whether the model builds edges itself.
     """
     return DataLoader(
         dataset,
-        batch_size=options.batch_size or optim.get("eval_batch_size") or optim.get("batch_size", 1),
+        batch_size=options.batch_size or opened.batch_size,
         num_workers=options.num_workers,
-        collate_fn=partial(data_list_collater, otf_graph=otf_graph),
+        collate_fn=opened.collate,
     )
 
 
-def _predict(trainer: OCPTrainer, dataset: Subset, split: str, options: InferenceOptions, rank: int) -> Predictions:
-    otf_graph = trainer.config["model"].get("otf_graph", False)
-    loader = batches(dataset, trainer.config["optim"], options, otf_graph=otf_graph)
+def _predict(
+    opened: OpenedCheckpoint, dataset: Subset, split: str, options: InferenceOptions, rank: int
+) -> Predictions:
+    loader = batches(dataset, opened, options)
     parts = []
     bar = tqdm(total=len(dataset), desc=split, unit="system", position=rank, disable=not options.progress)
     with _each_message_once(), bar as progress:
         for batch in loader:
             facts = _facts(batch)
-            with explained_out_of_memory(batch, trainer._unwrapped_model, "--batch-size, --num-gpus, --cpu"):
-                outputs = trainer.predict(batch, per_image=False, disable_tqdm=True)
+            with explained_out_of_memory(batch, opened.model, "--batch-size, --num-gpus, --cpu"):
+                outputs = opened.predict(batch)
             parts.append(_with_outputs(facts, outputs, batch))
             progress.update(len(facts))
     return merge([replace(each, record=records) for each, records in zip(parts, _records(dataset, parts))])

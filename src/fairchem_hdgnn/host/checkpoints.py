@@ -6,7 +6,7 @@ import contextlib
 import logging
 import pickle
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +44,34 @@ def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any
     Raises:
         DataError: the file is missing, is no checkpoint, is of a later release, or holds objects that need ``trusted``.
     """
-    path = Path(path)
+    checkpoint = load_archive(Path(path), None if trusted else [])
+    if not isinstance(checkpoint, dict):
+        raise DataError(f"{path}: not a fairchem checkpoint: it holds a {type(checkpoint).__name__}, not a dictionary")
+    missing = [key for key in REQUIRED_KEYS if key not in checkpoint]
+    if missing:
+        raise DataError(f"{path}: not a fairchem checkpoint: no '{missing[0]}' in it")
+    return upgraded(checkpoint, path)
+
+
+def load_archive(path: Path, allowed: Sequence[type] | None) -> Any:
+    """What a file of ``torch.save`` holds, on the CPU.
+
+    Args:
+        path: the file.
+        allowed: classes that may be made, besides tensors and plain Python values, by their ``__module__`` and
+            ``__name__``; ``None``: whatever the file holds.
+
+    Raises:
+        DataError: the file is missing, no such file, or holds another object.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such checkpoint{_neighbours(path)}")
     try:
-        if not trusted:
+        if allowed is not None:
             _check_archive(path)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _also_safe(allowed or []):
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
-            checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted)
+            return torch.load(path, map_location="cpu", weights_only=allowed is not None)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error):
             culprit = str(error).split("GLOBAL", 1)[1].split()[0]
@@ -62,12 +81,20 @@ def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any
         raise DataError(f"{path}: not a PyTorch checkpoint") from error
     except (RuntimeError, EOFError, OSError) as error:
         raise DataError(f"{path}: not a PyTorch checkpoint, or cut short") from error
-    if not isinstance(checkpoint, dict):
-        raise DataError(f"{path}: not a fairchem checkpoint: it holds a {type(checkpoint).__name__}, not a dictionary")
-    missing = [key for key in REQUIRED_KEYS if key not in checkpoint]
-    if missing:
-        raise DataError(f"{path}: not a fairchem checkpoint: no '{missing[0]}' in it")
-    return upgraded(checkpoint, path)
+    except ImportError as error:
+        raise DataError(f"{path}: holds objects of a package that is not installed here ({error})") from error
+
+
+@contextlib.contextmanager
+def _also_safe(classes: Sequence[type]) -> Iterator[None]:
+    """Let ``torch.load(weights_only=True)`` make these classes too."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(list(classes))
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def upgraded(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
@@ -93,7 +120,7 @@ def upgraded(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def write_checkpoint(state: dict[str, Any], path: Path) -> None:
+def write_checkpoint(state: object, path: Path) -> None:
     """Put ``state`` at ``path`` atomically, and clear away what killed processes left half-written.
 
     Raises:

@@ -12,8 +12,9 @@ from fairchem_hdgnn.data.records import record_id
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.evaluate import Evaluation
 from fairchem_hdgnn.evaluation.groups import Models
-from fairchem_hdgnn.evaluation.inference import InferenceOptions, open_split
+from fairchem_hdgnn.evaluation.inference import InferenceOptions
 from fairchem_hdgnn.evaluation.page.drawings import Drawing, drawing
+from fairchem_hdgnn.host.opening import open_split
 
 Drawings = Mapping[str, Mapping[int, Drawing]]
 """``drawings[split][position]``: of the system at that position of the split's predictions."""

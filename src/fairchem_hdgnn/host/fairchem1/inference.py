@@ -14,9 +14,12 @@ from fairchem.core.modules.exponential_moving_average import ExponentialMovingAv
 from fairchem.core.trainers import OCPTrainer
 
 from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.host.calculator import NetworkCalculator
+from fairchem_hdgnn.host.calculator import calculator as network_calculator
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem, read_checkpoint
 from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config
 from fairchem_hdgnn.host.fairchem1.names import known_model
+from fairchem_hdgnn.host.inference_files import is_inference_file
 
 
 def inference_trainer(
@@ -102,7 +105,7 @@ class _Calculator(OCPCalculator):
 
 def calculator(
     checkpoint: str | Path, *, cpu: bool | None = None, seed: int = 0, trusted: bool = False
-) -> OCPCalculator:
+) -> OCPCalculator | NetworkCalculator:
     """An ASE calculator for a checkpoint, ready in any process: ``atoms.calc = calculator("checkpoint.pt")``.
 
     Energies are in eV, forces in eV/Å, in float32. The graph is built from the atoms at every call, mixed precision
@@ -117,7 +120,7 @@ def calculator(
     it on initial structures; a relaxation needs a model trained on energies and forces (S2EF).
 
     Args:
-        checkpoint: ``checkpoint.pt`` or ``best_checkpoint.pt`` of fairchem.
+        checkpoint: ``checkpoint.pt`` or ``best_checkpoint.pt``, or ``inference_ckpt.pt`` of fairchem-core 2.
         cpu: run on the CPU; by default a GPU is used if there is one.
         seed: of every random number drawn in prediction.
         trusted: unpickle whatever the file holds; see ``read_checkpoint``.
@@ -126,6 +129,8 @@ def calculator(
         DataError: the checkpoint is missing, unreadable, or does not fit its model.
     """
     path = Path(checkpoint)
+    if is_inference_file(path):
+        return network_calculator(path, cpu=cpu, seed=seed, trusted=trusted)
     contents = read_checkpoint(path, trusted=trusted)
     with quiet_fairchem():
         return _Calculator(contents, path, not torch.cuda.is_available() if cpu is None else cpu, seed)

@@ -51,6 +51,8 @@ class BackboneModel(models.BackboneModel, BackboneInterface):
     @torch.compiler.disable
     def forward(self, data: Any) -> dict[str, Any]:
         """``draws``: features of each atom, the coefficients first, for each set of edge frames."""
+        # fairchem's element references read these, which are whole where a graph is spread over GPUs.
+        data["atomic_numbers_full"], data["batch_full"] = data["atomic_numbers"], data["batch"]
         return super().forward(data)
 
     @classmethod

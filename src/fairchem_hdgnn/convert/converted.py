@@ -1,0 +1,35 @@
+"""What a conversion of a checkpoint has written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairchem_hdgnn.errors import DataError
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A new checkpoint.
+
+    Attributes:
+        path: the file.
+        model_name: dotted name of the model in it.
+        num_parameters: its number of parameters.
+        averaged: whether the weights are the moving averages (EMA).
+    """
+
+    path: Path
+    model_name: str
+    num_parameters: int
+    averaged: bool
+
+
+def require_absent(out: Path) -> None:
+    """Refuse to overwrite a file.
+
+    Raises:
+        DataError: it exists.
+    """
+    if out.exists():
+        raise DataError(f"{out}: exists already; remove it or choose another name")

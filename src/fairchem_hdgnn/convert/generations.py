@@ -1,0 +1,136 @@
+"""Checkpoints of this package's networks from fairchem-core 1.10 to 2 and back, in the environment of either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fairchem_hdgnn.convert.converted import Converted, require_absent
+from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, write_checkpoint
+from fairchem_hdgnn.host.generations import read_trained
+from fairchem_hdgnn.host.inference_files import InferenceFile, is_inference_file, write_inference_file
+from fairchem_hdgnn.host.trained import TrainedNetwork, hydra_weights
+
+FIRST, SECOND = "fairchem1", "fairchem2"
+GENERATIONS = {
+    FIRST: "checkpoint.pt of HDGNN or eSCN of this package under fairchem-core 1.10, plain or hydra",
+    SECOND: "inference_ckpt.pt of the same under fairchem-core 2",
+}
+"""Names for ``--from`` and ``--to``."""
+
+DATASET = "oc20"
+"""What fairchem-core 2 calls the data of the one task."""
+
+_CORE = "fairchem.core"
+
+
+def convert_generation(
+    target: str, path: str | Path, out: str | Path, *, raw_weights: bool = False, trusted: bool = False
+) -> Converted:
+    """Write a checkpoint of one fairchem-core as one that the other opens.
+
+    Weights, the averaged ones (EMA) where the file has them, normalisers, element references and the model's keys go
+    along; the optimiser's state and heads that only help training stay behind.
+
+    Args:
+        target: the generation to write, the other one than that of ``path``.
+        path: the checkpoint to convert.
+        out: the file to write; it must not exist.
+        raw_weights: take the raw weights although there are averaged ones.
+        trusted: see :func:`~fairchem_hdgnn.host.checkpoints.read_checkpoint`.
+
+    Raises:
+        DataError: the file cannot be read, its weights do not fit, or ``out`` exists.
+        ConfigError: it is of the generation to write, or its model is another one.
+    """
+    path, out = Path(path), Path(out)
+    require_absent(out)
+    found = SECOND if is_inference_file(path) else FIRST
+    if found == target:
+        raise ConfigError(f"{path}: is a checkpoint of {found} already; nothing to convert")
+    trained = read_trained(path, raw_weights=raw_weights, trusted=trusted)
+    model = trained.build()
+    WRITERS[target](trained, out)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Converted(out, f"fairchem_hdgnn.{trained.name}", num_parameters, trained.averaged)
+
+
+def write_first(trained: TrainedNetwork, out: Path) -> None:
+    """A plain model with what fairchem-core 1.10 needs to predict with it."""
+    levels = {"energy": "system", "forces": "atom"}
+    labels = {"y_relaxed": "energy"} if trained.outputs == ("energy",) else {"y": "energy", "force": "forces"}
+    config = {
+        "trainer": "ocp",
+        "task": {},
+        "model": {"name": f"fairchem_hdgnn.{trained.name}", **trained.keys},
+        "outputs": {name: _output(levels[name]) for name in trained.outputs},
+        "loss_functions": [{name: {"fn": "mae", "coefficient": 1}} for name in trained.outputs],
+        "evaluation_metrics": {"metrics": {"energy": ["mae"]}, "primary_metric": "energy_mae"},
+        # fairchem's own calculator takes `src` away without asking.
+        "dataset": {"format": "lmdb", "key_mapping": labels, "src": ""},
+        "optim": {} if trained.batch_size is None else {"eval_batch_size": trained.batch_size},
+    }
+    contents = {
+        "model_version": MODEL_VERSION,
+        "config": config,
+        "state_dict": trained.weights,
+        "normalizers": {
+            name: {"mean": torch.tensor(scale.mean), "rmsd": torch.tensor(scale.rmsd)}
+            for name, scale in trained.scales.items()
+        },
+        "elementrefs": {name: {"element_references": values} for name, values in trained.references.items()},
+        "val_metrics": None,
+        "ema": None,
+        "amp": None,
+    }
+    write_checkpoint(contents, out)
+
+
+def write_second(trained: TrainedNetwork, out: Path) -> None:
+    """A backbone with heads ``energy`` and, where there are forces, ``forces``; what fairchem-core 2 serves."""
+    # Under 2 every batch has edges, which are none unless somebody made them.
+    keys = {**trained.keys, "otf_graph": True}
+    kinds = {"energy": "EnergyHead", "forces": "ForceHead"}
+    model = {
+        "_target_": f"{_CORE}.models.base.HydraModel",
+        "backbone": {"model": f"fairchem_hdgnn.{trained.name}Backbone", **keys},
+        "heads": {name: {"module": f"fairchem_hdgnn.{trained.name}{kinds[name]}"} for name in trained.outputs},
+    }
+    weights = hydra_weights(trained.weights)
+    tasks = [_task(trained, name) for name in trained.outputs]
+    write_inference_file(InferenceFile(model, tasks, weights, weights), out)
+
+
+WRITERS: dict[str, Callable[[TrainedNetwork, Path], None]] = {FIRST: write_first, SECOND: write_second}
+"""By the generation that is written."""
+
+
+def _output(level: str) -> dict[str, Any]:
+    free = {} if level == "system" else {"train_on_free_atoms": True, "eval_on_free_atoms": True}
+    return {"level": level, "prediction_dtype": "float32", **free}
+
+
+def _task(trained: TrainedNetwork, name: str) -> dict[str, Any]:
+    normalization = f"{_CORE}.modules.normalization"
+    mean, rmsd = trained.scales.get(name, (0.0, 1.0))
+    task = {
+        "_target_": f"{_CORE}.units.mlip_unit.mlip_unit.Task",
+        "name": name,
+        "level": "system" if name == "energy" else "atom",
+        "property": name,
+        "out_spec": {"dim": [1] if name == "energy" else [3], "dtype": "float32"},
+        "normalizer": {"_target_": f"{normalization}.normalizer.Normalizer", "mean": mean, "rmsd": rmsd},
+        "datasets": [DATASET],
+        "metrics": ["mae"],
+    }
+    if name in trained.references:
+        numbers = {"_target_": "torch.tensor", "_convert_": "all", "data": trained.references[name].tolist()}
+        task["element_references"] = {
+            "_target_": f"{normalization}.element_references.ElementReferences",
+            "element_references": numbers,
+        }
+    return task

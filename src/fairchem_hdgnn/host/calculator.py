@@ -1,0 +1,68 @@
+"""An ASE calculator for a checkpoint of either fairchem-core, without any fairchem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+from fairchem_hdgnn.data.records import atoms_to_record, inside_cell
+from fairchem_hdgnn.host.generations import read_trained
+from fairchem_hdgnn.host.network_inference import NetworkCheckpoint
+
+
+class NetworkCalculator(Calculator):
+    """Energies in eV and, where the network has them, forces in eV/Å, in float32.
+
+    Args:
+        opened: the network.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(self, opened: NetworkCheckpoint) -> None:
+        super().__init__()
+        self.opened = opened
+        self.implemented_properties = list(opened.outputs)
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes
+    ) -> None:
+        """Predict; called by ASE."""
+        super().calculate(atoms, properties, system_changes)
+        inside = self.atoms.copy()
+        inside.positions = inside_cell(inside)
+        record = atoms_to_record(inside, 0)
+        record.pbc = torch.tensor(np.asarray(inside.pbc))[None]
+        outputs: dict[str, Any] = {
+            name: values.detach().cpu().numpy()
+            for name, values in self.opened.predict(self.opened.collate([record])).items()
+        }
+        self.results = {**outputs, "energy": float(outputs["energy"][0])}
+
+
+def calculator(
+    checkpoint: str | Path, *, cpu: bool | None = None, seed: int = 0, trusted: bool = False
+) -> NetworkCalculator:
+    """An ASE calculator for a checkpoint of either fairchem-core: ``atoms.calc = calculator("inference_ckpt.pt")``.
+
+    The averaged weights (EMA) are used where the checkpoint has them. ``atoms.pbc`` decides, for each cell vector,
+    whether the structure repeats along it. A model of IS2RE answers with the energy of the *relaxed* system.
+
+    Args:
+        checkpoint: ``inference_ckpt.pt`` of fairchem-core 2, or ``checkpoint.pt`` of 1.10.
+        cpu: run on the CPU; by default a GPU is used if there is one.
+        seed: of every random number drawn in prediction.
+        trusted: unpickle whatever the file holds.
+
+    Raises:
+        DataError: the checkpoint is missing, unreadable, or does not fit its model.
+        ConfigError: its model is not one of this package.
+    """
+    on_cpu = not torch.cuda.is_available() if cpu is None else cpu
+    trained = read_trained(checkpoint, trusted=trusted)
+    return NetworkCalculator(NetworkCheckpoint(trained, {}, torch.device("cpu" if on_cpu else "cuda"), seed))

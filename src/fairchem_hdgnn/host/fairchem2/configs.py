@@ -1,0 +1,33 @@
+"""Configs of ``fairchem -c`` as networks without weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.host.generations import of_second
+from fairchem_hdgnn.host.inference_files import InferenceFile
+from fairchem_hdgnn.host.trained import TrainedNetwork
+
+
+def untrained_network(source: str | Path) -> TrainedNetwork:
+    """The network that a config's training would start from, without its weights.
+
+    Raises:
+        ConfigError: the file is no config of a training, or its model is not one of this package.
+    """
+    try:
+        config = OmegaConf.load(source)
+        unit: Any = OmegaConf.select(config, "runner.train_eval_unit")
+        model, tasks = (OmegaConf.to_container(unit[name], resolve=True) for name in ("model", "tasks"))
+    except (OSError, OmegaConfBaseException, yaml.YAMLError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"{source}: no config of a training with fairchem-core 2 (runner.train_eval_unit.model and .tasks): "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    return of_second(InferenceFile(model, tasks, {}, {}), Path(source))  # type: ignore[arg-type]

@@ -1,0 +1,164 @@
+"""Checkpoints of fairchem-core 1.10 and 2 as trained networks, in the environment of either."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.host.checkpoints import read_checkpoint
+from fairchem_hdgnn.host.inference_files import InferenceFile, is_inference_file, read_inference_file
+from fairchem_hdgnn.host.trained import (
+    Scale,
+    TrainedNetwork,
+    architecture_of,
+    head_names,
+    plain_weights,
+)
+from fairchem_hdgnn.host.which import Host, installed_host
+
+NOT_FOR_NETWORKS = ("output_name", "vector_name")
+"""Keys of a model that name its outputs for fairchem 1.10's trainer."""
+
+
+def read_trained(path: str | Path, *, raw_weights: bool = False, trusted: bool = False) -> TrainedNetwork:
+    """The network of a checkpoint of either generation, with averaged weights (EMA) where the file has them.
+
+    Args:
+        path: ``checkpoint.pt``, ``best_checkpoint.pt`` or ``inference_ckpt.pt``.
+        raw_weights: take the raw weights all the same.
+        trusted: unpickle whatever the file holds.
+
+    Raises:
+        DataError: the file cannot be read.
+        ConfigError: its model is not one of this package.
+    """
+    path = Path(path)
+    if is_inference_file(path):
+        return of_second(read_inference_file(path, trusted=trusted), path, raw_weights=raw_weights)
+    checkpoint = read_checkpoint(path, trusted=trusted)
+    if installed_host() is Host.FAIRCHEM_1:
+        from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config  # noqa: PLC0415  needs fairchem 1.10
+
+        checkpoint = {**checkpoint, "config": checkpoint_config(checkpoint)}
+    return of_first(checkpoint, path, raw_weights=raw_weights)
+
+
+def of_first(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = False) -> TrainedNetwork:
+    """The network in what ``read_checkpoint`` gave for ``path``.
+
+    Raises:
+        ConfigError: its model is another one, or its config is of before 2024.
+    """
+    config = checkpoint["config"]
+    model = config.get("model")
+    if not isinstance(model, Mapping) or not config.get("outputs"):
+        raise ConfigError(f"{path}: its config is of before 2024; open it under fairchem-core 1.10, which converts it")
+    weights = {_without_wrappers(name): tensor for name, tensor in checkpoint["state_dict"].items()}
+    keys = {key: value for key, value in model.items() if key not in ("name", *NOT_FOR_NETWORKS)}
+    names = {"energy": model.get("output_name", "energy"), "forces": model.get("vector_name", "forces")}
+    if model.get("name") == "hydra":
+        backbone, heads = dict(model["backbone"]), head_names(model["heads"], path)
+        architecture = architecture_of(backbone.pop("model"), path, "Backbone")
+        keys = {key: value for key, value in backbone.items() if key not in NOT_FOR_NETWORKS}
+        names = {"energy": backbone.get("output_name", "energy"), "forces": backbone.get("vector_name", "forces")}
+        keys["regress_forces"] = "forces" in heads
+    else:
+        architecture, heads = architecture_of(model.get("name"), path), None
+    averaged = bool(checkpoint.get("ema")) and not raw_weights
+    if averaged:
+        weights = _averaged(weights, checkpoint["ema"]["shadow_params"], path)
+    if heads is not None:
+        weights = plain_weights(weights, heads)
+    if names["forces"] != "forces" and keys.get("regress_forces"):
+        # An auxiliary vector, such as Noisy Nodes' displacement, which no prediction needs.
+        keys["regress_forces"] = False
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("network.force_head.")}
+    dataset = config.get("dataset") or {}
+    optim = config.get("optim") or {}
+    return TrainedNetwork(
+        architecture,
+        keys,
+        weights,
+        {output: _scale(state) for output, name in names.items() if (state := checkpoint["normalizers"].get(name))},
+        {
+            output: state["element_references"]
+            for output, name in names.items()
+            if (state := (checkpoint.get("elementrefs") or {}).get(name))
+        },
+        averaged,
+        path,
+        {key: dataset[key] for key in ("key_mapping", "src", "format") if key in dataset},
+        optim.get("eval_batch_size") or optim.get("batch_size"),
+    )
+
+
+def of_second(contents: InferenceFile, path: Path, *, raw_weights: bool = False) -> TrainedNetwork:
+    """The network in what ``read_inference_file`` gave for ``path``.
+
+    Raises:
+        ConfigError: its model is another one, or its tasks cannot be read without fairchem.
+    """
+    backbone = contents.model.get("backbone")
+    if not isinstance(backbone, dict):
+        raise ConfigError(f"{path}: its config has no 'backbone', so its weights cannot be told apart")
+    heads = head_names(contents.model.get("heads") or {}, path)
+    keys = {key: value for key, value in backbone.items() if key != "model"}
+    tasks = {str(task.get("name")): task for task in contents.tasks}
+    scales, references = {}, {}
+    for output, name in heads.items():
+        if (normalizer := tasks.get(name, {}).get("normalizer")) is not None:
+            scales[output] = _second_scale(normalizer, f"{path}: normalizer of task '{name}'")
+        if (found := tasks.get(name, {}).get("element_references")) is not None:
+            references[output] = _second_references(found, f"{path}: element_references of task '{name}'")
+    averaged = bool(contents.averages) and not raw_weights
+    return TrainedNetwork(
+        architecture_of(backbone.get("model"), path, "Backbone"),
+        {**keys, "regress_forces": "forces" in heads},
+        plain_weights(contents.averages if averaged else contents.weights, heads),
+        scales,
+        references,
+        averaged,
+        path,
+    )
+
+
+def _without_wrappers(name: str) -> str:
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
+    return name
+
+
+def _averaged(weights: Mapping[str, Tensor], averages: list[Tensor], path: Path) -> dict[str, Tensor]:
+    """The weights replaced by their averages, which fairchem 1.10 stores without names, in the order of parameters."""
+    names = [name for name in weights if not name.endswith(".frames.draws")]
+    if [weights[name].shape for name in names] != [average.shape for average in averages]:
+        raise ConfigError(
+            f"{path}: its averaged weights (EMA) have no names and do not fit the order of its weights; "
+            "take the raw weights (convert --raw-weights)"
+        )
+    return {**weights, **dict(zip(names, averages))}
+
+
+def _scale(state: Mapping[str, Any]) -> Scale:
+    return Scale(float(state["mean"]), float(state["rmsd"] if "rmsd" in state else state["std"]))
+
+
+def _second_scale(config: Mapping[str, Any], subject: str) -> Scale:
+    mean, rmsd = config.get("mean", 0.0), config.get("rmsd", 1.0)
+    if set(config) - {"_target_", "mean", "rmsd"} or not all(isinstance(value, (int, float)) for value in (mean, rmsd)):
+        raise DataError(f"{subject}: must have numbers 'mean' and 'rmsd', which can be read without fairchem-core 2")
+    return Scale(float(mean), float(rmsd))
+
+
+def _second_references(config: Mapping[str, Any], subject: str) -> Tensor:
+    numbers = config.get("element_references")
+    if isinstance(numbers, Mapping):
+        numbers = numbers.get("data") or next(iter(numbers.get("_args_") or [None]))
+    if not isinstance(numbers, list) or not all(isinstance(value, (int, float)) for value in numbers):
+        raise DataError(f"{subject}: must be a list of numbers, which can be read without fairchem-core 2")
+    return torch.tensor(numbers, dtype=torch.float32)

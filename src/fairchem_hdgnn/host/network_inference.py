@@ -1,0 +1,110 @@
+"""A trained network as an opened checkpoint, and LMDBs as its data; needs no fairchem."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch_geometric.data import Batch, Data
+
+from fairchem_hdgnn.data.labels import collect_labels
+from fairchem_hdgnn.data.reading import Records
+from fairchem_hdgnn.host.opened import OpenedCheckpoint
+from fairchem_hdgnn.host.trained import TrainedNetwork
+
+BATCH_SIZE = 8
+"""Where a checkpoint does not say."""
+
+LABELS = {"energy": ("y_relaxed", "energy", "y"), "forces": ("forces", "force")}
+"""Target -> names that OC20's records have for it; the first one there counts."""
+
+
+class LabelledRecords(Dataset):
+    """The records of an LMDB file or of a folder of them, read without running anything, with OC20's labels named.
+
+    Args:
+        path: the file or folder.
+        key_mapping: name in the records -> name in the batch; ``None``: as :data:`LABELS` say.
+
+    Raises:
+        DataError: there is no LMDB, or it is damaged.
+    """
+
+    def __init__(self, path: Path, key_mapping: Mapping[str, str] | None) -> None:
+        self.path, self.key_mapping = path, key_mapping
+        self.records = Records(path)
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Data:
+        """The record ``index``."""
+        record = self.records[index]
+        for before, after in self._names(record).items():
+            if before in record and before != after:
+                record[after] = record[before]
+                del record[before]
+        return record
+
+    def _names(self, record: Data) -> Mapping[str, str]:
+        if self.key_mapping is not None:
+            return self.key_mapping
+        there = {target: next((name for name in names if name in record), target) for target, names in LABELS.items()}
+        return {name: target for target, name in there.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the open files, for a process that loads data."""
+        return {"path": self.path, "key_mapping": self.key_mapping}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the files in the other process."""
+        self.__init__(**state)  # type: ignore[misc]
+
+
+class NetworkCheckpoint(OpenedCheckpoint):
+    """A trained network, ready to predict.
+
+    Args:
+        trained: the network.
+        dataset: how its data are read.
+        device: where it runs.
+        seed: of every random number drawn in prediction.
+    """
+
+    def __init__(
+        self, trained: TrainedNetwork, dataset: Mapping[str, Any], device: torch.device, seed: int = 0
+    ) -> None:
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+        self.trained, self.device = trained, device
+        self.seed(seed)
+        self.model = trained.build().to(device)
+        self.outputs = trained.outputs
+        self.energy_unit = trained.scales["energy"].rmsd if "energy" in trained.scales else 1.0
+        self.dataset = dataset
+        self.batch_size = trained.batch_size or BATCH_SIZE
+
+    def seed(self, seed: int) -> None:
+        """Seed Python's, numpy's and torch's generators."""
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+    def collate(self, records: list[Data]) -> Batch:
+        """Records as a batch on the CPU."""
+        batch = Batch.from_data_list(records)
+        collect_labels(batch, self.outputs)
+        return batch
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """Predict a batch; float32."""
+        batch = batch.to(self.device)
+        with torch.no_grad():
+            return self.trained.in_units(self.model(batch), batch)

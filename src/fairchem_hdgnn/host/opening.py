@@ -1,0 +1,153 @@
+"""Opens checkpoints of either fairchem-core in the environment of either.
+
+Under 1.10 its own checkpoints go through its trainer; all others are networks of this package without any fairchem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Subset
+
+from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.host.checkpoints import read_checkpoint
+from fairchem_hdgnn.host.generations import read_trained
+from fairchem_hdgnn.host.inference_files import is_inference_file
+from fairchem_hdgnn.host.network_inference import LabelledRecords, NetworkCheckpoint
+from fairchem_hdgnn.host.opened import OpenedCheckpoint, OpenedModel
+from fairchem_hdgnn.host.trained import TrainedNetwork
+from fairchem_hdgnn.host.which import Host, installed_host
+
+SAFE_FORMATS = {"lmdb", "single_point_lmdb", "trajectory_lmdb", "safe_lmdb"}
+"""Formats of fairchem 1.10 that our own reader reads too."""
+
+READ_HERE = "oc20_lmdb"
+"""Format of data sets that our own reader opens, whatever fairchem there is."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        model: its model's name.
+        dataset: how its data are read; for :func:`open_split`.
+    """
+
+    model: str
+    dataset: Mapping[str, Any]
+
+
+def open_checkpoint(
+    path: str | Path,
+    *,
+    cpu: bool = False,
+    device_index: int = 0,
+    seed: int = 0,
+    model_overrides: Mapping[str, Any] | None = None,
+    trusted: bool = False,
+) -> OpenedCheckpoint:
+    """A checkpoint ready to predict, with averaged weights (EMA) where it has them.
+
+    Args:
+        path: ``checkpoint.pt`` or ``best_checkpoint.pt`` of 1.10, ``inference_ckpt.pt`` of 2.
+        cpu: stay on the CPU although a GPU is there.
+        device_index: which GPU.
+        seed: for models that draw random numbers in prediction.
+        model_overrides: keys that replace those of the checkpoint's model.
+        trusted: see ``read_checkpoint``.
+
+    Raises:
+        DataError: the checkpoint cannot be read, or its weights do not fit the model.
+        ConfigError: its model is unknown here.
+    """
+    if _is_for_trainer(path):
+        from fairchem_hdgnn.host.fairchem1.opened import TrainerCheckpoint  # noqa: PLC0415  needs fairchem 1.10
+
+        return TrainerCheckpoint(
+            path, cpu=cpu, device_index=device_index, seed=seed, model_overrides=model_overrides, trusted=trusted
+        )
+    trained = read_trained(path, trusted=trusted).with_keys(model_overrides or {})
+    return _on_device(trained, cpu, device_index, seed)
+
+
+def open_config(
+    source: str, *, cpu: bool = False, seed: int = 0, model_overrides: Mapping[str, Any] | None = None
+) -> OpenedModel:
+    """The model of a config (``.yml``) of the installed fairchem-core, with random weights drawn from ``seed``.
+
+    Raises:
+        ConfigError: the config or its model cannot be used.
+    """
+    if installed_host() is Host.FAIRCHEM_1:
+        from fairchem_hdgnn.host.fairchem1.opened import ConfigModel  # noqa: PLC0415  needs fairchem 1.10
+
+        return ConfigModel(source, seed, model_overrides or {})
+    from fairchem_hdgnn.host.fairchem2.configs import untrained_network  # noqa: PLC0415  needs fairchem 2
+
+    return _on_device(untrained_network(source).with_keys(model_overrides or {}), cpu, 0, seed)
+
+
+def describe_checkpoint(path: str | Path, *, trusted: bool = False) -> Described:
+    """Model and data of a checkpoint.
+
+    Raises:
+        DataError: the checkpoint cannot be read.
+        ConfigError: its model is unknown here.
+    """
+    if _is_for_trainer(path):
+        from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config  # noqa: PLC0415  needs fairchem 1.10
+
+        config = checkpoint_config(read_checkpoint(path, trusted=trusted))
+        return Described(str(config["model"]["name"]), config["dataset"])
+    trained = read_trained(path, trusted=trusted)
+    return Described(trained.name, _dataset(trained))
+
+
+def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str | None = None) -> Subset:
+    """The data set over ``source``, read as the checkpoint's training data were, in the order of the file.
+
+    Transforms are left out: evaluation sees clean inputs.
+
+    Args:
+        dataset_config: of an opened or described checkpoint; empty: an LMDB.
+        source: LMDB file or folder.
+        data_format: fairchem 1.10's name of the data format; ``None`` takes the config's, with ``safe_lmdb``, which
+            runs nothing that is in a file, in place of ``lmdb``.
+
+    Raises:
+        DataError: the files are missing, damaged or empty, or hold objects that must not be read.
+        ConfigError: a format that fairchem-core 1.10 alone reads.
+    """
+    name = data_format or dataset_config.get("format", "lmdb")
+    here = installed_host() is not Host.FAIRCHEM_1
+    if name == READ_HERE or (here and name in SAFE_FORMATS):
+        records = LabelledRecords(source, dataset_config.get("key_mapping"))
+        dataset = Subset(records, range(len(records)))
+    elif here:
+        raise ConfigError(f"{source}: format '{name}' is read under fairchem-core 1.10 only; make an LMDB of it")
+    else:
+        from fairchem_hdgnn.host.fairchem1.opened import open_lmdb_split  # noqa: PLC0415  needs fairchem 1.10
+
+        dataset = open_lmdb_split(dataset_config, source, data_format)
+    if len(dataset) == 0:
+        raise DataError(f"{source}: holds no structures")
+    return dataset
+
+
+def _is_for_trainer(path: str | Path) -> bool:
+    return installed_host() is Host.FAIRCHEM_1 and not is_inference_file(path)
+
+
+def _on_device(trained: TrainedNetwork, cpu: bool, device_index: int, seed: int) -> NetworkCheckpoint:
+    device = torch.device("cpu" if cpu or not torch.cuda.is_available() else f"cuda:{device_index}")
+    return NetworkCheckpoint(trained, _dataset(trained), device, seed)
+
+
+def _dataset(trained: TrainedNetwork) -> dict[str, Any]:
+    known = {key: trained.dataset[key] for key in ("key_mapping", "src") if trained.dataset.get(key)}
+    return {"format": READ_HERE, **known}

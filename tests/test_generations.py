@@ -1,0 +1,125 @@
+"""Checkpoints of fairchem-core 2 under 1.10: the same energies, in our commands and after conversion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from evaluation_data import write_splits
+from fairchem.core.common.relaxation.ase_utils import OCPCalculator
+from fairchem.core.modules.evaluator import Evaluator
+from fc2_after_structures import ENERGIES, FIRST, SECOND, found
+
+from fairchem_hdgnn.cli import main
+from fairchem_hdgnn.convert.generations import convert_generation
+from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
+from fairchem_hdgnn.evaluation.metrics import _scores
+from fairchem_hdgnn.evaluation.predictions import Predictions
+from fairchem_hdgnn.host.fairchem1.inference import calculator
+from fairchem_hdgnn.host.generations import read_trained
+
+RESOLUTION = 3e-7
+"""Of float32, which is coarser than 1e-6 eV from 8 eV on."""
+
+DATA = Path(__file__).parent / "data"
+QUIET = InferenceOptions(cpu=True, progress=False)
+
+
+def compare(actual: dict[str, dict[str, Any]], expected: dict[str, dict[str, Any]]) -> None:
+    for name, of_structure in expected.items():
+        assert actual[name]["energy"] == pytest.approx(of_structure["energy"], abs=1e-6, rel=RESOLUTION), name
+        if "forces" in of_structure:
+            np.testing.assert_allclose(actual[name]["forces"], of_structure["forces"], atol=2e-6)
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_recorded_energies_are_still_those_of_1_10(name: str) -> None:
+    compare(found(calculator(DATA / name, cpu=True)), json.loads(ENERGIES.read_text())["fairchem1"][name])
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_same_weights_give_the_energies_of_2(name: str, tmp_path: Path) -> None:
+    expected = json.loads(ENERGIES.read_text())["fairchem2"][name]
+    compare(found(calculator(DATA / name, cpu=True)), expected)
+    out = tmp_path / "checkpoint.pt"
+    assert main(["convert", "--from", "fairchem2", "--to", "fairchem1", str(DATA / name), str(out)]) == 0
+    compare(found(calculator(out, cpu=True)), expected)
+    compare(found(OCPCalculator(checkpoint_path=out, cpu=True, seed=0)), expected)
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_there_and_back(name: str, tmp_path: Path) -> None:
+    convert_generation("fairchem2", DATA / name, tmp_path / "second.pt")
+    convert_generation("fairchem1", tmp_path / "second.pt", tmp_path / "first.pt")
+    compare(found(calculator(tmp_path / "first.pt", cpu=True)), found(calculator(DATA / name, cpu=True)))
+    assert read_trained(tmp_path / "first.pt").scales["energy"] == read_trained(DATA / name).scales["energy"]
+
+
+def test_hydra_becomes_plain(tmp_path: Path) -> None:
+    """A backbone with heads under 1.10 has the names of 2 in its state dict."""
+    checkpoint = torch.load(DATA / "escn.pt", weights_only=True)
+    plain = read_trained(DATA / "escn.pt")
+    keys = {key: value for key, value in checkpoint["config"]["model"].items() if key != "name"}
+    names = {
+        "network.backbone.": "backbone.backbone.",
+        "network.energy_head.": "output_heads.e.readout.",
+        "network.force_head.": "output_heads.f.readout.",
+    }
+    checkpoint["state_dict"] = {
+        f"module.{after}{weight[len(before) :]}": tensor
+        for weight, tensor in plain.weights.items()
+        for before, after in names.items()
+        if weight.startswith(before)
+    }
+    checkpoint["ema"] = None
+    checkpoint["config"]["model"] = {
+        "name": "hydra",
+        "backbone": {"model": "fairchem_hdgnn.ESCNBackbone", **keys},
+        "heads": {"e": {"module": "escn_so2_energy_head"}, "f": {"module": "fairchem_hdgnn.ESCNForceHead"}},
+    }
+    torch.save(checkpoint, tmp_path / "hydra.pt")
+    weights = read_trained(tmp_path / "hydra.pt").weights
+    assert weights.keys() == {name for name in plain.weights if not name.endswith(".frames.draws")} | {
+        name for name in plain.weights if name.endswith(".frames.draws")
+    }
+    convert_generation("fairchem2", tmp_path / "hydra.pt", tmp_path / "second.pt")
+    compare(found(calculator(tmp_path / "second.pt", cpu=True)), found(calculator(DATA / "escn.pt", cpu=True)))
+
+
+def test_commands_take_both_generations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_splits(tmp_path / "data")
+    paths = [str(DATA / "fairchem2_hdgnn.pt"), str(tmp_path / "first.pt")]
+    convert_generation("fairchem1", paths[0], paths[1])
+    command = ["evaluate", "--checkpoint", *paths, "--names", "two", "one", "--data", str(root), "--cpu"]
+    assert main([*command, "--bootstrap", "5", "--splits", "val_id"]) == 0
+    assert "two" in capsys.readouterr().out
+    sources = {"val_id": root / "val_id/data.lmdb"}
+    two, one = (predict_splits(path, sources, QUIET)["val_id"] for path in paths)
+    np.testing.assert_allclose(two.energy, one.energy, atol=1e-6)
+    np.testing.assert_array_equal(two.target, one.target)
+    assert main(["equivariance", paths[0], str(root / "val_id"), "--systems", "2", "--cpu"]) == 0
+
+
+def test_wrong_direction_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["convert", "--from", "fairchem2", str(DATA / "escn.pt"), str(tmp_path / "new.pt")]
+    assert main(command) == 2
+    assert "is a checkpoint of fairchem1 already" in (printed := capsys.readouterr().err) and printed.count("\n") == 1
+    assert main(["convert", "--from", "fairchem-escn", "--to", "fairchem2", "a.pt", str(tmp_path / "new.pt")]) == 2
+    assert "convert to fairchem1 first" in capsys.readouterr().err
+
+
+def test_scores_are_those_of_fairchems_evaluator() -> None:
+    random = np.random.default_rng(0)
+    energy = random.normal(size=1001).astype(np.float32)
+    target = (energy + random.normal(size=1001) / 40).astype(np.float32)
+    empty = np.zeros(1001, dtype=np.int64)
+    predictions = Predictions(empty.astype(str), energy, empty, empty.astype(str), empty.astype(str), target)
+    evaluator = Evaluator(eval_metrics={"energy": ["mae", "energy_within_threshold"]})
+    columns = [{"energy": torch.from_numpy(each.astype(np.float64))[:, None]} for each in (energy, target)]
+    scores = evaluator.eval(*columns)
+    expected = [1000 * scores["energy_mae"]["metric"], 100 * scores["energy_within_threshold"]["metric"]]
+    assert _scores(predictions) == expected
