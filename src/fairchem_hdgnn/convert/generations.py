@@ -117,7 +117,7 @@ def _output(level: str) -> dict[str, Any]:
 def _task(trained: TrainedNetwork, name: str) -> dict[str, Any]:
     normalization = f"{_CORE}.modules.normalization"
     mean, rmsd = trained.scales.get(name, (0.0, 1.0))
-    task = {
+    task: dict[str, Any] = {
         "_target_": f"{_CORE}.units.mlip_unit.mlip_unit.Task",
         "name": name,
         "level": "system" if name == "energy" else "atom",

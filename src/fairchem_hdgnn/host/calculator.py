@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +21,6 @@ class NetworkCalculator(Calculator):
     Args:
         opened: the network.
     """
-
-    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
 
     def __init__(self, opened: NetworkCheckpoint) -> None:
         super().__init__()
