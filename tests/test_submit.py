@@ -51,7 +51,7 @@ def directives(text: str) -> dict[str, str]:
 
 def command(text: str) -> list[str]:
     """The arguments of the training inside the job."""
-    return text.split("fairchem_hdgnn.cli train", 1)[1].replace("\\\n", " ").split()
+    return text.split("fairchem_hdgnn_command train", 1)[1].replace("\\\n", " ").split()
 
 
 def test_srun_on_several_nodes(config: Path, capsys: pytest.CaptureFixture) -> None:

@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> None:
     check(args, overrides)
     _check_launch(args)
     setup_logging()
-    # Its handler comes with the training loop. Until then, and in the parent of several ranks, it must not kill.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # The training loop takes it up. Until then it must not kill, nor the parent of several ranks, which inherit this.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
         if args.submit:
             submit_jobs(args, configs(args, overrides))

@@ -10,8 +10,8 @@ from fairchem.core.common.utils import save_experiment_log
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError
 
-from fairchem_hdgnn.errors import UserError
 from fairchem_hdgnn.host.runner import Runner
+from fairchem_hdgnn.host.slurm_queue import check_can_start, refusal
 
 MAX_TIMEOUTS = 100
 """How often a job may reach its time limit and be requeued. fairchem allows 3, too few for a long run in short jobs."""
@@ -26,7 +26,7 @@ def submit_jobs(args: argparse.Namespace, configs: list[dict[str, Any]], extra: 
         extra: further ``#SBATCH`` options by name.
 
     Raises:
-        UserError: sbatch refused.
+        UserError: sbatch refused, or a job could never start.
     """
     executor = _executor(args, configs[0], extra)
     for config in configs:
@@ -34,7 +34,9 @@ def submit_jobs(args: argparse.Namespace, configs: list[dict[str, Any]], extra: 
     try:
         jobs = executor.map_array(Runner(), configs)
     except FailedJobError as error:
-        raise UserError("sbatch refused the job, for the reason that it has just printed") from error
+        raise refusal(str(error), args.slurm_partition) from error
+    for job in jobs:
+        check_can_start(job.job_id, args.slurm_partition)
     for job, config in zip(jobs, configs):
         print(f"Submitted job {job.job_id}, run id {config['timestamp_id']}")
         print(f"  log: {job.paths.stderr} and {job.paths.stdout}")
