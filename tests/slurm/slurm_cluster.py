@@ -56,10 +56,13 @@ class Cluster:
         """``kill`` a node, or have it come back: ``node``."""
         self.call("bash", str(SCRIPT), what, str(self.folder), name)
 
-    def submit(self, config: Path, run_id: str, *extra: str, check: bool = True) -> subprocess.CompletedProcess:
+    def submit(
+        self, config: Path, run_id: str, *extra: str, check: bool = True, cpu: bool = True
+    ) -> subprocess.CompletedProcess:
         """``fairchem-hdgnn submit`` with small means, in this process; without a run id, the command makes one."""
         arguments = [
-            *("submit", "--mode=train", f"--config-yml={config}", "--cpu", "--seed=3", "--print-every=1"),
+            *("submit", "--mode=train", f"--config-yml={config}", "--seed=3", "--print-every=1"),
+            *(["--cpu"] if cpu else []),
             *([f"--timestamp-id={run_id}"] if run_id else []),
             *("--slurm-mem=1", "--slurm-timeout=1", *extra),
         ]

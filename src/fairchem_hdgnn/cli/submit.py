@@ -47,7 +47,8 @@ SIGHT = Template(
 missing=$$(srun --ntasks="$$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --chdir=/ bash -c '
   for path; do [ -e "$$path" ] || { echo "$$SLURMD_NODENAME does not see $$path"; break; }; done' see \\
   $paths)
-[ -z "$$missing" ] || { echo "$$missing: put it where all nodes see it, or --exclude the node" >&2; exit 2; }
+[ -z "$$missing" ] ||
+  { echo "$${missing//$$'\\n'/, }: put it where all nodes see it, or --exclude the node" >&2; exit 2; }
 """
 )
 

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn, Optional
 
@@ -24,6 +25,23 @@ Handler = Callable[[int, Optional[FrameType]], Any]
 
 class PreemptedError(Exception):
     """The scheduler wants the machine back; raised between two batches, on all ranks."""
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Keep SIGUSR1 for the :class:`PreemptionWatch` of this process or of the ranks that it starts: they inherit it."""
+
+    def keep(signum: int, frame: FrameType | None) -> None:
+        # It came to a thread that is older than this; the main thread does not take it yet.
+        signal.pthread_kill(threading.main_thread().ident or 0, signum)
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    signal.signal(signal.SIGUSR1, keep)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class PreemptionWatch:

@@ -44,8 +44,8 @@ def hold_trainings(trainer: ModuleType) -> None:
             hold("evaluation", self.step, lambda: come)
         return predictions
 
-    def held_save(state: Any, file: Any) -> None:
-        save(state, file)
+    def held_save(state: Any, file: Any, *args: Any, **kwargs: Any) -> None:
+        save(state, file, *args, **kwargs)
         if isinstance(file, Path) and file.name.startswith(".checkpoint.pt"):
             whole = file.read_bytes()
             file.write_bytes(whole[: len(whole) // 2])
