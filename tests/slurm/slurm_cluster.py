@@ -64,7 +64,7 @@ class Cluster:
             *("submit", "--mode=train", f"--config-yml={config}", "--seed=3", "--print-every=1"),
             *(["--cpu"] if cpu else []),
             *([f"--timestamp-id={run_id}"] if run_id else []),
-            *("--slurm-mem=1", "--slurm-timeout=1", *extra),
+            *("--slurm-mem=1", "--slurm-timeout=1", f"--run-dir={config.parent}", *extra),
         ]
         output, errors = io.StringIO(), io.StringIO()
         with (

@@ -97,6 +97,15 @@ def test_job_that_could_never_start_is_refused(cluster: Cluster, config: Path, v
     outcome(re.sub(r"job \S+ asks", "job ... asks", line))
 
 
+@fault("cluster", "more time than the partition allows")
+def test_time_that_no_job_has(cluster: Cluster, config: Path, outcome: Outcome) -> None:
+    cluster.call("scontrol", "update", "PartitionName=gpu", "MaxTime=30")
+    line = refusal(cluster, config, "--slurm-partition=gpu")
+    cluster.call("scontrol", "update", "PartitionName=gpu", "MaxTime=INFINITE")
+    assert "would never start" in line and "a time of 30:00" in line and "--slurm-timeout" in line
+    outcome(re.sub(r"job \S+ asks", "job ... asks", line))
+
+
 @fault("cluster", "more GPUs than a node has")
 def test_gpus_that_no_node_has(cluster: Cluster, config: Path, outcome: Outcome) -> None:
     line = refusal(cluster, config, "--num-gpus=9", "--slurm-partition=gpu", cpu=False)
@@ -115,23 +124,25 @@ def refusal(cluster: Cluster, config: Path, *flags: str, cpu: bool = True) -> st
 
 
 @pytest.mark.parametrize(
-    "what",
+    "what, via",
     [
-        pytest.param("environment", marks=fault("cluster", "a node that does not see the Python environment")),
-        pytest.param("run", marks=fault("cluster", "a node that does not see --run-dir")),
+        pytest.param("environment", "srun", marks=fault("cluster", "a node that does not see the Python environment")),
+        pytest.param("run", "srun", marks=fault("cluster", "a node that does not see --run-dir")),
+        pytest.param("run", "submitit", marks=fault("cluster", "a node that does not see --run-dir")),
     ],
 )
 def test_path_that_a_node_does_not_see(
-    cluster: Cluster, config: Path, what: str, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
+    cluster: Cluster, config: Path, what: str, via: str, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
 ) -> None:
     # Each node has a folder of its own at this place, and so has the machine that submits.
     hidden = cluster.folder / "local" / what
     for folder in (hidden, cluster.folder / "nodes" / "node1" / what):
-        folder.mkdir()
-        (folder / "python").symlink_to(sys.executable)
+        folder.mkdir(exist_ok=True)
+        if what == "environment":
+            (folder / "python").symlink_to(sys.executable)
     if what == "environment":
         monkeypatch.setattr(sys, "executable", str(hidden / "python"))
-    printed = cluster.submit(config, f"unseen-{what}", "--num-nodes=2", f"--run-dir={hidden}").stdout
+    printed = cluster.submit(config, f"unseen-{what}", f"--via={via}", "--num-nodes=2", f"--run-dir={hidden}").stdout
     job, log = SUBMITTED.search(printed)[1], Path(re.search(r"log: +(\S+)", printed)[1])
     cluster.wait(job, lambda: cluster.has_ended(job), log)
     assert cluster.state(job) == "FAILED"

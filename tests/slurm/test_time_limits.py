@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,8 @@ from slurm_cluster import SUBMITTED, Cluster
 from small_runs import PLUGIN, TINY_HDGNN, launch, load, losses, write_config
 
 ROOT = Path(__file__).parents[2]
-STEPS_PER_EPOCH = 3
-"""24 systems, 4 at a time, on 2 ranks."""
+fault = pytest.mark.fault
+Outcome = Callable[[object], None]
 
 
 @pytest.fixture
@@ -36,7 +37,10 @@ def limit(cluster: Cluster, job: str, minutes: int) -> None:
 
 
 @pytest.mark.heavy
-def test_limit_in_an_evaluation_then_in_a_checkpoint(cluster: Cluster, held: Path, tmp_path: Path) -> None:
+@fault("cluster", "a time limit in the middle of an evaluation, then of a checkpoint being written")
+def test_limit_in_an_evaluation_then_in_a_checkpoint(
+    cluster: Cluster, held: Path, tmp_path: Path, outcome: Outcome
+) -> None:
     """The recipe for several nodes, with one task on each, requeued twice: the losses go on to the last bit."""
     config = write_config(
         tmp_path, {**TINY_HDGNN, "lmax": 1}, max_epochs=4, eval_every=6, checkpoint_every=4, eval_batch_size=1
@@ -72,11 +76,13 @@ def test_limit_in_an_evaluation_then_in_a_checkpoint(cluster: Cluster, held: Pat
     assert log.read_text().count("Received SIGUSR1") == 4, "two ranks, twice"
     for tag in ("train/loss", "val/energy_mae"):
         assert losses(tmp_path, run_id, tag) == losses(tmp_path, "whole", tag)
+    outcome("correct: requeued twice, and the losses go on to the last bit")
 
 
 @pytest.mark.heavy
+@fault("cluster", "a signal of Slurm's while Python starts")
 def test_limit_shorter_than_the_lead(
-    cluster: Cluster, held: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, held: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, outcome: Outcome
 ) -> None:
     """Slurm's signal comes while Python still imports: it is told of, and one step is made before the requeue."""
     config = write_config(tmp_path, {**TINY_HDGNN, "lmax": 1, "num_layers": 1}, max_epochs=1)
@@ -94,3 +100,4 @@ def test_limit_shorter_than_the_lead(
     cluster.wait(job, lambda: cluster.has_ended(job), log)
     assert cluster.state(job) == "COMPLETED", log.read_text()[-3000:]
     assert losses(tmp_path, "short") == losses(tmp_path, "whole")
+    outcome("correct: obeyed after one step, with a warning; the requeued job goes on to the last bit")

@@ -18,6 +18,7 @@ from fairchem.core.common.flags import flags
 from fairchem_hdgnn.cli._flags import require_at_least, require_names
 from fairchem_hdgnn.cli.train import check, configs
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.host.sight import look
 from fairchem_hdgnn.host.slurm_queue import check_can_start, refusal
 from fairchem_hdgnn.host.submitit_jobs import submission_script, submit_jobs
 from fairchem_hdgnn.host.time_limits import SUBMITIT_LEAD, lead, too_short
@@ -34,21 +35,10 @@ export MASTER_ADDR=$$(scontrol show hostnames "$$SLURM_JOB_NODELIST" | head -n 1
 export MASTER_PORT=$$($python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
 # From Slurm 22.05 on, srun does not take it over from sbatch by itself.
 export SRUN_CPUS_PER_TASK=$$SLURM_CPUS_PER_TASK
-$sight
+$look
 # The run id is fixed, so a requeued job goes on from its own checkpoint.
 srun --kill-on-bad-exit=1 $python -m fairchem_hdgnn_command train \\
   $training
-"""
-)
-
-SIGHT = Template(
-    """
-# Each node must see the environment and the folders.
-missing=$$(srun --ntasks="$$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --chdir=/ bash -c '
-  for path; do [ -e "$$path" ] || { echo "$$SLURMD_NODENAME does not see $$path"; break; }; done' see \\
-  $paths)
-[ -z "$$missing" ] ||
-  { echo "$${missing//$$'\\n'/, }: put it where all nodes see it, or --exclude the node" >&2; exit 2; }
 """
 )
 
@@ -82,17 +72,10 @@ class Job:
             training.append(f"--num-gpus={self.args.num_gpus}")
         return SCRIPT.substitute(
             directives="\n".join(f"#SBATCH {directive}" for directive in self._directives()),
-            sight=SIGHT.substitute(paths=shlex.join(self._paths())) if self.args.num_nodes > 1 else "",
+            look=look(self.args),
             python=shlex.quote(sys.executable),
             training=shlex.join(training),
         )
-
-    def _paths(self) -> list[str]:
-        """What each node must see."""
-        folder = Path(self.args.run_dir).resolve()
-        # The first rank makes the rest of it.
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        return list(dict.fromkeys(map(str, (sys.executable, Path.cwd(), there, self.args.config_yml.resolve()))))
 
     def _directives(self) -> list[str]:
         given = dict(map(_named, self.args.sbatch))
