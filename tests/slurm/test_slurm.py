@@ -81,8 +81,8 @@ def test_error_of_a_job_reaches_the_user(cluster: Cluster, config: Path, via: st
 @pytest.mark.parametrize("via", ["srun", "submitit"])
 def test_words_of_sbatch_reach_the_user(cluster: Cluster, config: Path, via: str, outcome: Outcome) -> None:
     line = refusal(cluster, config, f"--via={via}", "--slurm-partition=nowhere")
-    assert "sbatch refused the job: sbatch: error: invalid partition specified: nowhere" in line
-    assert "choose --slurm-partition" in line
+    assert "sbatch refused the job: invalid partition specified: nowhere; " in line
+    assert "correct --slurm-partition" in line
     outcome(line)
 
 

@@ -9,7 +9,7 @@ from fairchem_hdgnn.errors import UserError
 HOPELESS = {"PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit"}
 """Reasons of squeue's for a job that asks for more than its partition has; one that waits for a node has others."""
 
-REMEDY = "lower --num-nodes, --num-gpus, --slurm-mem, --slurm-timeout or optim.num_workers, or choose --slurm-partition"
+SMALLER = "lower --num-nodes, --num-gpus, --slurm-mem, --slurm-timeout or optim.num_workers, or choose another --slurm-partition"
 
 
 def refusal(words: str, partition: str | None) -> UserError:
@@ -19,7 +19,12 @@ def refusal(words: str, partition: str | None) -> UserError:
         words: what it printed.
         partition: that was asked for; ``None`` is Slurm's default.
     """
-    return UserError(f"sbatch refused the job: {' '.join(words.split())}; {_room(partition)}{REMEDY}")
+    said = "; ".join(line.removeprefix("sbatch: error: ") for line in words.splitlines())
+    if "configuration is not available" in said or "specification" in said:
+        remedy = f"{_room(partition)}{SMALLER}"
+    else:
+        remedy = "correct --slurm-partition, --slurm-account, --slurm-qos or --sbatch; `sinfo` lists partitions"
+    return UserError(f"sbatch refused the job: {said}; {remedy}")
 
 
 def check_can_start(job: str, partition: str | None) -> None:
@@ -37,7 +42,7 @@ def check_can_start(job: str, partition: str | None) -> None:
         subprocess.run(["scancel", job], check=False)
         raise UserError(
             f"job {job} asks for more than the partition has and would never start (Slurm: {reason[0]}), so it was "
-            f"cancelled; {_room(partition)}{REMEDY}"
+            f"cancelled; {_room(partition)}{SMALLER}"
         )
 
 
