@@ -118,7 +118,7 @@ class Job:
         if done.returncode:
             raise refusal(done.stderr, self.args.slurm_partition)
         job = done.stdout.strip().split(";")[0]
-        check_can_start(job, self.args.slurm_partition)
+        check_can_start(job)
         return job
 
 

@@ -9,7 +9,10 @@ from fairchem_hdgnn.errors import UserError
 HOPELESS = {"PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit"}
 """Reasons of squeue's for a job that asks for more than its partition has; one that waits for a node has others."""
 
-SMALLER = "lower --num-nodes, --num-gpus, --slurm-mem, --slurm-timeout or optim.num_workers, or choose another --slurm-partition"
+SMALLER = (
+    "lower --num-nodes, --num-gpus, --slurm-mem, --slurm-timeout or optim.num_workers, or choose another "
+    "--slurm-partition"
+)
 
 
 def refusal(words: str, partition: str | None) -> UserError:
@@ -27,21 +30,22 @@ def refusal(words: str, partition: str | None) -> UserError:
     return UserError(f"sbatch refused the job: {said}; {remedy}")
 
 
-def check_can_start(job: str, partition: str | None) -> None:
+def check_can_start(job: str) -> None:
     """Cancel a job that would wait for ever: unless told otherwise, Slurm takes it and says nothing.
 
     Args:
         job: submitted just now.
-        partition: as for :func:`refusal`.
 
     Raises:
-        UserError: it asks for more than the partition has.
+        UserError: it asks for more than its partition has.
     """
-    reason = _printed("squeue", "--noheader", "--format=%r", f"--jobs={job}").splitlines()
-    if reason and reason[0] in HOPELESS:
+    shown = _printed("squeue", "--noheader", "--format=%r|%P", f"--jobs={job}")
+    reason, _, partition = shown.partition("\n")[0].partition("|")
+    # Of several partitions it is the reason for one of them.
+    if reason in HOPELESS and "," not in partition:
         subprocess.run(["scancel", job], check=False)
         raise UserError(
-            f"job {job} asks for more than the partition has and would never start (Slurm: {reason[0]}), so it was "
+            f"job {job} asks for more than the partition has and would never start (Slurm: {reason}), so it was "
             f"cancelled; {_room(partition)}{SMALLER}"
         )
 

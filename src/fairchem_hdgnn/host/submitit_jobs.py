@@ -37,7 +37,7 @@ def submit_jobs(args: argparse.Namespace, configs: list[dict[str, Any]], extra: 
     except FailedJobError as error:
         raise refusal(str(error), args.slurm_partition) from error
     for job in jobs:
-        check_can_start(job.job_id, args.slurm_partition)
+        check_can_start(job.job_id)
     for job, config in zip(jobs, configs):
         print(f"Submitted job {job.job_id}, run id {config['timestamp_id']}")
         print(f"  log: {job.paths.stderr} and {job.paths.stdout}")
