@@ -7,12 +7,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from fairchem_hdgnn import cli
-from fairchem_hdgnn.host.fairchem1 import node_watch
+from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.host.fairchem1 import node_watch, ranks
 from fairchem_hdgnn.host.fairchem1.node_watch import NodeWatch, answers
 from fairchem_hdgnn.host.messages import user_message
 
@@ -101,6 +104,19 @@ def test_port_in_use_is_named() -> None:
     assert user_message(raised.value) == (
         f"port {port}, on which the ranks meet, is in use by another program: set MASTER_PORT to a free one"
     )
+
+
+def test_rank_that_does_not_see_the_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would start anew beside others that go on."""
+
+    def from_rank_0(objects: list[int], **kwargs: object) -> None:
+        objects[0] = 500
+
+    monkeypatch.setattr(ranks.distutils, "broadcast_object_list", from_rank_0)
+    path = tmp_path / "checkpoint.pt"
+    ranks.check_same_start(path, 500, torch.device("cpu"))
+    with pytest.raises(ConfigError, match=f"{path}: rank 0 goes on from step 500 in it, this rank sees step 0; choose"):
+        ranks.check_same_start(path, 0, torch.device("cpu"))
 
 
 def test_error_in_a_job_of_several_nodes_names_the_node(

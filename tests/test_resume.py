@@ -84,8 +84,8 @@ def test_a_step_broken_off_between_its_batches_is_done_again(tmp_path: Path) -> 
     train(config, "whole", "--print-every=4")
     assert sorted(losses(tmp_path, "whole")) == list(range(1, 10))
 
-    # In the first step, in a full one, in the last batch of an epoch and of a full step.
-    for step, batch, stopped_at in [(1, 2, 0), (5, 3, 4), (6, 2, 6), (8, 5, 8)]:
+    # In the first step, which is finished; in a full one, in the last batch of an epoch and of a full step.
+    for step, batch, stopped_at in [(1, 2, 1), (5, 3, 4), (6, 2, 6), (8, 5, 8)]:
         train_until_preempted(config, step, True, batch, "--print-every=4")
         assert load(tmp_path, "parts")["step"] == stopped_at
     train(config, "parts", "--print-every=4")

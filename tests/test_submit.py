@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def directives(text: str) -> dict[str, str]:
 
 def command(text: str) -> list[str]:
     """The arguments of the training inside the job."""
-    return text.split("fairchem_hdgnn.cli train", 1)[1].replace("\\\n", " ").split()
+    return text.split("fairchem_hdgnn_command train", 1)[1].replace("\\\n", " ").split()
 
 
 def test_srun_on_several_nodes(config: Path, capsys: pytest.CaptureFixture) -> None:
@@ -87,6 +88,49 @@ def test_submitit_on_cpu_nodes(config: Path, capsys: pytest.CaptureFixture, monk
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     assert "gpus-per-node" not in directives(script(capsys, config, "--via=submitit", "--num-gpus=2", "--cpu"))
     assert directives(script(capsys, config, "--via=submitit", "--num-gpus=2"))["gpus-per-node"] == "2"
+
+
+@pytest.mark.parametrize(
+    "flags, asked, warned",
+    [
+        (["--slurm-timeout=24"], ("24:00:00", "USR1@300"), False),
+        (["--sbatch=--time=20"], ("20", "USR1@300"), False),
+        (["--sbatch=--time=5:00"], ("5:00", "USR1@75"), False),
+        (["--sbatch=--time=0-1:30:00"], ("0-1:30:00", "USR1@300"), False),
+        (["--sbatch=--time=0:08:00"], ("0:08:00", "USR1@120"), False),
+        (["--sbatch=--time=1"], ("1", "USR1@15"), True),
+        (["--sbatch=--time=0"], ("0", "USR1@300"), False),
+        (["--sbatch=--time=5", "--sbatch=--signal=USR1@300"], ("5", "USR1@300"), True),
+        (["--sbatch=--time=6", "--sbatch=--signal=USR1@300"], ("6", "USR1@300"), False),
+    ],
+)
+def test_signal_comes_well_within_the_limit(
+    config: Path,
+    flags: list[str],
+    asked: tuple[str, str],
+    warned: bool,
+    capsys: pytest.CaptureFixture,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    text = script(capsys, config, *flags)
+    assert (directives(text)["time"], directives(text)["signal"]) == asked
+    assert text.count("--time=") == text.count("--signal=") == 1
+    lines = [record.getMessage() for record in caplog.records if "Slurm may warn the job" in record.getMessage()]
+    assert len(lines) == warned
+
+
+def test_submitit_job_that_is_warned_at_once(
+    config: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    script(capsys, config, "--via=submitit", "--sbatch=--time=2")
+    assert "--time=2 with --signal=USR2@90" in caplog.text and "raise --time to 7 minutes" in caplog.text
+
+
+def test_each_node_of_several_looks_at_what_it_needs(config: Path, capsys: pytest.CaptureFixture) -> None:
+    several = script(capsys, config, "--num-nodes=2", "--run-dir=not/yet")
+    assert f"{sys.executable} {config.parent} {config})" in several, "the folder of the run is yet to be made"
+    assert "does not see" not in script(capsys, config)
 
 
 def test_submissions_get_run_ids_of_their_own(config: Path, capsys: pytest.CaptureFixture) -> None:

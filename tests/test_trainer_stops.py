@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,11 @@ import torch
 from small_runs import ENVIRONMENT, arguments, fairchem, load, losses, train, write_config
 from torch_geometric.data import Batch
 
+import fairchem_hdgnn
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
 from fairchem_hdgnn.host.fairchem1.run_directories import exclusive_use, new_run_id
 from fairchem_hdgnn.host.fairchem1.trainer import Trainer
+from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS, held_back
 
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]
@@ -146,6 +149,33 @@ def test_kill_9_while_writing_leaves_the_previous_checkpoint_whole(tmp_path: Pat
     assert losses(tmp_path, "killed") == losses(tmp_path, "whole")
     assert not list(folder.glob(".checkpoint.pt.*.tmp"))
     outcome("the checkpoint before is whole; the run goes on from it to the same losses")
+
+
+def test_signal_from_before_the_training_is_obeyed_after_one_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither lost nor at once: a job that is warned at every start still gets on."""
+    config = write_config(tmp_path)
+    for steps in (1, 2):
+        with held_back(), pytest.raises(SystemExit) as stop, caplog.at_level(logging.WARNING):
+            signal.raise_signal(signal.SIGUSR1)
+            train(config, "warned")
+        assert stop.value.code == PREEMPTED_EXIT_STATUS
+        assert load(tmp_path, "warned")["step"] == steps
+    assert caplog.text.count("SIGUSR1 came before the training began") == 2
+
+
+def test_command_holds_the_signal_back_before_its_imports(tmp_path: Path) -> None:
+    package = tmp_path / "fairchem_hdgnn"
+    package.mkdir()
+    (package / "__init__.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGUSR1)")
+    (package / "cli.py").write_text(
+        "import signal\ndef main(): return 7 if signal.SIGUSR1 in signal.sigpending() else 1"
+    )
+    source = Path(fairchem_hdgnn.__file__).parents[1] / "fairchem_hdgnn_command.py"
+    shutil.copy(source, tmp_path)
+    done = subprocess.run([sys.executable, "-m", "fairchem_hdgnn_command"], cwd=tmp_path, check=False)
+    assert done.returncode == 7
 
 
 def test_full_disk_leaves_the_previous_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import socket
 import subprocess
@@ -11,7 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from small_runs import ENVIRONMENT, load
+
+from fairchem_hdgnn import cli
 
 SCRIPT = Path(__file__).with_name("cluster.sh")
 BIN = Path(sys.executable).parent
@@ -52,15 +56,30 @@ class Cluster:
         """``kill`` a node, or have it come back: ``node``."""
         self.call("bash", str(SCRIPT), what, str(self.folder), name)
 
-    def submit(self, config: Path, run_id: str, *extra: str, check: bool = True) -> subprocess.CompletedProcess:
-        """``fairchem-hdgnn submit`` with small means; without a run id, the command makes one."""
-        return self.call(
-            *(str(BIN / "fairchem-hdgnn"), "submit", "--mode=train", f"--config-yml={config}", "--cpu", "--seed=3"),
-            *("--print-every=1", *([f"--timestamp-id={run_id}"] if run_id else [])),
-            *("--slurm-mem=1", "--slurm-timeout=1", *extra),
-            check=check,
-            cwd=config.parent,
-        )
+    def submit(
+        self, config: Path, run_id: str, *extra: str, check: bool = True, cpu: bool = True
+    ) -> subprocess.CompletedProcess:
+        """``fairchem-hdgnn submit`` with small means, in this process; without a run id, the command makes one."""
+        arguments = [
+            *("submit", "--mode=train", f"--config-yml={config}", "--seed=3", "--print-every=1"),
+            *(["--cpu"] if cpu else []),
+            *([f"--timestamp-id={run_id}"] if run_id else []),
+            *("--slurm-mem=1", "--slurm-timeout=1", f"--run-dir={config.parent}", *extra),
+        ]
+        output, errors = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(errors),
+        ):
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            patch.chdir(config.parent)
+            status = cli.main(arguments)
+        done = subprocess.CompletedProcess(arguments, status, output.getvalue(), errors.getvalue())
+        if check:
+            assert status == 0, done.stderr
+        return done
 
     def state(self, job: str) -> str:
         """State of a job, as Slurm calls it."""
@@ -73,7 +92,8 @@ class Cluster:
         """Wait until ``condition`` holds, or fail with the job's log."""
         deadline = time.monotonic() + 150
         while not condition():
-            if time.monotonic() > deadline:
+            in_vain = self.has_ended(job) and not condition()
+            if in_vain or time.monotonic() > deadline:
                 text = log.read_text()[-3000:] if log.is_file() else "(no log)"
                 raise AssertionError(f"job {job} is {self.state(job)}:\n{text}")
             time.sleep(0.3)
@@ -81,9 +101,9 @@ class Cluster:
     def has_ended(self, job: str) -> bool:
         return self.state(job) in {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
 
-    def was_requeued(self, job: str) -> bool:
+    def was_requeued(self, job: str, times: int = 1) -> bool:
         """Whether the job waits to start again; then it need not wait the two minutes that Slurm gives it."""
-        if self.state(job) != "PENDING" or "Restarts=1" not in self.call("scontrol", "show", "job", job).stdout:
+        if self.state(job) != "PENDING" or f"Restarts={times} " not in self.call("scontrol", "show", "job", job).stdout:
             return False
         # In the second in which it was stopped, slurmd would take it for the job that it has just killed.
         self.call("scontrol", "update", f"JobId={job}", "StartTime=now+3")

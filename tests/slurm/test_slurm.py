@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from slurm_cluster import SUBMITTED, Cluster, has_step
+from slurm_cluster import NODES, SUBMITTED, Cluster, has_step
 from small_runs import PLUGIN, TINY_HDGNN, launch, load, losses, write_config
 
+fault = pytest.mark.fault
+Outcome = Callable[[object], None]
 STEPS = 60
 """20 epochs of 3 steps: 24 systems, 4 at a time, on 2 ranks."""
 
@@ -73,9 +77,76 @@ def test_error_of_a_job_reaches_the_user(cluster: Cluster, config: Path, via: st
     assert "HDGNN: unknown key 'lmaks'; did you mean 'lmax'?" in log.read_text()
 
 
-def test_words_of_sbatch_reach_the_user(cluster: Cluster, config: Path) -> None:
-    for via in ("srun", "submitit"):
-        refused = cluster.submit(config, "refused", f"--via={via}", "--slurm-partition=nowhere", check=False)
-        assert refused.returncode == 2
-        assert refused.stderr.splitlines()[-1].startswith("fairchem-hdgnn submit: error: sbatch refused the job")
-        assert "invalid partition specified: nowhere" in refused.stderr
+@fault("cluster", "a partition that does not exist")
+@pytest.mark.parametrize("via", ["srun", "submitit"])
+def test_words_of_sbatch_reach_the_user(cluster: Cluster, config: Path, via: str, outcome: Outcome) -> None:
+    line = refusal(cluster, config, f"--via={via}", "--slurm-partition=nowhere")
+    assert "sbatch refused the job: invalid partition specified: nowhere; " in line
+    assert "correct --slurm-partition" in line
+    outcome(line)
+
+
+@fault("cluster", "more nodes than the partition has")
+@pytest.mark.parametrize("via", ["srun", "submitit"])
+def test_job_that_could_never_start_is_refused(cluster: Cluster, config: Path, via: str, outcome: Outcome) -> None:
+    """Slurm takes it, unless it is told not to, and lets it wait."""
+    line = refusal(cluster, config, f"--via={via}", f"--num-nodes={NODES + 1}", "--num-gpus=2")
+    assert re.search(r"job \S+ asks for more than the partition has and would never start", line)
+    assert f"partition main has {NODES} node(s), each with 32 CPUs" in line and "lower --num-nodes" in line
+    assert "JobState=PENDING" not in cluster.call("scontrol", "show", "job").stdout
+    outcome(re.sub(r"job \S+ asks", "job ... asks", line))
+
+
+@fault("cluster", "more time than the partition allows")
+def test_time_that_no_job_has(cluster: Cluster, config: Path, outcome: Outcome) -> None:
+    cluster.call("scontrol", "update", "PartitionName=gpu", "MaxTime=30")
+    line = refusal(cluster, config, "--slurm-partition=gpu")
+    cluster.call("scontrol", "update", "PartitionName=gpu", "MaxTime=INFINITE")
+    assert "would never start" in line and "a time of 30:00" in line and "--slurm-timeout" in line
+    outcome(re.sub(r"job \S+ asks", "job ... asks", line))
+
+
+@fault("cluster", "more GPUs than a node has")
+def test_gpus_that_no_node_has(cluster: Cluster, config: Path, outcome: Outcome) -> None:
+    line = refusal(cluster, config, "--num-gpus=9", "--slurm-partition=gpu", cpu=False)
+    assert "Requested node configuration is not available; partition gpu has" in line
+    assert "gpu:4" in line and "--num-gpus" in line
+    outcome(line)
+
+
+def refusal(cluster: Cluster, config: Path, *flags: str, cpu: bool = True) -> str:
+    """The last line of a submission in vain."""
+    refused = cluster.submit(config, "refused", *flags, check=False, cpu=cpu)
+    assert refused.returncode == 2
+    line = refused.stderr.splitlines()[-1]
+    assert line.startswith("fairchem-hdgnn submit: ")
+    return line.removeprefix("fairchem-hdgnn submit: ")
+
+
+@pytest.mark.parametrize(
+    "what, via",
+    [
+        pytest.param("environment", "srun", marks=fault("cluster", "a node that does not see the Python environment")),
+        pytest.param("run", "srun", marks=fault("cluster", "a node that does not see --run-dir")),
+        pytest.param("run", "submitit", marks=fault("cluster", "a node that does not see --run-dir")),
+    ],
+)
+def test_path_that_a_node_does_not_see(
+    cluster: Cluster, config: Path, what: str, via: str, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
+) -> None:
+    # Each node has a folder of its own at this place, and so has the machine that submits.
+    hidden = cluster.folder / "local" / what
+    for folder in (hidden, cluster.folder / "nodes" / "node1" / what):
+        folder.mkdir(exist_ok=True)
+        if what == "environment":
+            (folder / "python").symlink_to(sys.executable)
+    if what == "environment":
+        monkeypatch.setattr(sys, "executable", str(hidden / "python"))
+    printed = cluster.submit(config, f"unseen-{what}", f"--via={via}", "--num-nodes=2", f"--run-dir={hidden}").stdout
+    job, log = SUBMITTED.search(printed)[1], Path(re.search(r"log: +(\S+)", printed)[1])
+    cluster.wait(job, lambda: cluster.has_ended(job), log)
+    assert cluster.state(job) == "FAILED"
+    unseen = hidden / "python" if what == "environment" else hidden
+    line = f"node2 does not see {unseen}: put it where all nodes see it, or --exclude the node"
+    assert log.read_text() == line + "\n"
+    outcome(f"error: {line.replace(str(hidden.parent), 'home')}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -15,8 +17,13 @@ from fairchem.core.common.flags import flags
 
 from fairchem_hdgnn.cli._flags import require_at_least, require_names
 from fairchem_hdgnn.cli.train import check, configs
-from fairchem_hdgnn.errors import ConfigError, UserError
+from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.fairchem1.submitit_jobs import submission_script, submit_jobs
+from fairchem_hdgnn.host.sight import look
+from fairchem_hdgnn.host.slurm_queue import check_can_start, refusal
+from fairchem_hdgnn.host.time_limits import SUBMITIT_LEAD, lead, too_short
+
+logger = logging.getLogger(__name__)
 
 SCRIPT = Template(
     """\
@@ -28,9 +35,9 @@ export MASTER_ADDR=$$(scontrol show hostnames "$$SLURM_JOB_NODELIST" | head -n 1
 export MASTER_PORT=$$($python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
 # From Slurm 22.05 on, srun does not take it over from sbatch by itself.
 export SRUN_CPUS_PER_TASK=$$SLURM_CPUS_PER_TASK
-
+$look
 # The run id is fixed, so a requeued job goes on from its own checkpoint.
-srun --kill-on-bad-exit=1 $python -m fairchem_hdgnn.cli train \\
+srun --kill-on-bad-exit=1 $python -m fairchem_hdgnn_command train \\
   $training
 """
 )
@@ -65,45 +72,54 @@ class Job:
             training.append(f"--num-gpus={self.args.num_gpus}")
         return SCRIPT.substitute(
             directives="\n".join(f"#SBATCH {directive}" for directive in self._directives()),
+            look=look(self.args),
             python=shlex.quote(sys.executable),
             training=shlex.join(training),
         )
 
     def _directives(self) -> list[str]:
+        given = dict(map(_named, self.args.sbatch))
+        own = [f"--{name}={shlex.quote(value)}" for name, value in self.options.items() if name not in given]
+        return [*own, "--requeue", *self.args.sbatch]
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What the flags of ``submit`` ask of sbatch."""
         args = self.args
         ranks = args.num_gpus
         # Under one-node fairchem starts the ranks itself, and loads data in each rank's own process.
         tasks, cpus = (1, ranks) if args.via == "one-node" else (ranks, self.num_workers + 1)
-        directives = {
+        limit = dict(map(_named, args.sbatch)).get("time", f"{args.slurm_timeout}:00:00")
+        options = {
             "job-name": args.identifier or "hdgnn",
             "nodes": args.num_nodes,
             "ntasks-per-node": tasks,
             "cpus-per-task": cpus,
             "gpus-per-node": None if args.cpu else ranks,
             "mem": f"{args.slurm_mem}G",
-            "time": f"{args.slurm_timeout}:00:00",
             "partition": args.slurm_partition,
             "account": args.slurm_account,
             "qos": args.slurm_qos,
             "output": self.log,
             "open-mode": "append",
-            # Some minutes before the time limit: enough for the step under way, a checkpoint and the requeue.
-            "signal": "USR1@300",
+            "time": limit,
+            "signal": f"USR1@{lead(limit)}",
         }
-        lines = [f"--{name}={shlex.quote(str(value))}" for name, value in directives.items() if value is not None]
-        return [*lines, "--requeue", *args.sbatch]
+        return {name: str(value) for name, value in options.items() if value is not None}
 
     def submit(self) -> str:
         """Hand the script to sbatch and return the id of the job.
 
         Raises:
-            UserError: sbatch refused; with its words.
+            UserError: sbatch refused, with its words; or the job could never start.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(["sbatch", "--parsable"], input=self.script, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise UserError(f"sbatch refused the job: {' '.join(done.stderr.split())}")
-        return done.stdout.strip().split(";")[0]
+            raise refusal(done.stderr, self.args.slurm_partition)
+        job = done.stdout.strip().split(";")[0]
+        check_can_start(job)
+        return job
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -126,8 +142,9 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     check(args, overrides)
     runs = configs(args, overrides)
+    extra = dict(map(_named, args.sbatch))
     if args.via == "submitit":
-        extra = dict(_named(option) for option in args.sbatch)
+        _warn_if_short({"time": f"{args.slurm_timeout}:00:00", "signal": f"USR2@{SUBMITIT_LEAD}", **extra})
         if args.dry_run:
             print(submission_script(args, runs[0], extra))
         else:
@@ -136,6 +153,7 @@ def run(args: argparse.Namespace) -> None:
     [config] = runs
     _, training = _job_parser().parse_known_args(arguments)
     job = Job(args, training, config["timestamp_id"], config["optim"].get("num_workers", 0))
+    _warn_if_short({**job.options, **extra})
     if args.dry_run:
         print(job.script, end="")
         return
@@ -146,6 +164,7 @@ def run(args: argparse.Namespace) -> None:
         f"Submitted job {job_id}: {args.num_nodes} node(s) x {args.num_gpus} rank(s) ({backend}), run id {job.run_id}"
     )
     print(f"  log:         {str(job.log).replace('%j', job_id)}")
+    print("               (if it never comes: the job's BatchHost, in `scontrol show job`, does not see that folder)")
     print(f"  checkpoints: {folder / 'checkpoints' / job.run_id}")
     print(f"  stop it:     scancel {job_id}")
     print(f"  go on later: the same command with --timestamp-id={job.run_id}")
@@ -191,6 +210,11 @@ def _check(args: argparse.Namespace) -> None:
     for name, _ in map(_named, args.sbatch):
         if args.cpu and name.startswith(("gpu", "gres")):
             raise ConfigError(f"--sbatch=--{name}: a training with --cpu would leave these idle; leave one of them out")
+
+
+def _warn_if_short(options: Mapping[str, str]) -> None:
+    if words := too_short(options):
+        logger.warning("%s", words)
 
 
 def _named(option: str) -> tuple[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from fairchem_hdgnn.host.fairchem1.run_directories import new_run_id, slurm_run_
 from fairchem_hdgnn.host.fairchem1.runner import Runner, runner_wrapper
 from fairchem_hdgnn.host.fairchem1.submitit_jobs import submit_jobs
 from fairchem_hdgnn.host.messages import user_message
-from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
+from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS, held_back
 from fairchem_hdgnn.host.sweeps import sweep
 
 PATH_FLAGS = ("run_dir", "checkpoint", "logdir", "sweep_yml")
@@ -61,17 +60,9 @@ def run(args: argparse.Namespace) -> None:
     check(args, overrides)
     _check_launch(args)
     setup_logging()
-    # Its handler comes with the training loop. Until then, and in the parent of several ranks, it must not kill.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
-        if args.submit:
-            submit_jobs(args, configs(args, overrides))
-        elif is_task_of_many():
-            args.timestamp_id = args.timestamp_id or slurm_run_id(args.identifier)
-            Runner()(_build_config(args, overrides, section_findings))
-        else:
-            args.timestamp_id = args.timestamp_id or new_run_id(args.identifier)
-            _run_here(_build_config(args, overrides, section_findings), args.num_gpus)
+        with held_back():
+            _launch(args, overrides)
     except SignalException as error:
         raise SystemExit(PREEMPTED_EXIT_STATUS) from error
     except (UserError, ChildFailedError, DistNetworkError) as error:
@@ -81,6 +72,17 @@ def run(args: argparse.Namespace) -> None:
         if message is None:
             raise
         raise UserError(message) from error
+
+
+def _launch(args: argparse.Namespace, overrides: list[str]) -> None:
+    if args.submit:
+        submit_jobs(args, configs(args, overrides))
+    elif is_task_of_many():
+        args.timestamp_id = args.timestamp_id or slurm_run_id(args.identifier)
+        Runner()(_build_config(args, overrides, section_findings))
+    else:
+        args.timestamp_id = args.timestamp_id or new_run_id(args.identifier)
+        _run_here(_build_config(args, overrides, section_findings), args.num_gpus)
 
 
 def check(args: argparse.Namespace, overrides: Sequence[str]) -> None:

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn, Optional
 
@@ -26,11 +27,29 @@ class PreemptedError(Exception):
     """The scheduler wants the machine back; raised between two batches, on all ranks."""
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Keep SIGUSR1 for the :class:`PreemptionWatch` of this process or of the ranks that it starts: they inherit it."""
+
+    def keep(signum: int, frame: FrameType | None) -> None:
+        # It came to a thread that is older than this; the main thread does not take it yet.
+        signal.pthread_kill(threading.main_thread().ident or 0, signum)
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    signal.signal(signal.SIGUSR1, keep)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 class PreemptionWatch:
     """A ``with`` block in which SIGUSR1 and SIGTERM do not kill but are remembered.
 
     A signal can arrive amid the optimizer's update, or on one rank before another. So the handler only takes note,
-    and the training loop asks ``agreed`` between two batches, which is true on all ranks or on none.
+    and the training loop asks ``agreed`` between two batches, which is true on all ranks or on none. A SIGUSR1 that
+    came earlier, while the command held it back, counts, too.
 
     Under submitit its own signal (SIGUSR2, or SUBMITIT_PREEMPT_SIGNAL) is watched too, and the requeue is left to
     submitit's handler, which pickles the job anew.
@@ -40,6 +59,7 @@ class PreemptionWatch:
         """Watch nothing yet; collective where torch.distributed is set up."""
         self._received: int | None = None
         self._replaced: dict[int, Any] = {}
+        self._mask: set[int] = set()
         # Gloo, also where the gradients go through NCCL: asking must not wait for the GPU.
         self._group: Any = dist.new_group(backend="gloo") if dist.is_initialized() else None
 
@@ -51,10 +71,18 @@ class PreemptionWatch:
                 watched.add(_submitit_signal())
             for signum in watched:
                 self._replaced[signum] = signal.signal(signum, self._note)
+            if signal.SIGUSR1 in signal.sigpending():
+                logger.warning(
+                    "SIGUSR1 came before the training began: the job needs a longer time limit, or a later signal "
+                    "(sbatch's --time, --signal)."
+                )
+            self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Put the former handlers back."""
+        """Put the former handlers back, and hold back what was held back."""
+        if self._replaced:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         for signum, handler in self._replaced.items():
             signal.signal(signum, handler)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from fairchem.core.common import distutils
@@ -55,6 +56,26 @@ def on_first_rank(look: Callable[[], None], device: torch.device) -> None:
     distutils.broadcast_object_list(outcome, src=0, device=device)
     if outcome[0] is not None:
         raise outcome[0]
+
+
+def check_same_start(checkpoint: Path, step: int, device: torch.device) -> None:
+    """Refuse a rank that has not gone on from where rank 0 has; only rank 0 writes checkpoints. Collective.
+
+    Args:
+        checkpoint: the run's own.
+        step: that this rank has come to.
+        device: of this rank.
+
+    Raises:
+        ConfigError: on the ranks that differ.
+    """
+    first = [step]
+    distutils.broadcast_object_list(first, src=0, device=device)
+    if first != [step]:
+        raise ConfigError(
+            f"{checkpoint}: rank 0 goes on from step {first[0]} in it, this rank sees step {step}; choose a --run-dir "
+            "that all nodes share"
+        )
 
 
 def _first_host_of_step() -> str:

@@ -10,8 +10,9 @@ from fairchem.core.common.utils import save_experiment_log
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError
 
-from fairchem_hdgnn.errors import UserError
 from fairchem_hdgnn.host.fairchem1.runner import Runner
+from fairchem_hdgnn.host.sight import look
+from fairchem_hdgnn.host.slurm_queue import check_can_start, refusal
 
 MAX_TIMEOUTS = 100
 """How often a job may reach its time limit and be requeued. fairchem allows 3, too few for a long run in short jobs."""
@@ -26,7 +27,7 @@ def submit_jobs(args: argparse.Namespace, configs: list[dict[str, Any]], extra: 
         extra: further ``#SBATCH`` options by name.
 
     Raises:
-        UserError: sbatch refused.
+        UserError: sbatch refused, or a job could never start.
     """
     executor = _executor(args, configs[0], extra)
     for config in configs:
@@ -34,7 +35,9 @@ def submit_jobs(args: argparse.Namespace, configs: list[dict[str, Any]], extra: 
     try:
         jobs = executor.map_array(Runner(), configs)
     except FailedJobError as error:
-        raise UserError("sbatch refused the job, for the reason that it has just printed") from error
+        raise refusal(str(error), args.slurm_partition) from error
+    for job in jobs:
+        check_can_start(job.job_id)
     for job, config in zip(jobs, configs):
         print(f"Submitted job {job.job_id}, run id {config['timestamp_id']}")
         print(f"  log: {job.paths.stderr} and {job.paths.stdout}")
@@ -60,6 +63,7 @@ def _executor(args: argparse.Namespace, config: dict[str, Any], extra: dict[str,
         "ntasks_per_node": args.num_gpus,
         "gpus_per_node": None if args.cpu else args.num_gpus,
         "cpus_per_task": config["optim"].get("num_workers", 0) + 1,
+        "setup": [look(args)] if args.num_nodes > 1 else None,
         "additional_parameters": {**(config.get("slurm") or {}), **(extra or {})} or None,
     }
     executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})

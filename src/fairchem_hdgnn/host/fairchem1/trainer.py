@@ -21,6 +21,7 @@ from fairchem_hdgnn.host.allocator import keep_freed_memory
 from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, check_fits, read_checkpoint, write_checkpoint
 from fairchem_hdgnn.host.fairchem1.accumulation import grouped, num_steps, use_step_losses
 from fairchem_hdgnn.host.fairchem1.noisy_nodes import teach_transform
+from fairchem_hdgnn.host.fairchem1.ranks import check_same_start
 from fairchem_hdgnn.host.fairchem1.relaxation import run_relaxations
 from fairchem_hdgnn.host.fairchem1.run_directories import (
     announce,
@@ -68,6 +69,7 @@ class Trainer(OCPTrainer):
             ConfigError: nothing can be written in ``run_dir``.
         """
         self._watch: PreemptionWatch | None = None
+        self._has_advanced = False
         self._relaxing = False
         self.relax_dataset: Any = None
         self._settled = False
@@ -140,12 +142,13 @@ class Trainer(OCPTrainer):
 
         Raises:
             TrainingError: a prediction, gradient or weight is nan or infinite, or a batch does not fit into memory.
-            ConfigError: another process trains in this run directory.
+            ConfigError: another process trains in this run directory, or another rank does not see it.
             SystemExit: the scheduler preempted the run (status ``PREEMPTED_EXIT_STATUS``).
         """
         ensure_fitted(self._unwrapped_model, warn=True)
         self._disable_eval_tqdm = disable_eval_tqdm
         self._start_best_metric()
+        check_same_start(self.checkpoint_path, self.step, self.device)
         writes = distutils.is_master() and not self.is_debug
         lock = exclusive_use(self.checkpoint_path.parent) if writes else nullcontext()
         with lock, backward_queue_emptied(), PreemptionWatch() as watch:
@@ -191,14 +194,17 @@ class Trainer(OCPTrainer):
         train_step(self, batches, first)
         if self.scheduler.scheduler_type != "ReduceLROnPlateau":
             self.scheduler.step()
+        self._has_advanced = True
 
     def stop_if_preempted(self) -> None:
         """Ask between two batches. Collective.
 
+        The first step or evaluation is finished: a job that is warned at each start must not be requeued in vain.
+
         Raises:
             PreemptedError: the scheduler wants the machine back.
         """
-        if self._watch is not None and self._watch.agreed():
+        if self._watch is not None and self._watch.agreed() and self._has_advanced:
             raise PreemptedError
 
     def _forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -229,6 +235,7 @@ class Trainer(OCPTrainer):
         if self.config["task"].get("eval_relaxations", False):
             self.run_relaxations()
         self._evaluated_step = self.step
+        self._has_advanced = True
         self.save()
 
     def run_relaxations(self) -> None:
