@@ -71,3 +71,7 @@ def tiny_network() -> list[str]:
     """``TINY`` as fairchem's overrides."""
     prefix = "runner.train_eval_unit.model.backbone."
     return [f"+{prefix}{key[1:]}" if key.startswith("+") else f"{prefix}{key}" for key in TINY]
+
+
+SPLITS = ("train", "val_id", "val_ood_ads", "val_ood_cat", "val_ood_both")
+"""Folders of a data set, as a configuration's ``data`` names them."""
