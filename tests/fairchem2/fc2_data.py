@@ -59,18 +59,17 @@ def molecule(sid: int) -> Data:
     )
 
 
-TINY = (
-    "lmax=2", "lmax_metp=1", "num_layers=1", "sphere_channels=4", "hidden_channels=8", "+hidden_channels_far=4",
-    "edge_channels=8", "invariant_channels=8", "+num_sphere_samples=16", "+distance_resolution=0.5", "cutoff=4.0",
-    "max_neighbors=8", "+near_neighbors=4",
-)  # fmt: skip
-"""Keys of a network that trains in seconds, to be laid over the demonstration's."""
+TINY = {
+    "lmax": 2, "lmax_metp": 1, "num_layers": 1, "sphere_channels": 4, "hidden_channels": 8, "hidden_channels_far": 4,
+    "edge_channels": 8, "invariant_channels": 8, "num_sphere_samples": 16, "distance_resolution": 0.5, "cutoff": 4.0,
+    "max_neighbors": 8, "near_neighbors": 4,
+}  # fmt: skip
+"""Keys of an HDGNN that trains in seconds."""
 
 
 def tiny_network() -> list[str]:
-    """``TINY`` as fairchem's overrides."""
-    prefix = "runner.train_eval_unit.model.backbone."
-    return [f"+{prefix}{key[1:]}" if key.startswith("+") else f"{prefix}{key}" for key in TINY]
+    """``TINY`` as fairchem's overrides of a configuration."""
+    return [f"++runner.train_eval_unit.model.backbone.{key}={value}" for key, value in TINY.items()]
 
 
 SPLITS = ("train", "val_id", "val_ood_ads", "val_ood_cat", "val_ood_both")

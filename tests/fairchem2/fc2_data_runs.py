@@ -16,22 +16,22 @@ STOCK = str(Path(sys.executable).with_name("fairchem"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def train(folder: Path, data: Path, name: str, *overrides: str, epochs: int = 2) -> str:
-    """Train a tiny HDGNN for some epochs of 6 batches; what the command printed.
+def train(folder: Path, data: Path, name: str, *overrides: str, config: str = "demo/hdgnn.yml") -> str:
+    """Train a tiny HDGNN on 6 batches an epoch; what the command printed.
 
     Args:
         folder: for runs.
         data: as the fixture ``oc20`` makes it.
         name: of the run, ``job.timestamp_id``.
         overrides: more of them.
-        epochs: of the schedule too.
+        config: relative to those of IS2RE.
     """
     command = [
-        STOCK, "-c", str(IS2RE / "demo" / "hdgnn.yml"), f"job.run_dir={folder}", f"+job.timestamp_id={name}",
+        STOCK, "-c", str(IS2RE / config), f"job.run_dir={folder}", f"+job.timestamp_id={name}",
         *(f"data.{split}={data / split / 'data.lmdb'}" for split in SPLITS), "data.mean=0.5", "data.stdev=1.0",
-        "optim.batch_size=4", "optim.eval_batch_size=4", "optim.eval_every=100", "optim.checkpoint_every=3",
-        "optim.lr=0.02", f"optim.max_epochs={epochs}", "runner.train_eval_unit.print_every=1", *tiny_network(),
-        *overrides,
+        "job.device_type=CPU", "optim.batch_size=4", "optim.eval_batch_size=4", "optim.eval_every=null",
+        "optim.num_workers=0", "optim.checkpoint_every=5", "optim.lr=0.02",
+        "runner.train_eval_unit.print_every=1", *tiny_network(), *overrides,
     ]  # fmt: skip
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, cwd=folder)
     printed = done.stdout + done.stderr
