@@ -14,7 +14,9 @@ from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SHIPPED = sorted(path for path in CONFIGS.rglob("*.yml") if path.parent.name != "_base")
+SHIPPED = sorted(
+    path for path in CONFIGS.rglob("*.yml") if path.parent.name != "_base" and CONFIGS / "fairchem2" not in path.parents
+)
 OC20 = [path for path in SHIPPED if CONFIGS / "oc20" in path.parents]
 HDGNN_OC20 = [path for path in OC20 if "hdgnn" in path.stem or path.parent.name == "ablations"]
 

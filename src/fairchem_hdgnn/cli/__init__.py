@@ -18,6 +18,7 @@ COMMANDS = {
     "check-submission": ("check_submission", "what is wrong with a leaderboard file, if anything"),
     "download": ("download", "OC20 as published: fetched, verified, unpacked, frames turned into LMDBs"),
     "make-lmdb": ("make_lmdb", "OC20-format LMDBs from whatever ASE reads"),
+    "make-aselmdb": ("make_aselmdb", "OC20 LMDBs as ASE databases, the format of fairchem-core 2 itself"),
     "inspect": ("inspect_lmdb", "what an LMDB holds: statistics, or one record"),
     "target-stats": ("target_stats", "mean and standard deviation of the labels, beside a config's"),
     "prepare-qm9": ("prepare_qm9", "QM9 as LMDBs for fairchem's trainer, from qm9pack or the original archive"),
@@ -41,7 +42,10 @@ A module defines ``configure(parser)``, which adds its arguments, and ``run(args
 returns an exit status or ``None``.
 """
 
-ONLY_UNDER = dict.fromkeys(("train", "submit", "check", "recipe", "cost", "target-stats"), Host.FAIRCHEM_1)
+ONLY_UNDER = {
+    **dict.fromkeys(("train", "submit", "check", "recipe", "cost", "target-stats"), Host.FAIRCHEM_1),
+    "make-aselmdb": Host.FAIRCHEM_2,
+}
 """Commands that one generation of fairchem-core serves."""
 
 INSTEAD = {"train": "; train with `fairchem -c CONFIG` here", "submit": "; submit with `fairchem -c CONFIG` here"}

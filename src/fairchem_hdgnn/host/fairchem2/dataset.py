@@ -13,10 +13,11 @@ Reading a file never executes code in it (:mod:`fairchem_hdgnn.data.safe_pickle`
 
 from __future__ import annotations
 
+import operator
 import zipfile
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from fairchem.core.datasets.atomic_data import AtomicData
@@ -80,9 +81,10 @@ class OC20Dataset(BaseDataset):
         """Without the open files, which the process that gets it opens again."""
         return {key: value for key, value in self.__dict__.items() if key != "parts"}
 
-    def __getitem__(self, index: int) -> AtomicData:
+    def __getitem__(self, index: SupportsIndex) -> AtomicData:
         """The record ``index`` as fairchem's graph, with its labels."""
-        record = self._record(int(index))
+        index = operator.index(index)
+        record = self._record(index)
         labels = self.labels
         if self.noisy_nodes is not None:
             if "pos_relaxed" not in record:

@@ -1,0 +1,71 @@
+"""Trainings through stock ``fairchem -c``: alone, resumed, and on two ranks with Noisy Nodes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from fc2_data import SPLITS
+from fc2_data_runs import losses, train, validations
+
+RESUMED = "this run goes on at step"
+EPOCHS = "optim.max_epochs=4"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs lie."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def unbroken(oc20: Path, folder: Path) -> str:
+    """What a training of 4 epochs of 6 batches prints."""
+    return train(folder, oc20, "unbroken", EPOCHS)
+
+
+def test_loss_falls(unbroken: str) -> None:
+    values = losses(unbroken)
+    assert sorted(values) == list(range(24))
+    first, last = (sum(values[step] for step in epoch) / 6 for epoch in (range(6), range(18, 24)))
+    assert last < 0.8 * first
+    assert RESUMED not in unbroken
+
+
+def test_four_splits_are_evaluated(unbroken: str) -> None:
+    """After each epoch."""
+    evaluations = validations(unbroken)
+    assert len(evaluations) == 4
+    for split in SPLITS[1:]:
+        errors = [found[f"val/oc20.{split},relaxed_energy,mae"] for found in evaluations]
+        assert errors[-1] < errors[0], split
+        assert 0 <= evaluations[-1][f"val/oc20.{split},relaxed_energy,energy_within_threshold"] <= 1
+
+
+def test_resume(unbroken: str, oc20: Path, folder: Path) -> None:
+    """A killed run goes on within an epoch, with a warning, to the losses of the unbroken one: to 1e-5 of them."""
+    killed = folder / "killed" / "checkpoints"
+    shutil.copytree(folder / "unbroken" / "checkpoints", killed)
+    for later in ("step_20", "final"):
+        shutil.rmtree(killed / later)
+    printed = train(folder, oc20, "killed", EPOCHS)
+    assert f"{RESUMED} 15, from the checkpoints in {killed}; for a run from the start" in printed
+    expected = {step: loss for step, loss in losses(unbroken).items() if step >= 15}
+    assert losses(printed) == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_ranks_with_noisy_nodes(oc20: Path, tmp_path: Path) -> None:
+    """The shipped config with a second task, on two processes."""
+    printed = train(
+        tmp_path, oc20, "ranks", "job.scheduler.ranks_per_node=2", "optim.batch_size=2", "optim.max_epochs=3",
+        "optim.schedule.warmup_steps=2", config="10k/hdgnn_noisy_nodes.yml",
+    )  # fmt: skip
+    values = losses(printed)
+    assert sorted(values) == list(range(18))
+    first, last = (sum(values[step] for step in epoch) / 6 for epoch in (range(6), range(12, 18)))
+    assert last < first
+    (*_, evaluated) = validations(printed)
+    for split in SPLITS[1:]:
+        assert evaluated[f"val/oc20.{split},displacement_forces,mae"] > 0
+    assert (tmp_path / "ranks" / "checkpoints" / "final" / "inference_ckpt.pt").is_file()
