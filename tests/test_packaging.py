@@ -162,7 +162,9 @@ def test_other_wheels_hold_the_same_package(wheel: Path, other_wheel: Path) -> N
         return {member.filename: member.CRC for member in members if not member.filename.startswith("fairchem/")}
 
     def own(names: dict[str, int]) -> dict[str, int]:
-        return {name: crc for name, crc in names.items() if name.startswith("fairchem_hdgnn/") and "/configs/" not in name}
+        return {
+            name: crc for name, crc in names.items() if name.startswith("fairchem_hdgnn/") and "/configs/" not in name
+        }
 
     assert own(modules_of(other_wheel)) == own(modules_of(wheel))
     names = zipfile.ZipFile(other_wheel).namelist()

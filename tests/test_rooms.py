@@ -91,7 +91,7 @@ def test_only_the_host_knows_fairchem() -> None:
 
 
 HOSTS = ("host.fairchem1", "host.fairchem2")
-CHOOSE = {"host.opening", "host.calculator"}
+CHOOSE = {"host.opening", "host.calculator", "host.generations"}
 """These take the module of the fairchem that is installed."""
 
 

@@ -50,10 +50,9 @@ class Trainer(OCPTrainer):
       step, and random numbers are a function of (seed, rank, batch).
     - ``checkpoint.pt`` is replaced atomically and never by weights that are not finite.
     - SIGUSR1 and SIGTERM stop the run between two batches, with a checkpoint and a requeue under Slurm.
-    - ``optim.accumulate``: an optimiser step from several batches.
     - A nan ends the run and names the structures; fairchem turns it into a zero.
-    - ``optim.precision``: ``bfloat16``, ``tf32``; ``final_coefficient`` of a loss; the ``noisy_nodes`` transform.
-    - Run directories are unique, to the second and beyond.
+    - ``optim.accumulate`` (an optimiser step from several batches), ``optim.precision`` (``bfloat16``, ``tf32``),
+      ``final_coefficient`` of a loss, the ``noisy_nodes`` transform; run directories are unique.
     - Relaxations run with any ASE and on several ranks, and leave a training as it was.
     """
 
@@ -63,11 +62,7 @@ class Trainer(OCPTrainer):
     best_val_metric: float | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As ``OCPTrainer``.
-
-        Raises:
-            ConfigError: nothing can be written in ``run_dir``.
-        """
+        """As ``OCPTrainer``; a ConfigError where nothing can be written in ``run_dir``."""
         self._watch: PreemptionWatch | None = None
         self._has_advanced = False
         self._relaxing = False
