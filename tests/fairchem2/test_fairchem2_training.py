@@ -58,14 +58,14 @@ def test_resume(unbroken: str, oc20: Path, folder: Path) -> None:
 def test_two_ranks_with_noisy_nodes(oc20: Path, tmp_path: Path) -> None:
     """The shipped config with a second task, on two processes."""
     printed = train(
-        tmp_path, oc20, "ranks", "job.scheduler.ranks_per_node=2", "optim.batch_size=2", "optim.max_epochs=3",
+        tmp_path, oc20, "ranks", "job.scheduler.ranks_per_node=2", "optim.batch_size=2", "optim.max_epochs=8",
         "optim.schedule.warmup_steps=2", config="10k/hdgnn_noisy_nodes.yml",
     )  # fmt: skip
-    values = losses(printed)
-    assert sorted(values) == list(range(18))
-    first, last = (sum(values[step] for step in epoch) / 6 for epoch in (range(6), range(12, 18)))
-    assert last < first
-    (*_, evaluated) = validations(printed)
+    assert sorted(losses(printed)) == list(range(48))
+    # The loss itself is mostly that of the noise, which is drawn anew.
+    first, *_, last = validations(printed)
+    errors = [sum(found[f"val/oc20.{split},relaxed_energy,mae"] for split in SPLITS[1:]) for found in (first, last)]
+    assert errors[1] < errors[0]
     for split in SPLITS[1:]:
-        assert evaluated[f"val/oc20.{split},displacement_forces,mae"] > 0
+        assert last[f"val/oc20.{split},displacement_forces,mae"] > 0
     assert (tmp_path / "ranks" / "checkpoints" / "final" / "inference_ckpt.pt").is_file()
