@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import multiprocessing
 import os
 import random
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from file_server import FileServer, serving
 from oc20_archives import FRAMES_OF_A_PAIR, frame_members, lmdb_members, made_frames, packed, publish
+from processes import forked
 from test_oc20_frames import check_records
 
 from fairchem_hdgnn.cli import main
@@ -180,8 +180,7 @@ def test_interrupted(server: FileServer, run: Run, name: str, tmp_path: Path, ou
         os._exit(status)
 
     part = Path("data/archives") / f"{file}.part"
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
+    process = forked(work)
     while not part.exists() or part.stat().st_size < 500_000:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)

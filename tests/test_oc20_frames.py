@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import lzma
-import multiprocessing
 import os
 import pickle
 import signal
@@ -13,6 +12,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import pytest
 import torch
 from fairchem.core.scripts import preprocess_ef
 from oc20_archives import FRAMES_OF_A_PAIR, Frame, frame_members, made_frames, packed
-from processes import session_members
+from processes import forked, session_members
 from test_file_faults import files_up_to
 
 from fairchem_hdgnn.data.oc20 import conversion
@@ -141,7 +141,7 @@ def test_records_are_those_of_fairchem(file: Path, tmp_path: Path) -> None:
 # What stops a conversion.
 
 
-def in_a_process(file: Path, target: Path, workers: int) -> multiprocessing.Process:
+def in_a_process(file: Path, target: Path, workers: int) -> ForkProcess:
     """A conversion in a session of its own, slow enough to be caught."""
 
     def work() -> None:
@@ -157,9 +157,7 @@ def in_a_process(file: Path, target: Path, workers: int) -> multiprocessing.Proc
         with contextlib.suppress(KeyboardInterrupt):
             convert(file, archive_of(FRAMES), target, workers)
 
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    return process
+    return forked(work)
 
 
 def stored(target: Path) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import random
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from file_server import FileServer, serving
+from processes import forked
 from test_file_faults import files_up_to
 
 from fairchem_hdgnn.data.oc20.archives import Archive
@@ -222,8 +222,7 @@ def test_full_disk(server: FileServer, part: Path, outcome: Outcome) -> None:
 @fault("download", "a kill (SIGKILL) in the middle")
 def test_killed(server: FileServer, part: Path, outcome: Outcome) -> None:
     server.pause = 0.002
-    process = multiprocessing.get_context("fork").Process(target=get, args=(server, part, Patience()))
-    process.start()
+    process = forked(get, server, part, Patience())
     while not part.exists() or part.stat().st_size < 500_000:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
