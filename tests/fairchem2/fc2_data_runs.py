@@ -12,8 +12,16 @@ from pathlib import Path
 from fc2_data import SPLITS, tiny_network
 from fc2_data_configs import IS2RE
 
+import fairchem_hdgnn
+
 STOCK = str(Path(sys.executable).with_name("fairchem"))
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    # Runs begin in another folder, where a relative path does not lead here.
+    "PYTHONPATH": str(Path(fairchem_hdgnn.__file__).parents[1]),
+}
 
 
 def train(folder: Path, data: Path, name: str, *overrides: str, config: str = "demo/hdgnn.yml") -> str:

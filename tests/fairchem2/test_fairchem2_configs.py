@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import hydra
 import pytest
+from fairchem.core.datasets.mt_concat_dataset import ConcatDataset
 from fc2_data_configs import CONFIGS, IS2RE, composed, header, with_includes
 
 from fairchem_hdgnn.host.models import ESCN, HDGNN, read_keys
@@ -107,6 +109,21 @@ def test_same_data_and_targets(name: str) -> None:
     assert task["metrics"] == one["evaluation_metrics"]["metrics"]["energy"]
     assert task["loss_fn"]["loss_fn"]["_target_"].endswith("MAELoss")
     assert one["loss_functions"][0]["energy"] == {"fn": "mae", "coefficient": task["loss_fn"]["coefficient"]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_system_once(name: str) -> None:
+    """fairchem's other ways to mix data sets round their sizes; these are OC20's."""
+    runner = composed(IS2RE / name)["runner"]
+    for subset, sizes in (
+        ("train", {"train": 460_328}),
+        ("eval", {"val_id": 24_943, "val_ood_ads": 24_961, "val_ood_cat": 24_963, "val_ood_both": 24_987}),
+    ):
+        data = runner[f"{subset}_dataloader"]["dataset"]
+        names = [f"oc20.{split}" for split in data["dataset_configs"]["oc20"]["splits"]]
+        assert names == [f"oc20.{split}" for split in sizes]
+        mixed = ConcatDataset(dict(zip(names, map(range, sizes.values()))), data["combined_dataset_config"]["sampling"])
+        assert mixed.cumulative_sizes == list(accumulate(sizes.values()))
 
 
 def test_noisy_nodes() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from fairchem.core.common.registry import registry
+from fairchem.core.datasets.mt_concat_dataset import create_concat_dataset
 from fc2_data import is2re, system
+from omegaconf import OmegaConf
+from torch.utils.data import DataLoader
 
+from fairchem_hdgnn.host.fairchem2.callbacks import ResumeNotice
 from fairchem_hdgnn.host.noisy_nodes import add_displacement
 
 
@@ -54,7 +59,32 @@ def test_probability_is_of_structures(lmdb: str) -> None:
     assert 0.35 < sum(moved) / len(moved) < 0.65
 
 
-def test_torchs_seed_decides(lmdb: str) -> None:
+def positions_of_epoch(
+    lmdb: str, epoch: int, seed: int = 0, num_workers: int = 0, resumed: bool = False
+) -> torch.Tensor:
+    """All positions that a training with the callback sees, in the order of the file."""
+    split = {"src": lmdb, "noisy_nodes": {"probability": 1.0, "standard_deviation": 0.3}}
+    config = {"format": "fairchem_hdgnn.OC20Dataset", "dataset_name": "oc20", "seed": seed, "splits": {"train": split}}
+    mixed = create_concat_dataset(OmegaConf.create({"oc20": config}), {"sampling": {"type": "balanced"}})
+    loader = DataLoader(mixed, batch_size=None, num_workers=num_workers)
+    state = SimpleNamespace(train_state=SimpleNamespace(dataloader=loader))
+    progress = SimpleNamespace(num_epochs_completed=epoch, num_steps_completed=1 if resumed else 0)
+    unit = SimpleNamespace(train_progress=progress, model=torch.nn.Identity())
+    (ResumeNotice().on_train_start if resumed else ResumeNotice().on_train_epoch_start)(state, unit)
+    torch.rand(epoch + num_workers)
+    return torch.cat([data.pos for data in sorted(loader, key=lambda data: data.sid[0])])
+
+
+def test_seed_epoch_and_record_decide(lmdb: str) -> None:
+    """And neither the process that reads nor what was drawn before, so that a resume changes nothing."""
+    first = positions_of_epoch(lmdb, 3)
+    assert torch.equal(first, positions_of_epoch(lmdb, 3, num_workers=2))
+    assert torch.equal(first, positions_of_epoch(lmdb, 3, resumed=True))
+    assert not torch.equal(first, positions_of_epoch(lmdb, 4))
+    assert not torch.equal(first, positions_of_epoch(lmdb, 3, seed=1))
+
+
+def test_torchs_seed_decides_where_nobody_tells_the_epoch(lmdb: str) -> None:
     found, positions = dataset(lmdb, probability=1.0, standard_deviation=0.3), []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)

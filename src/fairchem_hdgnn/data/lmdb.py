@@ -116,8 +116,9 @@ def _refuse_several_splits(folder: Path, files: list[Path]) -> None:
         )
 
 
-_OPEN: weakref.WeakValueDictionary[tuple[int, int], lmdb.Environment] = weakref.WeakValueDictionary()
-"""The environments that this process reads, by device and inode: LMDB forbids to open a file twice."""
+_OPEN: weakref.WeakValueDictionary[tuple[int, int, int], lmdb.Environment] = weakref.WeakValueDictionary()
+"""The environments that are read, by process, device and inode: LMDB forbids a process to open a file twice, and to use
+an environment that was opened before a fork."""
 
 
 def open_lmdb(path: str | os.PathLike[str]) -> lmdb.Environment:
@@ -135,7 +136,7 @@ def open_lmdb(path: str | os.PathLike[str]) -> lmdb.Environment:
     status = path.stat()
     if status.st_size == 0:
         raise DataError(f"{path} is empty, damaged or no LMDB (0 bytes): copy or make it again")
-    identity = (status.st_dev, status.st_ino)
+    identity = (os.getpid(), status.st_dev, status.st_ino)
     environment = _OPEN.get(identity)
     if environment is None:
         environment = _open(path)

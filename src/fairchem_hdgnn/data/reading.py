@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,15 +22,21 @@ class Records:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.files = lmdb_files(path)
-        self._environments = [open_lmdb(file) for file in self.files]
+        self._open()
         self._lengths = [read_length(environment) for environment in self._environments]
+
+    def _open(self) -> None:
+        self._process = os.getpid()
+        self._environments = [open_lmdb(file) for file in self.files]
 
     def __len__(self) -> int:
         """Number of records."""
         return sum(self._lengths)
 
     def __getitem__(self, index: int) -> Data:
-        """The record ``index``."""
+        """The record ``index``; a process that was forked off opens the files anew."""
+        if self._process != os.getpid():
+            self._open()
         position = index
         for environment, length in zip(self._environments, self._lengths):
             if 0 <= position < length:

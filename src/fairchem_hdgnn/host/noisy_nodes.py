@@ -55,16 +55,16 @@ class NoisyNodes(Keys):
             )
         return found
 
-    def move(self, batch: Any) -> None:
+    def move(self, batch: Any, generator: torch.Generator | None = None) -> None:
         """Move some structures of a batch: their free atoms with tag 1 or 2, each by its own share of the way.
 
         ``pos`` becomes ``t pos + (1 - t) pos_relaxed + noise`` with t uniform in [0, 1], and ``displacement`` what is
-        left. Random numbers are drawn on the CPU from torch's global generator, whatever the device.
+        left. Random numbers are drawn on the CPU, whatever the device: from ``generator``, or else torch's global one.
         """
         num_atoms, device = len(batch.pos), batch.pos.device
-        chosen = torch.rand(len(batch.natoms)) < self.probability
-        travelled = torch.rand(num_atoms, 1)
-        noise = self.standard_deviation * torch.randn(num_atoms, 3)
+        chosen = torch.rand(len(batch.natoms), generator=generator) < self.probability
+        travelled = torch.rand(num_atoms, 1, generator=generator)
+        noise = self.standard_deviation * torch.randn(num_atoms, 3, generator=generator)
         moved = chosen.to(device)[batch.batch] & (batch.tags > 0) & (batch.fixed == 0)
         step = travelled.to(device) * batch[TARGET] + noise.to(device)
         step = torch.where(moved.unsqueeze(1), step, torch.zeros_like(step))

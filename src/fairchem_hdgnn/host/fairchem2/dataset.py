@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
+import torch
 from fairchem.core.datasets.atomic_data import AtomicData
 from fairchem.core.datasets.base_dataset import BaseDataset
 from tqdm import tqdm
@@ -30,6 +31,7 @@ from fairchem_hdgnn.errors import ConfigError, DataError, suggestion
 from fairchem_hdgnn.host.fairchem2.atomic_data import atomic_data
 from fairchem_hdgnn.host.noisy_nodes import TARGET, NoisyNodes, add_displacement
 from fairchem_hdgnn.hyperparameters import from_keys
+from fairchem_hdgnn.models.seeds import record_seed
 
 FAIRCHEMS_KEYS = ("format", "seed", "max_atoms", "no_shuffle", "sample_n", "first_n")
 KEYS = ("src", "dataset_name", "key_mapping", "noisy_nodes", *FAIRCHEMS_KEYS)
@@ -44,8 +46,8 @@ class OC20Dataset(BaseDataset):
 
     With ``noisy_nodes: {probability: 0.5, standard_deviation: 0.3}`` training structures start between the initial and
     the relaxed positions, with noise, and the label ``displacement_forces`` is what is left, Å. The random numbers are
-    torch's of the process that reads: the same for the same ``job.seed``, ``num_workers`` and number of ranks, but not
-    the same after a resume as without one.
+    a function of ``seed``, epoch and record, whatever reads it, so they are the same after a resume. The callback
+    ``ResumeNotice`` tells the epoch; in a configuration without it they are torch's of the process that reads.
 
     Args:
         config: see :mod:`this module <fairchem_hdgnn.host.fairchem2.dataset>`; ``key_mapping`` may be absent.
@@ -68,6 +70,8 @@ class OC20Dataset(BaseDataset):
         self.noisy_nodes: NoisyNodes | None = None
         if config.get("noisy_nodes"):
             self.noisy_nodes = from_keys(NoisyNodes, dict(config["noisy_nodes"]), "dataset: noisy_nodes")
+        self.seed = int(config.get("seed", 0))
+        self.epoch: int | None = None
         self.num_samples = sum(map(len, self.parts))
         if self.num_samples == 0:
             raise DataError(f"LMDB {config['src']} holds no records: make it again")
@@ -95,7 +99,7 @@ class OC20Dataset(BaseDataset):
         except DataError as error:
             raise DataError(f"{self._place(index)}: {error}") from error
         if self.noisy_nodes is not None:
-            self.noisy_nodes.move(data)
+            self.noisy_nodes.move(data, self._generator(index))
             data[DISPLACEMENT] = data[TARGET]
             del data[TARGET]
         return data
@@ -104,6 +108,11 @@ class OC20Dataset(BaseDataset):
     def _metadata(self) -> dict[str, np.ndarray]:
         """Atoms of each system, from ``metadata.npz`` where it fits, else counted."""
         return {"natoms": np.concatenate([_sizes(records) for records in self.parts])}
+
+    def _generator(self, index: int) -> torch.Generator | None:
+        if self.epoch is None:
+            return None
+        return torch.Generator().manual_seed(record_seed("noisy_nodes", self.seed, self.epoch, index))
 
     def _record(self, index: int) -> Any:
         for records in self.parts:
