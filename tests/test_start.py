@@ -20,7 +20,7 @@ from fairchem_hdgnn import calculator
 from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SHIPPED = sorted(path for path in CONFIGS.rglob("*.yml") if path.parent.name != "_base")
+SHIPPED = sorted(path for path in CONFIGS.rglob("*.yml") if not {"_base", "fairchem2"} & set(path.parts))
 NARROW = {"num_layers": 1, "sphere_channels": 8, "hidden_channels": 8, "edge_channels": 8}
 MODELS = {"hdgnn": TINY_HDGNN, "escn": TINY_ESCN}
 ZERO = {"readout_init": "zero", "regress_forces": True}

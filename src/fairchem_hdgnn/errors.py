@@ -32,6 +32,7 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
 
 def suggestion(name: str, valid: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the valid name closest to ``name``, else the list of valid names."""
-    names = sorted(valid)
+    # A name out of a user's file can hold a line break.
+    names = sorted(name if name.isprintable() else repr(name) for name in valid)
     close = nearest(name, names)
     return f"; did you mean '{close}'?" if close else f"; valid: {', '.join(names)}"

@@ -41,7 +41,11 @@ def find_config(name: str) -> Path:
     folder = shipped_configs()
     path = folder / name[len(PACKAGED) :]
     if not path.is_file():
-        shipped = [f"{PACKAGED}{file.relative_to(folder).as_posix()}" for file in folder.rglob("*.yml")]
+        shipped = [
+            f"{PACKAGED}{file.relative_to(folder).as_posix()}"
+            for file in folder.rglob("*.yml")
+            if folder / "fairchem2" not in file.parents
+        ]
         raise ConfigError(f"no shipped config '{name}'{suggestion(name, shipped)}")
     return path
 
