@@ -30,9 +30,10 @@ from fairchem_hdgnn.checks.keys import key_findings
 from fairchem_hdgnn.checks.records import SAMPLE, Needs, record_findings, sample
 from fairchem_hdgnn.checks.targets import target_findings
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.host.fairchem1.config_files import read_config, shipped_configs, splits_of
+from fairchem_hdgnn.host.fairchem1.config_files import read_config, splits_of
 from fairchem_hdgnn.host.fairchem1.ranks import on_first_rank
 from fairchem_hdgnn.host.fairchem1.trainer import Trainer
+from fairchem_hdgnn.host.shipped import shipped_configs
 
 GOOD: dict[str, Any] = {
     "trainer": "fairchem_hdgnn.Trainer",

@@ -18,9 +18,9 @@ from fairchem_hdgnn import cli
 from fairchem_hdgnn.checks.files import check_data_sets
 from fairchem_hdgnn.cli import train as command_line
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.host.fairchem1.config_files import shipped_configs
 from fairchem_hdgnn.host.fairchem1.names import with_dotted_names
 from fairchem_hdgnn.host.messages import user_message
+from fairchem_hdgnn.host.shipped import shipped_configs
 
 CONFIG = """
 model: {name: hdgnn}

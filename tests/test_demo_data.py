@@ -17,7 +17,8 @@ from processes import session_members
 
 from fairchem_hdgnn.data.lmdb import open_lmdb, read_length, read_record
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.host.fairchem1.config_files import read_config, shipped_configs
+from fairchem_hdgnn.host.fairchem1.config_files import read_config
+from fairchem_hdgnn.host.shipped import shipped_configs
 from make_data import PROGRAM, main
 from running.training import CONFIG
 from structures.adsorbates import place

@@ -23,8 +23,9 @@ from fairchem_hdgnn.cli.download import MIRROR
 from fairchem_hdgnn.data.oc20 import obtaining, transfer
 from fairchem_hdgnn.data.oc20.archives import ADDRESS, ARCHIVES, GROUPS, chosen, in_words
 from fairchem_hdgnn.data.oc20.transfer import Patience
-from fairchem_hdgnn.host.fairchem1.config_files import read_config, shipped_configs
+from fairchem_hdgnn.host.fairchem1.config_files import read_config
 from fairchem_hdgnn.host.fairchem1.safe_lmdb import SafeLmdbDataset
+from fairchem_hdgnn.host.shipped import shipped_configs
 
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]

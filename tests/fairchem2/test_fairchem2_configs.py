@@ -12,6 +12,7 @@ import pytest
 from fairchem.core.datasets.mt_concat_dataset import ConcatDataset
 from fc2_data_configs import CONFIGS, IS2RE, composed, header, with_includes
 
+from fairchem_hdgnn.host.fairchem2.configs import untrained_network
 from fairchem_hdgnn.host.models import ESCN, HDGNN, read_keys
 
 NAMES = sorted(str(path.relative_to(IS2RE)) for path in IS2RE.rglob("*.yml"))
@@ -149,3 +150,17 @@ def test_header_tells_the_number_of_parameters(name: str) -> None:
     model = hydra.utils.instantiate(composed(IS2RE / name)["runner"]["train_eval_unit"]["model"])
     (told,) = re.findall(r"^# Parameters +([\d,]+)$", header(IS2RE / name), re.MULTILINE)
     assert sum(parameter.numel() for parameter in model.parameters()) == int(told.replace(",", ""))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_network_of_a_shipped_config(name: str) -> None:
+    """As `fairchem-hdgnn equivariance CONFIG` opens it: what it takes from others included."""
+    found = untrained_network(IS2RE / name)
+    backbone = composed(IS2RE / name)["runner"]["train_eval_unit"]["model"]["backbone"]
+    # The head for displacements is of the training alone, so it stays behind.
+    assert found.keys == {
+        **{key: value for key, value in backbone.items() if key in found.keys},
+        "regress_forces": False,
+    }
+    assert {"lmax", "num_layers", "cutoff"} <= set(found.keys)
+    assert "energy" in found.outputs

@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ from fairchem.core._cli import get_hydra_config_from_yaml
 from omegaconf import OmegaConf
 
 from fairchem_hdgnn.evaluation.splits import VALIDATION_SPLITS
+from fairchem_hdgnn.host.shipped import shipped_configs
 from running.run import Run
 from structures.manifest import MANIFEST_FILE
 
@@ -33,9 +33,7 @@ class SecondHostTraining(Run):
     @property
     def config(self) -> Path:
         """The shipped config, relative to the working directory where it is below it."""
-        package = Path(str(files("fairchem_hdgnn")))
-        shipped = package / "configs" if (package / "configs").is_dir() else package.parents[1] / "configs"
-        path = shipped / CONFIG
+        path = shipped_configs() / CONFIG
         return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
     @cached_property

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fairchem_hdgnn.host.checkpoints import read_checkpoint
-from fairchem_hdgnn.host.fairchem1.config_files import read_config, shipped_configs
+from fairchem_hdgnn.host.fairchem1.config_files import read_config
+from fairchem_hdgnn.host.shipped import shipped_configs
 from running.run import Run
 from structures.manifest import MANIFEST_FILE
 

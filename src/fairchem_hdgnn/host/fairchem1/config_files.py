@@ -12,16 +12,10 @@ from fairchem.core.common.utils import create_dict_from_args, load_config, merge
 from fairchem_hdgnn.errors import ConfigError, suggestion
 from fairchem_hdgnn.files import expanded
 from fairchem_hdgnn.host.fairchem1.config_forms import by_split, prepared
+from fairchem_hdgnn.host.shipped import shipped_configs
 
 PACKAGED = "hdgnn:"
 """Prefix that names one of the shipped configs, e.g. ``hdgnn:oc20/is2re/all/hdgnn.yml``."""
-
-
-def shipped_configs() -> Path:
-    """The folder of shipped configs: inside the package when installed, at the top of a checkout."""
-    package = Path(__file__).parents[2]
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parents[1] / "configs"
 
 
 def find_config(name: str) -> Path:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from fairchem.core._cli import get_hydra_config_from_yaml
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,10 +24,10 @@ def untrained_network(source: str | Path) -> TrainedNetwork:
         ConfigError: the file is no config of a training, or its model is not one of this package.
     """
     try:
-        config = OmegaConf.load(source)
-        unit: Any = OmegaConf.select(config, "runner.train_eval_unit")
+        # As `fairchem -c` reads it: the shipped ones take most from others.
+        unit: Any = OmegaConf.select(get_hydra_config_from_yaml(str(source), []), "runner.train_eval_unit")
         model, tasks = (OmegaConf.to_container(unit[name], resolve=True) for name in ("model", "tasks"))
-    except (OSError, OmegaConfBaseException, yaml.YAMLError, TypeError, KeyError) as error:
+    except (OSError, HydraException, OmegaConfBaseException, yaml.YAMLError, TypeError, KeyError) as error:
         raise ConfigError(
             f"{source}: no config of a training with fairchem-core 2 (runner.train_eval_unit.model and .tasks): "
             f"{str(error).splitlines()[0]}"
