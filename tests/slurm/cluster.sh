@@ -95,10 +95,12 @@ start_node() {
 kill_node() {
   local dir=$1 node=$2 space process signal
   space=$(readlink "/proc/$(cat "$dir/slurmd.$node.pid")/ns/mnt")
-  # All at once, as far as the others can see: a process that outlives another would report its end.
+  # All at once, as far as the others can see: a process that outlives another would report its end. Children are killed
+  # first: a stopped one whose parent ends is woken by the kernel, and srun would use that to have its step killed, which
+  # Slurm then does when the node is back, to the step of that number in the requeued job.
   for signal in STOP KILL; do
-    for process in /proc/[0-9]*; do
-      [ "$(readlink "$process/ns/mnt" 2>/dev/null)" != "$space" ] || kill "-$signal" "${process#/proc/}" 2>/dev/null || true
+    for process in $(ls /proc | grep '^[0-9]' | sort -rn); do
+      [ "$(readlink "/proc/$process/ns/mnt" 2>/dev/null)" != "$space" ] || kill "-$signal" "$process" 2>/dev/null || true
     done
   done
 }
