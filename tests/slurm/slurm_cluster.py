@@ -90,7 +90,7 @@ class Cluster:
 
     def wait(self, job: str, condition: Callable[[], object], log: Path) -> None:
         """Wait until ``condition`` holds, or fail with the job's log."""
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 300
         while not condition():
             in_vain = self.has_ended(job) and not condition()
             if in_vain or time.monotonic() > deadline:
