@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -236,16 +237,16 @@ def test_rates_keep_their_ratio_along_the_schedule(
         assert sorted({round(rate / step[0], 6) for rate in step}) == [0.125, 0.25, 0.5, 1]
 
 
-def test_flag_and_messages_on_the_command_line(config: Path, trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_flag_and_messages_on_the_command_line(config: Path, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     line = ["train", *arguments(config, "flag", "--init-from", str(trained), *ONE_STEP, *FROZEN_RATE)]
     try:
         assert cli.main(line) == 0
     finally:
         distutils.cleanup()
     assert_weights(stored(config.parent, "flag")["state_dict"], averages(trained))
-    printed = "".join(capfd.readouterr())
-    assert f"averaged weights (EMA) from {trained}" in printed
-    assert "the normalizer of energy is the file's, Scale(mean=0.25" in printed
+    assert f"averaged weights (EMA) from {trained}" in caplog.text
+    assert "the normalizer of energy is the file's, Scale(mean=0.25" in caplog.text
 
 
 def refusal(config: Path, capfd: pytest.CaptureFixture[str], *extra: str) -> str:

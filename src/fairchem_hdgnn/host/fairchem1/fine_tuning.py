@@ -53,6 +53,8 @@ def check_start(config: Mapping[str, Any]) -> None:
 class FineTuningTrainer(OCPTrainer):
     """What the trainer does for ``optim.fine_tuning``; without that section it is fairchem's."""
 
+    model: Any
+
     def load_optimizer(self) -> None:
         """As fairchem, without frozen parameters and with a learning rate for each layer.
 
