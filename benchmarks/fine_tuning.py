@@ -2,9 +2,10 @@
 
 HEA is hea_adsorption.npz (benchmarks/hea.py): 6,126 adsorption energies of H, O, OH, CO and NO on alloys of seven
 metals, all splits but val_id, on which a model is trained first. TINNET is tinnet_oh.npz, in the same form: 600
-unrelaxed structures of OH on other alloys, of more elements and with another reference, without relaxed positions; 120
-of them, drawn once, are the test. The model starts from fresh weights or from the pretrained ones with a fresh head, and
-learns 50, 150 or all 480 others; same optimiser, steps and schedule. A call works for H hours; the next one goes on.
+unrelaxed structures of OH on other alloys, of more elements and with another reference, without relaxed positions;
+120 of them, drawn once, are the test. The model starts from fresh weights or from the pretrained ones with a fresh
+head, and learns 50, 150 or all 480 others; same optimiser, steps and schedule. A call works for H hours; the next one
+goes on.
 
 Writes the table of docs/training.md and benchmarks/results/fine_tuning.json.
 """
