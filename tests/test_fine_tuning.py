@@ -288,7 +288,8 @@ def test_no_checkpoint(config: Path, tmp_path: Path, capfd: pytest.CaptureFixtur
     assert "missing.pt: no such checkpoint" in refusal(config, capfd, f"--init-from={tmp_path / 'missing.pt'}")
     (tmp_path / "notes.pt").write_text("notes")
     assert "notes.pt: not a PyTorch checkpoint" in refusal(config, capfd, f"--init-from={tmp_path / 'notes.pt'}")
-    assert cli.main(["check", str(config), "--set", f"optim.fine_tuning.init_from={tmp_path / 'missing.pt'}"]) == 1
+    unopened = write_config(tmp_path)
+    assert cli.main(["check", str(unopened), "--set", f"optim.fine_tuning.init_from={tmp_path / 'missing.pt'}"]) == 1
     assert "missing.pt: no such checkpoint" in capfd.readouterr().out
 
 
