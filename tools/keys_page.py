@@ -12,7 +12,7 @@ from lines import ROOT
 
 from fairchem_hdgnn.host.graph import GraphSettings
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes
-from fairchem_hdgnn.host.sections import Loss, Normalizer, Optim, RelaxOpt, Split, Task
+from fairchem_hdgnn.host.sections import FineTuning, Loss, Normalizer, Optim, RelaxOpt, Split, Task
 from fairchem_hdgnn.models.escn.config import ESCNConfig
 from fairchem_hdgnn.models.hdgnn.config import PRESETS, HDGNNConfig
 from fairchem_hdgnn.schema import Key, keys_of
@@ -45,6 +45,7 @@ SECTIONS: dict[str, tuple[str, type]] = {
     ),
     "`loss_functions`": ("A list; keys of each target in it.", Loss),
     "`optim`": ("A scheduler's own arguments stand beside these.", Optim),
+    "`optim.fine_tuning`": ("See [training.md](training.md).", FineTuning),
     "`task`": ("Of relaxations; see [leaderboard.md](leaderboard.md).", Task),
     "`task.relax_opt`": ("Settings of fairchem's LBFGS.", RelaxOpt),
 }

@@ -26,6 +26,7 @@ from fairchem_hdgnn.checks.trial import try_steps
 from fairchem_hdgnn.errors import DataError, UserError, nearest
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
 from fairchem_hdgnn.host.fairchem1.config_files import splits_of
+from fairchem_hdgnn.host.fairchem1.fine_tuning import FineTuningTrainer
 from fairchem_hdgnn.host.fairchem1.noisy_nodes import teach_transform
 from fairchem_hdgnn.host.fairchem1.safe_lmdb import safe_format
 
@@ -151,6 +152,8 @@ def trial_findings(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
                 cpu=True,
                 name=TASKS.get(str(config.get("trainer")), "ocp"),
             )
+            if isinstance(trainer, FineTuningTrainer):
+                trainer.initialise()
             try_steps(trainer)
     except UserError as problem:
         yield finding_of(problem)

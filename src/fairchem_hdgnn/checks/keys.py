@@ -10,11 +10,12 @@ from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import setup_imports
 from fairchem.core.modules import evaluator
 
-from fairchem_hdgnn.checks.findings import Finding, error, value_findings, warning
+from fairchem_hdgnn.checks.findings import Finding, error, finding_of, value_findings, warning
 from fairchem_hdgnn.checks.relaxation import relaxation_findings
 from fairchem_hdgnn.errors import ConfigError, nearest, suggestion
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
 from fairchem_hdgnn.host.fairchem1.config_forms import by_split
+from fairchem_hdgnn.host.fairchem1.fine_tuning import fine_tuning_of
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.host.sections import FURTHER_OPTIM_KEYS, Loss, Optim, Split
 from fairchem_hdgnn.hyperparameters import key_names
@@ -142,6 +143,10 @@ def _optim_findings(optim: Mapping[str, Any], *, amp: bool) -> Iterator[Finding]
         if isinstance(value, str) and value not in ("", "Null") and not isinstance(getattr(holder, value, None), type):
             valid = [key for key, kind in vars(holder).items() if isinstance(kind, type) and key[0].isupper()]
             yield error(f"optim.{name}", f"torch has no {value!r}{suggestion(value, valid)}", "correct it")
+    try:
+        fine_tuning_of({"optim": optim})
+    except ConfigError as problem:
+        yield finding_of(problem)
     try:
         Precision.from_config(dict(optim), amp=amp)
     except ConfigError as problem:

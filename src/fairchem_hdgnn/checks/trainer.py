@@ -54,6 +54,7 @@ class Trainer(NamedStages, trainer.Trainer):
         Raises:
             ConfigError: the first step would fail, and what the trainer that it is built on raises.
         """
+        self.initialise()
         try_steps(self)
         super().train(disable_eval_tqdm)
 

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from fairchem.core.common.flags import flags
-
 from fairchem_hdgnn.cli._flags import require_at_least, require_names
-from fairchem_hdgnn.cli.train import check, configs
+from fairchem_hdgnn.cli.train import check, configs, training_parser
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.fairchem1.submitit_jobs import submission_script, submit_jobs
 from fairchem_hdgnn.host.sight import look
@@ -135,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
         UserError: Slurm refused the job.
     """
     parser = argparse.ArgumentParser(
-        prog="fairchem-hdgnn submit", parents=[cluster_parser(), flags.get_parser()], add_help=False
+        prog="fairchem-hdgnn submit", parents=[cluster_parser(), training_parser()], add_help=False
     )
     arguments = args.arguments
     args, overrides = parser.parse_known_args(arguments)

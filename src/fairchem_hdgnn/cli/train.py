@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,18 @@ from fairchem_hdgnn.errors import ConfigError, UserError
 from fairchem_hdgnn.files import expanded
 from fairchem_hdgnn.host.fairchem1.config_files import check_overrides, find_config, read_config, splits_of
 from fairchem_hdgnn.host.fairchem1.config_forms import prepared
+from fairchem_hdgnn.host.fairchem1.fine_tuning import check_start
 from fairchem_hdgnn.host.fairchem1.names import with_dotted_names
 from fairchem_hdgnn.host.fairchem1.ranks import is_task_of_many
 from fairchem_hdgnn.host.fairchem1.run_directories import new_run_id, slurm_run_id
 from fairchem_hdgnn.host.fairchem1.runner import Runner, runner_wrapper
 from fairchem_hdgnn.host.fairchem1.submitit_jobs import submit_jobs
+from fairchem_hdgnn.host.layer_rates import SECTION
 from fairchem_hdgnn.host.messages import user_message
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS, held_back
 from fairchem_hdgnn.host.sweeps import sweep
 
-PATH_FLAGS = ("run_dir", "checkpoint", "logdir", "sweep_yml")
+PATH_FLAGS = ("run_dir", "checkpoint", "init_from", "logdir", "sweep_yml")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
     - ``--config-yml hdgnn:...`` names a shipped config, from any working directory.
     - Model names become dotted, in the checkpoint too, so that it opens in any process.
     - Each run gets a directory of its own, unless ``--timestamp-id`` names one.
+    - ``--init-from CHECKPOINT`` starts from another model's weights (``optim.fine_tuning``).
     - Jobs and ranks go through this plugin's ``Runner``.
     - As one of several tasks of ``srun`` this process is one rank; it starts no others.
 
@@ -54,9 +57,7 @@ def run(args: argparse.Namespace) -> None:
         UserError: a flag, override, config file or data set that cannot be used; or the run ended so in a rank.
         SystemExit: the scheduler preempted the run (status ``PREEMPTED_EXIT_STATUS``).
     """
-    parser = flags.get_parser()
-    parser.prog = "fairchem-hdgnn train"
-    args, overrides = parser.parse_known_args(args.arguments)
+    args, overrides = training_parser().parse_known_args(args.arguments)
     check(args, overrides)
     _check_launch(args)
     setup_logging()
@@ -74,6 +75,15 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(message) from error
 
 
+def training_parser() -> argparse.ArgumentParser:
+    """fairchem's own parser, and ``--init-from``."""
+    parser = argparse.ArgumentParser(prog="fairchem-hdgnn train", parents=[flags.get_parser()], add_help=False)
+    parser.add_argument(
+        "--init-from", metavar="CHECKPOINT", help="start from another model's weights, as optim.fine_tuning.init_from"
+    )
+    return parser
+
+
 def _launch(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.submit:
         submit_jobs(args, configs(args, overrides))
@@ -85,8 +95,8 @@ def _launch(args: argparse.Namespace, overrides: list[str]) -> None:
         _run_here(_build_config(args, overrides, section_findings), args.num_gpus)
 
 
-def check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Refuse what cannot work, resolve paths, and find the file that ``--config-yml`` names.
+def check(args: argparse.Namespace, overrides: list[str]) -> None:
+    """Refuse what cannot work, resolve paths, find the file that ``--config-yml`` names, add ``--init-from``.
 
     Raises:
         ConfigError: names the flag.
@@ -100,6 +110,12 @@ def check(args: argparse.Namespace, overrides: Sequence[str]) -> None:
             if not str(path).isprintable():
                 raise ConfigError(f"--{name.replace('_', '-')} {str(path)!r}: a path cannot have line breaks here")
             setattr(args, name, type(path)(expanded(str(path))))
+    if args.init_from is not None:
+        if args.checkpoint is not None or args.mode != "train":
+            raise ConfigError(
+                "--init-from: is for the start of a training, --checkpoint goes on with one or uses its model; give one"
+            )
+        overrides.append(f"--{SECTION}.init_from={args.init_from}")
     args.config_yml = find_config(str(args.config_yml))
     if args.mode != "train" and args.checkpoint is None:
         raise ConfigError(f"--checkpoint: missing; --mode {args.mode} needs a checkpoint.pt or best_checkpoint.pt")
@@ -147,6 +163,7 @@ def configs(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, An
     """
     config = _build_config(args, overrides, key_findings)
     check_data_sets(splits_of(config))
+    check_start(config)
     runs = [("", config)] if args.sweep_yml is None else list(sweep(config, args.sweep_yml))
     for name, run_config in runs:
         identifier = "-".join(filter(None, (args.identifier, name)))

@@ -26,6 +26,9 @@ Balancing = Optional[Union[Literal["atoms"], StrictBool]]
 OnError = Optional[Literal["raise", "warn_and_balance", "warn_and_no_balance"]]
 Steps = list[StrictInt]
 Decay = Optional[Annotated[float, Field(strict=True, ge=0, le=1)]]
+Patterns = Optional[list[str]]
+Rates = Optional[dict[str, Annotated[float, Field(strict=True, gt=0)]]]
+MaybeStart = Optional[Literal["kept", "fresh"]]
 Clip = Optional[Annotated[StrictFloat, Field(gt=0)]]
 
 
@@ -176,6 +179,39 @@ class Optim(Keys):
 
     precision: Precision = other(Precision.FLOAT32)
     """Of the networks; this plugin's trainer only."""
+
+    fine_tuning: Section = other(None)
+    """Another model's weights to start from, and which layers learn; see below. This plugin's trainer only."""
+
+
+@dataclass(frozen=True)
+class FineTuning(Keys):
+    """Keys of ``optim.fine_tuning``. Patterns fit names of parameters, ``*`` and ``?`` as in a shell."""
+
+    init_from: str = text(None)
+    """Checkpoint whose weights, averaged ones (EMA) where it has them, a training starts from; the command line's
+    ``--init-from``. Not read again when a run goes on."""
+
+    heads: MaybeStart = other("kept")
+    """Whether heads are that checkpoint's as well; ``fresh`` for another property."""
+
+    normalizer: MaybeStart = other(None)
+    """Whether normalizers and element references are that checkpoint's as well, in place of the config's numbers; as
+    ``heads`` if left out."""
+
+    freeze: Patterns = other(None)
+    """Patterns of parameters that stay as they are, such as ``*embedding*`` or ``*.layers.0.*``."""
+
+    layer_decay: float = real(1.0, above=0.0, maximum=1.0)
+    """The learning rate of the last layer is multiplied by it, that of the one before by its square, and so on."""
+
+    learning_rates: Rates = other(None)
+    """Pattern -> what the learning rate of these parameters is multiplied by as well."""
+
+    @property
+    def keeps_normalizer(self) -> bool:
+        """Whether normalizers come from the file."""
+        return (self.normalizer or self.heads) == "kept"
 
 
 @dataclass(frozen=True)

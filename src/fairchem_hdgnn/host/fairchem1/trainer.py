@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from fairchem.core.common import distutils
 from fairchem.core.modules.scaling.util import ensure_fitted
-from fairchem.core.trainers import OCPTrainer
 from torch import Tensor
 from torch_geometric.data import Batch
 
@@ -20,6 +19,7 @@ from fairchem_hdgnn.errors import TrainingError
 from fairchem_hdgnn.host.allocator import keep_freed_memory
 from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, check_fits, read_checkpoint, write_checkpoint
 from fairchem_hdgnn.host.fairchem1.accumulation import grouped, num_steps, use_step_losses
+from fairchem_hdgnn.host.fairchem1.fine_tuning import FineTuningTrainer
 from fairchem_hdgnn.host.fairchem1.noisy_nodes import teach_transform
 from fairchem_hdgnn.host.fairchem1.ranks import check_same_start
 from fairchem_hdgnn.host.fairchem1.relaxation import run_relaxations
@@ -39,7 +39,7 @@ from fairchem_hdgnn.host.schedules import Cadence, LossSchedule
 from fairchem_hdgnn.host.stop_conditions import backward_queue_emptied, check_weights, explained_out_of_memory
 
 
-class Trainer(OCPTrainer):
+class Trainer(FineTuningTrainer):
     """fairchem's ``ocp`` trainer but for its training loop; a YAML names the one of ``checks``, which looks first.
 
     It reads the same configuration and writes the same checkpoints (they say ``ocp``, so any fairchem tool opens
@@ -140,6 +140,7 @@ class Trainer(OCPTrainer):
             ConfigError: another process trains in this run directory, or another rank does not see it.
             SystemExit: the scheduler preempted the run (status ``PREEMPTED_EXIT_STATUS``).
         """
+        self.initialise()
         ensure_fitted(self._unwrapped_model, warn=True)
         self._disable_eval_tqdm = disable_eval_tqdm
         self._start_best_metric()
