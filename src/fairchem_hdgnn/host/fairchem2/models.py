@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host import models
+from fairchem_hdgnn.host.fairchem2.fine_tuning import take_weights
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -139,7 +140,21 @@ class ESCNForceHead(ForceModel):
 
 
 class HydraModel(FairchemHydraModel):
-    """fairchem's model of a backbone and heads; weight decay leaves norms, biases and embeddings of elements alone."""
+    """fairchem's model of a backbone and heads; weight decay leaves norms and biases alone.
+
+    Args:
+        init_from: checkpoint whose weights it starts from; see ``take_weights``. Read again when a run goes on.
+        init_heads: ``kept``, with the normalizer of the file in the tasks, or ``fresh``.
+        keys: fairchem's.
+    """
+
+    def __init__(self, init_from: str | None = None, init_heads: str = "kept", **keys: Any) -> None:
+        super().__init__(**keys)
+        if init_from is not None:
+            given = {name: plain_value(value) for name, value in keys.items()}
+            take_weights(self, given["backbone"], init_from, init_heads)
+            # What fairchem writes into checkpoints, which open without the file.
+            self.finetune_model_full_config = {"_target_": "fairchem_hdgnn.HydraModel", **given}
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters without weight decay: vectors, as under fairchem-core 1.10."""

@@ -1,0 +1,55 @@
+"""The model of a fine-tuning under fairchem-core 2: weights of another checkpoint to start from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.host.generations import read_trained
+from fairchem_hdgnn.host.starting_weights import starting_weights
+
+logger = logging.getLogger(__name__)
+
+HEADS = ("kept", "fresh")
+
+
+def take_weights(model: nn.Module, backbone: Mapping[str, Any], path: str, heads: str) -> None:
+    """Give a new model the weights of a checkpoint, averaged ones (EMA) where it has them.
+
+    Args:
+        model: a backbone with heads of this package.
+        backbone: its keys.
+        path: ``inference_ckpt.pt``, or a checkpoint of fairchem-core 1.10.
+        heads: ``kept`` or ``fresh``.
+
+    Raises:
+        DataError: the file cannot be read, or its weights do not fit.
+        ConfigError: it holds a model of another kind, or ``heads`` is something else.
+    """
+    if heads not in HEADS:
+        raise ConfigError(f"model.init_heads: is {heads!r}; give {' or '.join(HEADS)}")
+    trained = read_trained(Path(path).expanduser())
+    keys = {key: value for key, value in backbone.items() if key != "model"}
+    start = starting_weights(model, keys, trained, keep_heads=heads == "kept")
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, weight in start.weights.items():
+            parameters[name].copy_(weight)
+    logger.info("Fine-tuning: %d weights from %s.", len(start.weights), path)
+    if start.fresh:
+        logger.info("Fine-tuning: fresh are %s.", ", ".join(start.fresh))
+    if heads == "kept":
+        for output, scale in trained.scales.items():
+            logger.warning(
+                "Fine-tuning: the %s head answers in units of mean %.6g, rmsd %.6g; the task's normalizer must say so.",
+                output,
+                *scale,
+            )
+    if start.differences:
+        logger.warning("Fine-tuning: this model differs from that in the file: %s.", "; ".join(start.differences))
