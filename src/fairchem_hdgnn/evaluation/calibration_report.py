@@ -62,10 +62,9 @@ def calibration_lines(calibration: Calibration) -> list[str]:
 def calibration_notes(calibration: Calibration) -> list[str]:
     """What the numbers need beside them, and how the scale is used."""
     scale = f"{calibration.scale:.3g}"
-    other = f" ({FITTED_ON} is not among the splits)" if calibration.fitted_on != FITTED_ON else ""
+    missing = "" if calibration.fitted_on == FITTED_ON else f" ({FITTED_ON} is not among the splits)"
     notes = [
-        f"Scale {scale}, fitted on {calibration.fitted_on}{other}. For new systems, with the same members: "
-        f"predict --std-scale {scale}",
+        f"Scale {scale}, fitted on {calibration.fitted_on}{missing}. For new systems: predict --std-scale {scale}",
         f"{MARK} The scale was fitted on this split, so its scaled numbers are better than those of new systems.",
         "Area: between the coverage of central normal intervals and the diagonal, 0 to 0.5; errors that follow the "
         "standard deviations have about 0.31 / √n.",
