@@ -207,6 +207,12 @@ def not_finite(contents: dict[str, Any]) -> None:
     next(weight for name, weight in contents["state_dict"].items() if name.endswith("weight"))[:] = np.nan
 
 
+def of_gaps(contents: dict[str, Any]) -> None:
+    contents["config"]["model"]["output_name"] = "gap"
+    contents["config"]["outputs"] = {"gap": {"level": "system"}}
+    contents["normalizers"] = {"gap": {"mean": torch.tensor(6858.35), "rmsd": torch.tensor(1285.64)}}
+
+
 def refused(capsys: Any, root: Path, out: Path, paths: list[Path], *flags: str) -> str:
     """The line that predict ends with."""
     command = ["predict", "--checkpoint", *map(str, paths), "--data", str(root), "--splits", "val_id"]
@@ -278,6 +284,16 @@ def test_different_outputs(
 ) -> None:
     message = refused(capsys, root, tmp_path, [checkpoints[0], DATA / "hdgnn_authors.pt"], "--ensemble")
     assert "seed0.pt predicts energy," in message and "hdgnn_authors.pt predicts energy, forces" in message
+    outcome(message)
+
+
+@fault("ensembles", "a checkpoint of adsorption energies and one of QM9's gaps")
+def test_gaps_and_adsorption_energies(
+    checkpoints: list[Path], root: Path, tmp_path: Path, capsys: Any, outcome: Callable[[object], None]
+) -> None:
+    other = edited(checkpoints[1], "gap.pt", of_gaps)
+    message = refused(capsys, root, tmp_path, [checkpoints[0], other], "--ensemble")
+    assert "seed0.pt predicts energy," in message and "gap.pt predicts gap;" in message
     outcome(message)
 
 
