@@ -104,7 +104,7 @@ def test_mean_and_spread_are_those_of_predictions_made_alone(
 def test_evaluate_has_a_row_of_the_ensemble(
     checkpoints: list[Path], root: Path, energies: Mapping[str, np.ndarray], tmp_path: Path, capsys: Any
 ) -> None:
-    command = ["evaluate", "--names", "a", "b", "--data", str(root), "--splits", *NUMBERS, *ON_CPU]
+    command = ["evaluate", "--names", "a", "b", "--data", str(root), "--splits", "val_id", *ON_CPU]
     paths = ["--checkpoint", *map(str, checkpoints[:2])]
     assert main([*command, *paths, "--ensemble", "--out", str(tmp_path), "--plots", "--bootstrap", "5"]) == 0
     printed = capsys.readouterr().out
@@ -126,6 +126,7 @@ def test_evaluate_has_a_row_of_the_ensemble(
     scaled = np.array([float(row["scaled_energy_std_eV"]) for row in of_ensemble])
     np.testing.assert_allclose(std, expected.std(0), rtol=1e-4)
     np.testing.assert_allclose(scaled, scale * std, rtol=1e-5)
+    assert {row["energy_std_eV"] for row in rows if row["model"] != "ensemble"} == {""}
     errors = np.array([float(row["error_eV"]) for row in of_ensemble])
     assert scale == pytest.approx(np.sqrt(np.mean((errors / std) ** 2)), rel=1e-4)
     mae = report["scores"]["mae"]["ensemble"]["val_id"]["value"]

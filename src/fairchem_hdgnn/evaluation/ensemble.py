@@ -106,16 +106,17 @@ def _require_members(checkpoints: Sequence[Path], num_draws: int, *, trusted: bo
         raise ConfigError(
             "--ensemble needs several members: name two or more checkpoints, or give --frame-draws 2 or more"
         )
-    for first, second in itertools.combinations(checkpoints, 2):
+    pairs = list(itertools.combinations(checkpoints, 2))
+    for first, second in pairs:
         if first.resolve() == second.resolve():
             raise ConfigError(f"{second} is given twice; each member of an ensemble counts once")
     targets = {path: describe_target(path, trusted=trusted) for path in checkpoints}
-    for path in checkpoints[1:]:
-        difference = targets[checkpoints[0]].difference(targets[path])
+    for first, second in pairs:
+        difference = targets[first].difference(targets[second])
         if difference:
             raise ConfigError(
-                f"an ensemble of different targets: {checkpoints[0]} {difference[0]}, {path} {difference[1]}; "
-                "their mean would mean nothing"
+                f"an ensemble of different targets: {first} {difference[0]}, {second} {difference[1]}; "
+                "take checkpoints of one target, for a mean of these means nothing"
             )
 
 

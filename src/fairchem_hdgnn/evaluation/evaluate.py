@@ -194,8 +194,9 @@ def write_systems(evaluation: Evaluation, folder: Path) -> list[Path]:
         for model, of_model in evaluation.predictions.items():
             for split, each in of_model.items():
                 facts = [each.ids, each.adsorbate, each.elements, each.natoms, each.energy, each.labels, each.errors]
-                if scale and each.energy_std is not None:
-                    facts += [each.energy_std, scale * each.energy_std]
+                if scale:
+                    std = each.energy_std
+                    facts += [np.full(len(each), "")] * 2 if std is None else [std, scale * std]
                 writer.writerows([model, split, *row] for row in zip(*facts))
     for model, of_model in evaluation.predictions.items():
         for split, each in of_model.items():
