@@ -12,7 +12,7 @@ from scipy.stats import kstest
 from small_networks import clusters, network
 from torch import nn
 
-from fairchem_hdgnn.models.so3.frame_source import FrameSource, set_step
+from fairchem_hdgnn.models.so3.frame_source import FrameSource, set_draw, set_step
 from fairchem_hdgnn.models.so3.frames import FrameMode, edge_frames, random_roll, seeded_roll
 
 AXES = torch.cat([torch.eye(3), -torch.eye(3)]).double()
@@ -179,6 +179,18 @@ def test_averaging_draws_distinct_frames_at_evaluation_only():
     assert not torch.allclose(draws[0], draws[1])
     assert len(frames(*edges(), training=True)) == 1
     assert len(source(FrameMode.FIXED, average=3)(*edges(), training=False)) == 1
+
+
+def test_each_set_of_draws_has_seeds_of_its_own():
+    frames, seeded = source(average=2), source(average=6)
+    sets = []
+    for draw in range(3):
+        set_draw(torch.nn.Sequential(frames), draw)
+        sets += frames(*edges(), training=False)
+    for frame, expected in zip(sets, seeded(*edges(), training=False)):
+        assert torch.equal(frame, expected)
+    set_draw(frames, 7)
+    assert torch.equal(frames(*edges(), training=True)[0], source()(*edges(), training=True)[0])
 
 
 def test_fixed_frames_have_no_roll():

@@ -31,6 +31,31 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_format_argument(group)
 
 
+def add_ensemble_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that ``frame_draws`` reads."""
+    group = parser.add_argument_group("standard deviations (docs/uncertainty.md)")
+    group.add_argument("--ensemble", action="store_true", help="the checkpoints' mean, with its standard deviation")
+    group.add_argument(
+        "--frame-draws",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with --ensemble: predictions of each checkpoint, with other random edge frames each time (default: 1)",
+    )
+
+
+def frame_draws(args: argparse.Namespace) -> int | None:
+    """Predictions of each member of an ensemble; ``None`` without one.
+
+    Raises:
+        ConfigError: several draws, but no ensemble.
+    """
+    require_at_least(1, {"--frame-draws": args.frame_draws})
+    if args.frame_draws > 1 and not args.ensemble:
+        raise ConfigError(f"--frame-draws {args.frame_draws} needs --ensemble, the mean of the draws")
+    return args.frame_draws if args.ensemble else None
+
+
 def add_trust_argument(parser: argparse._ActionsContainer) -> None:
     """Add ``--trust-checkpoint``."""
     parser.add_argument(

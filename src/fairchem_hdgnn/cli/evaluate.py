@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 
 from fairchem_hdgnn.cli._flags import path, require_at_least
-from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
+from fairchem_hdgnn.cli._inference import (
+    add_ensemble_arguments,
+    add_inference_arguments,
+    frame_draws,
+    inference_options,
+)
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.evaluation.ensemble import ENSEMBLE
 from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate, write_systems
 from fairchem_hdgnn.evaluation.report import print_tables, write_tables
 from fairchem_hdgnn.evaluation.splits import VALIDATION_SPLITS
@@ -36,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="systems of each split and model, those with the largest errors, whose structures are in it (default: 50)",
     )
     parser.add_argument("--logs", type=path, metavar="DIR", help="event files (default: those of the checkpoint's run)")
+    add_ensemble_arguments(parser)
     add_inference_arguments(parser)
 
 
@@ -45,18 +52,29 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, flag) and args.out is None:
             raise ConfigError(f"--{flag} needs --out DIR to write to")
     require_at_least(1, {"--bootstrap": args.bootstrap, "--worst": args.worst})
+    num_draws = frame_draws(args)
     checkpoints = checkpoint_names(args.checkpoint, args.names, trusted=args.trust_checkpoint)
     options = inference_options(args)
-    evaluation = evaluate(checkpoints, args.data, args.splits, options, num_resamples=args.bootstrap)
-    print_tables(evaluation.comparison, evaluation.notes, with_paper=args.paper)
+    evaluation = evaluate(
+        checkpoints, args.data, args.splits, options, num_resamples=args.bootstrap, frame_draws=num_draws
+    )
+    comparison, notes, calibration = evaluation.comparison, evaluation.notes, evaluation.calibration
+    print_tables(comparison, notes, with_paper=args.paper, calibration=calibration)
     if args.out is None:
         return
-    written = write_tables(evaluation.comparison, evaluation.notes, evaluation.facts, args.out, with_paper=args.paper)
+    written = write_tables(
+        comparison, notes, evaluation.facts, args.out, with_paper=args.paper, calibration=calibration
+    )
     written += write_systems(evaluation, args.out)
     if args.plots:
         from fairchem_hdgnn.evaluation.plots import draw_all  # noqa: PLC0415 (matplotlib only where it is needed)
 
         written += draw_all(evaluation.predictions, checkpoints, args.out, args.plot_format, logs=args.logs)
+        if calibration:
+            from fairchem_hdgnn.evaluation.calibration_plot import draw_calibration  # noqa: PLC0415 (likewise)
+
+            ensemble = evaluation.predictions[ENSEMBLE]
+            written.append(draw_calibration(ensemble, calibration, args.out / f"calibration.{args.plot_format}"))
     if args.html:
         from fairchem_hdgnn.evaluation.page.page import write_page  # noqa: PLC0415 (plotly only where it is needed)
 

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 
 from fairchem_hdgnn.cli._flags import path
-from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
+from fairchem_hdgnn.cli._inference import (
+    add_ensemble_arguments,
+    add_inference_arguments,
+    frame_draws,
+    inference_options,
+)
 from fairchem_hdgnn.data.splits import split_source
+from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.evaluation.ensemble import combine, predict_members
 from fairchem_hdgnn.evaluation.inference import predict_splits
-from fairchem_hdgnn.evaluation.predictions import write_predictions
+from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, TEST_SPLITS, VALIDATION_SPLITS
 
 SPLITS = {"test": TEST_SPLITS, "val": VALIDATION_SPLITS}
@@ -17,26 +30,61 @@ SPLITS = {"test": TEST_SPLITS, "val": VALIDATION_SPLITS}
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("--checkpoint", type=path, required=True, metavar="C")
+    parser.add_argument(
+        "--checkpoint", type=path, nargs="+", required=True, metavar="C", help="one, or with --ensemble several"
+    )
     parser.add_argument(
         "--data", type=path, required=True, metavar="ROOT", help="folder with SPLIT/data.lmdb or SPLIT.lmdb"
     )
     parser.add_argument("--splits", nargs="+", default=list(TEST_SPLITS), metavar="SPLIT")
     parser.add_argument("--out", type=path, required=True, metavar="DIR", help="gets SPLIT.npz for every split")
+    add_ensemble_arguments(parser)
+    parser.add_argument(
+        "--std-scale",
+        type=float,
+        metavar="S",
+        help="factor for the standard deviations of energies, as evaluate --ensemble fits it (default: 1)",
+    )
     add_inference_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Predict and write one ``.npz`` per split, as fairchem's ``--mode predict`` would, in float32."""
-    sources = {split: split_source(args.data, split) for split in args.splits}
-    options = inference_options(args)
-    for split, predictions in predict_splits(args.checkpoint, sources, options).items():
+    predicted = _predicted(args)
+    for split, predictions in predicted.items():
         path = args.out / f"{split}.npz"
         write_predictions(path, predictions)
         mean, spread = predictions.energy.mean(), predictions.energy.std()
-        print(f"{path}: {len(predictions):,} systems, energy {mean:.3f} ± {spread:.3f} eV (mean ± standard deviation)")
+        uncertainty = predictions.energy_std
+        of_ensemble = "" if uncertainty is None else f"; energy_std {uncertainty.mean():.3f} eV on average"
+        print(
+            f"{path}: {len(predictions):,} systems, energy {mean:.3f} ± {spread:.3f} eV (mean ± standard deviation)"
+            f"{of_ensemble}"
+        )
     prefix = next((name for name, splits in SPLITS.items() if set(args.splits) == set(splits)), None)
     if prefix is not None:
         files = " ".join(f"--{suffix.replace('_', '-')} {args.out / f'{prefix}_{suffix}.npz'}" for suffix in SUFFIXES)
         practice = "" if prefix == "test" else f" --prefix {prefix}"
         print(f"Next: fairchem-hdgnn make-submission {files} --data {args.data}{practice} --out submission.npz")
+
+
+def _predicted(args: argparse.Namespace) -> Mapping[str, Predictions]:
+    """Predictions of the checkpoint, or of the ensemble with its scaled standard deviations."""
+    checkpoints: list[Path] = args.checkpoint
+    num_draws, scale = frame_draws(args), args.std_scale
+    if num_draws is None and len(checkpoints) > 1:
+        raise ConfigError(f"{len(checkpoints)} checkpoints: add --ensemble for their mean, or name one")
+    if scale is not None and num_draws is None:
+        raise ConfigError("--std-scale needs --ensemble, whose standard deviations it scales")
+    if scale is not None and not (math.isfinite(scale) and scale > 0):
+        raise ConfigError(f"--std-scale {scale:g}: must be a number above 0, as evaluate --ensemble prints it")
+    sources = {split: split_source(args.data, split) for split in args.splits}
+    options = inference_options(args)
+    if num_draws is None:
+        return predict_splits(checkpoints[0], sources, options)
+    factor = np.float32(1.0 if scale is None else scale)
+    ensemble = combine(predict_members(checkpoints, sources, options, num_draws))
+    return {
+        split: replace(each.mean, energy_std=factor * each.energy_std.astype(np.float32))
+        for split, each in ensemble.items()
+    }

@@ -15,6 +15,9 @@ from tqdm import tqdm
 
 from fairchem_hdgnn.data.splits import has_split, split_source
 from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.evaluation.calibration import Calibration, calibrate
+from fairchem_hdgnn.evaluation.calibration_report import calibration_json
+from fairchem_hdgnn.evaluation.ensemble import ENSEMBLE, EnsemblePredictions, combine, predict_members
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, evenly_spaced, predict_splits
 from fairchem_hdgnn.evaluation.metrics import Comparison, compare, constant_baseline
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
@@ -25,6 +28,7 @@ from fairchem_hdgnn.host.which import own_distributions
 BASELINE = "median baseline"
 MAX_BASELINE_LABELS = 20_000
 SYSTEM_COLUMNS = ("model", "split", "id", "adsorbate", "elements", "natoms", "energy_eV", "label_eV", "error_eV")
+STD_COLUMNS = ("energy_std_eV", "scaled_energy_std_eV")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Evaluation:
         facts: checkpoints, seeds and versions, for the JSON.
         sources: split -> LMDB file or folder.
         dataset_config: settings of the first checkpoint's training set, by which the LMDBs are read.
+        calibration: of the ensemble, whose predictions are among ``predictions``; ``None`` without one.
     """
 
     predictions: Mapping[str, Mapping[str, Predictions]]
@@ -46,6 +51,7 @@ class Evaluation:
     facts: Mapping[str, Any]
     sources: Mapping[str, Path]
     dataset_config: Mapping[str, Any]
+    calibration: Calibration | None = None
 
 
 def evaluate(
@@ -55,8 +61,9 @@ def evaluate(
     options: InferenceOptions | None = None,
     *,
     num_resamples: int = 1000,
+    frame_draws: int | None = None,
 ) -> Evaluation:
-    """Score checkpoints on the splits under ``root``, beside the median baseline.
+    """Score checkpoints on the splits under ``root``, beside the median baseline and, if asked, their ensemble.
 
     Args:
         checkpoints: name -> file.
@@ -64,35 +71,51 @@ def evaluate(
         splits: labelled splits, e.g. ``VALIDATION_SPLITS``.
         options: how predictions are made.
         num_resamples: of the bootstrap behind the 95 % intervals.
+        frame_draws: predictions of each member of an ensemble of the checkpoints, with other random edge frames each
+            time; ``None``: no ensemble.
 
     Raises:
         DataError: a file is missing, unreadable or has no labels.
+        ConfigError: the checkpoints are no ensemble.
     """
     options = options or InferenceOptions()
     sources = {split: split_source(root, split) for split in splits}
-    predictions = {name: predict_splits(path, sources, options) for name, path in checkpoints.items()}
+    ensemble: dict[str, EnsemblePredictions] = {}
+    if frame_draws is None:
+        predictions = {name: predict_splits(path, sources, options) for name, path in checkpoints.items()}
+    else:
+        members = predict_members(list(checkpoints.values()), sources, options, frame_draws)
+        predictions = {name: dict(draws[0]) for name, draws in zip(checkpoints, members)}
+        ensemble = combine(members)
     first_name, first_path = next(iter(checkpoints.items()))
     for split, of_split in predictions[first_name].items():
         if of_split.target is None:
             raise DataError(
                 f"{sources[split]}: no labels to score against; 'fairchem-hdgnn predict' is for test splits"
             )
+    if ensemble:
+        predictions[ENSEMBLE] = {split: each.mean for split, each in ensemble.items()}
     dataset_config = describe_checkpoint(first_path, trusted=options.trusted).dataset
     median, note = training_median(root, dataset_config, options)
     baseline = constant_baseline(predictions[first_name], median)
     comparison = compare({**predictions, BASELINE: baseline}, num_resamples=num_resamples, seed=options.seed)
+    calibration = calibrate(ensemble) if ensemble else None
     notes = [
         f"Intervals: bootstrap over systems, {num_resamples} resamples, 95 %; differences are paired. "
         "They do not cover the spread between training runs.",
         note,
     ]
-    facts = {
+    facts: dict[str, Any] = {
         "checkpoints": {name: str(path) for name, path in checkpoints.items()},
         "data": str(root),
         "options": {**asdict(options), "dtype": "float32", "num_resamples": num_resamples},
         "versions": _versions(),
     }
-    return Evaluation(predictions, comparison, notes, facts, sources, dataset_config)
+    if calibration:
+        draws = f", {frame_draws} draws of edge frames each" if frame_draws != 1 else ""
+        notes.append(f"Ensemble: mean of {len(checkpoints)} checkpoint{'s' if len(checkpoints) > 1 else ''}{draws}.")
+        facts.update(frame_draws=frame_draws, calibration=calibration_json(calibration))
+    return Evaluation(predictions, comparison, notes, facts, sources, dataset_config, calibration)
 
 
 def _versions() -> dict[str, str]:
@@ -139,9 +162,10 @@ def checkpoint_names(paths: Sequence[Path], names: Sequence[str] | None, *, trus
     if names:
         if len(names) != len(paths) or len(set(names)) != len(names):
             raise ConfigError(f"--names takes {len(paths)} different names, one for each checkpoint; got {list(names)}")
-        if BASELINE in names:
-            raise ConfigError(f"--names: '{BASELINE}' is a row of its own in every table; choose another name")
         folders = [_file_name(name) for name in names]
+        for reserved in (BASELINE, ENSEMBLE):
+            if _file_name(reserved) in folders:
+                raise ConfigError(f"--names: '{reserved}' is a row of its own in tables; choose another name")
         if "" in folders or len(set(folders)) < len(folders):
             raise ConfigError(f"--names: {list(names)} must differ in letters and digits, for they name folders")
         return dict(zip(names, paths))
@@ -158,14 +182,21 @@ def checkpoint_names(paths: Sequence[Path], names: Sequence[str] | None, *, trus
 
 
 def write_systems(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write every prediction: ``systems.csv`` (one row a system) and fairchem's ``.npz`` per model and split."""
+    """Write every prediction: ``systems.csv`` (one row a system) and fairchem's ``.npz`` per model and split.
+
+    With an ensemble ``systems.csv`` has its standard deviations, as they are and scaled, beside its energies.
+    """
+    scale = evaluation.calibration.scale if evaluation.calibration else None
     written = [folder / "systems.csv"]
     with complete_or_absent(written[0]) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(SYSTEM_COLUMNS)
+        writer.writerow([*SYSTEM_COLUMNS, *STD_COLUMNS] if scale else SYSTEM_COLUMNS)
         for model, of_model in evaluation.predictions.items():
             for split, each in of_model.items():
-                facts = (each.ids, each.adsorbate, each.elements, each.natoms, each.energy, each.labels, each.errors)
+                facts = [each.ids, each.adsorbate, each.elements, each.natoms, each.energy, each.labels, each.errors]
+                if scale:
+                    std = each.energy_std
+                    facts += [np.full(len(each), "")] * 2 if std is None else [std, scale * std]
                 writer.writerows([model, split, *row] for row in zip(*facts))
     for model, of_model in evaluation.predictions.items():
         for split, each in of_model.items():

@@ -28,6 +28,7 @@ from fairchem_hdgnn.evaluation.predictions import Predictions, element_set, hill
 from fairchem_hdgnn.host.opened import OpenedCheckpoint, OpenedModel
 from fairchem_hdgnn.host.opening import open_checkpoint, open_split
 from fairchem_hdgnn.host.stop_conditions import explained_out_of_memory
+from fairchem_hdgnn.models.so3.frame_source import set_draw
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,17 @@ def predict_splits(
     checkpoint: str | Path,
     sources: Mapping[str, Path],
     options: InferenceOptions | None = None,
+    *,
+    draw: int = 0,
 ) -> dict[str, Predictions]:
-    """Predict every split in ``sources`` (name -> LMDB file or folder), sorted by id.
+    """Predict every split in ``sources``, sorted by id.
+
+    Args:
+        checkpoint: file of the checkpoint.
+        sources: name of each split -> LMDB file or folder.
+        options: how predictions are made.
+        draw: 0, or another number for other draws of whatever the model draws in prediction: edge frames
+            (:func:`fairchem_hdgnn.models.so3.frame_source.set_draw`), and under seed + draw what comes from torch.
 
     Raises:
         DataError: an LMDB or the checkpoint cannot be used.
@@ -72,7 +82,7 @@ def predict_splits(
     options = options or InferenceOptions()
     if not options.cpu and torch.cuda.is_available() and options.num_ranks > torch.cuda.device_count():
         raise ConfigError(f"{options.num_ranks} GPUs asked for, but {torch.cuda.device_count()} are visible")
-    work = partial(_predict_share, checkpoint, dict(sources), options)
+    work = partial(_predict_share, checkpoint, dict(sources), options, draw)
     if options.num_ranks == 1:
         shares = [work(0)]
     else:
@@ -83,7 +93,7 @@ def predict_splits(
 
 
 def _predict_share(
-    checkpoint: str | Path, sources: Mapping[str, Path], options: InferenceOptions, rank: int
+    checkpoint: str | Path, sources: Mapping[str, Path], options: InferenceOptions, draw: int, rank: int
 ) -> dict[str, Predictions]:
     """What rank ``rank`` contributes: systems ``rank``, ``rank + num_ranks``, ... of every split."""
     opened = open_checkpoint(
@@ -96,9 +106,10 @@ def _predict_share(
     )
     if "energy" not in opened.outputs:
         raise ConfigError(f"{checkpoint}: predicts {', '.join(opened.outputs)}, but no 'energy'")
+    set_draw(opened.model, draw)
     share = {}
     for split, source in sources.items():
-        opened.seed(options.seed + rank)
+        opened.seed(options.seed + draw + rank)
         dataset = open_split(opened.dataset, source, options.data_format)
         indices = range(rank, len(dataset), options.num_ranks)
         if len(indices) > 0:

@@ -14,7 +14,9 @@ from jaxtyping import Float32, Float64, Int, Int64, Shaped
 from fairchem_hdgnn.data.npz import write_npz
 from fairchem_hdgnn.errors import DataError
 
-PER_ATOM = ("forces", "target_forces")
+PER_ATOM = ("forces", "target_forces", "forces_std")
+STANDARD_DEVIATIONS = ("energy_std", "forces_std")
+"""Arrays that the files of an ensemble have beside those of fairchem's ``predict``."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Predictions:
         target_forces: labels of ``forces``.
         free_atoms: how many rows of ``forces`` belong to each system.
         record: position of each system in the LMDB of its split.
+        energy_std: standard deviation of ``energy`` over an ensemble, eV; ``None`` for a single prediction.
+        forces_std: root of the mean over an ensemble of ``|F - forces|^2``, one number for each free atom, eV/Å.
     """
 
     ids: Shaped[np.ndarray, "systems"]
@@ -44,6 +48,8 @@ class Predictions:
     target_forces: Float32[np.ndarray, "atoms 3"] | None = None
     free_atoms: Int64[np.ndarray, "systems"] | None = None
     record: Int64[np.ndarray, "systems"] | None = None
+    energy_std: Float32[np.ndarray, "systems"] | None = None
+    forces_std: Float32[np.ndarray, "atoms"] | None = None
 
     def __len__(self) -> int:
         """Number of systems."""
@@ -108,10 +114,13 @@ def element_set(atomic_numbers: Int[np.ndarray, "atoms"]) -> str:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write what fairchem's ``predict`` mode writes (``ids``, ``energy``; with forces also ``forces``, ``chunk_idx``).
 
-    Energies are float32 with one number a system; fairchem's default is float16.
+    Energies are float32 with one number a system; fairchem's default is float16. An ensemble's file has ``energy_std``
+    and, with forces, ``forces_std``, too.
     """
     arrays: dict[str, np.ndarray] = {"ids": predictions.ids, "energy": predictions.energy}
     if predictions.forces is not None and predictions.free_atoms is not None:
         arrays["forces"] = predictions.forces
         arrays["chunk_idx"] = np.cumsum(predictions.free_atoms)[:-1]
+    deviations = {key: getattr(predictions, key) for key in STANDARD_DEVIATIONS}
+    arrays.update({key: values for key, values in deviations.items() if values is not None})
     write_npz(path, arrays)

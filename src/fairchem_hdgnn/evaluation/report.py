@@ -15,6 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fairchem_hdgnn.evaluation.calibration import Calibration
+from fairchem_hdgnn.evaluation.calibration_report import (
+    calibration_lines,
+    calibration_notes,
+    calibration_rows,
+    calibration_table,
+)
 from fairchem_hdgnn.evaluation.metrics import MEAN, METRICS, OOD_MEAN, Comparison, Estimate
 from fairchem_hdgnn.evaluation.published import TABLE_1_CAPTION, table_1
 from fairchem_hdgnn.evaluation.splits import suffix_of, title_of
@@ -67,17 +74,38 @@ def sections(comparison: Comparison, *, with_paper: bool) -> list[Section]:
     return found
 
 
-def print_tables(comparison: Comparison, notes: list[str], *, with_paper: bool, console: Console | None = None) -> None:
-    """Print one table per metric, with 95 % intervals under the scores, then paired differences and notes."""
+def print_tables(
+    comparison: Comparison,
+    notes: list[str],
+    *,
+    with_paper: bool,
+    calibration: Calibration | None = None,
+    console: Console | None = None,
+) -> None:
+    """Print one table per metric, with 95 % intervals under the scores, then paired differences, notes, calibration."""
     console = console or Console()
     for section in sections(comparison, with_paper=with_paper):
         console.print(_terminal_table(comparison, section))
-    for note in all_notes(notes, with_paper):
+    _print_notes(console, all_notes(notes, with_paper))
+    if calibration:
+        console.print()
+        console.print(calibration_table(calibration))
+        _print_notes(console, calibration_notes(calibration))
+
+
+def _print_notes(console: Console, notes: list[str]) -> None:
+    for note in notes:
         console.print(note, style="dim", highlight=False, markup=False)
 
 
 def write_tables(
-    comparison: Comparison, notes: list[str], facts: Mapping[str, Any], folder: Path, *, with_paper: bool
+    comparison: Comparison,
+    notes: list[str],
+    facts: Mapping[str, Any],
+    folder: Path,
+    *,
+    with_paper: bool,
+    calibration: Calibration | None = None,
 ) -> list[Path]:
     """Write ``table.md``, ``table.csv`` and ``table.json`` into ``folder``.
 
@@ -87,10 +115,12 @@ def write_tables(
         facts: how the numbers came about (checkpoints, seeds, versions); goes into the JSON.
         folder: made if absent.
         with_paper: add the paper's Table 1.
+        calibration: of an ensemble, for Markdown and CSV; the JSON has it among ``facts``.
     """
+    further = "\n" + "\n".join(calibration_lines(calibration)) if calibration else ""
     texts = {
-        "table.md": markdown(comparison, notes, with_paper=with_paper),
-        "table.csv": _csv(comparison, with_paper),
+        "table.md": markdown(comparison, notes, with_paper=with_paper) + further,
+        "table.csv": _csv(comparison, with_paper, calibration),
         "table.json": json.dumps(_json(comparison, notes, facts, with_paper), indent=2) + "\n",
     }
     for name, text in texts.items():
@@ -154,7 +184,7 @@ def heading(comparison: Comparison, column: str) -> str:
     return {MEAN: "mean", OOD_MEAN: "OOD mean"}[column]
 
 
-def _csv(comparison: Comparison, with_paper: bool) -> str:
+def _csv(comparison: Comparison, with_paper: bool, calibration: Calibration | None) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["model", "split", "systems", "metric", "unit", "value", "low_95", "high_95", "source"])
@@ -165,6 +195,7 @@ def _csv(comparison: Comparison, with_paper: bool) -> str:
                 for column, estimate in row.items():
                     systems = comparison.num_systems.get(column, "")
                     writer.writerow([name, column, systems, metric, METRICS[metric], *asdict(estimate).values(), kind])
+    writer.writerows(calibration_rows(calibration) if calibration else [])
     for metric in METRICS if with_paper else ():
         for model, published in table_1(metric).items():
             for column, value in published.items():

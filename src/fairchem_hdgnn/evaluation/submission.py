@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 from fairchem_hdgnn.data.npz import read_npz, write_npz
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.expected import ExpectedSystems
+from fairchem_hdgnn.evaluation.predictions import STANDARD_DEVIATIONS
 from fairchem_hdgnn.evaluation.splits import SUFFIXES
 from fairchem_hdgnn.evaluation.submission_checks import KEYS, Arrays, find_problems
 
@@ -49,7 +50,8 @@ def make_submission(
     """Join the predictions of the four splits into one leaderboard file.
 
     Args:
-        files: ``id``, ``ood_ads``, ``ood_cat``, ``ood_both`` -> ``.npz`` of fairchem's or our ``predict``.
+        files: ``id``, ``ood_ads``, ``ood_cat``, ``ood_both`` -> ``.npz`` of fairchem's or our ``predict``; what an
+            ensemble says of its uncertainty is left out, as the leaderboard has no place for it.
         out: the ``.npz`` to write.
         expected: the systems of the LMDBs that were predicted.
         task: ``is2re`` (energies) or ``s2ef`` (energies and forces).
@@ -64,7 +66,8 @@ def make_submission(
         if suffix not in files:
             continue
         for key, values in read_npz(files[suffix]).items():
-            arrays[f"{suffix}_{key}"] = _leaderboard_form(key, values)
+            if key not in STANDARD_DEVIATIONS:
+                arrays[f"{suffix}_{key}"] = _leaderboard_form(key, values)
     problems = find_problems(arrays, task, expected=expected, official_counts=official_counts)
     if problems:
         raise SubmissionError(f"{out} not written", problems)

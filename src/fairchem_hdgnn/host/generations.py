@@ -94,6 +94,7 @@ def of_first(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = F
         path,
         {key: dataset[key] for key in ("key_mapping", "src", "format") if key in dataset},
         optim.get("eval_batch_size") or optim.get("batch_size"),
+        names["energy"],
     )
 
 

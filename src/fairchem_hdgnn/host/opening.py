@@ -19,6 +19,7 @@ from fairchem_hdgnn.host.generations import read_trained
 from fairchem_hdgnn.host.inference_files import is_inference_file
 from fairchem_hdgnn.host.network_inference import LabelledRecords, NetworkCheckpoint
 from fairchem_hdgnn.host.opened import OpenedCheckpoint, OpenedModel
+from fairchem_hdgnn.host.targets import Target, target_of_config, target_of_network
 from fairchem_hdgnn.host.trained import TrainedNetwork
 from fairchem_hdgnn.host.which import Host, installed_host
 
@@ -106,6 +107,21 @@ def describe_checkpoint(path: str | Path, *, trusted: bool = False) -> Described
         return Described(str(config["model"]["name"]), config["dataset"])
     trained = read_trained(path, trusted=trusted)
     return Described(trained.name, _dataset(trained))
+
+
+def describe_target(path: str | Path, *, trusted: bool = False) -> Target:
+    """What a checkpoint predicts.
+
+    Raises:
+        DataError: the checkpoint cannot be read.
+        ConfigError: its model is unknown here.
+    """
+    if _is_for_trainer(path):
+        from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config  # noqa: PLC0415  needs fairchem 1.10
+
+        checkpoint = read_checkpoint(path, trusted=trusted)
+        return target_of_config(checkpoint_config(checkpoint), checkpoint["normalizers"])
+    return target_of_network(read_trained(path, trusted=trusted))
 
 
 def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str | None = None) -> Subset:

@@ -53,6 +53,7 @@ class TrainedNetwork:
         source: the file, for messages.
         dataset: how records are read: ``key_mapping`` and ``src``, as far as the file says.
         batch_size: of evaluation, where the file says it.
+        target: what its file calls the energy, such as ``gap``.
     """
 
     architecture: models.Architecture
@@ -64,6 +65,7 @@ class TrainedNetwork:
     source: Path
     dataset: dict[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
+    target: str = "energy"
 
     @property
     def outputs(self) -> tuple[str, ...]:

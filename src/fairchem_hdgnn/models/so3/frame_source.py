@@ -30,12 +30,15 @@ class FrameSource(nn.Module):
     Attributes:
         step: of training; each forward pass in training adds 1. Not in the state dict: whoever resumes a training sets
             it (:func:`set_step`), as ``fairchem_hdgnn.Trainer`` does before each batch.
+        draw: which of the disjoint sets of seeded draws evaluation takes (:func:`set_draw`); 0 is that of every
+            prediction.
     """
 
     def __init__(self, mode: FrameMode, seed: int, average: int) -> None:
         super().__init__()
         self.mode, self.seed, self.average = mode, seed, average
         self.step = 0
+        self.draw = 0
 
     def forward(
         self, edge_vec: Float[Tensor, "edges 3"], species: Int[Tensor, "edges 2"], training: bool
@@ -56,8 +59,10 @@ class FrameSource(nn.Module):
             seed = step_seed("frames", self.seed, self.step)
             self.step += 1
             return [edge_frames(edge_vec, random_roll(edge_vec.shape[0], seed, edge_vec))]
+        first = 0 if training else self.draw * self.average
         count = 1 if training else self.average
-        return [edge_frames(edge_vec, seeded_roll(edge_vec, species, self.seed + draw)) for draw in range(count)]
+        seeds = range(self.seed + first, self.seed + first + count)
+        return [edge_frames(edge_vec, seeded_roll(edge_vec, species, seed)) for seed in seeds]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Checkpoints once held the number of draws.
@@ -70,6 +75,13 @@ def set_step(model: nn.Module, step: int) -> None:
     for module in model.modules():
         if isinstance(module, FrameSource):
             module.step = step
+
+
+def set_draw(model: nn.Module, draw: int) -> None:
+    """Let evaluation have the ``draw``-th set of seeded frames; no two sets share a seed."""
+    for module in model.modules():
+        if isinstance(module, FrameSource):
+            module.draw = draw
 
 
 def mean_over_draws(predict: Callable[[Draw], dict[str, Tensor]], draws: Iterable[Draw]) -> dict[str, Tensor]:

@@ -1,0 +1,74 @@
+"""What a checkpoint has learnt to predict, as far as its file says; whether two have learnt the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fairchem_hdgnn.host.trained import Scale, TrainedNetwork
+
+LARGEST_RATIO = 100.0
+"""Between the root mean square deviations of normalizers of one target; eV and meV differ by a thousand."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a checkpoint predicts.
+
+    Attributes:
+        outputs: names such as ``energy``, ``gap`` and ``forces``, without vectors that only help training.
+        label: name in the records of the energy's label, or of the first output's where there is no energy; ``None``
+            where the file does not say.
+        scale: of the same output's normalizer; ``None`` where it has none.
+    """
+
+    outputs: tuple[str, ...]
+    label: str | None
+    scale: Scale | None
+
+    def difference(self, other: Target) -> tuple[str, str] | None:
+        """What shows that ``other`` is another target: of this one, and of that one."""
+        if set(self.outputs) != set(other.outputs):
+            return f"predicts {', '.join(self.outputs)}", f"predicts {', '.join(other.outputs)}"
+        if self.label and other.label and self.label != other.label:
+            return f"learnt '{self.label}'", f"learnt '{other.label}'"
+        if self.scale and other.scale and not _alike(self.scale, other.scale):
+            return _in_words(self.scale), _in_words(other.scale)
+        return None
+
+
+def target_of_config(config: Mapping[str, Any], normalizers: Mapping[str, Any]) -> Target:
+    """The target of a checkpoint of fairchem-core 1.10.
+
+    Args:
+        config: in its present form.
+        normalizers: name of an output -> state of its normalizer.
+    """
+    model = config["model"]
+    vector = model.get("backbone", model).get("vector_name", "forces")
+    outputs = tuple(name for name in config.get("outputs") or () if name == "forces" or name != vector)
+    main = "energy" if "energy" in outputs else next(iter(outputs), "energy")
+    state = normalizers.get(main)
+    scale = Scale(float(state["mean"]), float(state["rmsd" if "rmsd" in state else "std"])) if state else None
+    return Target(outputs, _label(config.get("dataset") or {}, main), scale)
+
+
+def target_of_network(trained: TrainedNetwork) -> Target:
+    """The target of a trained network; a file of fairchem-core 2 knows nothing of labels."""
+    label = _label(trained.dataset, trained.target) if trained.dataset else None
+    return Target((trained.target, *trained.outputs[1:]), label, trained.scales.get("energy"))
+
+
+def _label(dataset: Mapping[str, Any], output: str) -> str:
+    mapping = dataset.get("key_mapping") or {}
+    return next((before for before, after in mapping.items() if after == output), output)
+
+
+def _alike(first: Scale, second: Scale) -> bool:
+    small, large = sorted((first.rmsd, second.rmsd))
+    return large <= LARGEST_RATIO * small and abs(first.mean - second.mean) <= LARGEST_RATIO * large
+
+
+def _in_words(scale: Scale) -> str:
+    return f"has a normalizer of {scale.mean:.4g} ± {scale.rmsd:.4g}"
