@@ -71,8 +71,12 @@ class TrainingRecord:
 
     def section(self, name: str) -> dict[str, Any]:
         """A section of the config, empty where it is missing or no mapping."""
-        found = self.config.get(name)
-        return found if isinstance(found, dict) else {}
+        return dict(_mapping(self.config.get(name)))
+
+    @property
+    def training_set(self) -> dict[str, Any]:
+        """Settings of ``dataset.train``."""
+        return dict(_mapping(self.section("dataset").get("train")))
 
 
 def read_training_record(path: str | Path, *, raw_weights: bool = False, trusted: bool = False) -> TrainingRecord:
