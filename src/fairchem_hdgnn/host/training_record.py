@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Optional
 
 import torch
@@ -127,7 +127,7 @@ def of_checkpoint(checkpoint: Mapping[str, Any], *, raw_weights: bool = False) -
 
 def shortened(path: str) -> str:
     """The last parts of a path, without the folders that an absolute one starts from: ``all/train/data.lmdb``."""
-    parts = [part for part in PurePath(path.replace("\\", "/")).parts if part not in ("/", "..", ".", "~")]
+    parts = [part for part in path.replace("\\", "/").split("/") if part.strip(".~") and not part.endswith(":")]
     if _ROOTED.match(path):
         parts = parts[min(_PRIVATE_FOLDERS, len(parts) - 1) :]
     return "/".join(parts[-_LONGEST:])

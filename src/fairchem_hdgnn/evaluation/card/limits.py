@@ -42,13 +42,13 @@ def _meaning(subject: Subject) -> str:
     if subject.target in TARGETS:
         return f"Predicts {TARGETS[subject.target].description}, {TARGETS[subject.target].unit}, and no other property."
     label = label_of(subject)
-    meaning = MEANINGS.get(label or "", "What the energy is the energy of, the file does not say.")
+    meaning = MEANINGS.get(label or "", "The file does not say what the label was.")
     return f"{f'Label {code(label)}. ' if label else ''}{meaning} {REFERENCES}"
 
 
 def _range(data: TrainingData) -> list[str]:
     if data.statistics is None:
-        return ["Elements and sizes of the training set: not read, as it is not on the machine that wrote this card."]
+        return ["Elements and sizes of the training set were not read: no such LMDB where this card was written."]
     sizes = Spread.of([float(number) for number in data.statistics.natoms])
     symbols = sorted(data.statistics.elements, key=atomic_numbers.__getitem__)
     return [
