@@ -126,7 +126,7 @@ def test_what_the_training_was_is_in_the_card(checkpoint: Path, capsys: pytest.C
     assert facts["optimizer"] == "`AdamW`, weight_decay 0.01"
     assert facts["learning rate"] == "0.0004"
     assert facts["schedule"] == "warm-up over 100 steps from 0.2 times the rate"
-    assert facts["batch size"].startswith("6 systems a batch and rank")
+    assert facts["batch size"].startswith("6 systems a step on each rank")
     assert facts["epochs"] == "done: not in the file; 20 epochs planned"
     assert facts["weights"] == "moving averages (EMA), decay 0.99"
     assert facts["seed"] == "7" and facts["commit"] == "`core:abc1234`"
@@ -143,8 +143,21 @@ def test_scores_in_the_file_have_units_and_no_interval(checkpoint: Path, capsys:
     assert facts["`energy_mae`"] == "0.4321 eV" and facts["`energy_within_threshold`"] == "6.25 %"
     assert "without intervals" in text and "`loss`" not in facts
     (result,) = matter["model-index"][0]["results"]
+    assert result["dataset"] == {"type": "is2re", "name": "is2re", "split": "validation"}
     assert result["metrics"] == [{"type": "mae", "name": "MAE of energy, eV", "value": 0.4321}]
     assert matter["license"] == "unknown" and text.endswith("## Licence\n\nNot stated.\n")
+
+
+def test_a_target_of_qm9_has_its_own_unit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    contents = torch.load(DATA / "hdgnn_paper.pt", weights_only=True)
+    contents["config"]["model"]["output_name"] = "gap"
+    contents["config"]["outputs"] = {"gap": {"level": "system"}}
+    contents["normalizers"] = {"gap": contents["normalizers"]["energy"]}
+    torch.save(contents, tmp_path / "checkpoint.pt")
+    text, _ = card(capsys, tmp_path / "checkpoint.pt")
+    facts = rows(text)
+    assert facts["output `gap`"] == "meV, of a structure" and "2 meV ×" in facts["normaliser of `gap`"]
+    assert "HOMO-LUMO gap, meV" in text and "adsorption" not in text and "eV/Å" not in text
 
 
 def test_scores_are_those_of_the_table(
@@ -165,7 +178,7 @@ def test_scores_are_those_of_the_table(
         f"{split} {SIZES[split.removeprefix('val_')]}"
         for split in ("train", "val_id", "val_ood_ads", "val_ood_both", "val_ood_cat")
     )
-    assert "24 systems of 9 to 10 atoms" in evaluated and ": H, O, Cu, Pd, Pt." in evaluated
+    assert "24 systems of 9 to 10 atoms each" in evaluated and ": H, O, Cu, Pd, Pt." in evaluated
     for printed in (text, evaluated):
         assert str(root.parent) not in printed and "/tmp" not in printed and "pytest-of" not in printed
 

@@ -26,7 +26,10 @@ KEY = "training_record"
 SECTIONS = ("model", "outputs", "loss_functions", "evaluation_metrics", "optim", "task", "amp")
 """Of a config of fairchem-core 1.10, besides the data sets."""
 
-MaybeCount, MaybeNumber, MaybeText, MaybeTrue = Optional[int], Optional[float], Optional[str], Optional[bool]
+MaybeCount = Optional[int]
+MaybeNumber = Optional[float]
+MaybeText = Optional[str]
+MaybeTrue = Optional[bool]
 
 _ROOTED = re.compile(r"[/~$]|[A-Za-z]:[\\/]")
 _PRIVATE_FOLDERS = 2

@@ -32,8 +32,7 @@ def model_card(
         dataset: id of the training data on the Hub.
     """
     title = " ".join((title or "").split()) or subject.default_title
-    source = subject.record.training_set.get("src")
-    results = model_index(subject, scores, title, dataset or str(source or "not stated"))
+    results = model_index(subject, scores, title, dataset or _folder_of_splits(subject))
     lines = [
         *front_matter(subject.trained.name, licence, dataset, results),
         f"# {title}",
@@ -52,6 +51,12 @@ def model_card(
         "Not stated." if licence is None else licence,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _folder_of_splits(subject: Subject) -> str:
+    """What the path of the training set has before its split."""
+    parts = str(subject.record.training_set.get("src") or "").split("/")
+    return "/".join(parts[: parts.index("train")] if "train" in parts else parts) or "not stated"
 
 
 def _use(subject: Subject) -> list[str]:

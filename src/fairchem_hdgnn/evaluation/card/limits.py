@@ -52,7 +52,7 @@ def _range(data: TrainingData) -> list[str]:
     sizes = Spread.of([float(number) for number in data.statistics.natoms])
     symbols = sorted(data.statistics.elements, key=atomic_numbers.__getitem__)
     return [
-        f"The training set has {data.num_training:,} systems of {sizes.low:.0f} to {sizes.high:.0f} atoms (median "
+        f"The training set has {data.num_training:,} systems of {sizes.low:.0f} to {sizes.high:.0f} atoms each (median "
         f"{sizes.median:.0f}){data.sampled}.",
         f"Its elements{data.sampled}: {', '.join(symbols)}.",
     ]

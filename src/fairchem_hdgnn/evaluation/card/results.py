@@ -65,7 +65,7 @@ def model_index(subject: Subject, scores: Scores | None, title: str, dataset: st
         found = {"validation": metrics} if metrics else {}
     task = {"type": "graph-ml", "name": f"{subject.target} of atomic structures"}
     results = [
-        {"task": task, "dataset": {"type": dataset, "name": dataset, "split": split}, "metrics": metrics}
+        {"task": dict(task), "dataset": {"type": dataset, "name": dataset, "split": split}, "metrics": metrics}
         for split, metrics in found.items()
     ]
     return [{"name": title, "results": results}] if results else []

@@ -123,10 +123,10 @@ def _batch_size(subject: Subject) -> str:
     counts = [optim.get("batch_size"), optim.get("accumulate", 1)]
     if not all(isinstance(count, int) for count in counts):
         return NOT_IN_FILE
-    batch = f"{counts[0]} systems a batch and rank, {counts[1]} batches a step"
+    factors = f"batch_size {counts[0]} × accumulate {counts[1]}"
     if ranks is None:
-        return f"{batch}; number of ranks: {NOT_IN_FILE}"
-    return f"{batch}, {ranks} ranks: {math.prod([*counts, ranks])} systems a step"
+        return f"{math.prod(counts)} systems a step on each rank ({factors}); number of ranks: {NOT_IN_FILE}"
+    return f"{math.prod([*counts, ranks])} systems a step ({factors} × ranks {ranks})"
 
 
 def _of(done: float | None, planned: Any, unit: str) -> str:
