@@ -1,8 +1,9 @@
-"""Files that are complete or absent, whatever interrupts the program that writes them; paths as people write them."""
+"""Files that are complete or absent, whatever interrupts the program that writes them; checksums; paths as written."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -37,6 +38,15 @@ def complete_or_absent(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def expanded(path: str) -> str:

@@ -30,6 +30,7 @@ COMMANDS = {
     "train": ("train", "train, validate, predict or relax: the flags of `fairchem`, made safer"),
     "submit": ("submit", "the same as a Slurm job on one or several nodes, requeued when interrupted"),
     "convert": ("convert", "checkpoints of fairchem's eSCN or of HDGNN's authors as checkpoints of this package"),
+    "card": ("card", "a model card of a checkpoint: Markdown for the Hugging Face Hub"),
     "equivariance": ("equivariance", "how far energies depend on orientation and on edge frames, meV"),
     "cost": ("cost", "parameters, arithmetic, memory and hours per epoch of a config, from the config alone"),
     "evaluate-qm9": ("evaluate_qm9", "test errors on QM9 in the literature's units, beside published ones"),

@@ -16,6 +16,7 @@ from fairchem_hdgnn.convert.fairchem_escn import escn_config, from_fairchem_escn
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, read_checkpoint, write_checkpoint
 from fairchem_hdgnn.host.models import PlainModel
+from fairchem_hdgnn.host.training_record import KEY, of_checkpoint
 from fairchem_hdgnn.host.which import Host, installed_host, refusal
 from fairchem_hdgnn.models.so3.grid import fibonacci_points
 
@@ -92,6 +93,7 @@ def convert_checkpoint(
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     _check_points(path, weights)
+    record = of_checkpoint(checkpoint, raw_weights=raw_weights)
 
     config = checkpoint_config(checkpoint)
     config.pop("model_attributes", None)
@@ -107,10 +109,11 @@ def convert_checkpoint(
         "val_metrics": checkpoint.get("val_metrics"),
         "ema": None,
         "amp": None,
+        KEY: record.as_plain(),
     }
     write_checkpoint(contents, out)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Converted(out, kind.model_name, num_parameters, averaged)
+    return Converted(out, kind.model_name, num_parameters, bool(record.averaged))
 
 
 def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, write_checkpoint
 from fairchem_hdgnn.host.generations import read_trained
 from fairchem_hdgnn.host.inference_files import InferenceFile, is_inference_file, write_inference_file
 from fairchem_hdgnn.host.trained import TrainedNetwork, hydra_weights
+from fairchem_hdgnn.host.training_record import KEY, TrainingRecord, read_training_record
 
 FIRST, SECOND = "fairchem1", "fairchem2"
 GENERATIONS = {
@@ -34,7 +35,7 @@ def convert_generation(
     """Write a checkpoint of one fairchem-core as one that the other opens.
 
     Weights, the averaged ones (EMA) where the file has them, normalisers, element references and the model's keys go
-    along; the optimiser's state and heads that only help training stay behind.
+    along, and what the file says of its training; the optimiser's state and heads that only help training stay behind.
 
     Args:
         target: the generation to write, the other one than that of ``path``.
@@ -53,13 +54,14 @@ def convert_generation(
     if found == target:
         raise ConfigError(f"{path}: is a checkpoint of {found} already; nothing to convert")
     trained = read_trained(path, raw_weights=raw_weights, trusted=trusted)
+    record = read_training_record(path, raw_weights=raw_weights, trusted=trusted)
     model = trained.build()
-    WRITERS[target](trained, out)
+    WRITERS[target](trained, record, out)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Converted(out, f"fairchem_hdgnn.{trained.name}", num_parameters, trained.averaged)
+    return Converted(out, f"fairchem_hdgnn.{trained.name}", num_parameters, bool(record.averaged))
 
 
-def write_first(trained: TrainedNetwork, out: Path) -> None:
+def write_first(trained: TrainedNetwork, record: TrainingRecord, out: Path) -> None:
     """A plain model with what fairchem-core 1.10 needs to predict with it."""
     levels = {"energy": "system", "forces": "atom"}
     labels = {"y_relaxed": "energy"} if trained.outputs == ("energy",) else {"y": "energy", "force": "forces"}
@@ -86,11 +88,12 @@ def write_first(trained: TrainedNetwork, out: Path) -> None:
         "val_metrics": None,
         "ema": None,
         "amp": None,
+        KEY: record.as_plain(),
     }
     write_checkpoint(contents, out)
 
 
-def write_second(trained: TrainedNetwork, out: Path) -> None:
+def write_second(trained: TrainedNetwork, record: TrainingRecord, out: Path) -> None:
     """A backbone with heads ``energy`` and, where there are forces, ``forces``; what fairchem-core 2 serves."""
     # Under 2 every batch has edges, which are none unless somebody made them.
     keys = {**trained.keys, "otf_graph": True}
@@ -102,10 +105,10 @@ def write_second(trained: TrainedNetwork, out: Path) -> None:
     }
     weights = hydra_weights(trained.weights)
     tasks = [_task(trained, name) for name in trained.outputs]
-    write_inference_file(InferenceFile(model, tasks, weights, weights), out)
+    write_inference_file(InferenceFile(model, tasks, weights, weights, record.as_plain()), out)
 
 
-WRITERS: dict[str, Callable[[TrainedNetwork, Path], None]] = {FIRST: write_first, SECOND: write_second}
+WRITERS: dict[str, Callable[[TrainedNetwork, TrainingRecord, Path], None]] = {FIRST: write_first, SECOND: write_second}
 """By the generation that is written."""
 
 

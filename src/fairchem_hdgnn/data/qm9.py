@@ -11,7 +11,6 @@ Every file and folder takes its name only when it is complete, so a killed run i
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from fairchem_hdgnn.data.qm9_records import SPLIT_SEED, record, split_rows
 from fairchem_hdgnn.data.qm9_sources import read_source
 from fairchem_hdgnn.data.qm9_targets import HARTREE_IN_EV, TARGETS
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.files import complete_or_absent
+from fairchem_hdgnn.files import complete_or_absent, sha256
 
 MOLECULES_FILE = "molecules.npz"
 DESCRIPTION_FILE = "qm9.json"
@@ -103,15 +102,6 @@ def _read_json(path: Path, section: str) -> dict[str, Any]:
         return dict(json.loads(path.read_text())[section])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged: remove {path.parent} and run again") from error
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _molecules(out: Path, preparation: Preparation) -> Molecules:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ from fairchem_hdgnn.evaluation.ensemble import ENSEMBLE, EnsemblePredictions, co
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, evenly_spaced, predict_splits
 from fairchem_hdgnn.evaluation.metrics import Comparison, compare, constant_baseline
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
-from fairchem_hdgnn.files import complete_or_absent
+from fairchem_hdgnn.files import complete_or_absent, sha256
 from fairchem_hdgnn.host.opening import describe_checkpoint, open_split
-from fairchem_hdgnn.host.which import own_distributions
+from fairchem_hdgnn.host.which import versions
 
 BASELINE = "median baseline"
 MAX_BASELINE_LABELS = 20_000
@@ -107,20 +106,16 @@ def evaluate(
     ]
     facts: dict[str, Any] = {
         "checkpoints": {name: str(path) for name, path in checkpoints.items()},
+        "sha256": {name: sha256(path) for name, path in checkpoints.items()},
         "data": str(root),
         "options": {**asdict(options), "dtype": "float32", "num_resamples": num_resamples},
-        "versions": _versions(),
+        "versions": versions(),
     }
     if calibration:
         draws = f", {frame_draws} draws of edge frames each" if frame_draws != 1 else ""
         notes.append(f"Ensemble: mean of {len(checkpoints)} checkpoint{'s' if len(checkpoints) > 1 else ''}{draws}.")
         facts.update(frame_draws=frame_draws, calibration=calibration_json(calibration))
     return Evaluation(predictions, comparison, notes, facts, sources, dataset_config, calibration)
-
-
-def _versions() -> dict[str, str]:
-    """Of what had a part in the numbers; this package's by the name of its distribution."""
-    return {name: version(name) for name in (*own_distributions(), "fairchem-core", "torch")}
 
 
 def training_median(

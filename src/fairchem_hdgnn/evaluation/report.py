@@ -68,7 +68,7 @@ def sections(comparison: Comparison, *, with_paper: bool) -> list[Section]:
         Section(heading, metric, comparison.scores[metric], table_1(metric) if with_paper else {})
         for metric, heading in HEADINGS.items()
     ]
-    if len(comparison.models) > 1:
+    if comparison.differences and len(comparison.models) > 1:
         title = f"Paired difference in energy MAE from {comparison.models[0]}, meV"
         found.append(Section(title, "mae", comparison.differences["mae"], {}, signed=True))
     return found

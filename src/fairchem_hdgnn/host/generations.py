@@ -41,11 +41,16 @@ def read_trained(path: str | Path, *, raw_weights: bool = False, trusted: bool =
     if is_inference_file(path):
         return of_second(read_inference_file(path, trusted=trusted), path, raw_weights=raw_weights)
     checkpoint = read_checkpoint(path, trusted=trusted)
-    if installed_host() is Host.FAIRCHEM_1:
-        from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config  # noqa: PLC0415  needs fairchem 1.10
+    return of_first({**checkpoint, "config": present_config(checkpoint)}, path, raw_weights=raw_weights)
 
-        checkpoint = {**checkpoint, "config": checkpoint_config(checkpoint)}
-    return of_first(checkpoint, path, raw_weights=raw_weights)
+
+def present_config(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config in what ``read_checkpoint`` gave; one of an older form is converted where 1.10 is installed."""
+    if installed_host() is not Host.FAIRCHEM_1:
+        return checkpoint["config"]
+    from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config  # noqa: PLC0415  needs fairchem 1.10
+
+    return checkpoint_config(checkpoint)
 
 
 def of_first(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = False) -> TrainedNetwork:

@@ -48,12 +48,14 @@ class InferenceFile:
         tasks: config of each task.
         weights: by fairchem's names.
         averages: the moving averages (EMA) under the same names; what fairchem serves.
+        training_record: plain values on the training that a converted file carries; fairchem passes it over.
     """
 
     model: dict[str, Any]
     tasks: list[dict[str, Any]]
     weights: dict[str, Tensor]
     averages: dict[str, Tensor]
+    training_record: Any = None
 
 
 class _Inert:
@@ -96,7 +98,7 @@ def read_inference_file(path: str | Path, *, trusted: bool = False) -> Inference
     weights, averages = (_tensors(state[name]) for name in ("model_state_dict", "ema_state_dict"))
     if not isinstance(model, dict) or not isinstance(tasks, list):
         raise DataError(f"{path}: its 'model_config' and 'tasks_config' are not a dictionary and a list")
-    return InferenceFile(model, tasks, weights, averages)
+    return InferenceFile(model, tasks, weights, averages, state.get("training_record"))
 
 
 def write_inference_file(contents: InferenceFile, path: Path) -> None:
@@ -117,6 +119,8 @@ def write_inference_file(contents: InferenceFile, path: Path) -> None:
             },
             tasks_config=contents.tasks,
         )
+        if contents.training_record is not None:
+            container.__dict__["training_record"] = contents.training_record
         write_checkpoint(container, path)
 
 

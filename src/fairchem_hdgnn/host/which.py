@@ -31,6 +31,12 @@ def own_distributions() -> list[str]:
     return [name for name in DISTRIBUTIONS if installed_version(name) is not None]
 
 
+def versions() -> dict[str, str]:
+    """Of what has a part in a model's numbers; this package's by the name of its distribution."""
+    found = {name: installed_version(name) for name in (*own_distributions(), PACKAGE, "torch")}
+    return {name: version for name, version in found.items() if version is not None}
+
+
 def installed_host() -> Host | None:
     """The generation that is installed, whether it works or not."""
     version = installed_version()

@@ -37,6 +37,7 @@ from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch
 from fairchem_hdgnn.host.results import written_whole
 from fairchem_hdgnn.host.schedules import Cadence, LossSchedule
 from fairchem_hdgnn.host.stop_conditions import backward_queue_emptied, check_weights, explained_out_of_memory
+from fairchem_hdgnn.host.which import versions
 
 
 class Trainer(FineTuningTrainer):
@@ -314,6 +315,7 @@ class Trainer(FineTuningTrainer):
             "config": self.config,
             "val_metrics": metrics,
             "amp": self.scaler.state_dict() if self.scaler else None,
+            "versions": versions(),
         }
 
     def _state_for_resuming(self) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""What a card says of where the model can be used and where not."""
+
+from __future__ import annotations
+
+from ase.data import atomic_numbers, chemical_symbols
+
+from fairchem_hdgnn.data.qm9_targets import TARGETS
+from fairchem_hdgnn.data.statistics import Spread
+from fairchem_hdgnn.evaluation.card.markdown import code
+from fairchem_hdgnn.evaluation.card.subject import Subject
+from fairchem_hdgnn.evaluation.card.training import label_of
+from fairchem_hdgnn.evaluation.card.training_data import TrainingData
+
+MEANINGS = {
+    "y_relaxed": "The energy is that of the relaxed structure, predicted from the one that is given (IS2RE).",
+    "y": "The energy is that of the structure as it is given.",
+    "energy": "The energy is that of the structure as it is given.",
+}
+"""Label in the records -> what is predicted."""
+
+REFERENCES = (
+    "It is relative to what the labels of the training set are relative to: OC20's are adsorption energies (relative "
+    "to the clean surface and to gas molecules), others may be total energies. Do not mix the two."
+)
+
+
+def limits_section(subject: Subject, data: TrainingData) -> list[str]:
+    """The section, its lines."""
+    points = [_meaning(subject), *_range(data), *_forces(subject)]
+    highest = chemical_symbols[min(subject.config.max_num_elements, len(chemical_symbols)) - 1]
+    points += [
+        f"Atomic numbers beyond {subject.config.max_num_elements - 1} ({highest}) are refused.",
+        "It does not say how sure it is. On other elements, adsorbates or kinds of structure than those of the "
+        "training set its errors may be many times those given above.",
+        "The energy is not exactly the same in every orientation of the structure; `fairchem-hdgnn equivariance` "
+        "measures the difference in meV.",
+    ]
+    return ["## Limits", "", *(f"- {point}" for point in points), ""]
+
+
+def _meaning(subject: Subject) -> str:
+    if subject.target in TARGETS:
+        return f"Predicts {TARGETS[subject.target].description}, {TARGETS[subject.target].unit}, and no other property."
+    label = label_of(subject)
+    meaning = MEANINGS.get(label or "", "The file does not say what the label was.")
+    return f"{f'Label {code(label)}. ' if label else ''}{meaning} {REFERENCES}"
+
+
+def _range(data: TrainingData) -> list[str]:
+    if data.statistics is None:
+        return ["Elements and sizes of the training set were not read: no such LMDB where this card was written."]
+    sizes = Spread.of([float(number) for number in data.statistics.natoms])
+    symbols = sorted(data.statistics.elements, key=atomic_numbers.__getitem__)
+    return [
+        f"The training set has {data.num_training:,} systems of {sizes.low:.0f} to {sizes.high:.0f} atoms each (median "
+        f"{sizes.median:.0f}){data.sampled}.",
+        f"Its elements{data.sampled}: {', '.join(symbols)}.",
+    ]
+
+
+def _forces(subject: Subject) -> list[str]:
+    if "forces" in subject.trained.outputs:
+        return [
+            "Forces come from a head of their own, not from the gradient of the energy: they do not conserve it. Not "
+            "for molecular dynamics."
+        ]
+    return ["It predicts no forces: not for relaxations, molecular dynamics or vibrations."]
