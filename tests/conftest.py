@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +45,9 @@ def outcome(request: pytest.FixtureRequest, record_property: Callable[[str, obje
     """Tells docs/reliability.md what came of the fault that the test's mark ``fault`` names."""
 
     def record(text: object) -> None:
-        places = (str(request.getfixturevalue("tmp_path")),) if "tmp_path" in request.fixturenames else ()
+        # Longer names first: another one may begin alike.
+        folders = sorted(map(str, request.getfixturevalue("tmp_path_factory").getbasetemp().iterdir()), key=len)
+        places = [*reversed(folders), str(Path(__file__).parent)]
         for mark in request.node.iter_markers("fault"):
             record_property("fault", [*mark.args, clean(str(text), places)])
 

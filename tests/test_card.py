@@ -137,6 +137,15 @@ def test_what_the_training_was_is_in_the_card(checkpoint: Path, capsys: pytest.C
     assert "cmd" not in recipe
 
 
+def test_a_fine_tuned_model_says_what_it_started_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    contents = torch.load(DATA / "hdgnn_paper.pt", weights_only=True)
+    start = {"init_from": "/home/someone/runs/first/best_checkpoint.pt", "heads": "fresh"}
+    contents["config"]["optim"] = {**contents["config"]["optim"], "fine_tuning": start}
+    torch.save(contents, tmp_path / "tuned.pt")
+    text, _ = card(capsys, tmp_path / "tuned.pt")
+    assert "| fine-tuned | from `runs/first/best_checkpoint.pt`, heads `fresh` |" in text
+
+
 def test_scores_in_the_file_have_units_and_no_interval(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text, matter = card(capsys, checkpoint)
     facts = rows(text)
@@ -247,6 +256,7 @@ def test_table_without_the_checkpoint(
     path = shutil.copy(DATA / "escn.pt", tmp_path)
     line = refusal(capsys, path, "--table", table)
     outcome(line.replace(f"{table.parents[1]}/", "").replace(f"{DATA}/", ""))
+    assert "whole table" not in line
     assert "does not contain" in line and "first (" in line and "second (" in line and "--name" in line
     assert "it has: first, second" in refusal(capsys, DATA / "escn.pt", "--table", table, "--name", "third")
 

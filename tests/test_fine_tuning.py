@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from fairchem_hdgnn.host.layer_rates import learning_rate_factors, use_factors
 from fairchem_hdgnn.host.sections import FineTuning
 
 fault = pytest.mark.fault
+Outcome = Callable[[object], None]
 HEADS = ("energy_head", "output_heads")
 ONE_STEP = ["--optim.max_epochs=1", "--optim.batch_size=24", "--optim.eval_every=100"]
 FROZEN_RATE = ["--optim.lr_initial=1e-12"]
@@ -261,13 +262,16 @@ def refusal(config: Path, capfd: pytest.CaptureFixture[str], *extra: str) -> str
     return line
 
 
-@fault("training", "a start from a checkpoint of another architecture")
-def test_another_architecture(trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@fault("fine-tuning", "a start from a checkpoint of another architecture")
+def test_another_architecture(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], outcome: Outcome
+) -> None:
     line = refusal(write_config(tmp_path, TINY_ESCN), capfd, f"--init-from={trained}")
     assert f"{trained}: holds HDGNN, but model.name is eSCN; start from one of the same kind" in line
+    outcome(line)
 
 
-@fault("training", "a start from a checkpoint with more or fewer layers, or of other sizes")
+@fault("fine-tuning", "a start from a checkpoint with more or fewer layers, or of other sizes")
 @pytest.mark.parametrize(
     "change, reason",
     [
@@ -277,15 +281,23 @@ def test_another_architecture(trained: Path, tmp_path: Path, capfd: pytest.Captu
     ],
 )
 def test_other_sizes(
-    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], change: dict[str, Any], reason: str
+    trained: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    outcome: Outcome,
+    change: dict[str, Any],
+    reason: str,
 ) -> None:
     line = refusal(write_config(tmp_path, {**TINY_HDGNN, **change}), capfd, f"--init-from={trained}")
     assert f"{trained}: its weights do not fit this config's model ({reason}" in line
+    outcome(line)
 
 
-@fault("training", "a start from a file that is not there, or no checkpoint")
-def test_no_checkpoint(config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert "missing.pt: no such checkpoint" in refusal(config, capfd, f"--init-from={tmp_path / 'missing.pt'}")
+@fault("fine-tuning", "a start from a file that is not there, or no checkpoint")
+def test_no_checkpoint(config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], outcome: Outcome) -> None:
+    line = refusal(config, capfd, f"--init-from={tmp_path / 'missing.pt'}")
+    assert "missing.pt: no such checkpoint" in line
+    outcome(line)
     (tmp_path / "notes.pt").write_text("notes")
     assert "notes.pt: not a PyTorch checkpoint" in refusal(config, capfd, f"--init-from={tmp_path / 'notes.pt'}")
     unopened = write_config(tmp_path)
@@ -293,16 +305,17 @@ def test_no_checkpoint(config: Path, tmp_path: Path, capfd: pytest.CaptureFixtur
     assert "missing.pt: no such checkpoint" in capfd.readouterr().out
 
 
-@fault("config", "a pattern of frozen layers that fits nothing, or everything")
-def test_patterns(config: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@fault("fine-tuning", "a pattern of frozen layers that fits nothing, or everything")
+def test_patterns(config: Path, capfd: pytest.CaptureFixture[str], outcome: Outcome) -> None:
     line = refusal(config, capfd, "--optim.fine_tuning.freeze=['*.layer.0.*']")
     assert "optim.fine_tuning.freeze: '*.layer.0.*' fits no parameter; did you mean '*layers.0.*'?" in line
     line = refusal(config, capfd, "--optim.fine_tuning.learning_rates={'*heads*': 2.0}")
     assert "optim.fine_tuning.learning_rates: '*heads*' fits no parameter" in line
     assert "all parameters are frozen" in refusal(config, capfd, "--optim.fine_tuning.freeze=['*']")
+    outcome(line)
 
 
-@fault("config", "a wrong key or value of fine-tuning")
+@fault("fine-tuning", "a wrong key or value of fine-tuning")
 @pytest.mark.parametrize(
     "key, words",
     [
@@ -312,26 +325,31 @@ def test_patterns(config: Path, capfd: pytest.CaptureFixture[str]) -> None:
         ("freeze=*.layers.0.*", "freeze"),
     ],
 )
-def test_wrong_keys(config: Path, capfd: pytest.CaptureFixture[str], key: str, words: str) -> None:
+def test_wrong_keys(config: Path, capfd: pytest.CaptureFixture[str], outcome: Outcome, key: str, words: str) -> None:
     line = refusal(config, capfd, f"--optim.fine_tuning.{key}")
     assert words in line
+    outcome(line)
 
 
-@fault("command line", "--init-from together with --checkpoint")
-def test_start_and_continuation_at_once(config: Path, trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@fault("fine-tuning", "--init-from together with --checkpoint")
+def test_start_and_continuation_at_once(
+    config: Path, trained: Path, capfd: pytest.CaptureFixture[str], outcome: Outcome
+) -> None:
     line = refusal(config, capfd, f"--init-from={trained}", f"--checkpoint={trained}")
     assert "--init-from: is for the start of a training" in line
+    outcome(line)
 
 
-@fault("config", "kept heads without the normalizer that they answer in")
+@fault("fine-tuning", "kept heads without the normalizer that they answer in")
 def test_kept_heads_need_a_normalizer(
-    config: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    config: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], outcome: Outcome
 ) -> None:
     settings = set_keys(yaml.safe_load(config.read_text()), {"dataset.train.transforms": {}})
     other = tmp_path / "config.yml"
     other.write_text(yaml.safe_dump(settings))
     line = refusal(other, capfd, f"--init-from={trained}", f"--run-dir={tmp_path}")
     assert re.search(r"dataset\.train\.transforms\.normalizer\.energy: missing, .*heads: fresh", line)
+    outcome(line)
 
 
 def test_a_schedule_with_one_rate_for_all_is_refused(tmp_path: Path) -> None:

@@ -141,6 +141,8 @@ def _words(option: Mapping[str, Any]) -> str:
         noun = "whole number" if option["type"] == "integer" else "number"
         if low is not None:
             return f"a {noun} from {low:g} to {high:g}" if high is not None else f"a {noun} of at least {low:g}"
+        if above is not None and high is not None:
+            return f"a {noun} above {above:g}, at most {high:g}"
         if above is not None:
             return f"a positive {noun}" if above == 0 else f"a {noun} above {above:g}"
         return f"a finite {noun}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.errors import DataError, UserError
 from fairchem_hdgnn.evaluation.card.subject import Subject
 from fairchem_hdgnn.evaluation.evaluate import BASELINE, evaluate
 from fairchem_hdgnn.evaluation.inference import InferenceOptions
@@ -63,6 +63,8 @@ def of_table(path: Path, subject: Subject, name: str | None = None) -> Scores:
         if name is not None and (found := table.get("sha256", {}).get(name)) != subject.sha256:
             known = f"SHA-256 {found}" if found else "SHA-256 not in the table"
             notes.append(f"The row was chosen by its name; it was evaluated from a file with {known}.")
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: not a whole table of `fairchem-hdgnn evaluate` ({error}); evaluate again") from error
     return _of_row(comparison, row, notes)

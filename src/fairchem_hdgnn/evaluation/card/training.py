@@ -50,7 +50,9 @@ def recipe_section(subject: Subject) -> list[str]:
     """The section on the training, its lines."""
     record, optim = subject.record, subject.record.section("optim")
     versions = {name: record.versions.get(name) for name in dict.fromkeys((*PACKAGES, *record.versions))}
+    start = optim.get("fine_tuning")
     rows = {
+        **({"fine-tuned": _start(start)} if isinstance(start, dict) else {}),
         "optimizer": _optimizer(optim),
         "learning rate": str(optim["lr_initial"]) if "lr_initial" in optim else NOT_IN_FILE,
         "schedule": _schedule(optim),
@@ -93,6 +95,12 @@ def _command(subject: Subject) -> list[str]:
         "</details>",
         "",
     ]
+
+
+def _start(fine_tuning: Mapping[str, Any]) -> str:
+    """Whose weights a fine-tuning started from, and its other keys."""
+    options = [f"{name} {code(value)}" for name, value in fine_tuning.items() if name != "init_from"]
+    return ", ".join([f"from {code(fine_tuning.get('init_from', 'fresh weights'))}", *options])
 
 
 def _optimizer(optim: Mapping[str, Any]) -> str:
