@@ -134,20 +134,23 @@ def _choices_meaning(option: Mapping[str, Any]) -> str:
 
 def _words(option: Mapping[str, Any]) -> str:
     """A type and its bounds, e.g. ``a whole number from 0 to 10``."""
-    low, high, above = (option.get(name) for name in ("minimum", "maximum", "exclusiveMinimum"))
     if "const" in option:
         return str(option["const"])
     if option["type"] in ("integer", "number"):
-        noun = "whole number" if option["type"] == "integer" else "number"
-        if low is not None:
-            return f"a {noun} from {low:g} to {high:g}" if high is not None else f"a {noun} of at least {low:g}"
-        if above is not None and high is not None:
-            return f"a {noun} above {above:g}, at most {high:g}"
-        if above is not None:
-            return f"a positive {noun}" if above == 0 else f"a {noun} above {above:g}"
-        return f"a finite {noun}"
+        return _number("whole number" if option["type"] == "integer" else "number", option)
     if option["type"] == "array":
         of = option.get("prefixItems", [option.get("items")])[0]["type"]
         plural = {"number": "numbers", "integer": "whole numbers", "string": "texts"}[of]
         return f"a list of {option['maxItems']} {plural}" if "maxItems" in option else f"a list of {plural}"
     return {"boolean": "true or false", "string": "a non-empty text", "object": "keys and values"}[option["type"]]
+
+
+def _number(noun: str, option: Mapping[str, Any]) -> str:
+    low, high, above = (option.get(name) for name in ("minimum", "maximum", "exclusiveMinimum"))
+    if low is not None:
+        return f"a {noun} from {low:g} to {high:g}" if high is not None else f"a {noun} of at least {low:g}"
+    if above is not None and high is not None:
+        return f"a {noun} above {above:g}, at most {high:g}"
+    if above is not None:
+        return f"a positive {noun}" if above == 0 else f"a {noun} above {above:g}"
+    return f"a finite {noun}"

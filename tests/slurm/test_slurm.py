@@ -33,7 +33,14 @@ def uninterrupted(config: Path) -> dict[int, float]:
     return whole
 
 
-@pytest.mark.parametrize("via, signal", [("srun", "USR1"), ("one-node", "USR1"), ("submitit", "USR2")])
+@pytest.mark.parametrize(
+    "via, signal",
+    [
+        ("srun", "USR1"),
+        pytest.param("one-node", "USR1", marks=pytest.mark.heavy),
+        pytest.param("submitit", "USR2", marks=pytest.mark.heavy),
+    ],
+)
 def test_requeued_job_goes_on_exactly(
     cluster: Cluster, config: Path, uninterrupted: dict[int, float], via: str, signal: str
 ) -> None:
