@@ -66,10 +66,17 @@ def test_frames(tmp_path: Path) -> None:
         assert found[index].energy.tolist() == [pytest.approx(system(7, frame).y, abs=1e-6)]
 
 
-def test_labels_may_be_absent(tmp_path: Path) -> None:
+def test_a_label_that_is_named_has_to_be_there(tmp_path: Path) -> None:
     record = system(1)
     del record.y_relaxed
-    assert "relaxed_energy" not in dataset(write(tmp_path / "test", record), **LABEL)[0]
+    path = write(tmp_path / "test", record)
+    with pytest.raises(
+        DataError, match=r"test.*, record 0: no 'y_relaxed', which key_mapping names; .*leave key_mapping"
+    ):
+        dataset(path, **LABEL)[0]
+    with pytest.raises(DataError, match=r"no 'y_relaxd', .* did you mean 'y_relaxed'"):
+        dataset(write(tmp_path / "train", system(1)), key_mapping={"y_relaxd": "relaxed_energy"})[0]
+    assert "relaxed_energy" not in dataset(path)[0]
 
 
 def test_batch_keeps_a_molecule_alone(tmp_path: Path) -> None:

@@ -90,6 +90,11 @@ class OC20Dataset(BaseDataset):
         index = operator.index(index)
         record = self._record(index)
         labels = self.labels
+        for key in labels:
+            if key not in record:
+                close = suggestion(key, record.keys())
+                problem = f"{self._place(index)}: no '{key}', which key_mapping names{close}"
+                raise DataError(f"{problem}; for data without labels leave key_mapping out")
         if self.noisy_nodes is not None:
             if "pos_relaxed" not in record:
                 raise DataError(f"{self._place(index)}: no 'pos_relaxed', which noisy_nodes needs")
