@@ -89,7 +89,11 @@ def of_first(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = F
         architecture,
         keys,
         weights,
-        {output: _scale(state) for output, name in names.items() if (state := checkpoint["normalizers"].get(name))},
+        {
+            output: Scale.of_state(state)
+            for output, name in names.items()
+            if (state := checkpoint["normalizers"].get(name))
+        },
         {
             output: state["element_references"]
             for output, name in names.items()
@@ -148,10 +152,6 @@ def _averaged(weights: Mapping[str, Tensor], averages: list[Tensor], path: Path)
             "take the raw weights (convert --raw-weights)"
         )
     return {**weights, **dict(zip(names, averages))}
-
-
-def _scale(state: Mapping[str, Any]) -> Scale:
-    return Scale(float(state["mean"]), float(state["rmsd"] if "rmsd" in state else state["std"]))
 
 
 def _second_scale(config: Mapping[str, Any], subject: str) -> Scale:

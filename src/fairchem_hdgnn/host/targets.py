@@ -50,8 +50,7 @@ def target_of_config(config: Mapping[str, Any], normalizers: Mapping[str, Any]) 
     outputs = tuple(name for name in config.get("outputs") or () if name == "forces" or name != vector)
     main = "energy" if "energy" in outputs else next(iter(outputs), "energy")
     state = normalizers.get(main)
-    scale = Scale(float(state["mean"]), float(state["rmsd" if "rmsd" in state else "std"])) if state else None
-    return Target(outputs, _label(config.get("dataset") or {}, main), scale)
+    return Target(outputs, _label(config.get("dataset") or {}, main), Scale.of_state(state) if state else None)
 
 
 def target_of_network(trained: TrainedNetwork) -> Target:

@@ -26,6 +26,11 @@ class Scale(NamedTuple):
     mean: float
     rmsd: float
 
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Scale:
+        """That of a normaliser's state in a checkpoint of fairchem-core 1.10, of which older ones say ``std``."""
+        return cls(float(state["mean"]), float(state["rmsd"] if "rmsd" in state else state["std"]))
+
 
 class HDGNN(models.PlainModel):
     """HDGNN as a model of batches, without any fairchem."""
