@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host import models
 from fairchem_hdgnn.host.generations import NOT_FOR_NETWORKS
 from fairchem_hdgnn.host.trained import TrainedNetwork
+
+logger = logging.getLogger(__name__)
 
 BACKBONE, ENERGY_HEAD, FORCE_HEAD = "network.backbone.", "network.energy_head.", "network.force_head."
 """Parts of a plain model, by which parameters are known here."""
@@ -34,6 +38,22 @@ class StartingWeights:
     weights: dict[str, Tensor]
     fresh: list[str]
     differences: list[str]
+
+    def copy_into(self, model: nn.Module) -> None:
+        """Put the weights into their places in the new model."""
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                parameters[name].copy_(weight)
+
+    def announce(self, trained: TrainedNetwork) -> None:
+        """Log what was taken from ``trained``, what is fresh, and warn of what differs."""
+        which = "averaged weights (EMA)" if trained.averaged else "weights"
+        logger.info("Fine-tuning: %d %s from %s.", len(self.weights), which, trained.source)
+        if self.fresh:
+            logger.info("Fine-tuning: fresh are %s.", ", ".join(self.fresh))
+        if self.differences:
+            logger.warning("Fine-tuning: this model differs from that in the file: %s.", "; ".join(self.differences))
 
 
 def starting_weights(

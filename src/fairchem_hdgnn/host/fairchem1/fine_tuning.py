@@ -118,12 +118,9 @@ class FineTuningTrainer(OCPTrainer):
         found: list[tuple[TrainedNetwork, StartingWeights]] = []
         on_first_rank(lambda: found.append(self._read(path)), self.device)
         trained, start = found[0] if found else self._read(path)
-        own = dict(self._unwrapped_model.named_parameters())
-        with torch.no_grad():
-            for name, weight in start.weights.items():
-                own[name].copy_(weight)
+        start.copy_into(self._unwrapped_model)
         if self.ema is not None:
-            self.ema.shadow_params = [parameter.detach().clone() for parameter in own.values()]
+            self.ema.shadow_params = [parameter.detach().clone() for parameter in self._unwrapped_model.parameters()]
         if self.fine_tuning.keeps_normalizer:
             self._take_scales(trained)
         if distutils.is_master():
@@ -174,13 +171,8 @@ class FineTuningTrainer(OCPTrainer):
                 references.copy_(trained.references[name])
 
     def _say(self, trained: TrainedNetwork, start: StartingWeights) -> None:
-        which = "averaged weights (EMA)" if trained.averaged else "weights"
-        logger.info("Fine-tuning: %d %s from %s.", len(start.weights), which, trained.source)
-        if start.fresh:
-            logger.info("Fine-tuning: fresh are %s.", ", ".join(start.fresh))
+        start.announce(trained)
         if self.fine_tuning.keeps_normalizer:
             for name, target in self._outputs(trained).items():
                 if name in trained.scales:
                     logger.info("Fine-tuning: the normalizer of %s is the file's, %s.", target, trained.scales[name])
-        if start.differences:
-            logger.warning("Fine-tuning: this model differs from that in the file: %s.", "; ".join(start.differences))

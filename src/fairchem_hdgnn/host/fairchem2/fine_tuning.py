@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from fairchem_hdgnn.errors import ConfigError
@@ -37,13 +36,8 @@ def take_weights(model: nn.Module, backbone: Mapping[str, Any], path: str, heads
     trained = read_trained(Path(path).expanduser())
     keys = {key: value for key, value in backbone.items() if key != "model"}
     start = starting_weights(model, keys, trained, keep_heads=heads == "kept")
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, weight in start.weights.items():
-            parameters[name].copy_(weight)
-    logger.info("Fine-tuning: %d weights from %s.", len(start.weights), path)
-    if start.fresh:
-        logger.info("Fine-tuning: fresh are %s.", ", ".join(start.fresh))
+    start.copy_into(model)
+    start.announce(trained)
     if heads == "kept":
         for output, scale in trained.scales.items():
             logger.warning(
@@ -51,5 +45,3 @@ def take_weights(model: nn.Module, backbone: Mapping[str, Any], path: str, heads
                 output,
                 *scale,
             )
-    if start.differences:
-        logger.warning("Fine-tuning: this model differs from that in the file: %s.", "; ".join(start.differences))
