@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -64,7 +65,7 @@ VARIANTS = {
     ),
 }
 
-STYLE = {
+STYLE: dict[Any, str] = {
     "font.family": "DejaVu Sans",
     "mathtext.fontset": "stix",
     "svg.fonttype": "path",
@@ -84,8 +85,8 @@ class Drawing:
 
     def text(self, x: float, y: float, text: str, size: float = 10, color: str = "", **options: str) -> None:
         """Centred at (x, y)."""
-        options = {"ha": "center", "va": "center", **options}
-        self.axes.text(x, y, text, size=size, color=color or self.palette.ink, **options)
+        settings: dict[str, Any] = {"ha": "center", "va": "center", **options}
+        self.axes.text(x, y, text, size=size, color=color or self.palette.ink, **settings)
 
     def box(self, x: float, y: float, width: float, height: float, colors: tuple[str, str], radius: float = 9) -> None:
         """A rounded box; (x, y) is its lower left corner."""
@@ -111,7 +112,8 @@ def lobes(seed: int, turn: float, size: float) -> np.ndarray:
     """Outline of a signal with degrees 0 to 3 in the plane, turned by ``turn`` (radians): ``[points, 2]``."""
     angle = np.linspace(0, 2 * np.pi, 181)
     amplitudes = {1: (0.16, 0.7), 2: (0.42, 0.3), 3: (0.20, 1.9)} if seed == 0 else {1: (0.30, 2.2), 3: (0.40, 0.5)}
-    radius = 1 + sum(size_l * np.cos(degree * angle - phase) for degree, (size_l, phase) in amplitudes.items())
+    waves = [size_l * np.cos(degree * angle - phase) for degree, (size_l, phase) in amplitudes.items()]
+    radius = 1 + np.sum(waves, axis=0)
     return size * radius[:, None] * np.stack([np.cos(angle + turn), np.sin(angle + turn)], axis=1)
 
 
@@ -245,7 +247,7 @@ def main() -> None:
     """Write both files."""
     for name, palette in VARIANTS.items():
         with mpl.rc_context(STYLE):
-            figure(palette).savefig(FIGURES / name, metadata={"Date": None})
+            figure(palette).savefig(FIGURES / name, metadata={"Date": None, "Creator": None})
 
 
 if __name__ == "__main__":
