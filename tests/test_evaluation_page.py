@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,21 @@ from ase.geometry import get_distances
 from browser import chromium
 from evaluation_data import make_records
 from playwright.sync_api import Browser, Page
+from scipy.special import erf, erfinv
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.records import atoms_to_record, inside_cell
 from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.evaluation.calibration import Calibration
 from fairchem_hdgnn.evaluation.evaluate import Evaluation, evaluate
 from fairchem_hdgnn.evaluation.inference import InferenceOptions
 from fairchem_hdgnn.evaluation.page.drawings import drawing
 from fairchem_hdgnn.evaluation.page.figures import threshold_figure
 from fairchem_hdgnn.evaluation.page.page import write_page
+from fairchem_hdgnn.evaluation.page.uncertainty import coverage_figure
 from fairchem_hdgnn.evaluation.page.worst import worst_systems
+from fairchem_hdgnn.evaluation.predictions import Predictions
 
 CHECKPOINTS = Path(__file__).parent / "data"
 SIZES = {"val_id": 30, "val_ood_ads": 20}
@@ -219,7 +224,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, written: Path) -> Iterator[Page]:
-    """The page, opened without a network. It logs no error, opens no dialog and asks for no other file."""
+    with open_page(browser, written) as opened:
+        yield opened
+
+
+@contextmanager
+def open_page(browser: Browser, written: Path) -> Iterator[Page]:
+    """The page, opened without a network. It logs no error, opens no dialog and requests no other file."""
     context = browser.new_context(viewport={"width": 1400, "height": 900}, offline=True)
     context.set_default_timeout(15_000)
     opened = context.new_page()
@@ -377,3 +388,64 @@ def test_page_fits_a_phone(browser: Browser, written: Path) -> None:
     box = opened.locator("#structure").bounding_box()
     assert box is not None and box["width"] <= 390
     context.close()
+
+
+# === uncertainty ===========================================================================
+
+
+@pytest.fixture(scope="module")
+def with_ensemble(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ensemble")
+    flags = ["--checkpoint", f"{CHECKPOINTS}/hdgnn_paper.pt", "--names", "HDGNN", "--ensemble", "--frame-draws", "3"]
+    data = ["--data", str(root), "--splits", *SIZES, "--out", str(out), "--cpu", "--bootstrap", "20"]
+    assert main(["evaluate", *flags, *data, "--html"]) == 0
+    return out
+
+
+def test_uncertainty_is_shown_with_its_calibration(browser: Browser, with_ensemble: Path) -> None:
+    calibration = json.loads((with_ensemble / "table.json").read_text())["calibration"]
+    data = data_of(with_ensemble / "evaluation.html")
+    with open_page(browser, with_ensemble) as page:
+        section = page.locator("section", has=page.get_by_role("heading", name="Uncertainty"))
+        row = section.locator("tbody tr", has_text="OOD Ads").inner_text().split("\t")
+        assert row[1] == str(SIZES["val_ood_ads"])
+        assert f"{calibration['splits']['val_ood_ads']['miscalibration_area']:.2f}" in row
+        assert f"--std-scale {calibration['std_scale']:.3g}" in section.inner_text()
+        traces = {trace["name"]: trace for trace in page.evaluate("document.getElementById('deviations').data")}
+        with (with_ensemble / "systems.csv").open() as stream:
+            systems = [row for row in csv.DictReader(stream) if (row["model"], row["split"]) == ("ensemble", "val_id")]
+        place = data["splits"]["val_id"]["ids"].index
+        for system in systems:
+            at = place(system["id"])
+            scaled, error = (1000 * float(system[key]) for key in ("scaled_energy_std_eV", "error_eV"))
+            assert traces["ID"]["x"][at] == pytest.approx(scaled, rel=1e-3, abs=1e-2)
+            assert traces["ID"]["y"][at] == pytest.approx(abs(error), rel=1e-3, abs=1e-2)
+        page.evaluate("deviations.emit('plotly_click', {points: [{data: {meta: 'val_id'}, pointNumber: 7}]})")
+        assert page.locator("#structure-title").inner_text() == data["splits"]["val_id"]["ids"][7]
+
+
+def test_coverage_of_normal_errors_is_on_the_diagonal() -> None:
+    ensemble = {"val_id": normal_ensemble(20_000, seed=0)}
+    raw, scaled = coverage_figure(ensemble, Calibration(scale=1.0, fitted_on="val_id", splits={})).data
+    np.testing.assert_allclose(raw.y, raw.x, atol=1.5)
+    wide, right = coverage_figure(ensemble, Calibration(scale=2.0, fitted_on="val_id", splits={})).data
+    assert right.y[50] == pytest.approx(100 * erf(erfinv(0.5) * 2), abs=1.5) and wide.y == raw.y == scaled.y
+
+
+def test_page_without_an_ensemble_has_no_uncertainty(written: Path) -> None:
+    assert "<h2>Uncertainty</h2>" not in (written / "evaluation.html").read_text()
+    assert "deviations" not in data_of(written / "evaluation.html")["figures"]
+
+
+def normal_ensemble(num: int, seed: int) -> Predictions:
+    random = np.random.default_rng(seed)
+    std = np.exp(random.normal(-2, 0.7, num))
+    return Predictions(
+        ids=np.arange(num).astype(str),
+        energy=(std * random.normal(size=num)).astype(np.float32),
+        natoms=np.full(num, 30),
+        adsorbate=np.full(num, "O"),
+        elements=np.full(num, "Pt"),
+        target=np.zeros(num, dtype=np.float32),
+        energy_std=std.astype(np.float32),
+    )

@@ -41,7 +41,7 @@ HEADINGS = {
 
 def calibration_table(calibration: Calibration) -> Table:
     """For a terminal."""
-    names, *rows = _cells(calibration)
+    names, *rows = calibration_cells(calibration)
     table = Table(title=TITLE, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in names:
         table.add_column(name, justify="right" if name else "left")
@@ -52,11 +52,23 @@ def calibration_table(calibration: Calibration) -> Table:
 
 def calibration_lines(calibration: Calibration) -> list[str]:
     """As lines of Markdown, its notes below it."""
-    names, *rows = _cells(calibration)
+    names, *rows = calibration_cells(calibration)
     rule = "| --- |" + " ---: |" * (len(names) - 1)
     table = ["| " + " | ".join(row) + " |" for row in (["split", *names[1:]], *rows)]
     notes = [f"- {note}" for note in calibration_notes(calibration)]
     return [f"### {TITLE}", "", table[0], rule, *table[1:], "", *notes, ""]
+
+
+def calibration_cells(calibration: Calibration) -> list[list[str]]:
+    """Names of the columns, the first one empty, then a row for each split; without columns that no split has."""
+    rows = {split: _scores(each, calibration.scale) for split, each in calibration.splits.items()}
+    shown = [name for name in UNITS if any(row[name] is not None for row in rows.values())]
+    cells = [["", "n", *(HEADINGS[name] for name in shown)]]
+    for split, row in rows.items():
+        mark = f" {MARK}" if split == calibration.fitted_on else ""
+        numbers = [_number(row[name], UNITS[name]) for name in shown]
+        cells.append([title_of(split) + mark, str(calibration.splits[split].num_systems), *numbers])
+    return cells
 
 
 def calibration_notes(calibration: Calibration) -> list[str]:
@@ -118,18 +130,6 @@ def _scores(of_split: SplitCalibration, scale: float) -> dict[str, float | None]
         name: 1000 * values[name] if unit == "meV" and values[name] is not None else values[name]
         for name, unit in UNITS.items()
     }
-
-
-def _cells(calibration: Calibration) -> list[list[str]]:
-    """Names of the columns, then a row for each split; without columns that no split has."""
-    rows = {split: _scores(each, calibration.scale) for split, each in calibration.splits.items()}
-    shown = [name for name in UNITS if any(row[name] is not None for row in rows.values())]
-    cells = [["", "n", *(HEADINGS[name] for name in shown)]]
-    for split, row in rows.items():
-        mark = f" {MARK}" if split == calibration.fitted_on else ""
-        numbers = [_number(row[name], UNITS[name]) for name in shown]
-        cells.append([title_of(split) + mark, str(calibration.splits[split].num_systems), *numbers])
-    return cells
 
 
 def _number(value: float | None, unit: str) -> str:

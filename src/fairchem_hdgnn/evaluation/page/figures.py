@@ -29,12 +29,15 @@ HOVER = (
 
 def parity_figure(of_model: Mapping[str, Predictions]) -> Figure:
     """Predicted against reference energies, eV; one trace a split."""
-    figure = _figure("reference energy, eV", "predicted energy, eV")
+    figure = empty_figure("reference energy, eV", "predicted energy, eV")
     energies = np.concatenate([values for each in of_model.values() for values in (each.labels, each.energy)])
     margin = 0.04 * float(np.ptp(energies)) or 0.5
     limits = [float(energies.min()) - margin, float(energies.max()) + margin]
-    figure.add_shape(type="line", x0=limits[0], y0=limits[0], x1=limits[1], y1=limits[1], line=_thin(), layer="below")
-    _add_points(figure, of_model, {split: each.energy for split, each in of_model.items()})
+    figure.add_shape(
+        type="line", x0=limits[0], y0=limits[0], x1=limits[1], y1=limits[1], line=thin_line(), layer="below"
+    )
+    labels = {split: each.labels for split, each in of_model.items()}
+    add_points(figure, labels, {split: each.energy for split, each in of_model.items()}, HOVER)
     figure.update_xaxes(range=limits)
     figure.update_yaxes(range=limits)
     return figure
@@ -42,15 +45,16 @@ def parity_figure(of_model: Mapping[str, Predictions]) -> Figure:
 
 def error_figure(of_model: Mapping[str, Predictions]) -> Figure:
     """Prediction minus reference, meV, against reference energies, eV; one trace a split."""
-    figure = _figure("reference energy, eV", "error, meV")
-    figure.add_hline(y=0, line=_thin(), layer="below")
-    _add_points(figure, of_model, {split: 1000 * each.errors for split, each in of_model.items()})
+    figure = empty_figure("reference energy, eV", "error, meV")
+    figure.add_hline(y=0, line=thin_line(), layer="below")
+    labels = {split: each.labels for split, each in of_model.items()}
+    add_points(figure, labels, {split: 1000 * each.errors for split, each in of_model.items()}, HOVER)
     return figure
 
 
 def threshold_figure(models: Models) -> Figure:
     """Share of all systems with a smaller error, against the error; EwT is the share at 20 meV."""
-    figure = _figure("absolute energy error, meV", "systems with a smaller error, %")
+    figure = empty_figure("absolute energy error, meV", "systems with a smaller error, %")
     errors = pooled_errors(models)
     largest = max(float(each.max()) for each in errors.values())
     thresholds = np.geomspace(1, max(largest, 1000 * ENERGY_THRESHOLD) * 1.01, THRESHOLDS)
@@ -59,7 +63,7 @@ def threshold_figure(models: Models) -> Figure:
         hover = "%{y:.1f} % below %{x:.3g} meV"
         figure.add_trace(_line(name, thresholds, shares, position, hover))
     ewt = 1000 * ENERGY_THRESHOLD
-    figure.add_shape(type="line", x0=ewt, x1=ewt, y0=0, y1=1, yref="paper", line={**_thin(), "dash": "dash"})
+    figure.add_shape(type="line", x0=ewt, x1=ewt, y0=0, y1=1, yref="paper", line={**thin_line(), "dash": "dash"})
     # On a logarithmic axis plotly places texts, unlike shapes, by the logarithm.
     figure.add_annotation(
         x=np.log10(ewt), y=1, yref="paper", text="EwT", showarrow=False, xanchor="right", yanchor="top"
@@ -76,15 +80,15 @@ def group_figures(models: Models) -> dict[str, Figure]:
 
 
 def _group_figure(groups: Groups, errors: Mapping[str, np.ndarray]) -> Figure:
-    figure = _figure("energy MAE, meV", "")
+    figure = empty_figure("energy MAE, meV", "")
     for position, (name, of_model) in enumerate(errors.items()):
         means, intervals = mean_and_interval(of_model, groups)
         figure.add_trace(
             Bar(
                 name=name,
-                x=_rounded(means, 1),
+                x=rounded(means, 1),
                 y=list(groups),
-                error_x={"type": "data", "array": _rounded(intervals, 1), "thickness": 1},
+                error_x={"type": "data", "array": rounded(intervals, 1), "thickness": 1},
                 customdata=[int(systems.sum()) for systems in groups.values()],
                 hovertemplate="%{y}: %{x:.0f} meV (%{customdata} systems)",
                 orientation="h",
@@ -96,28 +100,25 @@ def _group_figure(groups: Groups, errors: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def _add_points(figure: Figure, of_model: Mapping[str, Predictions], heights: Mapping[str, np.ndarray]) -> None:
-    many = sum(map(len, of_model.values())) > MOST_SVG_POINTS
-    for position, (split, each) in enumerate(of_model.items()):
+def add_points(figure: Figure, x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray], hover: str) -> None:
+    """Add a trace of points for each split, one point a system, which the page's script links to its structure."""
+    many = sum(map(len, x.values())) > MOST_SVG_POINTS
+    for position, split in enumerate(x):
         figure.add_trace(
             (Scattergl if many else Scatter)(
                 name=title_of(split),
-                x=_rounded(each.labels, 4),
-                y=_rounded(heights[split], 4),
+                x=rounded(x[split], 4),
+                y=rounded(y[split], 4),
                 mode="markers",
                 marker={"size": 4 if many else 6, "opacity": 0.6, "color": colour(position)},
                 meta=split,
-                hovertemplate=HOVER,
+                hovertemplate=hover,
             )
         )
 
 
-def _line(name: str, x: np.ndarray, y: np.ndarray, position: int, hover: str) -> Scatter:
-    line = {"color": colour(position), "width": 2}
-    return Scatter(name=name, x=_rounded(x, 2), y=_rounded(y, 2), mode="lines", line=line, hovertemplate=hover)
-
-
-def _figure(x_title: str, y_title: str) -> Figure:
+def empty_figure(x_title: str, y_title: str) -> Figure:
+    """Axes in the style of the page, without data."""
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GREY, "automargin": True}
     return Figure(
         layout={
@@ -136,9 +137,16 @@ def _figure(x_title: str, y_title: str) -> Figure:
     )
 
 
-def _thin() -> dict[str, object]:
+def thin_line() -> dict[str, object]:
+    """Style of a line that guides the eye."""
     return {"color": GREY, "width": 1}
 
 
-def _rounded(values: np.ndarray, digits: int) -> list[float]:
+def rounded(values: np.ndarray, digits: int) -> list[float]:
+    """Numbers for JSON, with as many digits as a plot shows."""
     return np.round(values.astype(np.float64), digits).tolist()
+
+
+def _line(name: str, x: np.ndarray, y: np.ndarray, position: int, hover: str) -> Scatter:
+    line = {"color": colour(position), "width": 2}
+    return Scatter(name=name, x=rounded(x, 2), y=rounded(y, 2), mode="lines", line=line, hovertemplate=hover)

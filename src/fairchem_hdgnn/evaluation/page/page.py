@@ -14,11 +14,15 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
+from fairchem_hdgnn.evaluation.calibration import Calibration
+from fairchem_hdgnn.evaluation.calibration_report import TITLE, calibration_cells, calibration_notes
+from fairchem_hdgnn.evaluation.ensemble import ENSEMBLE
 from fairchem_hdgnn.evaluation.evaluate import Evaluation
 from fairchem_hdgnn.evaluation.inference import InferenceOptions
 from fairchem_hdgnn.evaluation.metrics import Comparison
 from fairchem_hdgnn.evaluation.page.drawings import element_styles
 from fairchem_hdgnn.evaluation.page.figures import error_figure, group_figures, parity_figure, threshold_figure
+from fairchem_hdgnn.evaluation.page.uncertainty import coverage_figure, deviation_figure
 from fairchem_hdgnn.evaluation.page.worst import Drawings, read_worst
 from fairchem_hdgnn.evaluation.predictions import Predictions
 from fairchem_hdgnn.evaluation.report import Section, all_notes, heading, sections
@@ -50,6 +54,7 @@ def write_page(
         tables=[_table(evaluation.comparison, each) for each in sections(evaluation.comparison, with_paper=with_paper)],
         notes=all_notes(evaluation.notes, with_paper),
         groups=list(groups),
+        calibration=_calibration(evaluation.calibration) if evaluation.calibration else None,
         facts=evaluation.facts,
         most=most,
         style=_asset("page.css"),
@@ -77,6 +82,12 @@ def _table(comparison: Comparison, section: Section) -> dict[str, Any]:
     return {"title": section.title, "headings": headings, "rows": rows, "published": published}
 
 
+def _calibration(calibration: Calibration) -> dict[str, Any]:
+    """What the template prints of the ensemble's calibration."""
+    (_, *headings), *rows = calibration_cells(calibration)
+    return {"title": TITLE, "headings": ["split", *headings], "rows": rows, "notes": calibration_notes(calibration)}
+
+
 def _data(evaluation: Evaluation, drawings: Drawings, groups: Mapping[str, Figure], most: int) -> dict[str, Any]:
     """What the page's script reads."""
     models = evaluation.predictions
@@ -86,8 +97,12 @@ def _data(evaluation: Evaluation, drawings: Drawings, groups: Mapping[str, Figur
         figures[f"errors-{position}"] = error_figure(of_model)
     for position, figure in enumerate(groups.values()):
         figures[f"groups-{position}"] = figure
+    if evaluation.calibration:
+        figures["coverage"] = coverage_figure(models[ENSEMBLE], evaluation.calibration)
+        figures["deviations"] = deviation_figure(models[ENSEMBLE], evaluation.calibration)
     return {
         "models": list(models),
+        "ensemble": list(models).index(ENSEMBLE) if evaluation.calibration else None,
         "data": evaluation.facts["data"],
         "most": most,
         "splits": {
@@ -113,4 +128,11 @@ def _systems(facts: Predictions, models: Sequence[Predictions]) -> dict[str, Any
         "record": facts.records.tolist(),
         "label": np.round(facts.labels.astype(np.float64), 4).tolist(),
         "energy": [np.round(each.energy.astype(np.float64), 4).tolist() for each in models],
+        "std": _std(models),
     }
+
+
+def _std(models: Sequence[Predictions]) -> list[float] | None:
+    """Standard deviations of the ensemble, meV, which at most one of the models is."""
+    found = [each.energy_std for each in models if each.energy_std is not None]
+    return np.round(1000 * found[0].astype(np.float64), 1).tolist() if found else None

@@ -16,9 +16,9 @@
     const names = [adsorbate[i], elements[i]].filter((name) => name);
     return `${names.join(" on ")}, ${natoms[i]} atoms`;
   };
-  const energy = (split, i) => page.splits[split].energy[model][i];
+  const energy = (split, i, of = model) => page.splits[split].energy[of][i];
   const label = (split, i) => page.splits[split].label[i];
-  const error = (split, i) => 1000 * (energy(split, i) - label(split, i));
+  const error = (split, i, of = model) => 1000 * (energy(split, i, of) - label(split, i));
 
   // === plots ===
 
@@ -27,17 +27,21 @@
 
   const draw = (id, figure) => Plotly.react(id, figure.data, figure.layout, plotOptions);
 
-  const hoverFacts = (split) => page.splits[split].ids.map((name, i) => [
-    escaped(name), escaped(page.splits[split].title), escaped(composition(split, i)),
-    label(split, i), energy(split, i), error(split, i),
-  ]);
+  const hoverFacts = (of) => Object.fromEntries(Object.entries(page.splits).map(([split, { ids, title, std }]) => [
+    split,
+    ids.map((name, i) => [
+      escaped(name), escaped(title), escaped(composition(split, i)),
+      label(split, i), energy(split, i, of), error(split, i, of), std && std[i],
+    ]),
+  ]));
 
-  const drawSystems = (id, facts) => {
-    const figure = page.figures[`${id}-${model}`];
-    for (const trace of figure.data) trace.customdata = facts[trace.meta];
+  const drawSystems = (id, figure, facts) => {
+    for (const trace of figure.data) if (trace.meta) trace.customdata = facts[trace.meta];
     draw(id, figure).then((plot) => {
       plot.removeAllListeners("plotly_click");
-      plot.on("plotly_click", ({ points: [point] }) => showStructure(point.data.meta, point.pointNumber));
+      plot.on("plotly_click", ({ points: [point] }) => {
+        if (point.data.meta) showStructure(point.data.meta, point.pointNumber);
+      });
     });
   };
 
@@ -248,15 +252,15 @@
   // === start ===
 
   const drawModel = () => {
-    const facts = Object.fromEntries(Object.keys(page.splits).map((split) => [split, hoverFacts(split)]));
-    drawSystems("parity", facts);
-    drawSystems("errors", facts);
+    const facts = hoverFacts(model);
+    for (const id of ["parity", "errors"]) drawSystems(id, page.figures[`${id}-${model}`], facts);
     fillTable();
   };
 
   makeHeadings();
   drawModel();
   for (const id of Object.keys(page.figures)) if (element(id)) draw(id, page.figures[id]);
+  if (page.figures.deviations) drawSystems("deviations", page.figures.deviations, hoverFacts(page.ensemble));
   element("split").addEventListener("change", fillTable);
   element("search").addEventListener("input", fillTable);
   if (element("model")) {
