@@ -5,7 +5,7 @@ structures to relaxed energies, and tests once on fold 0, which no choice was ba
 With ``--choose``: one seed of each variant of the recipe, configs/oc20/is2re/small, trained on folds 2 and 3, tested on
 fold 1, with fewer epochs. A call works for H hours; call it again to continue.
 
-Writes the table of docs/evidence.md and benchmarks/results/gamenet.json; with ``--choose`` the table of
+Writes the table of docs/evidence.md and README.md, and benchmarks/results/gamenet.json; with ``--choose`` the table of
 docs/training.md and benchmarks/results/gamenet_choice.json. Runs that are in these results are not repeated.
 """
 
@@ -41,7 +41,7 @@ class Study:
 
     Attributes:
         name: of table and results.
-        page: with the table.
+        pages: with the table.
         train: folds.
         test: fold.
         epochs: of each run.
@@ -51,7 +51,7 @@ class Study:
     """
 
     name: str
-    page: Path
+    pages: tuple[Path, ...]
     train: tuple[int, ...]
     test: int
     epochs: int
@@ -66,13 +66,13 @@ class Study:
 
 
 TEST = Study(
-    "gamenet", ROOT / "docs/evidence.md", (1, 2, 3), 0, 60, (0, 1, 2),
+    "gamenet", (ROOT / "docs/evidence.md", ROOT / "README.md"), (1, 2, 3), 0, 60, (0, 1, 2),
     {"HDGNN": (HDGNN, {}), "eSCN": (ESCN, {})},
     # Single runs over 20 folds (Pablo-García et al., Nat. Comput. Sci. 2023).
     {"GemNet-dT": (124, 6), "PaiNN": (184, 8), "DimeNet++": (493, 71)},
 )  # fmt: skip
 CHOICE = Study(
-    "gamenet_choice", ROOT / "docs/training.md", (2, 3), 1, 30, (0,),
+    "gamenet_choice", (ROOT / "docs/training.md",), (2, 3), 1, 30, (0,),
     {
         "as shipped": (HDGNN, {}),
         "without Noisy Nodes": ("hdgnn", {}),
@@ -172,7 +172,8 @@ def report(study: Study, runs: Sequence[LongRun]) -> None:
             errors = {split: [round(error, 5) for error in each.values()] for split, each in result["errors"].items()}
             results[key_of(result)] = {**result, "errors": errors}
     if results:
-        put_into(study.page, study.name, table(study, list(results.values())))
+        for page in study.pages:
+            put_into(page, study.name, table(study, list(results.values())))
         lines = ",\n".join(json.dumps(result) for result in results.values())
         results_file(study).write_text(f"[\n{lines}\n]\n")
 
@@ -188,7 +189,7 @@ def main() -> None:
     target = json.loads((args.lmdbs / DESCRIPTION_FILE).read_text())["target"]
     if target != "total":
         # No number is published for other labels.
-        study = replace(study, name=f"{study.name}_{target}", published={})
+        study = replace(study, name=f"{study.name}_{target}", pages=study.pages[:1], published={})
     runs = runs_of(study, args.lmdbs.resolve(), args.out.resolve() / study.name)
     runs = [run for run in runs if run.result or key_of({**run.facts, "seed": run.seed}) not in kept(study)]
     continue_runs(runs, args.hours, args.processes, lambda: report(study, runs))

@@ -23,10 +23,11 @@ from fairchem_hdgnn.host.which import Host
 PAGE = ROOT / "docs" / "cli.md"
 
 HEAD = """\
-# The command line
+# Command line
 
-Written by `python tools/cli_page.py` from the parsers of `fairchem-hdgnn`. Each command has `--help`; `fairchem-hdgnn doctor` says
-what is wrong with an installation. A command exits with status 2 and one line that names the mistake, and 0 if all is well.
+All commands of `fairchem-hdgnn`, generated from their parsers by `python tools/cli_page.py`. Every command has `--help`. The
+exit status is 0 on success and 2 after an error, with one line that says what is wrong. If something does not work, run
+`fairchem-hdgnn doctor`.
 """
 
 HOSTS = {Host.FAIRCHEM_1: "fairchem-core 1.10", Host.FAIRCHEM_2: "fairchem-core 2"}
