@@ -109,13 +109,19 @@ def structures(count: int, seed: int) -> list[Atoms]:
 
 
 def test_commands_for_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a narrow network and two epochs; then the calculator."""
+    """With a narrow network and two epochs; then the calculator. fairchem takes the folder that it was imported in."""
     monkeypatch.chdir(tmp_path)
     write("train.extxyz", structures(12, seed=0))
     write("val.extxyz", structures(4, seed=1))
     shorter = {
         "recipe": ["--epochs", "2"],
-        "train": ["--cpu", "--optim.num_workers=0", "--model.sphere_channels=4", "--model.hidden_channels=4"],
+        "train": [
+            "--cpu",
+            f"--run-dir={tmp_path}",
+            "--optim.num_workers=0",
+            "--model.sphere_channels=4",
+            "--model.hidden_channels=4",
+        ],
     }
     commands = command_lines(section("Your own data"))
     assert [words[0] for words in commands] == ["make-lmdb", "make-lmdb", "recipe", "train", "predict"]
@@ -148,6 +154,11 @@ def test_readme_has_the_results_of_the_page_of_evidence() -> None:
 def test_every_benchmark_is_listed() -> None:
     listed = set(re.findall(r"^\| `(\w+\.py)`", (ROOT / "benchmarks/README.md").read_text(), re.MULTILINE))
     assert listed == {path.name for path in (ROOT / "benchmarks").glob("*.py")}
+
+
+def test_changelog_names_every_command() -> None:
+    words = set(re.findall(r"[a-z0-9-]+", (ROOT / "CHANGELOG.md").read_text()))
+    assert set(COMMANDS) <= words
 
 
 def test_page_of_keys_is_current() -> None:
