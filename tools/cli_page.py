@@ -25,9 +25,9 @@ PAGE = ROOT / "docs" / "cli.md"
 HEAD = """\
 # Command line
 
-All commands of `fairchem-hdgnn`, generated from their parsers by `python tools/cli_page.py`. Every command has `--help`. The
-exit status is 0 on success and 2 after an error, with one line that says what is wrong. If something does not work, run
-`fairchem-hdgnn doctor`.
+All commands of `fairchem-hdgnn`, generated from their parsers by `python tools/cli_page.py`. Each one has `--help`.
+The exit status is 0 on success and 2 after an error, with one line that says what is wrong. If something does not work,
+run `fairchem-hdgnn doctor`.
 """
 
 HOSTS = {Host.FAIRCHEM_1: "fairchem-core 1.10", Host.FAIRCHEM_2: "fairchem-core 2"}
