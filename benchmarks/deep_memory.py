@@ -1,8 +1,8 @@
 """Memory of one training step of a deep HDGNN on a large slab: ``python benchmarks/deep_memory.py``.
 
 By default 16 layers with L = 6, C = 128 (``authors``, one resolution, H = 512) on a slab of 200 atoms, 8 Å, 40
-neighbours, with ``activations: recompute``. Prints the largest resident memory of the process from its start to the
-end of the optimiser's step, libraries, parameters, gradients and AdamW's moments included.
+neighbours, with ``activations: recompute``. Prints the peak resident memory of the process from its start to the
+end of the optimizer step, including libraries, parameters, gradients and AdamW's moments.
 """
 
 from __future__ import annotations

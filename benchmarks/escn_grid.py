@@ -1,9 +1,9 @@
-"""What eSCN's finite grids cost in equivariance: ``python benchmarks/escn_grid.py``.
+"""Equivariance error of eSCN due to its finite grids: ``python benchmarks/escn_grid.py``.
 
-A molecule-like cluster is turned at random, with other rolls of the edge frames, and the turned answer compared with
-the answer for the turned cluster: the node embedding after all layers, the energy, and the forces. Random weights,
-float64. The first table refines the grid of the point-wise networks (``resolution``), the second the sample points of
-the output heads (``num_sphere_samples``). Relative errors: norm of the difference over norm.
+Rotates a molecule-like cluster at random, with other rolls of the edge frames, and compares the output for the rotated
+cluster with the rotated output: node embedding after all layers, energy, and forces. Random weights, float64. The first
+table refines the grid of the point-wise networks (``resolution``), the second the sample points of the output heads
+(``num_sphere_samples``). Relative errors: norm of the difference over norm.
 """
 
 from __future__ import annotations

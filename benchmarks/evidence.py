@@ -2,8 +2,9 @@
 
 ``hea``: adsorption energies on alloys, 3,951 structures, 12 epochs; DATA is hea_adsorption.npz (benchmarks/hea.py).
 ``qm9``: the gap of 10,000 molecules, 10 epochs; DATA is what ``fairchem-hdgnn prepare-qm9`` wrote. Three seeds each,
-one thread a run. Same optimiser, learning rate, schedule and epochs for all, those of configs/oc20/is2re/small, which
-were chosen for HDGNN. A call works for H hours; the next one goes on. Runs go seed by seed, so the table grows evenly.
+one thread per run. All models use the optimizer, learning rate, schedule and epochs of configs/oc20/is2re/small, which
+were chosen for HDGNN. A call works for H hours; call it again to continue. Runs are ordered by seed, so that the table
+fills evenly.
 
 Writes the table and the learning curves of docs/evidence.md, and benchmarks/results/evidence_STUDY.json.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hea import convert
-from long_runs import LongRun, add_arguments, schedule, sitting
+from long_runs import LongRun, add_arguments, continue_runs, schedule
 from matplotlib.figure import Figure
 from pages import of_seeds, put_into
 
@@ -205,7 +206,7 @@ def main() -> None:
         data = args.out / "hea_data"
         convert(args.data, args.out / "hea_source", data)
     runs = runs_of(args.study, data.resolve(), args.out.resolve())
-    sitting(runs, args.hours, args.processes, lambda: write_page(args.study, runs))
+    continue_runs(runs, args.hours, args.processes, lambda: write_page(args.study, runs))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Which n-fold environments a single layer tells apart (Joshi et al., ICML 2023), for HDGNN and for METP alone.
+"""Which n-fold environments a single layer can distinguish (Joshi et al., ICML 2023), for HDGNN and for METP alone.
 
-A centre atom and n atoms on a unit circle, against the same turned by less than 2 pi / n. A layer with strictly
-equivariant features of degree L separates the two for n <= L only. Run with ``python benchmarks/expressivity.py``.
+A central atom with n atoms on a unit circle, and the same rotated by less than 2 pi / n. A layer with strictly
+equivariant features of degree L can distinguish the two only for n <= L. Run with
+``python benchmarks/expressivity.py``.
 """
 
 from __future__ import annotations

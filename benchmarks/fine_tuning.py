@@ -1,11 +1,11 @@
 """Fine-tuning against training from scratch: ``python benchmarks/fine_tuning.py HEA TINNET OUT --hours H``.
 
 HEA is hea_adsorption.npz (benchmarks/hea.py): 6,126 adsorption energies of H, O, OH, CO and NO on alloys of seven
-metals, all splits but val_id, on which a model is trained first. TINNET is tinnet_oh.npz, in the same form: 600
-unrelaxed structures of OH on other alloys, of more elements and with another reference, without relaxed positions;
-120 of them, drawn once, are the test. The model starts from fresh weights or from the pretrained ones with a fresh
-head, and learns 50, 150 or all 480 others; same optimiser, steps and schedule. A call works for H hours; the next one
-goes on.
+metals; a model is pretrained on all splits but val_id. TINNET is tinnet_oh.npz, in the same format: 600 unrelaxed
+structures of OH on other alloys, with more elements and another energy reference, without relaxed positions; 120 of
+them, drawn at random once, are the test set. Training on 50, 150 or all 480 others starts from random weights, or from
+the pretrained ones with a fresh head, with the same optimizer, steps and schedule. A call works for H hours; call it
+again to continue.
 
 Writes the table of docs/training.md and benchmarks/results/fine_tuning.json.
 """
@@ -24,7 +24,7 @@ from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.io import write
 from hea import structure
-from long_runs import LongRun, add_arguments, schedule, sitting
+from long_runs import LongRun, add_arguments, continue_runs, schedule
 from pages import of_seeds, put_into
 
 from fairchem_hdgnn.checks.targets import target_spread
@@ -143,7 +143,7 @@ def main() -> None:
     data = convert(args.hea, args.tinnet, out / "data")
     steps = PRETRAINING_EPOCHS * -(-len(Records(data / "hea")) // BATCH_SIZE)
     first = run(out, data, "hea", "val_id", "pretrained", steps, 0, {})
-    sitting([first], args.hours, 1, lambda: None)
+    continue_runs([first], args.hours, 1, lambda: None)
     if first.result is None:
         return
     start = {f"{START}.init_from": str(first.checkpoints / "checkpoint.pt")}
@@ -151,7 +151,7 @@ def main() -> None:
         run(out, data, str(size), "test", name, STEPS[size], seed, {**start, **changes} if changes else {})
         for seed, size, (name, changes) in itertools.product(SEEDS, STEPS, VARIANTS.items())
     ]
-    sitting(runs, args.hours, args.processes, lambda: report([first, *runs]))
+    continue_runs(runs, args.hours, args.processes, lambda: report([first, *runs]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Mutate pickled records and read each: every one must be read or refused, and nothing else may happen.
+"""Mutate pickled records and read each: it must be read or refused, and nothing else may happen.
 
 Usage: ``python benchmarks/fuzz_records.py [--count 100000] [--seed 0]``
 """

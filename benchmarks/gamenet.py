@@ -1,12 +1,12 @@
-"""HDGNN and eSCN on GAME-Net's FG set beside published numbers: ``python benchmarks/gamenet.py LMDBS OUT --hours H``.
+"""HDGNN and eSCN on GAME-Net's FG set, next to published numbers: ``python benchmarks/gamenet.py LMDBS OUT --hours H``.
 
-LMDBS is what ``fairchem-hdgnn prepare-gamenet`` wrote, with either target. Trains on folds 1, 2 and 3, from initial
-structures to relaxed energies, and tests once on fold 0, which nothing was chosen on. Three seeds, one thread a run.
+LMDBS is the output of ``fairchem-hdgnn prepare-gamenet``, with either target. Trains on folds 1, 2 and 3, from initial
+structures to relaxed energies, and tests once on fold 0, which no choice was based on. Three seeds, one thread per run.
 With ``--choose``: one seed of each variant of the recipe, configs/oc20/is2re/small, trained on folds 2 and 3, tested on
-1; fewer epochs. A call works for H hours; the next one goes on.
+fold 1, with fewer epochs. A call works for H hours; call it again to continue.
 
 Writes the table of docs/evidence.md and README.md, and benchmarks/results/gamenet.json; with ``--choose`` the table of
-docs/training.md and benchmarks/results/gamenet_choice.json. A run that those results have is not done again.
+docs/training.md and benchmarks/results/gamenet_choice.json. Runs that are in these results are not repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from long_runs import LongRun, add_arguments, schedule, sitting
+from long_runs import LongRun, add_arguments, continue_runs, schedule
 from pages import of_seeds, put_into
 
 from fairchem_hdgnn.checks.targets import target_spread
@@ -192,7 +192,7 @@ def main() -> None:
         study = replace(study, name=f"{study.name}_{target}", pages=study.pages[:1], published={})
     runs = runs_of(study, args.lmdbs.resolve(), args.out.resolve() / study.name)
     runs = [run for run in runs if run.result or key_of({**run.facts, "seed": run.seed}) not in kept(study)]
-    sitting(runs, args.hours, args.processes, lambda: report(study, runs))
+    continue_runs(runs, args.hours, args.processes, lambda: report(study, runs))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
     python benchmarks/gpu_report.py OUT/gpu.json             # into docs/performance.md
 
 Needs torch, torch-geometric, e3nn, numpy, pyyaml and jaxtyping; not fairchem, lmdb or a network. ``OUT/gpu.json`` is
-written anew after each stage, so a call that is cut off loses only the stage it was in. A stage that fails says so in
-the file and the next one runs. ``--device cpu --tiny`` goes through all of it in two minutes without a GPU.
+rewritten after each stage, so an interrupted call loses only its current stage. If a stage fails, the file says so and
+the next stage runs. ``--device cpu --tiny`` runs all stages in two minutes without a GPU.
 """
 
 from __future__ import annotations

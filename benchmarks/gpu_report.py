@@ -1,7 +1,7 @@
-"""Write what ``benchmarks/gpu.py`` measured into docs/performance.md: ``python benchmarks/gpu_report.py OUT/*.json``.
+"""Write the results of ``benchmarks/gpu.py`` into docs/performance.md: ``python benchmarks/gpu_report.py OUT/*.json``.
 
-The files are kept as benchmarks/results/gpu_CARD_DATE.json, and the page's part between its markers is made from all
-that lie there; without any it says that nothing was measured. Without arguments the page is made anew.
+The files are stored as benchmarks/results/gpu_CARD_DATE.json, and the page's section between its markers is generated
+from all stored files; without any, it says that nothing was measured. Without arguments, only the page is rewritten.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAGE = ROOT / "docs/performance.md"
 BEGIN, END = pages.marks("gpu")
 
 NOTHING = """\
-**No GPU was at hand: nothing here is measured on one.** The Triton kernels are run in Triton's interpreter and
+**Nothing on this page has been measured on a GPU yet.** The Triton kernels are run in Triton's interpreter and
 compiled for sm_90 by the tests, and are off by default. Ratios between models on a CPU do not carry over.
 """
 

@@ -1,14 +1,14 @@
 """HDGNN, eSCN and fairchem's own models on real DFT energies: ``python benchmarks/hea.py hea_adsorption.npz OUT``.
 
 The data: adsorption energies of H, O, OH, CO and NO on (111) surfaces of alloys of Ag, Au, Cu, Ir, Pd, Pt and Ru,
-46 or 47 atoms a system, with splits in OC20's sense (unseen adsorbate, unseen alloys, both). The file holds all systems
+46 or 47 atoms a system, with splits as in OC20 (unseen adsorbate, unseen alloys, both). The file stores all systems
 one after another: ``ptr`` [n+1], per atom ``numbers``, ``tags``, ``fixed``, ``pos``, ``pos_relaxed``, per system
-``cell``, ``y`` (eV), ``sid``, ``split``. It goes through ``make-lmdb`` and ``train`` like anybody's data.
+``cell``, ``y`` (eV), ``sid``, ``split``. The script uses ``make-lmdb`` and ``train`` as a user would.
 
-Every model gets the same CPU time on one thread for its training steps: the time of a step is measured first, and the
-number of epochs, and with it the learning rate's schedule, follows from it. What is left out of the time: reading the
-first batches, and the one evaluation at the end. Models, optimiser and learning rate are not tuned to these data.
-Runs that are done are kept, so two calls with half of ``--models`` each may share OUT before a last one with all.
+Every model gets the same CPU time on one thread for its training steps: the time of a step is measured first and
+determines the number of epochs and the learning rate schedule. Reading the first batches and the final evaluation are
+not counted. Models, optimizer and learning rate are not tuned to these data. Finished runs are kept, so two calls with
+half of ``--models`` each can share OUT before a last call with all of them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How unevenly the ranks of a step are loaded: ``python benchmarks/imbalance.py LMDB``.
+"""Load imbalance of the ranks in a step: ``python benchmarks/imbalance.py LMDB``.
 
-The batches are those of fairchem's ``BalancedBatchSampler``, with and without balancing by atoms, for all ranks in this
-one process: instead of being gathered from other processes, the samples of each step are handed to it. Imbalance is the
-largest number of atoms, or edges, that a rank has in a step, over the mean of all ranks. Every rank waits for the
-slowest one, so a step takes that many times the time of an even share. Writes its table into docs/scaling.md.
+The batches are those of fairchem's ``BalancedBatchSampler``, with and without balancing by atoms, for all ranks in
+one process: the sampler gets the samples of each step directly instead of from other processes. Imbalance is the
+largest number of atoms, or edges, on a rank in a step, divided by the mean of all ranks. Every rank waits for the
+slowest one, so a step takes longer by this factor than with equal shares. Writes its table into docs/scaling.md.
 """
 
 from __future__ import annotations

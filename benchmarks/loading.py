@@ -1,9 +1,9 @@
-"""How many processes load data for a GPU: ``python benchmarks/loading.py [LMDB ...]``.
+"""How many data-loading processes a GPU needs: ``python benchmarks/loading.py [LMDB ...]``.
 
-Without an LMDB, records like OC20's are made. For fairchem's ``lmdb`` and for ``safe_lmdb``, in CPU time, the best of
-several rounds: to read a record (as benchmarks/safe_lmdb.py measures it), to put it into a batch, all that a
-process of a ``DataLoader`` does with it, and to receive it in the process that trains. The files are in the page
-cache, so no disk is measured. Writes its table into docs/scaling.md.
+Without an LMDB, it makes records like OC20's. For fairchem's ``lmdb`` and for ``safe_lmdb``, it measures CPU times, the
+best of several rounds: reading a record (as in benchmarks/safe_lmdb.py), collating it, all work of a ``DataLoader``
+process, and receiving it in the training process. The files are in the page cache, so no disk is measured. Writes its
+table into docs/scaling.md.
 """
 
 from __future__ import annotations

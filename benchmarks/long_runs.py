@@ -1,7 +1,7 @@
-"""Trainings of hours that continue over several sittings: each is a folder, and a call does what is left of it.
+"""Trainings that take hours and continue over several calls: each has a folder, and a call continues unfinished ones.
 
-A run goes through ``fairchem-hdgnn train`` like anybody's. At the end of a sitting it is told to stop as a scheduler
-would: it writes a checkpoint, from which the next sitting continues as if nothing had happened.
+A run uses ``fairchem-hdgnn train`` as a user would. At the end of a call, it gets the signal that a scheduler would
+send: it writes a checkpoint, from which the next call resumes with identical results.
 """
 
 from __future__ import annotations
@@ -162,14 +162,14 @@ def gpu_is_there() -> bool:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of :func:`sitting`."""
+    """Those of :func:`continue_runs`."""
     parser.add_argument("out", type=Path, help="folder of the runs; what is done in it is kept")
-    parser.add_argument("--hours", type=float, default=2.0, help="of this sitting (default: %(default)s)")
+    parser.add_argument("--hours", type=float, default=2.0, help="of this call (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="runs at once, a thread each (default: %(default)s)")
 
 
-def sitting(runs: Sequence[LongRun], hours: float, processes: int, report: Callable[[], None]) -> None:
-    """Do what is left of ``runs``, in their order, for so many hours; ``report`` after each, and print all."""
+def continue_runs(runs: Sequence[LongRun], hours: float, processes: int, report: Callable[[], None]) -> None:
+    """Continue unfinished ``runs``, in order, for ``hours``; call ``report`` after each, and print all results."""
     deadline = time.monotonic() + 3600 * hours
 
     def one(run: LongRun) -> None:

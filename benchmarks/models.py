@@ -1,14 +1,14 @@
-"""Speed and memory of all models side by side: ``python benchmarks/models.py``.
+"""Speed and memory of several models: ``python benchmarks/models.py``.
 
 One system, a periodic slab of 64 copper atoms with CO (66 atoms), cutoff 8 Å, 40 neighbours: 2,640 edges, found once
-and shared. Every model predicts its energy with the layers that ``--layers`` says; spherical ones have L = 6 and
-C = 128. The other hyper-parameters are those of fairchem's configurations for OC20. All models of one depth run in one
-process, in turns; times are medians over the turns. With several depths, what a further layer costs is printed too: a
-first layer that sees l = 0 only is cheaper than all others in ours, so that two layers flatter them. The peak memory of
-a training step is taken in a process of its own: growth of the resident set (Linux's VmHWM) over the state with weights
-and inputs in memory. ``GFLOP`` counts matrix products as executed, two for a multiply-add.
+and shared. Every model predicts its energy with ``--layers`` layers; spherical models have L = 6 and C = 128. The
+other hyper-parameters are those of fairchem's configs for OC20. All models of one depth alternate in one process; times
+are medians over the rounds. With several depths, it also prints the cost of each further layer: in our models, the
+first layer sees only l = 0 and is cheaper than the others, so two-layer numbers are too favourable. The peak memory of
+a training step is measured in a separate process: growth of the resident set (Linux's VmHWM) over the state with
+weights and inputs in memory. ``GFLOP`` counts executed matrix products, two operations per multiply-add.
 
-On a machine with other work, run it under ``chrt -f 50`` so that nothing interrupts a measurement.
+If the machine also runs other programs, use ``chrt -f 50`` so that they do not interrupt a measurement.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def cpu_minutes(command: Sequence[str], log: Path) -> float:
-    """Run ``command`` with its output in ``log``; minutes of CPU time it took, whatever else the machine did.
+    """Run ``command`` with its output in ``log``; minutes of CPU time it took, independent of other programs.
 
     Raises:
         SystemExit: it failed; names the log.

@@ -1,4 +1,4 @@
-"""Parts of the documentation that scripts write, and how results are shown there."""
+"""Parts of the documentation that scripts write, and the format of results there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def marks(name: str) -> tuple[str, str]:
-    """What stands before and after the part of that name."""
+    """Markers before and after the part of that name."""
     return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 

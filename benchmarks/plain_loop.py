@@ -2,7 +2,7 @@
 
 It follows the shipped configurations: the loss is the L1 loss on the standardised target, the optimiser AdamW with
 gradient clipping and averaged weights. The learning rate warms up and decays with a cosine over the budget, so every
-model finishes its schedule in the time it is given.
+model finishes its schedule within its time.
 """
 
 from __future__ import annotations

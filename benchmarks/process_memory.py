@@ -6,6 +6,6 @@ from pathlib import Path
 
 
 def resident_kib(field: str = "VmRSS") -> int:
-    """KiB: now (``VmRSS``), or at the most so far (``VmHWM``)."""
+    """KiB: current (``VmRSS``) or peak (``VmHWM``)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1])

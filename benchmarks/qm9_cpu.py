@@ -2,8 +2,8 @@
 
 Trains the configurations of ``configs/qm9/small`` through ``fairchem-hdgnn train``: 10,000 molecules, validated and
 tested on 2,000 each. Every run has one thread and the same CPU time for its training steps: the time of a step is
-measured first, and the number of epochs, and with it the learning rate's schedule, follows from it. Not counted are
-the start and the evaluations. The checkpoint with the lowest validation error is tested. Finished runs are kept.
+measured first and determines the number of epochs and the learning rate schedule. Start-up and evaluations are not
+counted. The checkpoint with the lowest validation error is tested. Finished runs are kept.
 
 Writes ``table.md``, ``runs.json`` and ``learning_curves.png`` into OUT. Errors are in meV.
 """

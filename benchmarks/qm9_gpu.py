@@ -1,10 +1,10 @@
-"""Train on all of QM9 on one GPU for as long as there is time, without fairchem.
+"""Train on all of QM9 on one GPU within a time limit, without fairchem.
 
-    fairchem-hdgnn prepare-qm9 data/qm9                # anywhere; molecules.npz is all that is read here
+    fairchem-hdgnn prepare-qm9 data/qm9                # on any machine; only molecules.npz is needed
     python benchmarks/qm9_gpu.py --minutes 60 --out runs/qm9_gpu
 
-A run that is stopped (``--stop-after``, or killed) goes on from its last evaluation when started again with the same
-arguments. It prints the learning curve and ends with the test MAE beside a mean predictor's and the published ones.
+To resume an interrupted run (``--stop-after``, or killed) from its last evaluation, start it again with the same
+arguments. It prints the learning curve and finally the test MAE, next to that of a mean predictor and published ones.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""How long it takes to load a batch of QM9, against a training step: ``python benchmarks/qm9_loading.py``.
+"""Time to load a batch of QM9, compared with a training step: ``python benchmarks/qm9_loading.py``.
 
-Prints milliseconds a batch for reading records, for collating them, and for a training step of the given
-configuration's model, all in one process. Loading bounds training only where (read + collate) / num_workers exceeds
-the step.
+Prints milliseconds per batch for reading records, for collating them, and for a training step of the config's model,
+all in one process. Loading limits training only if (read + collate) / num_workers exceeds the step.
 """
 
 from __future__ import annotations

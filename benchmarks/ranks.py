@@ -1,12 +1,11 @@
-"""What the exchange of gradients costs a training step: measured on ranks of this CPU, predicted for GPUs.
+"""Cost of the gradient exchange per training step: measured on ranks of this CPU, predicted for GPUs.
 
 ``python benchmarks/ranks.py measure CONFIG ...`` runs forward and backward passes of the configs' networks on 1, 2 and
-4 gloo ranks with a thread each. Every rank has the same small graph, so that all have the same arithmetic. Three things
-are timed in turn: the passes without exchange (DDP's ``no_sync``), the passes with it, and an all-reduce of as many
-bytes alone.
+4 gloo ranks with one thread each. Every rank has the same small graph and so the same work. It times in turn the passes
+without exchange (DDP's ``no_sync``), the passes with it, and an all-reduce of the same number of bytes alone.
 
-``python benchmarks/ranks.py predict CONFIG ...`` measures nothing. It takes the time of a step from ``fairchem-hdgnn
-cost``, that of the exchange from the rate of the links, and combines them.
+``python benchmarks/ranks.py predict CONFIG ...`` measures nothing. It combines the time of a step from ``fairchem-hdgnn
+cost`` with the time of the exchange, calculated from the rate of the links.
 
 Both write their table into docs/scaling.md.
 """

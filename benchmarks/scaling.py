@@ -2,9 +2,10 @@
 
 Copper slabs with CO, 8 Å, 40 neighbours for each atom; HDGNN (``authors``, one resolution) and eSCN (M = 2), one
 layer. Three sweeps: L from 1 to 8 at C = 128; 30 to 5,000 atoms at L = 4, C = 32; batches of 1 to 64 slabs of 30
-atoms at the same size. Times are medians of forward passes without the edges, which a training step finds once; how
-long that takes, ``pairs``, ``vesin`` and ``fairchem`` say. fairchem's own search, which the models do not use, needs
-memory for all pairs of atoms and is left out beyond 1,500 atoms. Exponents are least-squares slopes of log time.
+atoms at the same size. Times are medians of forward passes without the neighbour search, which is done once per
+training step and timed separately (``pairs``, ``vesin`` and ``fairchem``). fairchem's own search, which the models do
+not use, needs memory for all pairs of atoms and is left out beyond 1,500 atoms. Exponents are least-squares slopes of
+log time.
 Writes OUT.json and OUT.png.
 """
 

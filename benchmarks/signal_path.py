@@ -1,8 +1,8 @@
-"""How large signals are at the start of training: ``python benchmarks/signal_path.py``.
+"""Size of the signals at initialisation: ``python benchmarks/signal_path.py``.
 
-One slab (64 Cu atoms with CO, 2,640 edges within 8 Å), one forward pass of networks that were never trained. For each
-layer: the second moment of the embedding x and of the summed messages by degree, and how much of x's scalars differs
-between atoms of one element, which is all that the readout can learn from. Writes the figure and the table of
+One slab (64 Cu atoms with CO, 2,640 edges within 8 Å), one forward pass of untrained networks. For each
+layer: the second moment of the embedding x and of the summed messages by degree, and the share of x's scalars that
+differs between atoms of one element, which is all that the readout can learn from. Writes the figure and the table of
 docs/training.md.
 """
 

@@ -1,4 +1,4 @@
-"""Copper slabs with CO, the structures that models are timed on."""
+"""Copper slabs with CO, the structures used for timing models."""
 
 from __future__ import annotations
 

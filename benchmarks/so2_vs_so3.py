@@ -1,13 +1,12 @@
 """Cost of an SO(3) and of an SO(2) convolution by degree: ``python benchmarks/so2_vs_so3.py``.
 
-Both send features of all degrees up to L, C channels, along E edges to messages of all degrees up to L, with weights
-shared by the edges: e3nn's ``FullyConnectedTensorProduct`` with the edge's spherical harmonics up to L, and this
-``SO2Linear`` below with all orders (M = L) between a rotation to the edge's frame and one back. Harmonics and
-Wigner-D matrices are made beforehand. Both maps couple every degree with every other; the SO(2) one spans also what
-harmonics of degrees up to 2L would add.
+Both map features of all degrees up to L, C channels, on E edges to messages of all degrees up to L, with weights shared
+by all edges: e3nn's ``FullyConnectedTensorProduct`` with the edge's spherical harmonics up to L, and ``SO2Linear``
+below with all orders (M = L) between a rotation to the edge frame and one back. Harmonics and Wigner-D matrices are
+precomputed. Both maps couple every degree with every other; the SO(2) map also covers harmonics of degrees up to 2L.
 
 Prints the time of forward and of forward + backward and the peak memory of the latter (growth of the resident set in
-a process of its own, Linux's VmHWM), fits ``a L^p`` to the upper half of the degrees, and draws all three.
+a separate process, Linux's VmHWM), fits ``a L^p`` to the upper half of the degrees, and draws all three.
 """
 
 from __future__ import annotations

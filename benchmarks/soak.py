@@ -1,12 +1,12 @@
-"""Does a long training need more and more memory? ``python benchmarks/soak.py [--minutes 20]``.
+"""Memory leak test of a long training: ``python benchmarks/soak.py [--minutes 20]``.
 
-Trains a small HDGNN on structures of 4 to 60 atoms, no two batches alike in size, through the whole trainer (LMDB, data
-loader, EMA, validation, checkpoints), and follows the resident memory of the process. The first 500 steps fill the
-allocator's pools. After them the memory must stay within 2 %: the exit status is 1 otherwise. The run lasts as long as
-asked, and 2,000 steps at the least.
+Trains a small HDGNN on structures of 4 to 60 atoms, in batches of different sizes, with the full trainer (LMDB, data
+loader, EMA, validation, checkpoints), and records the resident memory of the process. The first 500 steps fill the
+allocator's pools. After them, memory must stay within 2 %; otherwise the exit status is 1. The run has at least 2,000
+steps.
 
-On a CPU torch keeps up to 1,024 oneDNN primitives, one for each new shape, and with sizes that vary it takes thousands
-of steps to fill that: some 300 MB that are no leak, but would hide one. So the run keeps 8 of them.
+On a CPU, torch caches up to 1,024 oneDNN primitives, one for each new shape. With varying sizes it takes thousands of
+steps to fill this cache: about 300 MB that are not a leak but would hide one. So the run limits the cache to 8.
 """
 
 from __future__ import annotations

@@ -404,4 +404,4 @@ def test_failed_pip_names_the_remedy(tmp_path: Path) -> None:
     failing = install.Environment(tmp_path)
     failing.python = Path("false")
     with pytest.raises(SystemExit, match=r"uv pip install torch` failed, see above; run make again"):
-        failing.pip("torch", line=LINES[0])
+        failing.pip("torch", pins=LINES[0].constraints)

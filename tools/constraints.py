@@ -1,7 +1,8 @@
 """Pin the newest versions that fit together beside each torch into ``constraints/``, with the uv of ``.venv``.
 
-``python tools/constraints.py`` writes all files, ``python tools/constraints.py 2.7`` one, and
-``python tools/constraints.py fairchem-2`` that of the environment with fairchem-core 2.
+``python tools/constraints.py`` writes all files, ``python tools/constraints.py 2.7`` one,
+``python tools/constraints.py fairchem-2`` that of the environment with fairchem-core 2, and
+``python tools/constraints.py docs`` that of the documentation.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import tomllib
-from lines import FAIRCHEM_2, LINES, ROOT, Line, text
+from lines import DOCS_PINS, DOCS_PYTHONS, FAIRCHEM_2, LINES, ROOT, Line, Python, text
 from packaging.requirements import Requirement
 
 EXTRAS = ("qm9", "vesin")
@@ -41,6 +42,9 @@ def main(names: list[str]) -> None:
     if not names or FAIRCHEM_2.pins in names:
         FAIRCHEM_2.constraints.write_text(pins_of_second(FAIRCHEM_2))
         print(FAIRCHEM_2.constraints.relative_to(ROOT))
+    if not names or DOCS_PINS.stem in names:
+        DOCS_PINS.write_text(pins_of_docs())
+        print(DOCS_PINS.relative_to(ROOT))
 
 
 def pins(line: Line) -> str:
@@ -54,7 +58,7 @@ def pins(line: Line) -> str:
     wanted += project["dependency-groups"]["test"]
     wanted += [requirement for extra in EXTRAS for requirement in project["project"]["optional-dependencies"][extra]]
     head = f"# torch {line.torch} on Linux, Python {text(line.oldest)} to {text(line.newest)}. By `make constraints`.\n"
-    return f"{head}fairchem-core==1.10.0\n" + compiled(line, wanted)
+    return f"{head}fairchem-core==1.10.0\n" + compiled(wanted, line.oldest, line.newest)
 
 
 def pins_of_second(line: Line) -> str:
@@ -62,25 +66,33 @@ def pins_of_second(line: Line) -> str:
     project = tomllib.loads((ROOT / "packaging/fairchem2/pyproject.toml").read_text())
     wanted = [f"torch=={line.torch}", *project["project"]["dependencies"], *project["dependency-groups"]["test"]]
     head = f"# fairchem-core 2 on Linux, Python {text(line.oldest)} to {text(line.newest)}. By `make constraints`.\n"
-    return head + compiled(line, wanted)
+    return head + compiled(wanted, line.oldest, line.newest)
 
 
-def compiled(line: Line, wanted: list[str]) -> str:
+def pins_of_docs() -> str:
+    """The same for the documentation."""
+    oldest, newest = DOCS_PYTHONS
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["docs"]
+    head = f"# The documentation, on Linux, Python {text(oldest)} to {text(newest)}. By `make constraints`.\n"
+    return head + compiled(wanted, oldest, newest)
+
+
+def compiled(wanted: list[str], oldest: Python, newest: Python) -> str:
     """Pins of the newest versions that fit these requirements, a line each.
 
     Raises:
         SystemExit: there are none.
     """
-    options = ["--quiet", "--universal", "--python-version", text(line.oldest), "--no-header", "--no-annotate"]
+    options = ["--quiet", "--universal", "--python-version", text(oldest), "--no-header", "--no-annotate"]
     command = [sys.executable, "-m", "uv", "pip", "compile", *options, "--no-emit-index-url"]
-    pythons = f"python_version >= '{text(line.oldest)}' and python_version <= '{text(line.newest)}'"
+    pythons = f"python_version >= '{text(oldest)}' and python_version <= '{text(newest)}'"
     with tempfile.TemporaryDirectory() as folder:
         # Not in the project's own folder, whose overrides would outweigh the line's own torch.
-        asked = PROJECT.format(oldest=text(line.oldest), pythons=pythons, requirements=json.dumps(wanted))
+        asked = PROJECT.format(oldest=text(oldest), pythons=pythons, requirements=json.dumps(wanted))
         Path(folder, "pyproject.toml").write_text(asked)
         done = subprocess.run([*command, "pyproject.toml"], capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode:
-        sys.exit(f"constraints: no versions fit together for torch {line.torch}:\n{done.stderr}")
+        sys.exit(f"constraints: no versions fit together for {', '.join(wanted)}:\n{done.stderr}")
     return "\n".join(map(shortened, done.stdout.splitlines())) + "\n"
 
 

@@ -84,13 +84,13 @@ class Environment:
         if subprocess.run([str(self.python), "-m", "pip", "install", "--quiet", "uv"], check=False).returncode:
             sys.exit("install: `pip install uv` failed, see above; is there a network, or a mirror in pip's settings?")
 
-    def pip(self, *arguments: str, line: Line, remedy: str = "run make again") -> None:
-        """Run ``uv pip install`` in it, under the constraints of a line of torch.
+    def pip(self, *arguments: str, pins: Path, remedy: str = "run make again") -> None:
+        """Run ``uv pip install`` in it, under the constraints of a file.
 
         Raises:
             SystemExit: it failed; with what to do.
         """
-        if not self._pip(*arguments, "-c", str(line.constraints)):
+        if not self._pip(*arguments, "-c", str(pins)):
             sys.exit(f"install: `uv pip install {' '.join(arguments)}` failed, see above; {remedy}")
 
     def unbound(self, package: str, *arguments: str) -> None:
@@ -175,7 +175,7 @@ def install_second(*, newest: bool, cpu: bool) -> None:
     if newest:
         environment.unbound("fairchem-core", *wanted)
     else:
-        environment.pip(*wanted, line=line)
+        environment.pip(*wanted, pins=line.constraints)
 
 
 def unmark(environment: Environment) -> None:
@@ -197,11 +197,11 @@ def install(environment: Environment, line: Line, *, cpu: bool = False, compile_
     environment.make()
     step(f"torch {line.torch}, what fairchem-core and this package need, and the tests")
     backend = ["--torch-backend", "cpu"] if cpu else []
-    environment.pip("-r", "requirements.txt", "--group", "test", *backend, line=line)
+    environment.pip("-r", "requirements.txt", "--group", "test", *backend, pins=line.constraints)
     step("torch-scatter and torch-sparse")
     install_scatter(environment, line, compile_=compile_)
     step("fairchem-core 1.10 and this package")
-    environment.pip("--no-deps", "--no-build-isolation", FAIRCHEM, "--editable", ".", line=line)
+    environment.pip("--no-deps", "--no-build-isolation", FAIRCHEM, "--editable", ".", pins=line.constraints)
 
 
 def announce(line: Line, *, cpu: bool, fairchem: str = "1.10", folder: str = ".venv") -> None:
@@ -223,14 +223,14 @@ def install_scatter(environment: Environment, line: Line, *, compile_: bool) -> 
     if compile_:
         source = ["--no-build-isolation", "--no-cache", "--reinstall", "--no-deps", "--no-binary=:all:"]
         remedy = "if a compiler or Python.h is missing, on Debian: apt-get install build-essential python3-dev"
-        environment.pip(*source, *SCATTER, line=line, remedy=remedy)
+        environment.pip(*source, *SCATTER, pins=line.constraints, remedy=remedy)
         return
     links = [argument for page in pyg_wheels(environment) for argument in ("--find-links", page)]
     wheels = environment.tries_pip("--only-binary=:all:", "--no-deps", *links, *SCATTER)
     if wheels and environment.succeeds(WORKS):
         return
     print("No wheels of them for this torch here: taking the stand-ins in packaging/, which are plain torch.")
-    environment.pip("--no-deps", "--no-build-isolation", "--reinstall", *STANDINS, line=line)
+    environment.pip("--no-deps", "--no-build-isolation", "--reinstall", *STANDINS, pins=line.constraints)
 
 
 def uv_settings(pip_settings: str) -> dict[str, str]:

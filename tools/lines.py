@@ -54,6 +54,11 @@ LINES = (
 FAIRCHEM_2 = Line("2.13.0", (3, 11), (3, 13), "numpy>=2", 3.4, "fairchem-2")
 """The torch that is tested beside fairchem-core 2."""
 
+DOCS_PYTHONS: tuple[Python, Python] = ((3, 10), (3, 13))
+"""Oldest and newest Python that builds the documentation, which needs no torch."""
+
+DOCS_PINS = ROOT / "constraints" / "docs.txt"
+
 
 def find_line(python: Python, name: str = "") -> Line:
     """The line of this name, else the newest that runs on this Python.

@@ -1,4 +1,4 @@
-"""What all stages share: the device, the clock, the precisions, random graphs and the networks that are measured."""
+"""Shared by all stages: the device, the clock, precisions, random graphs and the measured networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the card can do: a large copy, and matrix products at a large size and at the networks' sizes."""
+"""Peak rates of the GPU: a large copy, and matrix products at a large size and at the networks' sizes."""
 
 from __future__ import annotations
 

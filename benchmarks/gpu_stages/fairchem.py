@@ -1,4 +1,4 @@
-"""fairchem's own eSCN, from its wheel alone where fairchem is not installed."""
+"""fairchem's own eSCN, from its wheel alone if fairchem is not installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Triton kernels beside torch's products, against float64, and beside what the card can do."""
+"""The Triton kernels compared with torch's products, with float64, and with the peak rates of the GPU."""
 
 from __future__ import annotations
 

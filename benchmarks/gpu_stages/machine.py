@@ -1,4 +1,4 @@
-"""What is measured, and on what."""
+"""The measured code, and the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Card, versions, and a digest of the code, by which a result can be told from one of other code."""
+    """GPU, versions, and a digest that identifies the code."""
     facts = {
         "date": time.strftime("%Y-%m-%d"),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {platform.machine()}",

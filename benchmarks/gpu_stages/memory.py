@@ -14,7 +14,7 @@ STEPS = 40
 
 
 def memory(bench: Bench) -> dict[str, Any]:
-    """Peak and reserved memory of ``authors`` in bfloat16, GB, over real OC20 frames where they are at hand."""
+    """Peak and reserved memory of ``authors`` in bfloat16, GB, over real OC20 frames if available."""
     steps = 3 if bench.tiny else STEPS
     batches, source = varying_batches(bench, steps)
     edges = [arguments[1].shape[1] for arguments in batches]

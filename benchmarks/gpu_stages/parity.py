@@ -1,4 +1,4 @@
-"""The same numbers as on a CPU in float64: energies, all gradients, Wigner-D, equivariance, and the authors' own."""
+"""Agreement with a CPU in float64: energies, all gradients, Wigner-D, equivariance, and the authors' own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the time of one training step goes: launches, how busy the card is, and the largest kernels."""
+"""Profile of one training step: launches, utilisation of the GPU, and the largest kernels."""
 
 from __future__ import annotations
 

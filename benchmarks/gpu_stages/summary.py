@@ -1,4 +1,4 @@
-"""The short table that a call ends with."""
+"""The short table at the end of a call."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def summary(report: dict[str, Any]) -> str:
-    """One line for each stage, what failed, and the networks' times."""
+    """One line per stage, failures, and the networks' times."""
     machine = report["machine"]
     lines = ["", f"{machine['device']}, torch {machine['torch']}, triton {machine['triton']}, code {machine['code']}"]
     for name, stage in report["stages"].items():

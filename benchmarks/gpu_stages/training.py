@@ -1,4 +1,4 @@
-"""What is left of the time: a learning curve on QM9's gap, or on adsorption energies of alloys."""
+"""The remaining time: a learning curve on QM9's gap, or on adsorption energies of alloys."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from fairchem_hdgnn.cli._flags import path
-from fairchem_hdgnn.host.fairchem2.aselmdb import make_aselmdb
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +15,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and say what to write into a configuration."""
+    from fairchem_hdgnn.host.fairchem2.aselmdb import make_aselmdb  # noqa: PLC0415 (needs fairchem-core 2, the parser not)
+
     counts = make_aselmdb(args.lmdb, args.out)
     print(f"{args.out}: {counts['systems']:,} systems, {counts['energy']:,} energies, {counts['forces']:,} with forces")
     mapping = ""
