@@ -140,9 +140,8 @@ def test_commands_for_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_readme_links_every_page() -> None:
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= set(
-        re.findall(r"docs/(\w+\.md)", README.read_text())
-    )
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+    assert not pages - set(re.findall(r"\((docs/\w+\.md)", README.read_text())), "rows for the README's table of pages"
 
 
 def test_readme_has_the_results_of_the_page_of_evidence() -> None:
