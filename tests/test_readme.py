@@ -139,12 +139,6 @@ def test_commands_for_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert np.isfinite(atoms.get_potential_energy())
 
 
-def test_readme_links_every_page() -> None:
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= set(
-        re.findall(r"docs/(\w+\.md)", README.read_text())
-    )
-
-
 def test_readme_has_the_results_of_the_page_of_evidence() -> None:
     begin, end = marks("gamenet")
     parts = [page.read_text().split(begin)[1].split(end)[0] for page in (README, ROOT / "docs/evidence.md")]
