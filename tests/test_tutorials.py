@@ -6,6 +6,8 @@ parsed all the same.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shlex
 import sys
@@ -33,11 +35,18 @@ import cli_page  # noqa: E402
 PAGES = [DOCS / "quickstart.md", *sorted((DOCS / "tutorials").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- not run: (.*?) -->\n)?```bash\n(.*?)```", re.DOTALL)
 NARROW = [
-    *("--cpu", "--optim.max_epochs=1", "--optim.num_workers=0", "--model.lmax=2", "--model.num_layers=1"),
+    *(
+        "--cpu",
+        "--optim.max_epochs=1",
+        "--optim.eval_every=1",
+        "--optim.num_workers=0",
+        "--model.lmax=2",
+        "--model.num_layers=1",
+    ),
     *("--model.sphere_channels=4", "--model.hidden_channels=4", "--model.num_sphere_samples=16"),
 ]
 """Appended to trainings."""
-NARROW_CHECK = [word for option in NARROW[2:] for word in ("--set", option.removeprefix("--"))]
+NARROW_CHECK = [word for option in NARROW[3:] for word in ("--set", option.removeprefix("--"))]
 
 
 def blocks(page: Path) -> list[tuple[str, list[list[str]]]]:
@@ -90,7 +99,7 @@ def test_quick_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "results/evaluation.html").is_file()
 
 
-def test_own_structures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_structures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for seed, (name, size) in enumerate({"train": 12, "val": 4, "new": 3}.items()):
         write(f"{name}.extxyz", structures(size, seed))
@@ -101,9 +110,9 @@ def test_own_structures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert (tmp_path / "README.md").read_text().startswith("---")
     predictions = np.load("predictions/new.npz")
     (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "tutorials/own_structures.md").read_text(), re.DOTALL)
-    capsys.readouterr()
-    exec(code, {})
-    energies = [float(line) for line in capsys.readouterr().out.splitlines()]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, {})
+    energies = [float(line) for line in printed.getvalue().splitlines()]
     np.testing.assert_allclose(sorted(energies), sorted(predictions["energy"]), atol=1e-4)
 
 
@@ -123,12 +132,14 @@ def test_qm9(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     source = write_xyz_folder(tmp_path / "source", some_rows(60))
     partial = ["--partial", "--source", str(source)]
-    done = run("tutorials/qm9.md", {"prepare-qm9": partial, "train": [*NARROW, "--model.edge_channels=4"]})
+    first = [f"--dataset.{part}.{part}_split_settings.first_n=4" for part in ("train", "val", "test")]
+    done = run("tutorials/qm9.md", {"prepare-qm9": partial, "train": [*NARROW, *first]})
     assert done == ["prepare-qm9", "train", "train", "evaluate-qm9"]
 
 
 def test_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
+    write_splits(Path("data/is2re/all"), {"train": 2, "val_id": 2})
     assert run("tutorials/slurm.md", {}) == ["submit", "submit"]
     script = capsys.readouterr().out
     for line in ("--nodes=2", "--gpus-per-node=4", "--partition=gpu", "--optim.accumulate=4"):
