@@ -121,7 +121,7 @@ def test_submit_without_slurm(
     config: Path, launched: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert "no sbatch" in refusal(capsys, "--mode=train", f"--config-yml={config}", "--submit")
+    assert "sbatch not found" in refusal(capsys, "--mode=train", f"--config-yml={config}", "--submit")
     assert not launched
 
 
@@ -129,8 +129,8 @@ def test_submit_without_slurm(
     "contents, message",
     [
         (None, "does not exist"),
-        ({}, "holds no record"),
-        ({b"length": pickle.dumps(0)}, "holds no record"),
+        ({}, "contains no records"),
+        ({b"length": pickle.dumps(0)}, "contains no records"),
         (b"", "empty, damaged or no LMDB"),
         (b"no LMDB" * 1000, "empty, damaged or no LMDB"),
     ],

@@ -89,7 +89,7 @@ def test_is2re_lies_where_the_configs_look(server: FileServer, run: Run) -> None
     assert [path.name for path in Path("data").iterdir()] == ["is2re"]
     asked = len(server.asked)
     status, said, _ = run("is2re")
-    assert status == 0 and said.count("was there already") == len(ARCHIVES["is2re"].folders) == 11
+    assert status == 0 and said.count("already exists") == len(ARCHIVES["is2re"].folders) == 11
     assert len(server.asked) == asked
 
 
@@ -188,7 +188,7 @@ def test_interrupted(server: FileServer, run: Run, name: str, tmp_path: Path, ou
     process.join()
     assert process.exitcode == 130
     said = log.read_text()
-    assert said.endswith("fairchem-hdgnn download: interrupted; the same command goes on from here\n")
+    assert said.endswith("fairchem-hdgnn download: interrupted; re-run the same command to resume\n")
     assert "Traceback" not in said
     held = part.stat().st_size
     server.pause = 0.0

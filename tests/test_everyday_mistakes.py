@@ -148,7 +148,7 @@ def test_debug_run_with_a_test_set(config: Path, capfd: pytest.CaptureFixture) -
     assert not (config.parent / "results" / "debug").exists()
     checkpoint = write_lmdb(config.parent / "any" / "data.lmdb", 1)
     line = message_of(capfd, command(config, "--mode=predict", "--debug", f"--checkpoint={checkpoint}"))
-    assert "--debug: such a run writes nothing" in line
+    assert "--debug: writes no files" in line
 
 
 # Files that are something else.

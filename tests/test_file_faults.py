@@ -147,10 +147,10 @@ def test_checkpoint_on_a_full_disk(tmp_path: Path, outcome: Outcome) -> None:
     with pytest.raises(DataError) as error, files_up_to(100_000):
         write_checkpoint({"step": 2, "weights": torch.zeros(1_000_000)}, path)
     assert str(error.value).startswith(f"{path}: cannot be written (")
-    assert "what was there before is intact" in str(error.value)
+    assert "an existing file is unchanged" in str(error.value)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-    outcome("error: checkpoint.pt: cannot be written; what was there before is intact")
+    outcome("error: checkpoint.pt: cannot be written; an existing file is unchanged")
 
 
 @fault("writing", "a full disk, for predictions")
@@ -242,7 +242,7 @@ def test_interrupted_training(tmp_path: Path, outcome: Outcome) -> None:
         status = process.wait(timeout=60)
     message = (tmp_path / "log").read_text()
     assert status == 130, message[-2000:]
-    assert "interrupted; every file is whole or absent" in message
+    assert "interrupted; no file is half-written" in message
     assert "Traceback" not in message
     assert load(tmp_path, "stopped")["step"] >= 1
     assert not list(checkpoint.parent.glob(".*.tmp"))

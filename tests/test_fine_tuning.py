@@ -336,7 +336,7 @@ def test_start_and_continuation_at_once(
     config: Path, trained: Path, capfd: pytest.CaptureFixture[str], outcome: Outcome
 ) -> None:
     line = refusal(config, capfd, f"--init-from={trained}", f"--checkpoint={trained}")
-    assert "--init-from: is for the start of a training" in line
+    assert "--init-from: only for the start of a training" in line
     outcome(line)
 
 

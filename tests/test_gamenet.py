@@ -320,7 +320,7 @@ def test_command(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     flags = ["--target", "adsorption", "--train-folds", "0", "1", "--partial"]
     assert main(["prepare-gamenet", str(archive), str(out), *flags]) == 0
     printed = capsys.readouterr().out
-    assert "left out, for want of an adsorption energy: 5 gas, 1 slab" in printed
+    assert "left out because they have no adsorption energy: 5 gas, 1 slab" in printed
     assert "label over folds 0, 1: mean" in printed
     assert sorted(path.name for path in out.iterdir()) == [*(f"fold_{fold}" for fold in range(5)), "gamenet.json"]
 

@@ -216,7 +216,7 @@ def test_inspect_names_a_record_without_a_structure(tmp_path, capsys):
     write_lmdb(tmp_path, [Data(natoms=2, pos=torch.zeros(2, 3))])
     for arguments in ([], ["0"]):
         assert main(["inspect", str(tmp_path / "data.lmdb"), *arguments]) == 2
-        assert "record 0: holds no 'atomic_numbers', so no structure" in capsys.readouterr().err
+        assert "record 0: has no 'atomic_numbers', so no structure" in capsys.readouterr().err
 
 
 def test_inspect_shows_a_molecule_without_a_cell(tmp_path, capsys):
@@ -302,7 +302,7 @@ def test_relaxed_positions_that_are_none_are_refused(tmp_path, positions):
 def test_a_cutoff_that_is_none_is_refused(tmp_path, capsys, cutoff):
     command = ["make-lmdb", str(tmp_path / "a.traj"), str(tmp_path / "out"), "--task", "is2re", "--edges", cutoff]
     assert main(command) == 2
-    assert "--edges and --max-neighbors must be above zero, and finite" in capsys.readouterr().err
+    assert "--edges and --max-neighbors must be finite and above zero" in capsys.readouterr().err
 
 
 def test_existing_directory_is_not_touched(tmp_path):

@@ -483,10 +483,10 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--task", "s2ef", "--pairs", PAIRS], "--pairs is for --task is2re"),
-        (["--task", "s2ef", "--energies", "e"], "--energies is for --task is2re"),
-        (["--task", "is2re", "--forces-key", "f"], "--forces-key is for --task s2ef"),
-        (["--task", "is2re", "--pairs", PAIRS, "--relaxations"], "--pairs names the files itself"),
+        (["--task", "s2ef", "--pairs", PAIRS], "--pairs needs --task is2re"),
+        (["--task", "s2ef", "--energies", "e"], "--energies needs --task is2re"),
+        (["--task", "is2re", "--forces-key", "f"], "--forces-key needs --task s2ef"),
+        (["--task", "is2re", "--pairs", PAIRS, "--relaxations"], "--pairs already selects the files"),
         (["--task", "is2re", "--energies", "nowhere"], "nowhere: cannot be read (No such file or directory)"),
         (["--task", "is2re", "--format", "vaps"], "did you mean 'vasp'?"),
     ],

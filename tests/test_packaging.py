@@ -137,7 +137,7 @@ except ImportError as error:
     done = run_in(alone, script)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == (
-        "fairchem_hdgnn.HDGNN needs fairchem-core 1.10 in working order "
+        "fairchem_hdgnn.HDGNN needs a working fairchem-core 1.10 "
         f"({type(error).__name__}: {error}); run `fairchem-hdgnn doctor`"
     )
     assert "Warning" not in done.stderr

@@ -147,14 +147,14 @@ def test_submissions_get_run_ids_of_their_own(config: Path, capsys: pytest.Captu
         (["--config-yml=absent.yml"], "no file 'absent.yml'"),
         (
             ["--slurm-partition=gpu\n#SBATCH --uid=0"],
-            r"--slurm-partition 'gpu\n#SBATCH --uid=0': takes letters, digits",
+            r"--slurm-partition 'gpu\n#SBATCH --uid=0': use only letters, digits",
         ),
-        (["--slurm-account=a b"], "--slurm-account 'a b': takes letters, digits"),
-        (["--identifier=mine/yours"], "--identifier 'mine/yours': takes letters, digits"),
-        (["--timestamp-id=../other"], "--timestamp-id '../other': takes letters, digits"),
-        (["--timestamp-id=.."], "--timestamp-id '..': takes letters, digits"),
-        (["--logdir=logs\nmore"], r"--logdir 'logs\nmore': a path cannot have line breaks"),
-        (["--sbatch=--constraint=a\n#SBATCH -N 9"], "write it as --sbatch=--NAME=VALUE, in one line"),
+        (["--slurm-account=a b"], "--slurm-account 'a b': use only letters, digits"),
+        (["--identifier=mine/yours"], "--identifier 'mine/yours': use only letters, digits"),
+        (["--timestamp-id=../other"], "--timestamp-id '../other': use only letters, digits"),
+        (["--timestamp-id=.."], "--timestamp-id '..': use only letters, digits"),
+        (["--logdir=logs\nmore"], r"--logdir 'logs\nmore': a path cannot contain line breaks"),
+        (["--sbatch=--constraint=a\n#SBATCH -N 9"], "write it as --sbatch=--NAME=VALUE, on one line"),
         (["--cpu", "--sbatch=--gpus-per-node=1"], "--sbatch=--gpus-per-node: a training with --cpu"),
         (["--num-nodes=0"], "--num-nodes 0: must be at least 1"),
         (["--slurm-timeout=0"], "--slurm-timeout 0: must be at least 1"),
@@ -176,7 +176,7 @@ def test_names_that_slurm_takes_are_taken(config: Path, capsys: pytest.CaptureFi
 def test_no_slurm(config: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission.shutil, "which", lambda name: None)
     assert cli.main(["submit", "--mode=train", f"--config-yml={config}"]) == 2
-    assert "no sbatch" in capsys.readouterr().err
+    assert "sbatch: not found" in capsys.readouterr().err
 
 
 # Sweeps.
