@@ -93,7 +93,7 @@ def test_old_configs_are_named_as_such(tmp_path: Path, attributes: bool) -> None
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         assert cli.main(["check", str(config)]) == 0
-    assert "warning: task.dataset: a config of before 2024 (single_point_lmdb)" in output.getvalue()
+    assert "warning: task.dataset: is the format before 2024 (single_point_lmdb)" in output.getvalue()
     train(config if not attributes else rewritten(config), "done")
     assert load(tmp_path, "done")["step"] == 6
 

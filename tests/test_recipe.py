@@ -135,7 +135,7 @@ def test_labels(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> No
         (tmp_path / "same" / split).mkdir(parents=True)
         write_records(tmp_path / "same" / split, [record])
     assert main(["recipe", str(tmp_path / "same")]) == 2
-    assert "all 1 structures have y_relaxed = 1; nothing can be learnt" in capsys.readouterr().err
+    assert "all 1 structures have y_relaxed = 1; there is nothing to learn" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
