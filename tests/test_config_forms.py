@@ -106,7 +106,7 @@ def rewritten(config: Path) -> Path:
 
 def test_an_old_task_that_fairchem_cannot_convert() -> None:
     config = {"task": {"dataset": "qm9"}, "model": {"name": "x"}, "dataset": [{"src": "a"}], "optim": {}}
-    with pytest.raises(ConfigError, match=r"task\.dataset: a config of before 2024 that fairchem cannot convert"):
+    with pytest.raises(ConfigError, match=r"task\.dataset: has the format before 2024, but fairchem cannot convert"):
         present_layout(config)
 
 

@@ -63,12 +63,12 @@ def version_of(monkeypatch: pytest.MonkeyPatch, name: str, version: str | None) 
     "fairchem, installed, detail, remedy",
     [
         ("2.24.0", ["fairchem-hdgnn"],
-         "installed as fairchem-hdgnn, but fairchem-core 2.24.0 needs fairchem2-hdgnn",
+         "installed as fairchem-hdgnn, but with fairchem-core 2.24.0 it must be fairchem2-hdgnn",
          "pip uninstall fairchem-hdgnn; in a clone: pip install ./packaging/fairchem2"),
         ("1.10.0", ["fairchem-hdgnn", "hdgnn-networks"],
-         "installed as fairchem-hdgnn and hdgnn-networks, but fairchem-core 1.10.0 needs fairchem-hdgnn",
+         "installed as fairchem-hdgnn and hdgnn-networks, but with fairchem-core 1.10.0 it must be fairchem-hdgnn",
          "pip uninstall fairchem-hdgnn hdgnn-networks; in a clone: pip install ./."),
-        (None, [], "installed as nothing, but hdgnn-networks goes with no fairchem-core",
+        (None, [], "installed as nothing, but with no fairchem-core it must be hdgnn-networks",
          "in a clone: pip install ./packaging/networks"),
     ],
 )  # fmt: skip

@@ -293,7 +293,7 @@ def trained() -> dict:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        pytest.param(cut, "cut short", marks=fault("checkpoint", "cut short")),
+        pytest.param(cut, "truncated", marks=fault("checkpoint", "cut short")),
         pytest.param(empty, "not a PyTorch checkpoint", marks=fault("checkpoint", "empty")),
         pytest.param(spoil_header, "not a PyTorch checkpoint", marks=fault("checkpoint", "overwritten")),
         pytest.param(Path.unlink, "no such checkpoint", marks=fault("checkpoint", "vanished")),

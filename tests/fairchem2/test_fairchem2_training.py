@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from fairchem_hdgnn.host.fairchem2.callbacks import ResumeNotice
 
-RESUMED = "this run goes on at step"
+RESUMED = "this run resumes from step"
 EPOCHS = "optim.max_epochs=4"
 MOVED = "data.noisy_nodes={probability: 0.5, standard_deviation: 0.05}"
 

@@ -144,7 +144,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     damaged.y_relaxed = "much"
     line = refusal(capsys, write(tmp_path / "text", system(0), damaged), out)
     assert "record 1" in line
-    assert "'y_relaxed' is no number" in line
+    assert "'y_relaxed' is not a number" in line
     assert not out.exists()
     out.mkdir()
     (out / "mine").touch()

@@ -104,7 +104,7 @@ def _distribution(host: Host | None) -> Line:
     if found == [wanted]:
         return Line(subject, State.OK, f"{wanted} {installed_version(wanted)}, with {fairchem}")
     remedy = f"pip uninstall {' '.join(found)}; " if found else ""
-    detail = f"installed as {' and '.join(found) or 'nothing'}, but {fairchem} needs {wanted}"
+    detail = f"installed as {' and '.join(found) or 'nothing'}, but with {fairchem} it must be {wanted}"
     return Line(subject, State.BROKEN, detail, f"{remedy}in a clone: pip install ./{FOLDERS[wanted]}")
 
 
