@@ -131,8 +131,8 @@ def test_submit_without_slurm(
         (None, "does not exist"),
         ({}, "contains no records"),
         ({b"length": pickle.dumps(0)}, "contains no records"),
-        (b"", "empty, damaged or no LMDB"),
-        (b"no LMDB" * 1000, "empty, damaged or no LMDB"),
+        (b"", "empty, damaged or not an LMDB"),
+        (b"no LMDB" * 1000, "empty, damaged or not an LMDB"),
     ],
 )
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -152,7 +152,7 @@ def test_data_set_that_cannot_be_used(split: str, contents: dict | bytes | None,
 
 
 def test_folder_without_data(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"dataset\.train: \S+ holds no \.lmdb file"):
+    with pytest.raises(DataError, match=r"dataset\.train: \S+ contains no \.lmdb file"):
         check_data_sets({"train": {"src": str(tmp_path)}})
 
 

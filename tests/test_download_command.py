@@ -165,7 +165,9 @@ def test_wrong_checksum(server: FileServer, run: Run, outcome: Outcome) -> None:
     assert server.asked == [(file, None)]
     check_records(Path("data/s2ef/2M/train"), FRAMES)
     assert not Path("data/archives").exists()
-    outcome("error: names both checksums; the file is set aside as .damaged, and the same command fetches it anew")
+    outcome(
+        "error: names both checksums; the file is renamed to .damaged; re-run the same command to download it again"
+    )
 
 
 @fault("download", "Ctrl-C in the middle")
@@ -216,12 +218,12 @@ def test_room_is_seen_to_first(server: FileServer, run: Run, monkeypatch: pytest
     message = refused(run, "is2re", "s2ef-2M")
     assert "--out data: is2re, s2ef-2M will take up to " in message and "5 kB are free" in message
     assert not server.asked
-    outcome("error: --out data: is2re will take up to 112 GB, but ... are free; make room, or name another folder")
+    outcome("error: --out data: is2re needs up to 112 GB, but ... are free; free some space, or choose another folder")
 
 
 def test_folders_that_cannot_be_used(server: FileServer, run: Run) -> None:
     Path("file").write_text("")
-    assert "--out file/data: cannot be made" in refused(run, "is2re", "--out", "file/data")
+    assert "--out file/data: cannot be created" in refused(run, "is2re", "--out", "file/data")
     Path("odd").mkdir()
     Path("odd/archives").write_text("")
     assert refused(run, "is2re", "--out", "odd").startswith("error: odd/archives")
@@ -243,7 +245,7 @@ def test_folder_without_leave_to_write(server: FileServer, run: Run) -> None:
     [
         (["s2ef-2m"], "error: 's2ef-2m': no such part of OC20; did you mean 's2ef-2M'?"),
         (["is2re", "oc22"], "error: 'oc22': no such part of OC20; valid: is2re, s2ef-200K, "),
-        (["s2ef-2M", "--mirror", "nonsense"], "error: --mirror: nonsense/s2ef_train_2M.tar is no address"),
+        (["s2ef-2M", "--mirror", "nonsense"], "error: --mirror: nonsense/s2ef_train_2M.tar is not a valid address"),
     ],
 )  # fmt: skip
 def test_refusals(server: FileServer, run: Run, arguments: list[str], message: str) -> None:

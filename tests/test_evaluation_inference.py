@@ -242,7 +242,7 @@ def test_splits_may_be_files_of_one_folder(evaluation, run_folder, labelled_root
 
 
 def test_missing_split_lists_those_that_exist(labelled_root, tmp_path):
-    with pytest.raises(DataError, match=r"no LMDB there for split 'val_odd' \(it has train, val_id"):
+    with pytest.raises(DataError, match=r"no LMDB for split 'val_odd' \(it has train, val_id"):
         split_source(labelled_root, "val_odd")
     with pytest.raises(DataError, match="no such folder"):
         split_source(tmp_path / "nowhere", "val_id")

@@ -175,10 +175,10 @@ def kind_of_file(kind: str, what: str, message: str) -> Any:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        kind_of_file("database", "an ASE database", "is an ASE database, no LMDB: set format: ase_db"),
-        kind_of_file("databases", "a folder of ASE databases", "holds no .lmdb file but a.db, an ASE database"),
-        kind_of_file("folder", "a folder with data.mdb", "an LMDB in a folder of its own: write "),
-        kind_of_file("empty", "an empty file", "is empty, damaged or no LMDB (0 bytes)"),
+        kind_of_file("database", "an ASE database", "is an ASE database, not an LMDB of records: set format: ase_db"),
+        kind_of_file("databases", "a folder of ASE databases", "contains no .lmdb file but a.db, an ASE database"),
+        kind_of_file("folder", "a folder with data.mdb", "an LMDB in the form of a folder: write "),
+        kind_of_file("empty", "an empty file", "is empty, damaged or not an LMDB (0 bytes)"),
     ],
 )
 @pytest.mark.parametrize("form", ["lmdb", "safe_lmdb"])

@@ -79,14 +79,14 @@ def change_record(path: Path, key: bytes, value: bytes | None) -> None:
 
 DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
     ("an LMDB cut short", cut, "is truncated"),
-    ("an empty LMDB", empty, "is empty, damaged or no LMDB"),
-    ("an LMDB with an overwritten header", spoil_header, "is empty, damaged or no LMDB"),
+    ("an empty LMDB", empty, "is empty, damaged or not an LMDB"),
+    ("an LMDB with an overwritten header", spoil_header, "is empty, damaged or not an LMDB"),
     ("an LMDB with overwritten records", spoil_records, "record "),
     ("a record cut short", lambda path: change_record(path, b"1", pickle.dumps(Data(pos=torch.zeros(9, 3)))[:100]),
      "record 1 of"),
-    ("a missing record", lambda path: change_record(path, b"2", None), "is 6, not the 5 records there are"),
+    ("a missing record", lambda path: change_record(path, b"2", None), "is 6, but there are 5 records"),
     ("a length larger than the number of records", lambda path: change_record(path, b"length", pickle.dumps(99)),
-     "is 99, not the 6 records there are"),
+     "is 99, but there are 6 records"),
     ("a metadata.npz of other data", lambda path: np.savez(path.with_name("metadata.npz"), natoms=np.ones(3, int)),
      "describes 3 systems"),
     ("a metadata.npz cut short", lambda path: cut(path.with_name("metadata.npz")), "cannot be read as plain arrays"),

@@ -242,7 +242,7 @@ MISTAKES = {
     "no energy": (drop("energies", "pd-15N1-a"), "energies.dat has no energy of pd-15N1-a", "total"),
     "no initial energy": (drop("initial_energies", "1401"), "energies_i.dat has no energy of 1401", "total"),
     "no row of groups.dat": (drop("groups", "pd-15N1-a"), "groups.dat has no row of group3N/structures", "total"),
-    "wrong family": (misplace, "group3S/structures/pd-15N1-a.contcar lies in group3S, but groups.dat puts", "total"),
+    "wrong family": (misplace, "group3S/structures/pd-15N1-a.contcar is in group3S, but groups.dat assigns", "total"),
     "other atoms": (swap, "1401.contcar: atom 0 is not that of group2/structures/1401.poscar", "total"),
     "other cell": (other_cell, "1401.contcar: its cell is not that of", "total"),
     "flat cell": (flat_cell, "1401.poscar: its cell vectors span no volume", "total"),
@@ -275,8 +275,8 @@ def test_sources_that_are_none(archive: Path, tmp_path: Path) -> None:
     (damaged / "group2/structures/1401.poscar").write_text("C H\n1.0\n1 0\n")
     expected = {
         "absent.tar.xz": "no such file or folder; download FG_dataset_lite.tar.xz",
-        "empty": "holds no groups.dat",
-        "text.tar.xz": "no tar archive",
+        "empty": "contains no groups.dat",
+        "text.tar.xz": "not a tar archive",
         "cut.tar.xz": "damaged",
         "damaged": "group2/structures/1401.poscar: not a complete structure",
     }
@@ -292,7 +292,7 @@ def test_options_that_are_none(archive: Path, tmp_path: Path) -> None:
         Options(target="totl", partial=True): "did you mean 'total'",
         Options(train_folds=(), partial=True): "training folds none",
         Options(train_folds=(1, 5), partial=True): "training folds 1, 5: name some of 0 to 4",
-        Options(progress=False): "holds 26 systems, the FG set has 3,257",
+        Options(progress=False): "has 26 systems, but the FG set has 3,257",
     }.items():
         with pytest.raises(DataError, match=message):
             prepare_gamenet(archive, tmp_path / "out", options)

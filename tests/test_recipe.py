@@ -114,9 +114,9 @@ def test_another_label(root: Path, tmp_path: Path) -> None:
     [
         (
             lambda root: (root / "val_id").rename(root / "validation"),
-            "val_id: no LMDB there for split 'val_id' (it has train, validation)",
+            "val_id: no LMDB for split 'val_id' (it has train, validation)",
         ),
-        (lambda root: (root / "train").rename(root / "a"), "train: no LMDB there for split 'train' (it has a, val_id)"),
+        (lambda root: (root / "train").rename(root / "a"), "train: no LMDB for split 'train' (it has a, val_id)"),
     ],
 )
 def test_missing_splits(root: Path, capsys: pytest.CaptureFixture, break_it, message: str) -> None:

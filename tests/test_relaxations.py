@@ -275,7 +275,7 @@ def without_forces(config: dict[str, Any]) -> None:
 
 
 MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "no structures": (lambda config: config["dataset"].pop("relax"), r"dataset\.relax\.src: missing; set it to the LMDB"),
+    "no structures": (lambda config: config["dataset"].pop("relax"), r"dataset\.relax\.src: missing; set it to"),
     "structures where fairchem looked once": (
         lambda config: config["task"].update(relax_dataset=config["dataset"].pop("relax")),
         r"dataset\.relax\.src: missing.* 1\.10 ignores task\.relax_dataset",

@@ -148,7 +148,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     assert not out.exists()
     out.mkdir()
     (out / "mine").touch()
-    assert f"{out} exists already: remove it or name another place" in refusal(capsys, lmdb, out)
+    assert f"{out} exists already: remove it or choose another path" in refusal(capsys, lmdb, out)
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "ase_db_backends" else found(name, *rest)

@@ -31,7 +31,7 @@ def new_directory(target: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
-        raise DataError(f"cannot write {target}: {os.strerror(error.errno)}; nothing was left there") from error
+        raise DataError(f"cannot write {target}: {os.strerror(error.errno)}; no partial files were left") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -41,4 +41,4 @@ def refuse_existing(target: Path) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
     if target.exists():
-        raise DataError(f"{target} exists already: remove it or name another place")
+        raise DataError(f"{target} exists already: remove it or choose another path")

@@ -104,15 +104,16 @@ def _check_options(options: Options) -> None:
     folds = options.train_folds
     if not folds or len(set(folds)) != len(folds) or not set(folds) <= set(range(NUM_FOLDS)):
         raise DataError(
-            f"training folds {', '.join(map(str, folds)) or 'none'}: name some of 0 to {NUM_FOLDS - 1}, once"
+            f"training folds {', '.join(map(str, folds)) or 'none'}: give some of 0 to {NUM_FOLDS - 1}, each once"
         )
 
 
 def _check_complete(source: Path, folds: dict[str, int], partial: bool) -> None:
     if len(folds) != NUM_SYSTEMS and not partial:
         raise DataError(
-            f"{source} holds {len(folds):,} systems, the FG set has {NUM_SYSTEMS:,}: get all of it, or pass --partial "
-            "to prepare what is there"
+            f"{source} has {len(folds):,} systems, but the FG set has {NUM_SYSTEMS:,}: get all of it, or pass "
+            "--partial "
+            "to prepare these"
         )
     if len(folds) == NUM_SYSTEMS and folds_digest(folds) != DIGEST:
         raise DataError(f"{source}: names or families differ from the published ones; get the archive again")
@@ -126,7 +127,7 @@ def _label(archive: Archive, systems: list[System], folds: dict[str, int], optio
     training = np.isin(fold, options.train_folds)
     for number in range(NUM_FOLDS):
         if not (fold == number).any():
-            raise DataError(f"{archive.source}: fold {number} holds no system with a label; get more of the archive")
+            raise DataError(f"{archive.source}: fold {number} has no system with a label; get more of the archive")
     bar = tqdm(systems, desc="read structures", unit=" systems", disable=not options.progress)
     records = [_record(archive, system) for system in bar]
     energies = np.array([system.energy for system in systems])

@@ -55,8 +55,8 @@ def fit_compositions(
         column = int(np.flatnonzero(unseen)[0])
         name = names[int(np.flatnonzero(counts[:, column])[0])]
         raise DataError(
-            f"{name} holds {chemical_symbols[elements[column]]}, which no system of the training folds holds; "
-            "name other --train-folds"
+            f"{name} contains {chemical_symbols[elements[column]]}, which no system of the training folds contains; "
+            "choose other --train-folds"
         )
     solution, *_ = np.linalg.lstsq(counts[training], energies[training], rcond=None)
     return np.asarray(solution, dtype=np.float64)

@@ -34,11 +34,12 @@ def unlabelled_record(system: System) -> Data:
         different = np.flatnonzero(initial.numbers[: len(relaxed)] != relaxed.numbers[: len(initial)])
         atom = int(different[0]) if len(different) else min(len(initial), len(relaxed))
         raise DataError(
-            f"{_path(system, RELAXED)}: atom {atom} is not that of {_path(system, INITIAL)}; get the archive again"
+            f"{_path(system, RELAXED)}: atom {atom} differs from that of {_path(system, INITIAL)}; get the archive "
+            "again"
         )
     if not same_cell(initial, relaxed):
         raise DataError(
-            f"{_path(system, RELAXED)}: its cell is not that of {_path(system, INITIAL)}; get the archive again"
+            f"{_path(system, RELAXED)}: its cell differs from that of {_path(system, INITIAL)}; get the archive again"
         )
     fixed = fixed_atoms(initial)
     molecule = np.isin(initial.get_chemical_symbols(), MOLECULE_ELEMENTS)
@@ -60,7 +61,7 @@ def _structure(text: str, system: System, suffix: str) -> Atoms:
             f"{path}: not a complete structure ({type(error).__name__}: {reason}); get the archive again"
         ) from error
     if not isinstance(atoms, Atoms) or len(atoms) == 0:
-        raise DataError(f"{path}: holds no atoms; get the archive again")
+        raise DataError(f"{path}: contains no atoms; get the archive again")
     finite = np.isfinite(atoms.positions).all(axis=1)
     if not finite.all():
         raise DataError(f"{path}: atom {int(np.flatnonzero(~finite)[0])} has no finite position; get the archive again")

@@ -127,7 +127,7 @@ def _vesin(cutoff: float) -> Any:
     try:
         import vesin  # noqa: PLC0415 - optional
     except ModuleNotFoundError:
-        raise ConfigError("neighbor_list: vesin needs the package vesin: pip install vesin") from None
+        raise ConfigError("neighbor_list: the package vesin is not installed: pip install vesin") from None
     return vesin.NeighborList(cutoff=cutoff, full_list=True, n_threads=torch.get_num_threads())
 
 

@@ -89,7 +89,7 @@ def verify(manifest: Path, directory: Path) -> None:
         DataError: the manifest is missing, or a file is missing or differs.
     """
     if not manifest.is_file():
-        raise DataError(f"{directory} has no {manifest.name}: it was not made by prepare-qm9; name another folder")
+        raise DataError(f"{directory} has no {manifest.name}: it was not created by prepare-qm9; choose another folder")
     for name, expected in _read_json(manifest, "sha256").items():
         path = directory / name
         if not path.is_file() or sha256(path) != expected:
@@ -112,7 +112,9 @@ def _molecules(out: Path, preparation: Preparation) -> Molecules:
         earlier = _read_json(description, "options")
         for name, value in options.items():
             if earlier.get(name) != value:
-                raise DataError(f"{out} was prepared with {name} {earlier.get(name)}, not {value}: name another folder")
+                raise DataError(
+                    f"{out} was prepared with {name} {earlier.get(name)}, not {value}: choose another folder"
+                )
         verify(description, out)
         return Molecules.of(read_npz(out / MOLECULES_FILE))
 
@@ -132,11 +134,13 @@ def _molecules(out: Path, preparation: Preparation) -> Molecules:
 def _check_complete(molecules: Molecules, partial: bool) -> None:
     if len(molecules) != NUM_CHARACTERISED and not partial:
         raise DataError(
-            f"the source holds {len(molecules):,} characterised molecules, QM9 has {NUM_CHARACTERISED:,}: "
-            "get all of it, or pass --partial to prepare what is there"
+            f"the source has {len(molecules):,} characterised molecules, but QM9 has {NUM_CHARACTERISED:,}: "
+            "get all of it, or pass --partial to prepare these"
         )
     if len(molecules) == NUM_CHARACTERISED and molecules.label_digest() != LABEL_DIGEST:
-        raise DataError("elements or properties of the source differ from those of QM9: it is damaged, get it again")
+        raise DataError(
+            "elements or properties of the source differ from those of QM9: it is damaged, download it again"
+        )
 
 
 def _describe(

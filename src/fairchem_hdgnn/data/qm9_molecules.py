@@ -114,7 +114,7 @@ class Molecules:
             DataError: an array is missing.
         """
         if missing := [name for name in cls.__dataclass_fields__ if name not in arrays]:
-            raise DataError(f"no molecules: the file holds no '{missing[0]}'; make it again with prepare-qm9")
+            raise DataError(f"the file has no '{missing[0]}'; re-create it with prepare-qm9")
         return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
 
 
@@ -135,14 +135,14 @@ def collect(source: Iterable[SourceMolecule]) -> Molecules:
         if molecule.positions.shape != (len(molecule.symbols), 3):
             raise DataError(
                 f"molecule {molecule.index}: {len(molecule.symbols)} elements but positions of shape "
-                f"{molecule.positions.shape}; the source is damaged, fetch it again"
+                f"{molecule.positions.shape}; the source is damaged, download it again"
             )
         index.append(molecule.index)
         sizes.append(len(molecule.symbols))
         positions.append(molecule.positions)
         properties.append(molecule.properties)
     if not index:
-        raise DataError("the source holds no molecule; give the archive or folder that holds dsgdb9nsd_*.xyz")
+        raise DataError("the source contains no molecules; give the archive or folder with dsgdb9nsd_*.xyz")
 
     order = np.argsort(index, kind="stable")
     sorted_index = np.array(index, dtype=np.int64)[order]

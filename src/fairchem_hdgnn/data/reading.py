@@ -42,7 +42,9 @@ class Records:
             if 0 <= position < length:
                 return read_record(environment, position)
             position -= length
-        raise DataError(f"{self.path}: no record {index}; there are {len(self)}, from 0 to {len(self) - 1}")
+        raise DataError(
+            f"{self.path}: no record {index}; its {len(self)} records are numbered from 0 to {len(self) - 1}"
+        )
 
     def __iter__(self) -> Iterator[Data]:
         """All records in order."""

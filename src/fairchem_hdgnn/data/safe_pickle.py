@@ -246,7 +246,7 @@ def load_record(content: bytes) -> Data:
 
     def build(value: Any) -> Data:
         if type(value) is not Graph:
-            raise RefusedError(f"no graph but a {type(value).__name__}")
+            raise RefusedError(f"a {type(value).__name__} instead of a graph")
         return value.record()
 
     return _load(content, build)

@@ -19,12 +19,12 @@ def split_source(root: str | Path, split: str) -> Path:
     if place is not None:
         return place
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; name the one that holds {split}/{DATA_FILE} or {split}.lmdb")
+        raise DataError(f"{root}: no such folder; give the one with {split}/{DATA_FILE} or {split}.lmdb")
     if (root / split).is_dir():
         lmdb_files(root / split)
     present = splits_in(root)
-    found = f"it has {', '.join(present)}" if present else "it holds no split at all"
-    raise DataError(f"{root / split}: no LMDB there for split '{split}' ({found}); make-lmdb makes one")
+    found = f"it has {', '.join(present)}" if present else "it has no splits"
+    raise DataError(f"{root / split}: no LMDB for split '{split}' ({found}); create it with make-lmdb")
 
 
 def has_split(root: str | Path, split: str) -> bool:

@@ -95,29 +95,31 @@ def judge(address: str, response: requests.Response, held: int, size: int, known
     """
     status = response.status_code
     if status in TEMPORARY:
-        raise DroppedError(f"the server answers {status} {response.reason}")
+        raise DroppedError(f"the server responded {status} {response.reason}")
     if status == BEYOND_THE_END:
-        raise StaleError(f"{address}: the file there is shorter than what lies here; starting over")
+        raise StaleError(f"{address}: the file on the server is shorter than the local part; starting over")
     if status not in (WHOLE, PARTIAL):
         raise DataError(
-            f"{address}: the server answers {status} {response.reason}; see that the address opens in a browser, or "
-            "name another with --mirror"
+            f"{address}: the server responded {status} {response.reason}; check that the address opens in a browser, "
+            "or "
+            "choose another with --mirror"
         )
     if response.headers.get("Content-Type", "").startswith("text/html"):
         raise DataError(
-            f"{response.url}: a web page, not the archive, as a proxy or a login sends it; fetch the file with a "
-            "browser and use --from, or name another address with --mirror"
+            f"{response.url}: a web page, not the archive, perhaps from a proxy or a login; download the file with a "
+            "browser and use --from, or choose another address with --mirror"
         )
     start, total = _extent(response)
     if total is not None and total != size:
         raise DataError(
-            f"{address}: the file there has {total:,} bytes, the published one {size:,}; name another address with "
+            f"{address}: the file on the server has {total:,} bytes, but the published one has {size:,}; choose "
+            "another address with "
             "--mirror"
         )
     if status == PARTIAL and known.contradicts(Identity.of(address, response)):
         raise StaleError(f"{address}: {CHANGED}; starting over")
     if status == PARTIAL and start != held:
-        raise StaleError(f"{address}: the server sends another part than was asked for; starting over")
+        raise StaleError(f"{address}: the server sent a different part than requested; starting over")
     return status == PARTIAL
 
 

@@ -107,7 +107,7 @@ def chosen(names: Iterable[str]) -> dict[str, Archive]:
     archives: dict[str, Archive] = {}
     for name in names:
         if name not in ARCHIVES and name not in GROUPS:
-            raise ConfigError(f"'{name}': no such part of OC20{suggestion(name, [*ARCHIVES, *GROUPS])}")
+            raise ConfigError(f"'{name}': not a part of OC20{suggestion(name, [*ARCHIVES, *GROUPS])}")
         archives.update((one, ARCHIVES[one]) for one in GROUPS.get(name, (name,)))
     return archives
 

@@ -27,10 +27,10 @@ def verify(path: Path, archive: Archive, remedy: str) -> None:
     """
     size = path.stat().st_size
     if size != archive.size:
-        raise DataError(f"{path}: has {size:,} bytes, the published file {archive.size:,}; {remedy}")
+        raise DataError(f"{path}: has {size:,} bytes, but the published file has {archive.size:,}; {remedy}")
     found = _md5(path)
     if found != archive.md5:
-        raise DataError(f"{path}: its MD5 checksum is {found}, the published one {archive.md5}; {remedy}")
+        raise DataError(f"{path}: its MD5 checksum is {found}, but the published one is {archive.md5}; {remedy}")
 
 
 def _md5(path: Path) -> str:

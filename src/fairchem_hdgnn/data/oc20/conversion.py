@@ -70,8 +70,9 @@ def convert(file: Path, archive: Archive, target: Path, num_workers: int) -> Non
         natoms = np.concatenate([_natoms(path, members) for path, members in parts.items()])
         if len(natoms) != archive.frames:
             raise DataError(
-                f"{work}: holds {len(natoms):,} frames, the published archive {archive.frames:,}; delete this folder, "
-                "and the same command converts anew"
+                f"{work}: has {len(natoms):,} frames, but the published archive has {archive.frames:,}; delete this "
+                "folder, "
+                "and re-run the same command"
             )
         with complete_or_absent(metadata) as temporary, temporary.open("wb") as stream:
             np.savez(stream, natoms=natoms)
@@ -128,7 +129,8 @@ def _convert_parts(file: Path, parts: dict[Path, list[Pair]], frames: int, num_w
                 _watch(tasks, progress, bar)
         except BrokenProcessPool as error:
             raise DataError(
-                f"{file}: a process that converts it was killed, for want of memory perhaps; the same command goes on, "
+                f"{file}: the process converting it was killed, perhaps out of memory; re-run the same command to "
+                "resume, "
                 "with fewer --num-workers"
             ) from error
         finally:
@@ -173,13 +175,11 @@ def _opened(path: Path) -> Iterator[lmdb.Environment]:
         with lmdb.open(str(path), subdir=False, lock=False, map_size=INITIAL_MAP_SIZE, meminit=False) as environment:
             yield environment
     except (lmdb.InvalidError, lmdb.CorruptedError) as error:
-        raise DataError(
-            f"{path}: damaged ({error}); delete it, and the same command converts its frames anew"
-        ) from error
+        raise DataError(f"{path}: damaged ({error}); delete it and re-run the same command") from error
     except lmdb.Error as error:
         raise DataError(
-            f"{path}: cannot be written ({error}); is the disk full? What was converted is kept, and the same command "
-            "goes on"
+            f"{path}: cannot be written ({error}); is the disk full? Converted frames are kept: re-run the same "
+            "command to resume"
         ) from error
 
 

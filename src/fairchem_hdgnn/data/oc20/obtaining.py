@@ -66,17 +66,19 @@ def prepare(request: Request, archives: Mapping[str, Archive]) -> None:
     try:
         request.data.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out {request.data}: cannot be made ({error.strerror}); name another folder") from error
+        raise ConfigError(
+            f"--out {request.data}: cannot be created ({error.strerror}); choose another folder"
+        ) from error
     if not os.access(request.data, os.W_OK):
-        raise ConfigError(f"--out {request.data}: is not writable; name another folder")
+        raise ConfigError(f"--out {request.data}: is not writable; choose another folder")
     if request.source is None:
         for archive in archives.values():
             _damaged(request.place_of(archive)).unlink(missing_ok=True)
     needed, free = _needed(request, archives), shutil.disk_usage(request.data).free
     if needed > free:
         raise ConfigError(
-            f"--out {request.data}: {', '.join(archives)} will take up to {in_words(needed)}, but {in_words(free)} are "
-            "free; make room, or name another folder"
+            f"--out {request.data}: {', '.join(archives)} needs up to {in_words(needed)}, but {in_words(free)} are "
+            "free; free some space, or choose another folder"
         )
 
 
@@ -133,7 +135,7 @@ def _fetch(request: Request, archive: Archive, file: Path) -> None:
     part, damaged = part_of(file), _damaged(file)
     fetch(request.address_of(archive), part, archive.size)
     try:
-        verify(part, archive, f"it is now {damaged.name}, and the same command fetches it anew")
+        verify(part, archive, f"it was renamed to {damaged.name}; re-run the same command to download it again")
     except DataError:
         part.replace(damaged)
         discard(part)
@@ -150,7 +152,7 @@ def _alone(lock: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(
-                f"{lock.parent}: another process fetches or converts {lock.stem[1:]} there; wait until it has ended"
+                f"{lock.parent}: another process is downloading or converting {lock.stem[1:]}; wait until it ends"
             ) from error
         except OSError:  # a file system without locks
             pass

@@ -96,8 +96,8 @@ def fetch(address: str, part: Path, size: int, patience: Patience = PATIENCE) ->
             most = max(most, held(part))
             if failures == patience.attempts:
                 raise DataError(
-                    f"{address}: {reason}, {failures} times in a row; {most:,} of {size:,} bytes lie in {part}, and "
-                    "the same command goes on from there"
+                    f"{address}: {reason}, {failures} times in a row; {most:,} of {size:,} bytes are in {part}; "
+                    "re-run the same command to resume"
                 )
             if held(part) < size:
                 time.sleep(min(patience.wait * 2**failures, 60.0))
@@ -145,14 +145,12 @@ class _Transfer:
         try:
             response = self.session.get(self.address, headers=headers, stream=True, timeout=self.timeout)
         except NO_ADDRESS as error:
-            raise ConfigError(
-                f"--mirror: {self.address} is no address that can be fetched ({_cause(error)})"
-            ) from error
+            raise ConfigError(f"--mirror: {self.address} is not a valid address ({_cause(error)})") from error
         except requests.RequestException as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise DataError(
-                    f"{self.address}: the server's certificate is not trusted ({_cause(error)}); name your "
-                    "authorities' file in the environment variable REQUESTS_CA_BUNDLE, or another address with --mirror"
+                    f"{self.address}: the server's certificate is not trusted ({_cause(error)}); set the "
+                    "environment variable REQUESTS_CA_BUNDLE to your CA file, or choose another address with --mirror"
                 ) from error
             if not self.answered:
                 raise UnreachableError(f"{self.address}: cannot be reached ({_cause(error)})") from error
@@ -169,15 +167,15 @@ class _Transfer:
                     file.write(chunk)
                     self.bar.update(len(chunk))
                     if self.bar.n > self.size:
-                        raise StaleError(f"{self.address}: the file there is longer than {self.size:,} bytes")
+                        raise StaleError(f"{self.address}: the file on the server is longer than {self.size:,} bytes")
         except requests.RequestException as error:
             raise DroppedError(_cause(error)) from error
         except OSError as error:
             if error.errno not in FULL:
                 raise
             raise DataError(
-                f"{self.part}: {os.strerror(error.errno)}; {held(self.part):,} of {self.size:,} bytes are kept: make "
-                "room, and the same command goes on from there"
+                f"{self.part}: {os.strerror(error.errno)}; {held(self.part):,} of {self.size:,} bytes are kept: free "
+                "some space and re-run the same command to resume"
             ) from error
 
     def _tell(self, text: str) -> None:

@@ -35,9 +35,7 @@ def unpack(archive: Path, folders: Iterable[str], data: Path) -> None:
         _write_members(archive, tuple(folders), work)
         for folder in folders:
             if not any((work / folder).glob("*.lmdb")):
-                raise DataError(
-                    f"{archive}: holds no LMDB in {folder}; delete it, and the same command fetches it again"
-                )
+                raise DataError(f"{archive}: contains no LMDB in {folder}; delete it and re-run the same command")
         for folder in folders:
             (data / folder).parent.mkdir(parents=True, exist_ok=True)
             (work / folder).replace(data / folder)
@@ -53,8 +51,9 @@ def _work_folder(work: Path) -> Iterator[Path]:
         if error.errno not in FULL:
             raise
         raise DataError(
-            f"{work.parent}: {os.strerror(error.errno)} while unpacking; the archive is kept: make room, and the same "
-            "command goes on"
+            f"{work.parent}: {os.strerror(error.errno)} while unpacking; the archive is kept: free some space and "
+            "re-run the "
+            "same command"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -78,7 +77,7 @@ def _write_members(archive: Path, folders: tuple[str, ...], work: Path) -> None:
                     _write(work / place, iter(partial(content.read, BLOCK), b""))
     except (tarfile.TarError, EOFError, zlib.error) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{archive}: damaged ({reason}); delete it, and the same command fetches it again") from error
+        raise DataError(f"{archive}: damaged ({reason}); delete it and re-run the same command") from error
 
 
 def _write(path: Path, blocks: Iterator[bytes]) -> None:
@@ -98,7 +97,7 @@ def _refuse_unsafe(archive: Path, member: tarfile.TarInfo) -> None:
         what = "is neither a file nor a folder"
     else:
         return
-    raise DataError(f"{archive}: {member.name!r} in it {what}; this is not an archive of OC20: do not use it")
+    raise DataError(f"{archive}: its member {member.name!r} {what}; this is not an OC20 archive: do not use it")
 
 
 def _place(name: str, folders: tuple[str, ...]) -> str | None:

@@ -151,13 +151,13 @@ class _Converter:
                 self.report.read += int(self.report.statistics.num_records > before)
         if self.report.statistics.num_records == 0:
             first = self.report.left_out[0]
-            raise DataError(f"{self.source}: no structure there can be used; the first: {first.file}: {first.reason}")
+            raise DataError(f"{self.source}: no usable structures; the first problem: {first.file}: {first.reason}")
         self._report_unused_tags()
 
     def _of(self, unit: Unit) -> Iterator[Data]:
         """Records of one file; a structure that fails is left out or stops everything, as was asked for."""
         if unit.lonely:
-            self._fail(unit, None, StructureError(f"{unit.path}: has no partner that fits --pairs"))
+            self._fail(unit, None, StructureError(f"{unit.path}: has no partner that matches --pairs"))
         before, samples = self.report.statistics.num_records, unit.read(unit)
         while True:
             sample = None
@@ -180,7 +180,7 @@ class _Converter:
 
     def _fail(self, unit: Unit, sample: Sample | None, error: DataError) -> None:
         if self.conversion.on_error == "stop":
-            raise type(error)(f"{error}; --on-error skip leaves out what cannot be used, by name") from error
+            raise type(error)(f"{error}; --on-error skip leaves out and lists unusable structures") from error
         self._leave_out(unit.path, "" if sample is None else str(sample.frame), str(error))
 
     def _leave_out(self, path: Path, structure: str, reason: str) -> None:
@@ -207,8 +207,8 @@ class _Converter:
         name = record_id(record)
         if name in self.report.statistics.sids:
             raise StructureError(
-                f"{sample.path}: a second structure with the id {name}; ids must differ: choose files with "
-                "--pattern, or give each structure its own sid"
+                f"{sample.path}: a second structure with the id {name}; ids must be unique: choose files with "
+                "--pattern, or set a unique sid for each structure"
             )
         self._add(record, name, sample, tagged, fixed, written)
         return record
@@ -270,4 +270,4 @@ class _Converter:
         table = self.adsorbates.table
         self.report.unused_tags = [f"line {row.line} ({row.name})" for row in table.unused]
         if len(table.unused) == len(table.rows):
-            raise DataError(f"{table.path}: no row fits a structure; the first: {self.report.unused_tags[0]}")
+            raise DataError(f"{table.path}: no row matches a structure; the first: {self.report.unused_tags[0]}")

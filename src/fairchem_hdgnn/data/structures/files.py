@@ -76,11 +76,9 @@ def check_format(format: str) -> None:
         ConfigError: it does not.
     """
     if format not in ioformats:
-        raise ConfigError(f"format '{format}': ASE knows none of that name{suggestion(format, ioformats)}")
+        raise ConfigError(f"format '{format}': ASE has no such format{suggestion(format, ioformats)}")
     if not ioformats[format].can_read:
-        raise ConfigError(
-            f"format '{format}': ASE writes it but does not read it; convert the file with another program"
-        )
+        raise ConfigError(f"format '{format}': ASE can write but not read it; convert the file with another program")
 
 
 def format_of(path: Path) -> str | None:
@@ -104,19 +102,19 @@ def check_content(path: Path) -> None:
     except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
         raise DataError(f"{path}: cannot be read ({_one_line(error)}): copy it again") from error
     if not start.strip():
-        raise DataError(f"{path}: is empty, as a calculation that was killed leaves its files; run it again")
+        raise DataError(f"{path}: is empty, perhaps because the calculation was killed; rerun it")
 
 
 def unreadable(path: Path, error: Exception, format: str | None = None, place: str = "") -> DataError:
     """The error for a file that a reader of ASE fails on, in one line."""
     reason = f"{path}: ASE cannot read it{f' as {format}' if format else ''}{place} ({_one_line(error)})"
     if isinstance(error, UnknownFileTypeError):
-        return DataError(f"{reason}; name its format if it holds structures")
+        return DataError(f"{reason}; give --format if it contains structures")
     if "chemical symbols" in str(error):
         return DataError(
-            f"{reason}; put its POTCAR or OUTCAR beside it, or a line of symbols above that of the numbers"
+            f"{reason}; put its POTCAR or OUTCAR next to it, or add a line of symbols above that of the numbers"
         )
-    return DataError(f"{reason}; it is truncated, damaged or of another format")
+    return DataError(f"{reason}; it is truncated, damaged or in another format")
 
 
 def _structures(path: Path, format: str | None) -> Iterator[Atoms]:
@@ -129,7 +127,7 @@ def _structures(path: Path, format: str | None) -> Iterator[Atoms]:
     except Exception as error:  # each of ASE's readers fails in its own way
         raise unreadable(path, error, format, f" after structure {count - 1}" if count else "") from error
     if count == 0:
-        raise DataError(f"{path}: ASE finds no structure in it; it is truncated, or of another format")
+        raise DataError(f"{path}: ASE finds no structure in it; it is truncated, or in another format")
 
 
 def _read(path: Path, format: str | None) -> Iterator[Atoms]:

@@ -81,7 +81,7 @@ def energy_of(atoms: Atoms, name: str, key: str | None, usual: tuple[str, ...]) 
     if value is None:
         known = ", ".join(sorted(map(str, atoms.info))) or "nothing"
         raise StructureError(
-            f"{name}: no '{keys[-1]}' (its info has {known}); name the entry with --energy-key, give a table with "
+            f"{name}: no '{keys[-1]}' (its info has {known}); choose the key with --energy-key, give a table with "
             "--energies, or use --unlabelled"
         )
     return finite(value, name, "energy")
@@ -109,7 +109,7 @@ def forces_of(atoms: Atoms, name: str, key: str | None) -> Float[torch.Tensor, "
         arrays = ", ".join(sorted(set(atoms.arrays) - {"numbers", "positions"})) or "none"
         what = f"'{key}'" if key else "forces"
         raise StructureError(
-            f"{name}: no {what}, which S2EF needs (eV/Å; its arrays: {arrays}); name the array with --forces-key, or "
+            f"{name}: no {what}, which S2EF needs (eV/Å; its arrays: {arrays}); choose the array with --forces-key, or "
             "use --task is2re for energies alone"
         )
     forces = np.asarray(forces)
@@ -130,7 +130,7 @@ def not_converged(sample: Sample, fixed: Bool[np.ndarray, "atoms"]) -> str:
     largest = float(np.linalg.norm(np.asarray(forces)[~fixed], axis=1).max())
     if not largest > LARGEST_FORCE:
         return ""
-    return f"the relaxation did not converge (it ends with {largest:.2f} eV/Å on a free atom; limit {LARGEST_FORCE:g})"
+    return f"the relaxation did not converge (final force on a free atom {largest:.2f} eV/Å; limit {LARGEST_FORCE:g})"
 
 
 def calculated(atoms: Atoms, name: str) -> Any:

@@ -111,7 +111,9 @@ class AdsorbateTable:
         text = " ".join(row.cells[place : place + 1] if self.table.separated else row.cells)
         where = f"{self.table.path}: line {row.line} ({row.name})"
         if not text or not _is_ranges(text):
-            raise DataError(f"{where} has {text!r}; write atoms of the adsorbate from 0, such as '36-37 40', or 'none'")
+            raise DataError(
+                f"{where} has {text!r}; write the adsorbate's atoms, counted from 0, such as '36-37 40', or 'none'"
+            )
         mask = np.zeros(natoms, dtype=bool)
         for piece in text.split() if text != NO_ADSORBATE else []:
             first, _, last = piece.partition("-")

@@ -48,7 +48,7 @@ class References:
                 )
             if self.energies.setdefault(row.name, energy) != energy:
                 raise DataError(
-                    f"{path}: line {row.line} gives {row.name} a second energy; keep one, or name them apart"
+                    f"{path}: line {row.line} gives {row.name} a second energy; keep one, or use different names"
                 )
         self._patterns = [key for key in self.energies if any(mark in key for mark in "*?[")]
         self._formulas: dict[tuple[tuple[str, int], ...], list[str]] = {}
@@ -76,7 +76,8 @@ class References:
         found = named or self._formulas.get(_sorted(counts), [])
         if len(found) > 1:
             raise DataError(
-                f"{self.path}: {' and '.join(found[:2])} both fit; name the row in a column '{self.what}' of the "
+                f"{self.path}: {' and '.join(found[:2])} both match; write the row's name in a column '{self.what}' "
+                "of the "
                 "--energies table"
             )
         if found:

@@ -15,12 +15,12 @@ def check_sample(sample: Sample) -> None:
     """Raise ``StructureError`` if a structure cannot become a record."""
     atoms, name = sample.initial, str(sample)
     if len(atoms) == 0:
-        raise StructureError(f"{name}: holds no atoms")
+        raise StructureError(f"{name}: contains no atoms")
     if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
         raise StructureError(f"{name}: positions or cell are not finite")
     if atoms.cell.rank not in (0, 3):
         raise StructureError(
-            f"{name}: its cell has {atoms.cell.rank} vectors; give it vacuum with atoms.center(vacuum=10, ...)"
+            f"{name}: its cell has {atoms.cell.rank} vectors; add vacuum with atoms.center(vacuum=10, ...)"
         )
     if atoms.cell.rank == 0 and atoms.pbc.any():
         raise StructureError(f"{name}: it is periodic but has no cell; set its cell, or atoms.pbc = False")
@@ -29,12 +29,13 @@ def check_sample(sample: Sample) -> None:
         return
     if not np.array_equal(atoms.numbers, relaxed.numbers):
         raise StructureError(
-            f"{sample.path}: its initial and relaxed structure have different atoms, or another order; pair the files "
-            "that belong together, or leave --relaxations out"
+            f"{sample.path}: the atoms of its initial and relaxed structure differ, perhaps in order only; pair the "
+            "files "
+            "that belong together, or omit --relaxations"
         )
     if not same_cell(atoms, relaxed):
         raise StructureError(
-            f"{sample.path}: its cell changes during the relaxation; OC20's records have one fixed cell"
+            f"{sample.path}: its cell changes during the relaxation; records in OC20's format have one fixed cell"
         )
 
 

@@ -149,7 +149,7 @@ def _refuse_unpaired(paths: list[Path]) -> None:
         start = starts.get(name_parts(path)) if "contcar" in path.name.lower() else None
         if start is not None:
             raise DataError(
-                f"{path}: lies beside {start.name}; pair them, such as with --pairs '**/POSCAR,**/CONTCAR' or "
+                f"{path}: is next to {start.name}; pair them, for example with --pairs '**/POSCAR,**/CONTCAR' or "
                 "'**/*.poscar,**/*.contcar', or choose one with --pattern"
             )
 
@@ -184,7 +184,7 @@ def _relaxation(unit: Unit, format_name: str | None) -> Iterator[Sample]:
     for last in frames:  # noqa: B007 (the value after the loop is wanted)
         pass
     if last is None:
-        raise StructureError(f"{unit.path}: holds one structure, not a relaxation; leave --relaxations out")
+        raise StructureError(f"{unit.path}: has one structure, not a relaxation; omit --relaxations")
     sample.relaxed = last
     yield sample
 
@@ -195,7 +195,7 @@ def _pair(unit: Unit, initial: Path, relaxed: Path, format_name: str | None) -> 
     for frame, (start, end) in enumerate(structures):
         if start is None or end is None:
             longer = relaxed if start is None else initial
-            raise StructureError(f"{longer}: holds more structures than its partner; pair files of the same length")
+            raise StructureError(f"{longer}: has more structures than its partner; pair files of the same length")
         sample = _sample(unit, start, frame, single=len(structures) == 1)
         sample.relaxed = end
         yield sample

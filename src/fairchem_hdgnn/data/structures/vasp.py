@@ -103,9 +103,7 @@ def read_vasp_folder(folder: Path) -> Relaxation:
         elif last is None and walk:
             last = walk[-1]
     if last is None:
-        raise DataError(
-            f"{folder}: {run.file.name} holds an energy, but there is no CONTCAR with its structure; add it"
-        )
+        raise DataError(f"{folder}: {run.file.name} has an energy, but there is no CONTCAR with its structure; add it")
     if "poscar" in files:
         initial = _structure(files["poscar"], last)
     elif first is not None:
@@ -113,7 +111,7 @@ def read_vasp_folder(folder: Path) -> Relaxation:
         if not initial.constraints and "contcar" in files:
             initial = _fixed_as(first, _structure(files["contcar"], last), folder)
     else:
-        raise DataError(f"{folder}: there is no POSCAR, nor a file with the first ionic step; add it")
+        raise DataError(f"{folder}: there is no POSCAR, and no file with the first ionic step; add one of them")
     relaxed = _fixed_as(last, initial, folder)
     same = first is not None and _same(initial, first)
     initial_energy = run.first.energy if same else None
@@ -132,7 +130,10 @@ def read_vasp_frames(folder: Path) -> Iterator[Atoms]:
     fixed = _structure(structure, run.last.atoms) if structure is not None else None
     for index, step in enumerate(_steps(run.file)):
         if step.atoms is None or step.forces is None:
-            raise DataError(f"{run.file}: its ionic step {index} has no positions and forces; they are needed for S2EF")
+            raise DataError(
+                f"{run.file}: its ionic step {index} has no positions and forces, which S2EF needs; use --task is2re "
+                "or --on-error skip"
+            )
         atoms = _fixed_as(step.atoms, fixed, folder) if fixed is not None else step.atoms
         results = {"energy": step.energy, "forces": step.forces, "free_energy": step.free_energy}
         atoms.calc = SinglePointCalculator(atoms, **results)
@@ -155,7 +156,7 @@ def _filled(folder: Path) -> dict[str, Path]:
     files = _files(folder)
     if not _is_calculation(files):
         raise DataError(
-            f"{folder}: no calculation of VASP; it needs POSCAR or CONTCAR, and OUTCAR, vasprun.xml or OSZICAR"
+            f"{folder}: not a VASP calculation; it needs POSCAR or CONTCAR, and OUTCAR, vasprun.xml or OSZICAR"
         )
     return {name: path for name, path in files.items() if path.stat().st_size > 0}
 
@@ -175,12 +176,12 @@ def _run(folder: Path, files: dict[str, Path]) -> Run:
             problems.append(_unreadable(files[name], problem))
     if problems:
         raise problems[0]
-    raise DataError(f"{folder}: no file there holds a complete ionic step; leave it out, or run the calculation again")
+    raise DataError(f"{folder}: none of its files has a complete ionic step; leave it out, or rerun the calculation")
 
 
 def _unreadable(path: Path, problem: Exception) -> DataError:
     if isinstance(problem, IncompleteError):
-        return DataError(f"{path}: ends before the first ionic step is complete; leave it out or run it again")
+        return DataError(f"{path}: ends before the first ionic step is complete; leave it out or rerun it")
     return unreadable(path, problem, format_of(path))
 
 
@@ -205,7 +206,7 @@ def _fixed_as(atoms: Atoms, other: Atoms, folder: Path) -> Atoms:
     """A copy of ``atoms`` in which the same atoms are fixed as in ``other``."""
     if not np.array_equal(atoms.numbers, other.numbers):
         raise DataError(
-            f"{folder}: its files are of different calculations, of {other.symbols} and of {atoms.symbols}; "
+            f"{folder}: its files are from different calculations, of {other.symbols} and {atoms.symbols}; "
             f"remove the wrong ones"
         )
     atoms = atoms.copy()
