@@ -155,7 +155,10 @@ def test_wrong_checksum(server: FileServer, run: Run, outcome: Outcome) -> None:
     right = server.files[file]
     server.files[file] = right[:-1] + b"?"
     message = refused(run, "s2ef-2M")
-    assert f"the published one {ARCHIVES['s2ef-2M'].md5}; it is now {file}.damaged, and the same command" in message
+    assert (
+        f"the published one is {ARCHIVES['s2ef-2M'].md5}; it was renamed to {file}.damaged; re-run the same command"
+        in message
+    )
     assert [path.name for path in Path("data/archives").iterdir() if not path.name.startswith(".")] == [
         f"{file}.damaged"
     ]
@@ -216,7 +219,7 @@ def test_room_is_seen_to_first(server: FileServer, run: Run, monkeypatch: pytest
     usage = type("usage", (), {"free": 5_000})
     monkeypatch.setattr(obtaining.shutil, "disk_usage", lambda path: usage)
     message = refused(run, "is2re", "s2ef-2M")
-    assert "--out data: is2re, s2ef-2M will take up to " in message and "5 kB are free" in message
+    assert "--out data: is2re, s2ef-2M needs up to " in message and "5 kB are free" in message
     assert not server.asked
     outcome("error: --out data: is2re needs up to 112 GB, but ... are free; free some space, or choose another folder")
 

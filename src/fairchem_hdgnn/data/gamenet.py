@@ -5,7 +5,7 @@ Layout of the folder::
     fold_0/ ... fold_4/    data.lmdb, metadata.npz: OC20's IS2RE records
     gamenet.json           source, units, folds, the fitted energies of elements, statistics, label of every system
 
-The folder is whole or absent.
+The folder is created atomically.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Options:
     Attributes:
         target: ``total``: total DFT energy less the energies of its atoms, fitted on the training folds;
             ``adsorption``: less clean slab and gas molecule, for adsorbed molecules only.
-        train_folds: whose labels the fit and the statistics see.
-        partial: accept an archive that lacks systems.
+        train_folds: folds whose labels are used for the fit and the statistics.
+        partial: accept an archive with missing systems.
         progress: show progress bars.
     """
 
@@ -57,7 +57,7 @@ class Options:
 
 @dataclass(frozen=True)
 class _Labelled:
-    """Systems that have a label, with their records and what was subtracted from their total energies (eV)."""
+    """Systems that have a label, with their records and the references subtracted from their total energies (eV)."""
 
     systems: list[System]
     records: list[Data]
@@ -71,11 +71,11 @@ def prepare_gamenet(source: Path, out: Path, options: Options | None = None) -> 
 
     Args:
         source: ``FG_dataset_lite.tar.xz``, or the folder it was unpacked into.
-        out: folder to make.
+        out: folder to create.
         options: how.
 
     Returns:
-        What ``gamenet.json`` holds.
+        Contents of ``gamenet.json``.
 
     Raises:
         DataError: the source is missing, damaged or incomplete, an option is none, or ``out`` exists.

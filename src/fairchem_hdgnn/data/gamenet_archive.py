@@ -43,7 +43,7 @@ class System:
 
     Attributes:
         name: as published.
-        family: chemical family, whose folder holds the structures.
+        family: chemical family, the name of the structures' folder.
         kind: molecule on a slab, molecule in the gas phase, or clean slab.
         initial: text of the POSCAR.
         relaxed: text of the CONTCAR.
@@ -94,10 +94,10 @@ class Archive:
         """The systems, one of each name, in the order of ``groups.dat``.
 
         Args:
-            partial: leave out what has no structures, instead of refusing it.
+            partial: leave out systems without structures, instead of refusing them.
 
         Raises:
-            DataError: a structure or an energy is missing, or a structure lies in another folder than its family's.
+            DataError: a structure or an energy is missing, or a structure is not in its family's folder.
         """
         self._refuse_strays()
         systems = []
@@ -173,7 +173,7 @@ class Archive:
         return values[0]
 
     def _refuse_strays(self) -> None:
-        """Every structure belongs to a row of ``groups.dat``; clean slabs may lie there without."""
+        """Check that every structure, except clean slabs, has a row in ``groups.dat``."""
         for path in self._texts:
             if path.endswith((INITIAL, RELAXED)):
                 name, family = PurePosixPath(path).stem, path.split("/")[0]
@@ -229,7 +229,7 @@ def _packed(source: Path) -> Iterator[tuple[str, bytes]]:
                 file = archive.extractfile(member) if member.isfile() and _is_wanted(name) else None
                 if file is not None:
                     yield name, file.read()
-    except Exception as error:  # each compression has errors of its own
+    except Exception as error:  # each compression raises its own errors
         reason = " ".join(str(error).split())
         raise DataError(f"{source}: damaged ({reason}); download {ARCHIVE} again") from error
 

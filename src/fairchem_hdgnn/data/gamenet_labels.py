@@ -1,4 +1,4 @@
-"""Labels of the FG set: total energies relative to what a composition costs on average, or adsorption energies."""
+"""Labels of the FG set: total energies minus a fit to the composition, or adsorption energies."""
 
 from __future__ import annotations
 

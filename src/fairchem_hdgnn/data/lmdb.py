@@ -1,4 +1,4 @@
-"""OC20's LMDB layout: pickled graphs under "0", "1", ..., their number under ``length``, ``metadata.npz`` beside it."""
+"""OC20's LMDB layout: pickled graphs under "0", "1", ..., their number under ``length``, and ``metadata.npz``."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from fairchem_hdgnn.errors import DataError
 DATA_FILE = "data.lmdb"
 METADATA_FILE = "metadata.npz"
 SQLITE = b"SQLite format 3\0"
-"""How files of ``ase.db`` begin."""
+"""First bytes of files of ``ase.db``."""
 
 ASE_REMEDY = "set format: ase_db in the config, or turn it into an LMDB with `fairchem-hdgnn make-lmdb`"
 
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test"}
-"""Words that make the name of a file that of a split."""
+"""Words that identify a split in a file name."""
 
 KINDS = {"id", "ood", "ads", "cat", "both", "challenge"}
-"""Words that tell splits of one kind apart, as in OC20's ``val_ood_ads``."""
+"""Words that distinguish splits of one kind, as in OC20's ``val_ood_ads``."""
 
 INITIAL_MAP_SIZE = 64 * 2**20
 COMMIT_EVERY = 1000
@@ -38,7 +38,7 @@ def write_lmdb(directory: Path, records: Iterable[Data], pickled: Callable[[Data
     """Write ``data.lmdb`` and ``metadata.npz`` (``natoms``) into an existing directory; return the number of records.
 
     Not atomic by itself: write into a directory of ``directories.new_directory``. ``pickled`` is the encoding
-    of a record: ``encode`` loads fastest, ``oc20_pickle`` is what OC20's own files hold.
+    of a record: ``encode`` loads fastest, ``oc20_pickle`` is that of OC20's own files.
 
     Raises:
         DataError: if there is no record, or the disk is full.
@@ -79,10 +79,10 @@ def put_all(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> 
 
 
 def lmdb_files(path: Path) -> list[Path]:
-    """The LMDB file at ``path``, or those of the folder in the order of their names, which are parts of one set.
+    """The LMDB file at ``path``, or those of the folder in the order of their names, as parts of one data set.
 
     Raises:
-        DataError: there is none, and the message says what there is instead; or they are several splits by their names.
+        DataError: there is none (the message says what was found), or their names are those of several splits.
     """
     if not path.is_dir():
         return [path]
@@ -117,7 +117,7 @@ def _refuse_several_splits(folder: Path, files: list[Path]) -> None:
 
 
 _OPEN: weakref.WeakValueDictionary[tuple[int, int, int], lmdb.Environment] = weakref.WeakValueDictionary()
-"""The environments that are read, by process, device and inode: LMDB forbids a process to open a file twice, and to use
+"""Open environments by process, device and inode: LMDB forbids a process to open a file twice, and to use
 an environment that was opened before a fork."""
 
 
@@ -125,7 +125,7 @@ def open_lmdb(path: str | os.PathLike[str]) -> lmdb.Environment:
     """Open one LMDB file for reading, without a lock file; readers of the same file share the environment.
 
     Raises:
-        DataError: if it is missing, unreadable, truncated or no LMDB.
+        DataError: it is missing, unreadable, truncated or not an LMDB.
     """
     path = Path(path)
     if not path.exists():
@@ -170,10 +170,10 @@ def _open(path: Path) -> lmdb.Environment:
 
 
 def read_length(environment: lmdb.Environment) -> int:
-    """Number of records: what ``length`` says, else the number of entries.
+    """Number of records: the value of ``length``, else the number of entries.
 
     Raises:
-        DataError: if ``length`` is no number, or more than there are.
+        DataError: ``length`` is not a number, or too large.
     """
     with environment.begin() as transaction:
         content = transaction.get(b"length")
@@ -196,10 +196,10 @@ def read_length(environment: lmdb.Environment) -> int:
 
 
 def read_record(environment: lmdb.Environment, index: int) -> Data:
-    """The record ``index``, unpickled without running anything.
+    """The record ``index``, unpickled without running code.
 
     Raises:
-        DataError: if it is missing, damaged, or holds what a record has no use for.
+        DataError: it is missing, damaged, or contains objects that do not belong in a record.
     """
     try:
         with environment.begin() as transaction:

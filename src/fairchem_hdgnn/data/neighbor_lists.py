@@ -33,7 +33,7 @@ class NeighborList(Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> NeighborList | None:
-        """``fairchem`` is what release 0.1 called the search over all pairs."""
+        """``fairchem`` is release 0.1's name of the search over all pairs."""
         return cls.PAIRS if value == "fairchem" else None
 
 

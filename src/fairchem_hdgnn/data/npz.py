@@ -25,7 +25,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an ``.npz``, without unpickling anything.
 
     Raises:
-        DataError: the file is missing, damaged, or holds pickled objects.
+        DataError: the file is missing, damaged, or contains pickled objects.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")

@@ -36,7 +36,7 @@ def pairs_within(
 ) -> tuple[Int64[Tensor, "2 edges"], Int64[Tensor, "edges 3"]]:
     """Pairs of atoms no farther apart than the cutoff, of each target the nearest ones.
 
-    A GPU is waited for once for each part, which is the number of edges found.
+    Each part synchronises with a GPU once, for the number of edges found.
 
     Args:
         boxes: the structures.
@@ -99,7 +99,7 @@ def _distances(
     atoms: int,
     images: Int64[Tensor, "images 3"],
 ) -> Float[Tensor, "systems targets sources"]:
-    """Å, from targets to images of sources; infinite where there is no such atom, and from an atom to itself."""
+    """Å, from targets to images of sources; infinite if there is no such atom, and from an atom to itself."""
     index = torch.arange(atoms, device=first.device)
     pos = boxes.pos[(first.unsqueeze(1) + index).clamp(max=len(boxes.pos) - 1)]
     cell = boxes.cell[part.first : part.last].unsqueeze(1)

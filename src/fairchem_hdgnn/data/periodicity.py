@@ -1,12 +1,13 @@
-"""Which directions a structure repeats in, and a box that says the same to every search for edges.
+"""Periodic directions of a structure, and an equivalent box for every edge search.
 
-The rule, for training, prediction and the calculator alike. ``use_pbc: true``: a record's own ``pbc`` decides, for each
-cell vector; a record without one repeats along all three, as OC20's records do. Cell vectors that a structure does not
-repeat along mean nothing: they may be zero, or made up. ``use_pbc: false``: nothing repeats, whatever ``pbc`` says.
+The rule, for training, prediction and the calculator. ``use_pbc: true``: a record's own ``pbc`` determines, for each
+cell vector, whether the structure is periodic along it; a record without one is periodic along all three, as in OC20.
+Cell vectors of non-periodic directions are ignored: they may be zero, or arbitrary. ``use_pbc: false``: no direction is
+periodic, whatever ``pbc`` says.
 
-Searches for edges want three vectors and atoms inside of them. So a vector without periodicity is replaced by one at a
-right angle to the others, so long that no image comes within the cutoff, and atoms are moved by whole cells along the
-periodic vectors only.
+Edge searches need three vectors, and atoms inside the cell. So the vector of a non-periodic direction is replaced by
+one perpendicular to the others, so long that no image comes within the cutoff, and atoms are wrapped along the periodic
+vectors only.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ ROUNDING = 1e-6
 
 
 class Boxes(NamedTuple):
-    """Structures as searches for edges take them.
+    """Structures in the form that edge searches need.
 
     Attributes:
         periodic: which cell vectors the structure repeats along.
         cell: cell vectors in rows, Å; those without periodicity replaced.
         pos: positions, Å, inside the cell along the periodic vectors.
         images: the cells that each atom stood in; 0 along directions without periodicity.
-        sizes: atoms of each structure, and for each cell vector how many images away an atom within the cutoff may be.
+        sizes: atoms of each structure, and for each cell vector how many images away an atom within the cutoff can be.
     """
 
     periodic: Bool[Tensor, "systems 3"]
@@ -49,7 +50,7 @@ def periodic_directions(data: Any) -> Bool[Tensor, "systems 3"]:
     pbc = getattr(data, "pbc", None)
     if pbc is None:
         return torch.ones(len(data.cell), 3, dtype=torch.bool, device=data.cell.device)
-    # fairchem's records hold three values each, which a batch strings together.
+    # fairchem's records have three values each, which a batch concatenates.
     return torch.as_tensor(pbc, device=data.cell.device).bool().reshape(-1, 3)
 
 

@@ -2,7 +2,7 @@
 
 Layout of the folder::
 
-    molecules.npz            all molecules as flat arrays, rows of each split beside them
+    molecules.npz            all molecules as flat arrays, with the rows of each split
     qm9.json                 units, statistics, split, source and checksum of molecules.npz
     {train,val,test}/        data.lmdb, metadata.npz, and manifest.json with their checksums
 
@@ -41,9 +41,9 @@ class Preparation:
     Attributes:
         source: ``qm9pack``, ``raw`` (the folder ``raw`` of the output folder, where torch-geometric downloads to),
             or a path; see ``qm9_sources.read_source``.
-        uncharacterised: List of molecules to leave out, where it does not lie beside the archive.
+        uncharacterised: List of molecules to leave out, if it is not next to the archive.
         cutoff: Å, of the edges in the records; a model's ``cutoff`` must not exceed it.
-        partial: Accept a source that lacks molecules, and split what is there in the same proportions.
+        partial: Accept a source with missing molecules, and split it in the same proportions.
         progress: Show progress bars.
     """
 
@@ -55,13 +55,13 @@ class Preparation:
 
 
 def prepare(out: Path, preparation: Preparation) -> dict[str, int]:
-    """Prepare QM9 in ``out``, or finish what an earlier run began there.
+    """Prepare QM9 in ``out``, or finish an earlier run there.
 
     Returns:
         Number of molecules of each split.
 
     Raises:
-        DataError: the source is missing, damaged or incomplete, or ``out`` holds something else or damaged files.
+        DataError: the source is missing, damaged or incomplete, or ``out`` has other or damaged files.
     """
     if not preparation.cutoff > 0:
         raise DataError(f"cutoff {preparation.cutoff} Å: must be positive")

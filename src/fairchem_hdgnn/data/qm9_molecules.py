@@ -1,4 +1,4 @@
-"""All molecules of QM9 in a handful of flat arrays: what every source is read into and records are made from."""
+"""All molecules of QM9 in a few flat arrays, the common form of all sources from which records are made."""
 
 from __future__ import annotations
 

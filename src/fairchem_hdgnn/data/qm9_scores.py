@@ -1,4 +1,4 @@
-"""Score predictions on QM9 in the units of the literature, beside a mean predictor and published results."""
+"""Score predictions on QM9 in the units of the literature, next to a mean predictor and published results."""
 
 from __future__ import annotations
 

@@ -49,13 +49,13 @@ def read_source(source: str | Path, uncharacterised: Path | None = None) -> tupl
     Args:
         source: ``qm9pack``, or the path of ``dsgdb9nsd.xyz.tar.bz2``, of a folder
             with ``dsgdb9nsd_*.xyz``, or of torch-geometric's raw folder (``gdb9.sdf``, ``gdb9.sdf.csv``).
-        uncharacterised: The list of molecules to leave out; found beside the data by default.
+        uncharacterised: The list of molecules to leave out; by default found next to the data.
 
     Returns:
         What the source is, in a word, and an iterator over its characterised molecules.
 
     Raises:
-        DataError: the package is not installed, or nothing readable lies at the path.
+        DataError: the package is not installed, or there is nothing readable at the path.
     """
     if source == "qm9pack":
         return "qm9pack", _read_qm9pack()

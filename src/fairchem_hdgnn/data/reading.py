@@ -34,7 +34,7 @@ class Records:
         return sum(self._lengths)
 
     def __getitem__(self, index: int) -> Data:
-        """The record ``index``; a process that was forked off opens the files anew."""
+        """The record ``index``; a forked process reopens the files."""
         if self._process != os.getpid():
             self._open()
         position = index
@@ -52,5 +52,5 @@ class Records:
 
     @property
     def has_metadata(self) -> bool:
-        """Whether ``metadata.npz`` lies beside the file."""
+        """Whether ``metadata.npz`` is next to the file."""
         return (self.files[0].parent / METADATA_FILE).is_file()

@@ -9,7 +9,7 @@ from fairchem_hdgnn.errors import DataError
 
 
 def split_source(root: str | Path, split: str) -> Path:
-    """The LMDB of a split: a file, or the folder ``ROOT/SPLIT`` if that holds several without ``data.lmdb``.
+    """The LMDB of a split: a file, or the folder ``ROOT/SPLIT`` if that has several without ``data.lmdb``.
 
     Raises:
         DataError: there is none; the message lists the splits that are there.

@@ -1,4 +1,4 @@
-"""What a set of records holds, gathered one record at a time: sizes, elements, tags, labels, displacements."""
+"""Statistics of a set of records, collected one record at a time: sizes, elements, tags, labels, displacements."""
 
 from __future__ import annotations
 

@@ -24,11 +24,11 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 class DroppedError(Exception):
-    """The connection ended early, or the server is busy: what is missing can be asked for again."""
+    """The connection ended early, or the server is busy: the rest can be requested again."""
 
 
 class StaleError(Exception):
-    """What lies here is no part of what the server has: it has to be fetched from the start."""
+    """The local part does not belong to the file on the server: it must be downloaded from the start."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Identity:
     """What tells whether a file at an address is still the same.
 
     Attributes:
-        address: where it was asked for.
+        address: the requested address.
         etag: the server's name for this version, or empty.
         last_modified: its date, as the server writes it, or empty.
     """
@@ -68,7 +68,7 @@ class Identity:
             temporary.write_text(json.dumps(asdict(self)))
 
     def condition(self, address: str) -> dict[str, str]:
-        """The header that asks for the rest of this very version, and else for the whole file."""
+        """The header that requests the rest of this version of the file, or else the whole file."""
         validator = self.last_modified if self.etag.startswith("W/") else self.etag or self.last_modified
         return {"If-Range": validator} if validator and address == self.address else {}
 
@@ -82,15 +82,15 @@ def judge(address: str, response: requests.Response, held: int, size: int, known
     """Whether an answer continues the ``held`` bytes; otherwise it brings the whole file.
 
     Args:
-        address: what was asked for.
+        address: the requested address.
         response: the answer.
-        held: bytes that lie here, which the request asked to continue.
+        held: bytes already on disk, which the request asked to continue.
         size: bytes that the file must have.
-        known: identity of the file whose beginning lies here.
+        known: identity of the file whose beginning is on disk.
 
     Raises:
         DroppedError: the server has no time.
-        StaleError: the answer does not fit to what lies here.
+        StaleError: the response does not match the local part.
         DataError: there is no such file, or another one.
     """
     status = response.status_code

@@ -1,4 +1,4 @@
-"""The archives in which OC20 is published: names, sizes, checksums, and what becomes of each.
+"""The archives in which OC20 is published: names, sizes, checksums, and the folders that they become.
 
 Sizes and checksums are those of the release of February 2021, which replaced all earlier files.
 """
@@ -28,7 +28,7 @@ class Archive:
         md5: checksum, hexadecimal.
         unpacked: bytes of the LMDBs that become of it.
         folders: the splits in it, relative to the data folder.
-        frames: how many frames it holds as text, which have to be converted; 0 if it holds LMDBs.
+        frames: number of frames stored as text, which must be converted; 0 if the archive contains LMDBs.
     """
 
     file: str

@@ -19,8 +19,8 @@ def verify(path: Path, archive: Archive, remedy: str) -> None:
 
     Args:
         path: the file.
-        archive: what it should be.
-        remedy: what to do if it is not.
+        archive: the archive that it should be.
+        remedy: what to do if it differs.
 
     Raises:
         DataError: it is not.

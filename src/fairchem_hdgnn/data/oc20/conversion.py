@@ -1,4 +1,4 @@
-"""Frames of a published archive as a folder of LMDBs, in several processes; what was stopped goes on.
+"""Convert the frames of a published archive to a folder of LMDBs, in several processes; can be resumed.
 
 The folder has at most ``PARTS`` LMDBs, each of a run of pairs of files. A pair's records are stored in one transaction,
 with a mark that they are there, so that a part holds whole pairs whatever ends its process. The marks are removed, and
@@ -44,7 +44,7 @@ POLL = 0.2
 
 
 def work_folder(target: Path) -> Path:
-    """Where the parts of ``target`` lie until all are complete."""
+    """Folder with the parts of ``target`` until all are complete."""
     return target.with_name(f".{target.name}.partial")
 
 
@@ -52,7 +52,7 @@ def convert(file: Path, archive: Archive, target: Path, num_workers: int) -> Non
     """Make the folder ``target`` of LMDBs with all frames of an archive.
 
     Args:
-        file: where the archive lies.
+        file: path of the archive.
         archive: which it is.
         target: folder to make; absent or empty, and complete afterwards.
         num_workers: processes.
@@ -149,7 +149,7 @@ def _watch(tasks: list[Future], progress: _Progress, bar: tqdm) -> None:
 
 
 def _convert_part(number: int, file: Path, path: Path, members: list[Pair]) -> None:
-    """Store what is missing in a part, the one of this number."""
+    """Store the missing records of a part, given its number."""
     [progress] = _shared
     with _opened(path) as environment:
         done = _marks(environment)

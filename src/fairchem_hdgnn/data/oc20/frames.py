@@ -4,7 +4,7 @@ Line i of the text belongs to frame i: ``random123,frame4,-56.7``, which are sys
 reference energy (clean slab and molecule), eV. OC20's label is the frame's energy minus that one. Forces are those of
 the calculation, also on atoms that the column ``move_mask`` keeps where they are.
 
-Nothing is unpacked: the files are read where they lie in the archive, and one frame is in memory at a time.
+Nothing is unpacked: the files are read inside the archive, and one frame is in memory at a time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Pair:
     """A file of frames and the file of their references, by first byte in the archive and length.
 
     Attributes:
-        name: what the two have in common.
+        name: common part of the two file names.
         frames: of the frames.
         references: of the references.
     """
@@ -52,7 +52,7 @@ def pairs(archive: Path) -> list[Pair]:
     """All pairs of files in an archive, in the order of their numbers.
 
     Raises:
-        DataError: the archive is damaged, holds no frames, or one of a pair is missing.
+        DataError: the archive is damaged, contains no frames, or lacks one file of a pair.
     """
     found: dict[str, dict[str, tuple[int, int]]] = {FRAMES: {}, REFERENCES: {}}
     try:
@@ -117,7 +117,7 @@ def _record(frame: str, reference: str, place: str) -> Data:
         energy, forces = float(results["energy"]), np.asarray(results["forces"], dtype=np.float64)
         label = energy - float(match[3]) if match else np.nan
         tags = np.asarray(atoms.arrays["tags"], dtype=np.int64)
-    except Exception as error:  # whatever a line that is not a frame's makes of ASE's reader
+    except Exception as error:  # ASE's reader can raise anything on malformed lines
         raise DataError(f"{place}: cannot be read ({_one_line(error)}); download the archive again") from error
     if match is None or not np.isfinite(label):
         raise DataError(

@@ -1,4 +1,4 @@
-"""One part of OC20 after the other: fetched or found, verified, unpacked or converted, and in place."""
+"""Obtain parts of OC20: download or find an archive, verify it, unpack or convert it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fairchem_hdgnn.data.oc20.unpacking import unpack
 from fairchem_hdgnn.errors import ConfigError, DataError
 
 ARCHIVE_FOLDER = "archives"
-"""Below the data folder: where archives lie until they are unpacked."""
+"""Subfolder of the data folder for archives until they are unpacked."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Request:
         return f"{self.address.rstrip('/')}/{archive.file}"
 
     def place_of(self, archive: Archive) -> Path:
-        """Where a whole archive lies."""
+        """Path of a complete archive."""
         return (self.source or self.data / ARCHIVE_FOLDER) / archive.file
 
 
 def prepare(request: Request, archives: Mapping[str, Archive]) -> None:
-    """See that there is room for these archives and what becomes of them, and leave to write; remove damaged ones.
+    """Check disk space and write permission for these archives and their contents; remove damaged archives.
 
     Raises:
         ConfigError: the data folder cannot be written, or has too little room.

@@ -1,4 +1,4 @@
-"""A large file over HTTP, into ``NAME.part``: continued where it stopped, asked for again when the connection drops."""
+"""Download a large file over HTTP to ``NAME.part``; resumes, and retries when the connection drops."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fairchem_hdgnn.data.oc20.answers import CHANGED, DroppedError, Identity, St
 from fairchem_hdgnn.errors import ConfigError, DataError
 
 CHUNK = 2**18
-"""Bytes that are written at once: what a kill can lose."""
+"""Bytes per write: the most that a kill can lose."""
 
 NO_RANGES = "the server sends whole files only"
 
@@ -53,17 +53,17 @@ PATIENCE = Patience()
 
 
 def part_of(path: Path) -> Path:
-    """Where a file lies while it is fetched."""
+    """Path of a file while it is downloaded."""
     return path.with_name(path.name + ".part")
 
 
 def held(part: Path) -> int:
-    """Bytes that lie there."""
+    """Bytes on disk."""
     return part.stat().st_size if part.exists() else 0
 
 
 def discard(part: Path) -> None:
-    """Remove a part and what is known about it."""
+    """Remove a part and its metadata."""
     part.unlink(missing_ok=True)
     _notes(part).unlink(missing_ok=True)
 
@@ -115,7 +115,7 @@ class _Transfer:
         self.answered = False
 
     def attempt(self) -> str:
-        """Ask once for what is missing, write what comes, and say why it ended."""
+        """Request the missing bytes once, write the response, and return why it ended."""
         try:
             self._ask_and_receive()
         except StaleError as problem:
@@ -183,7 +183,7 @@ class _Transfer:
 
 
 def _cause(error: BaseException) -> str:
-    """What lies at the bottom of an error, in one line."""
+    """The root cause of an error, in one line."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Archives that hold LMDBs: each split appears as a whole or not at all, and nothing else in an archive is written.
+"""Unpack archives of LMDBs: each split appears atomically, and nothing else in an archive is written.
 
 Only regular files that lie in a split's folder are taken, under names made here: links, devices and paths that lead
 elsewhere cannot do anything, and an archive that has them is refused.
@@ -29,7 +29,7 @@ def unpack(archive: Path, folders: Iterable[str], data: Path) -> None:
     """Unpack the splits ``folders`` of ``archive`` into the folder ``data``.
 
     Raises:
-        DataError: the archive is damaged, lacks a split or holds what it must not; or the disk is full.
+        DataError: the archive is damaged, lacks a split or has forbidden members; or the disk is full.
     """
     with _work_folder(data / f".{archive.name}.unpacking") as work:
         _write_members(archive, tuple(folders), work)
@@ -92,7 +92,7 @@ def _write(path: Path, blocks: Iterator[bytes]) -> None:
 def _refuse_unsafe(archive: Path, member: tarfile.TarInfo) -> None:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
-        what = "leads out of the folder that it is unpacked into"
+        what = "would be written outside of the target folder"
     elif not member.isfile() and not member.isdir():
         what = "is neither a file nor a folder"
     else:

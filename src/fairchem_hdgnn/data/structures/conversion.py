@@ -45,18 +45,18 @@ class Conversion(FileLayout):
     Attributes:
         task: ``is2re`` (initial structure, relaxed energy) or ``s2ef`` (frames with energy and forces).
         relaxations: for IS2RE: each file is one relaxation, whose first structure is the input and whose last one
-            gives ``y_relaxed`` and ``pos_relaxed``. Otherwise each structure is an input of its own, and its energy
-            is ``y_relaxed``; ``pos_relaxed`` is taken from an array of that name where there is one.
+            gives ``y_relaxed`` and ``pos_relaxed``. Otherwise each structure is a separate input, and its energy
+            is ``y_relaxed``; ``pos_relaxed`` is taken from an array of that name, if there is one.
         pairs, pattern, format: as of ``FileLayout``.
         energy_key: entry of ``atoms.info``, or column of ``energies``, that holds the energy, eV; else ``y_relaxed`` or
             the calculator's energy.
-        forces_key: array that holds the forces, eV/Å; else ``forces`` or the calculator's.
+        forces_key: array with the forces, eV/Å; default ``forces`` or the calculator's.
         energies: table of energies by name, eV.
         reference_slabs, reference_gas: tables of energies to subtract, eV.
         labelled: whether records get labels, which are then demanded: energies, forces, relaxed positions; a test split
             has none.
         tags: table of the adsorbates' atoms by name.
-        adsorbate_elements: what the adsorbate consists of where structures have no tags; else its bonds tell.
+        adsorbate_elements: elements of the adsorbate in structures without tags; default: inferred from bonds.
         kinds: which kinds of structures become records; others are left out by name.
         on_error: ``stop`` at the first structure that cannot become a record, or ``skip`` it by name.
         keep_unconverged: keep relaxations that did not converge.
@@ -84,7 +84,7 @@ class Report:
     Attributes:
         statistics: of the records.
         read: files, pairs or folders that gave records.
-        left_out: what did not become a record, with the reason.
+        left_out: structures that did not become a record, with the reason.
         sources: where each record comes from.
         to_check: systems whose derived tags are in doubt.
         constraints: constraints that are not fixed atoms -> number of systems.
@@ -127,7 +127,7 @@ def make_lmdb(source: Path, out: Path, conversion: Conversion, *, progress: bool
 
 
 class _Converter:
-    """Reads the tables and finds the files first, so that what is wrong with them is known before anything is read."""
+    """Read the tables and find the files first, so that errors in them appear before structures are read."""
 
     def __init__(self, source: Path, conversion: Conversion, report: Report) -> None:
         self.source, self.conversion, self.report = source, conversion, report
@@ -140,7 +140,7 @@ class _Converter:
 
     def records(self, progress: bool) -> Iterator[Data]:
         """All records, one at a time; the report grows with them."""
-        # Only the number of files is known beforehand, so that is what a directory's progress is counted in.
+        # Only the number of files is known in advance, so the progress of a directory counts files.
         units = tqdm(self.units, desc="files", unit="file", disable=not progress or len(self.units) == 1)
         with tqdm(desc="structures", unit="structure", disable=not progress or len(self.units) > 1) as structures:
             for unit in units:
@@ -155,7 +155,7 @@ class _Converter:
         self._report_unused_tags()
 
     def _of(self, unit: Unit) -> Iterator[Data]:
-        """Records of one file; a structure that fails is left out or stops everything, as was asked for."""
+        """Records of one file; a structure that fails is left out or stops the run, depending on ``on_error``."""
         if unit.lonely:
             self._fail(unit, None, StructureError(f"{unit.path}: has no partner that matches --pairs"))
         before, samples = self.report.statistics.num_records, unit.read(unit)

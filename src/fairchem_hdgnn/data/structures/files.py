@@ -1,4 +1,4 @@
-"""Structures from whatever ASE reads: one file, or a directory of files."""
+"""Read structures with ASE: one file, or a folder of files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def structure_files(source: Path, pattern: str = "**/*") -> list[Path]:
 
 
 def read_structures(path: Path, format: str | None = None) -> Iterator[Atoms]:
-    """All structures of a file, one at a time; what a database knows of a structure is in ``atoms.info``.
+    """All structures of a file, one at a time; a database's data of a structure are in ``atoms.info``.
 
     Args:
         path: the file, which may be compressed (``.gz``, ``.bz2``, ``.xz``).

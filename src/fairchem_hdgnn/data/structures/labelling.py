@@ -1,4 +1,4 @@
-"""Labels of a sample: energies, forces, whether its relaxation converged; what is missing is named."""
+"""Labels of a sample: energies, forces, convergence of its relaxation; errors name what is missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST_FORCE = 0.1
 
 @dataclass(frozen=True)
 class Energies:
-    """Where energies come from, and what is subtracted from them.
+    """The source of energies, and the references subtracted from them.
 
     Attributes:
         key: entry of ``atoms.info``, or column of the table.
@@ -43,9 +43,9 @@ class Energies:
         """Label of a sample, eV; what was subtracted, eV; and the sum as text, empty if nothing was.
 
         Args:
-            sample: with ``relaxed`` where its energy belongs to the relaxed structure.
+            sample: the sample, with ``relaxed`` if its energy is that of the relaxed structure.
             tags: of its atoms [atoms].
-            usual: entries of ``atoms.info`` that may hold the energy, if no other is named.
+            usual: default keys of ``atoms.info`` for the energy.
 
         Raises:
             DataError: there is no energy, or no reference for it.
@@ -88,7 +88,7 @@ def energy_of(atoms: Atoms, name: str, key: str | None, usual: tuple[str, ...]) 
 
 
 def initial_energy(sample: Sample, key: str | None) -> float | None:
-    """Energy of the initial structure, eV, where it is known."""
+    """Energy of the initial structure, eV, if it is known."""
     if sample.relaxed is None:
         value = sample.initial.info.get("y_init")
         return None if value is None else finite(value, str(sample), "y_init")

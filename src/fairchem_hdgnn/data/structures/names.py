@@ -1,4 +1,4 @@
-"""How a structure is called: the parts of its path, without what is the same for all, and an id made of them."""
+"""Names of a structure: the parts of its path without those common to all, and an id made of them."""
 
 from __future__ import annotations
 

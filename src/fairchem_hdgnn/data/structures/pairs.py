@@ -1,4 +1,4 @@
-"""Initial and relaxed structures in files of their own, paired by what the wildcards of two patterns stand for."""
+"""Pair initial and relaxed structures in separate files by the wildcards of two patterns."""
 
 from __future__ import annotations
 

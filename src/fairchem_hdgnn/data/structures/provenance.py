@@ -1,4 +1,4 @@
-"""Where records come from: tables beside the LMDB that lead from an id back to file and structure.
+"""Provenance of records: tables next to the LMDB that map an id to its file and structure.
 
 ``sources.csv`` has one row a record, ``left_out.csv`` one row for what did not become one, and ``tags_to_check.csv``
 the adsorbates of systems whose derived tags are in doubt, in the form that ``--tags`` takes.
@@ -28,10 +28,10 @@ class Source:
 
     Attributes:
         id: ``sid`` of the record; with ``_fid`` for frames.
-        file: relative to what was converted.
+        file: path relative to the converted source.
         structure: place in the file, from 0.
         kind: adsorbed, slab, gas, bulk or cluster.
-        tags: where they come from.
+        tags: origin of the tags.
         fixed: where the fixed atoms come from.
         doubts: why derived tags may be wrong.
         label: the sum that the label is, eV, where references were subtracted.

@@ -34,7 +34,7 @@ class References:
         what: ``slab`` or ``gas``.
 
     Raises:
-        DataError: the table cannot be read, an energy is no number, or a key stands twice with different energies.
+        DataError: the table cannot be read, an energy is not a number, or a key has two different energies.
     """
 
     def __init__(self, path: Path, what: str) -> None:
@@ -61,7 +61,7 @@ class References:
 
         Args:
             key: the row's name, where the table of energies says it.
-            names: what the structure is called.
+            names: names of the structure.
             symbols: elements of the slab without adsorbate, or of the adsorbate, one an atom.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Samples as records: what is refused, where atoms are put, how relaxed positions follow."""
+"""Convert samples to records: validation, wrapping of atoms, relaxed positions."""
 
 from __future__ import annotations
 

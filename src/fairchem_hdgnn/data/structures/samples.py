@@ -1,4 +1,4 @@
-"""What a folder holds, one sample at a time: a structure, or an initial structure and what it relaxes to."""
+"""Read the samples in a folder one at a time: a structure, or an initial and its relaxed structure."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Sample:
         path: the file, or folder, that it comes from.
         frame: place in that file, from 0.
         id: name in the LMDB.
-        names: what tables may call it, the surest first.
-        initial: what the record holds.
-        relaxed: where it relaxes to.
+        names: names that it can have in tables, the most specific first.
+        initial: the structure of the record.
+        relaxed: the relaxed structure.
         results: of a calculation, as far as known apart from the structures: ``energy`` of the relaxed and
             ``initial_energy`` of the initial structure (eV), ``forces`` on the relaxed one (eV/Å), ``converged``, and
             ``other_start`` where the output of the calculation begins with another structure than the initial one.
@@ -60,7 +60,7 @@ class Unit:
         read: its samples.
         id: set when all units are known.
         lonely: half of a pair without the other half.
-        optional: may hold no structures: folders have notes and scripts, too.
+        optional: may contain no structures: folders can have notes and scripts, too.
         one_system: its structures are frames of one system, and share its id.
     """
 
@@ -76,13 +76,13 @@ class Unit:
 
 @dataclass(frozen=True)
 class FileLayout:
-    """How files hold samples.
+    """How files map to samples.
 
     Attributes:
         task: ``is2re`` or ``s2ef``.
         relaxations: each file is one relaxation, from its first to its last structure.
         pairs: ``INITIAL,RELAXED``, two patterns of files.
-        pattern: which files of a folder; ``None`` takes all, and folders of VASP calculations as a whole.
+        pattern: files of a folder to read; ``None``: all, and folders of VASP calculations as a whole.
         format: ASE's name of the files' format.
     """
 
@@ -143,7 +143,7 @@ def _files(source: Path, layout: FileLayout, without: list[Path]) -> list[Unit]:
 
 
 def _refuse_unpaired(paths: list[Path]) -> None:
-    """Raise ``DataError`` where a POSCAR lies beside its CONTCAR: the relaxed structure is no input."""
+    """Raise ``DataError`` for a POSCAR next to its CONTCAR: the relaxed structure is not an input."""
     starts = {name_parts(path): path for path in paths if "poscar" in path.name.lower()}
     for path in paths:
         start = starts.get(name_parts(path)) if "contcar" in path.name.lower() else None
@@ -236,4 +236,4 @@ def _sample(unit: Unit, atoms: Atoms, frame: int, *, single: bool) -> Sample:
 
 
 class StructureError(DataError):
-    """A structure that cannot become a record, as opposed to a file that holds none."""
+    """A structure that cannot become a record, as opposed to a file without structures."""

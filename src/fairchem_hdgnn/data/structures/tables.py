@@ -72,7 +72,7 @@ class NamedTable:
         """The row of the structure that goes by any of ``names``; of several the one that names most of its folders.
 
         Args:
-            names: what the structure may be called, the surest first.
+            names: possible names of the structure, the most specific first.
             who: the structure, for messages.
 
         Raises:

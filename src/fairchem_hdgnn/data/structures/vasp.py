@@ -1,4 +1,4 @@
-"""A folder with a calculation of VASP: where the relaxation starts, where it ends, and its energy."""
+"""Read a folder with a VASP calculation: first and last structure of the relaxation, and its energy."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Relaxation:
 
 
 def is_vasp_folder(folder: Path) -> bool:
-    """Whether POSCAR or CONTCAR lies there together with OUTCAR, vasprun.xml or OSZICAR, compressed or not."""
+    """Whether a folder has POSCAR or CONTCAR and OUTCAR, vasprun.xml or OSZICAR, compressed or not."""
     return _is_calculation(_files(folder))
 
 
@@ -86,7 +86,7 @@ def vasp_folders(root: Path, pattern: str = "**/*") -> list[Path]:
 
 
 def read_vasp_folder(folder: Path) -> Relaxation:
-    """Read a calculation; of one that was killed, what its complete ionic steps say.
+    """Read a calculation; of one that was killed, its complete ionic steps.
 
     Raises:
         DataError: no ionic step is complete, a structure is missing or damaged, or files are not of one calculation.
@@ -122,7 +122,7 @@ def read_vasp_frames(folder: Path) -> Iterator[Atoms]:
     """All complete ionic steps with energies (eV, sigma -> 0) and forces (eV/Å), and the fixed atoms of POSCAR.
 
     Raises:
-        DataError: neither OUTCAR nor vasprun.xml holds a complete ionic step, or the files are not of one calculation.
+        DataError: neither OUTCAR nor vasprun.xml has a complete ionic step, or the files are of several calculations.
     """
     files = _filled(folder)
     run = _run(folder, {name: path for name, path in files.items() if name in FRAMES})
@@ -194,7 +194,7 @@ def _steps(path: Path) -> Iterator[Step]:
 
 
 def _structure(path: Path, like: Atoms | None) -> Atoms:
-    """A POSCAR or CONTCAR; a file of VASP 4 has no symbols, so it takes those of ``like``."""
+    """Read a POSCAR or CONTCAR; a file of VASP 4 has no symbols, so those of ``like`` are used."""
     check_content(path)
     try:
         return read_poscar(path, None if like is None else like.numbers)

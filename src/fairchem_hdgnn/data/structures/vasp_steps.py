@@ -105,7 +105,7 @@ def _step(chunk: outcar.OUTCARChunk) -> Step:
 
 
 class _Watched:
-    """Lines of an OUTCAR on their way to ASE, and what they say of convergence."""
+    """Pass the lines of an OUTCAR to ASE, and record what they say about convergence."""
 
     def __init__(self, file: io.TextIOWrapper) -> None:
         self.file, self.name = file, file.name
@@ -197,7 +197,7 @@ def _loops(path: Path) -> tuple[list[int], dict[str, int], bool]:
                     lengths.append(sum(child.tag == "scstep" for child in ground_state))
                     element.clear()
                 elif element.tag == "parameters":
-                    # NELM stands there twice; the second one is that of linear response.
+                    # NELM occurs twice; the second one belongs to linear response.
                     for entry in element.iter("i"):
                         if entry.get("name") in SETTINGS and entry.text is not None:
                             settings.setdefault(entry.get("name", ""), int(entry.text))
