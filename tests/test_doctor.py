@@ -116,7 +116,7 @@ def test_standin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     version_of(monkeypatch, "torch-scatter", "2.1.2+standin")
     finding = _scatter("torch-scatter")
     assert finding.state is State.OK
-    assert finding.detail == "2.1.2+standin, this project's replacement in plain torch"
+    assert finding.detail == "2.1.2+standin, this project's stand-in in plain torch"
     version_of(monkeypatch, "torch-sparse", "0.6.18")
     assert _scatter("torch-sparse").detail == "0.6.18"
 

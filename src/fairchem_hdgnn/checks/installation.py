@@ -148,7 +148,7 @@ def _scatter(name: str) -> Line:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
         return Line(name, State.BROKEN, "not installed, but fairchem-core imports it", remedy)
-    remark = ", this project's replacement in plain torch" if version.endswith(f"+{STANDIN}") else ""
+    remark = ", this project's stand-in in plain torch" if version.endswith(f"+{STANDIN}") else ""
     return _imported(name, f"{version}{remark}", remedy)
 
 
