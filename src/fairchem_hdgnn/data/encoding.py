@@ -10,11 +10,11 @@ import torch
 import torch._utils
 
 rebuild_from_numpy = getattr(torch._utils, "_rebuild_device_tensor_from_numpy", None)
-"""Private to torch; without it records are larger and load more slowly."""
+"""Private function of torch; without it records are larger and load more slowly."""
 
 
 class _Pickler(pickle.Pickler):
-    """Writes CPU tensors as arrays, the way torch itself pickles tensors of devices that have no storage.
+    """Pickle CPU tensors as arrays, like torch itself pickles tensors of devices without storage.
 
     By default each tensor carries a nested ``torch.save`` archive, and opening it dominates loading a small graph.
     """

@@ -39,7 +39,7 @@ DESCRIPTION_FILE = "gamenet.json"
 
 @dataclass(frozen=True)
 class Options:
-    """How the set is prepared.
+    """Options of the preparation.
 
     Attributes:
         target: ``total``: total DFT energy less the energies of its atoms, fitted on the training folds;
@@ -120,7 +120,7 @@ def _check_complete(source: Path, folds: dict[str, int], partial: bool) -> None:
 
 
 def _label(archive: Archive, systems: list[System], folds: dict[str, int], options: Options) -> _Labelled:
-    """Records with ``y_relaxed``, ``y_init`` and ``y_total``, eV, of the systems that the target is defined for."""
+    """Records with ``y_relaxed``, ``y_init`` and ``y_total``, eV, of the systems for which the target is defined."""
     if options.target == "adsorption":
         systems = [system for system in systems if system.kind == "adsorbed"]
     fold = np.array([folds[system.name] for system in systems], dtype=int)

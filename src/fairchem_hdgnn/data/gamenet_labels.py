@@ -17,7 +17,7 @@ TARGETS = ("total", "adsorption")
 def compositions(
     numbers: Sequence[Int64[np.ndarray, "_"]],
 ) -> tuple[list[int], Float64[np.ndarray, "systems elements"]]:
-    """How many atoms of each element the systems have.
+    """Count the atoms of each element in each system.
 
     Args:
         numbers: of each system, atomic numbers [atoms].

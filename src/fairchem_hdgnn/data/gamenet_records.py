@@ -10,12 +10,12 @@ from ase.io.vasp import read_vasp
 from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.gamenet_archive import INITIAL, RELAXED, System
-from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, relaxed_beside, same_cell
+from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, relaxed_minimum_image, same_cell
 from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE, SUBSURFACE, SURFACE, fixed_atoms
 from fairchem_hdgnn.errors import DataError
 
 MOLECULE_ELEMENTS = ("C", "H", "N", "O", "S")
-"""All others of the set are metals."""
+"""All other elements of the set are metals."""
 
 
 def unlabelled_record(system: System) -> Data:
@@ -43,7 +43,7 @@ def unlabelled_record(system: System) -> Data:
         )
     fixed = fixed_atoms(initial)
     molecule = np.isin(initial.get_chemical_symbols(), MOLECULE_ELEMENTS)
-    pos_relaxed = relaxed_beside(initial, relaxed.positions)
+    pos_relaxed = relaxed_minimum_image(initial, relaxed.positions)
     initial.positions = inside_cell(initial)
     initial.set_tags(np.select([molecule, fixed], [ADSORBATE, SUBSURFACE], SURFACE))
     record = atoms_to_record(initial, system.name)

@@ -22,7 +22,7 @@ from fairchem_hdgnn.data.periodicity import Boxes, lattice_vectors, make_boxes
 from fairchem_hdgnn.errors import ConfigError
 
 DEGENERACY_TOLERANCE = 0.01
-"""Å^2; without a strict maximum fairchem keeps neighbours so little farther than the first one left out."""
+"""Å^2; without a strict maximum fairchem also keeps neighbours within this of the first one that is dropped."""
 
 
 class NeighborList(Enum):
@@ -72,7 +72,7 @@ class Search(NamedTuple):
 
 
 def periodic_edges(data: Any, search: Search, *, use_pbc: bool = True) -> PeriodicEdges:
-    """The edges that end at each atom of a fairchem batch, whose atoms may stand anywhere.
+    """The edges that end at each atom of a fairchem batch, whose atoms may lie outside of the cell.
 
     Args:
         data: with ``pos``, ``cell``, ``natoms``, ``batch``, and perhaps ``pbc``.

@@ -20,21 +20,21 @@ from torch import Tensor
 from torch_geometric.utils import scatter
 
 MARGIN = 1.0
-"""Å by which images along a direction without periodicity are farther away than the cutoff."""
+"""Å by which images along a non-periodic direction are farther away than the cutoff."""
 
 
 ROUNDING = 1e-6
-"""Of a position in units of cell vectors, generously."""
+"""Rounding error of a fractional position, a generous bound."""
 
 
 class Boxes(NamedTuple):
     """Structures in the form that edge searches need.
 
     Attributes:
-        periodic: which cell vectors the structure repeats along.
-        cell: cell vectors in rows, Å; those without periodicity replaced.
+        periodic: along which cell vectors the structure is periodic.
+        cell: cell vectors in rows, Å; those of non-periodic directions are replaced.
         pos: positions, Å, inside the cell along the periodic vectors.
-        images: the cells that each atom stood in; 0 along directions without periodicity.
+        images: the cell that each atom was in; 0 along non-periodic directions.
         sizes: atoms of each structure, and for each cell vector how many images away an atom within the cutoff can be.
     """
 
@@ -46,7 +46,7 @@ class Boxes(NamedTuple):
 
 
 def periodic_directions(data: Any) -> Bool[Tensor, "systems 3"]:
-    """Which cell vectors each structure of a fairchem batch repeats along."""
+    """Along which cell vectors each structure of a fairchem batch is periodic."""
     pbc = getattr(data, "pbc", None)
     if pbc is None:
         return torch.ones(len(data.cell), 3, dtype=torch.bool, device=data.cell.device)
@@ -57,13 +57,13 @@ def periodic_directions(data: Any) -> Bool[Tensor, "systems 3"]:
 def make_boxes(data: Any, cutoff: float, *, use_pbc: bool = True) -> Boxes:
     """Boxes of a fairchem batch with ``pos``, ``batch``, ``natoms``, and perhaps ``cell`` and ``pbc``; in float64.
 
-    Where a structure has positions that are not finite, or repeats along vectors that span no volume, what comes back
-    is not finite either; nothing is raised.
+    If a structure has positions that are not finite, or periodic cell vectors that span no volume, the result is
+    not finite either; nothing is raised.
 
     Args:
         data: the batch.
         cutoff: longest edge, Å.
-        use_pbc: whether anything repeats at all.
+        use_pbc: whether structures are periodic at all.
     """
     pos, systems = data.pos.detach().double(), len(data.natoms)
     if use_pbc:
@@ -84,7 +84,7 @@ def make_boxes(data: Any, cutoff: float, *, use_pbc: bool = True) -> Boxes:
 def _images_within(
     cutoff: float, cell: Float[Tensor, "systems 3 3"], place: Float[Tensor, "nodes 3"], system: Int[Tensor, "nodes"]
 ) -> Float[Tensor, "systems 3"]:
-    """How many cells away an atom may be that is no farther than the cutoff from another, along each cell vector."""
+    """Along each cell vector, how many cells away an atom within the cutoff of another can be."""
     extent = scatter(place, system, 0, len(cell), "max") - scatter(place, system, 0, len(cell), "min")
     return (cutoff / cell_heights(cell) + extent + ROUNDING).floor()
 
@@ -106,13 +106,13 @@ def fractional(
 
 
 def faces(cell: Float[Tensor, "systems 3 3"]) -> Float[Tensor, "systems 3 3"]:
-    """For each cell vector, the cross product of the other two: as long as their face is large, and across it."""
+    """For each cell vector, the cross product of the other two."""
     a, b, c = cell.unbind(1)
     return torch.stack([torch.linalg.cross(*pair) for pair in ((b, c), (c, a), (a, b))], dim=1)
 
 
 def cell_heights(cell: Float[Tensor, "systems 3 3"]) -> Float[Tensor, "systems 3"]:
-    """Distance of opposite faces along each cell vector, Å."""
+    """Distance between opposite faces along each cell vector, Å."""
     across = faces(cell)
     return (cell[:, 0] * across[:, 0]).sum(-1, keepdim=True).abs() / across.norm(dim=-1)
 
@@ -120,7 +120,7 @@ def cell_heights(cell: Float[Tensor, "systems 3 3"]) -> Float[Tensor, "systems 3
 def completed_cells(
     cell: Float[Tensor, "systems 3 3"], periodic: Bool[Tensor, "systems 3"]
 ) -> Float[Tensor, "systems 3 3"]:
-    """Cells whose vectors without periodicity are unit vectors, at right angles to all others.
+    """Cells whose non-periodic vectors are replaced by unit vectors, perpendicular to all others.
 
     Written without branches, which would make a GPU wait: each vector is one of three candidates.
     """

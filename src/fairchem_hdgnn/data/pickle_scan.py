@@ -1,4 +1,4 @@
-"""A first look at a pickle: refuse the instructions that reach outside it or could exhaust memory or stack.
+"""Scan a pickle before reading it: refuse instructions that reach outside it or could exhaust memory or stack.
 
 ``pickletools.genops`` tells the same of each instruction, and takes longer than unpickling a
 small graph. Here one regular expression runs over everything of known length.

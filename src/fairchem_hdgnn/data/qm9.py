@@ -1,4 +1,4 @@
-"""Prepare QM9: read a source, split it, and write one LMDB a split with checksums.
+"""Prepare QM9: read a source, split it, and write one LMDB per split, with checksums.
 
 Layout of the folder::
 
@@ -36,7 +36,7 @@ MANIFEST_FILE = "manifest.json"
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is to be prepared.
+    """Options of the preparation.
 
     Attributes:
         source: ``qm9pack``, ``raw`` (the folder ``raw`` of the output folder, where torch-geometric downloads to),

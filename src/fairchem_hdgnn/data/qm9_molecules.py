@@ -17,7 +17,7 @@ NUM_CHARACTERISED = 130_831
 """Molecules of QM9 that pass the authors' consistency check."""
 
 NUM_UNCHARACTERISED = 3_054
-"""Molecules that fail it and that every benchmark leaves out."""
+"""Molecules that fail the check; every benchmark leaves them out."""
 
 LABEL_DIGEST = "8542c72ead9ce7e9358fff9433caacd91f9fed207d6fbe109cdb5f60ba05a8d3"
 """Digest of indices, elements and properties of the complete set; the same from each source."""
@@ -25,7 +25,7 @@ LABEL_DIGEST = "8542c72ead9ce7e9358fff9433caacd91f9fed207d6fbe109cdb5f60ba05a8d3
 
 @dataclass(frozen=True)
 class SourceMolecule:
-    """One molecule as a source gives it.
+    """One molecule from a source.
 
     Attributes:
         index: Number of the molecule in GDB-9, from 1.

@@ -106,7 +106,7 @@ def _rows(predictions: Path, ids: np.ndarray, molecules: Molecules) -> np.ndarra
 
 
 def table(scores: Sequence[Score]) -> str:
-    """A Markdown table, one row a target."""
+    """A Markdown table with one row per target."""
     lines = [
         f"| target | unit | molecules | MAE | mean predictor | {' | '.join(PUBLISHED_MAE)} |",
         "| --- " * (5 + len(PUBLISHED_MAE)) + "|",

@@ -1,4 +1,4 @@
-"""All records of an LMDB file, or of the LMDB files of a folder, read without running anything."""
+"""Read the records of an LMDB file, or of the LMDB files of a folder, without running code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the LMDBs of splits lie: ``ROOT/SPLIT/data.lmdb``, ``ROOT/SPLIT/*.lmdb`` or ``ROOT/SPLIT.lmdb``."""
+"""Find the LMDBs of splits: ``ROOT/SPLIT/data.lmdb``, ``ROOT/SPLIT/*.lmdb`` or ``ROOT/SPLIT.lmdb``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def has_split(root: str | Path, split: str) -> bool:
 
 
 def splits_in(root: Path) -> list[str]:
-    """The splits that ``split_source`` would find, sorted; of the files in ``root`` those with names of splits."""
+    """The splits that ``split_source`` would find, sorted; files in ``root`` count if named like a split."""
     folders = {file.parent.name for file in root.glob("*/*.lmdb")}
     files = {file.stem for file in root.glob("*.lmdb") if split_of(file.stem)}
     return sorted(folders | files)

@@ -70,7 +70,7 @@ class Statistics:
     sids: Counter[str] = field(default_factory=Counter)
 
     def add(self, record: Data) -> None:
-        """Take a record into account."""
+        """Add a record."""
         self.num_records += 1
         self.attributes.update(record.keys())
         self.natoms.append(int(record.natoms))

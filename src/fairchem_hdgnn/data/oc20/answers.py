@@ -1,4 +1,4 @@
-"""What a server's answer to a request for a file, or for the rest of one, means."""
+"""Interpret a server's response to a request for a file, or for the rest of one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 """Statuses after which the same request may succeed."""
 
 WHOLE, PARTIAL, BEYOND_THE_END = 200, 206, 416
-"""Statuses that carry a file, the rest of one, and the news that there is no rest."""
+"""Statuses for a whole file, the rest of one, and no rest."""
 
 CHANGED = "the file has changed since its beginning was fetched"
 
@@ -33,7 +33,7 @@ class StaleError(Exception):
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells whether a file at an address is still the same.
+    """Identity of a file on a server, to detect whether it has changed.
 
     Attributes:
         address: the requested address.
@@ -47,12 +47,12 @@ class Identity:
 
     @classmethod
     def of(cls, address: str, response: requests.Response) -> Identity:
-        """The identity of the file in an answer."""
+        """The identity of the file in a response."""
         return cls(address, response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""))
 
     @classmethod
     def read(cls, path: Path) -> Identity:
-        """The identity that ``write`` left; an empty one if there is none."""
+        """The identity stored by ``write``; an empty one if there is none."""
         try:
             return cls(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
@@ -73,13 +73,13 @@ class Identity:
         return {"If-Range": validator} if validator and address == self.address else {}
 
     def contradicts(self, other: Identity) -> bool:
-        """Whether the two are of different versions at the same address."""
+        """Whether the two are different versions at the same address."""
         pairs = [(self.etag, other.etag), (self.last_modified, other.last_modified)]
         return self.address == other.address and any(one and two and one != two for one, two in pairs)
 
 
 def judge(address: str, response: requests.Response, held: int, size: int, known: Identity) -> bool:
-    """Whether an answer continues the ``held`` bytes; otherwise it brings the whole file.
+    """Whether a response continues the ``held`` bytes; otherwise it contains the whole file.
 
     Args:
         address: the requested address.
@@ -124,7 +124,7 @@ def judge(address: str, response: requests.Response, held: int, size: int, known
 
 
 def _extent(response: requests.Response) -> tuple[int, int | None]:
-    """Where the bytes in an answer begin in the file, and the size of the file if it says so."""
+    """Offset of a response's bytes in the file, and the size of the file if the response states it."""
     if response.status_code == PARTIAL:
         found = _RANGE.match(response.headers.get("Content-Range", ""))
         if found is None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from fairchem_hdgnn.errors import ConfigError, suggestion
 
 ADDRESS = "https://dl.fbaipublicfiles.com/opencatalystproject/data"
-"""Where all archives lie."""
+"""Address of all archives."""
 
 FRAME_BYTES = 6_000
-"""Of a frame in an LMDB, on average; measured on frames of OC20, whose mean is 79 atoms."""
+"""Mean size of a frame in an LMDB; measured on frames of OC20, whose mean is 79 atoms."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whether a file is the published one."""
+"""Check that a file is the published one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fairchem_hdgnn.data.oc20.archives import Archive
 from fairchem_hdgnn.errors import DataError
 
 BLOCK = 2**20
-"""Bytes that are read at once."""
+"""Bytes per read."""
 
 
 def verify(path: Path, archive: Archive, remedy: str) -> None:
-    """See that a file has the size and the checksum of ``archive``.
+    """Check that a file has the size and the checksum of ``archive``.
 
     Args:
         path: the file.

@@ -32,15 +32,15 @@ from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
 
 PARTS = 64
-"""Files of a data set at most: each is open all the time while it is read."""
+"""Maximum number of files in a data set: all are open while it is read."""
 
 MARK = b"natoms of "
-"""Begins the key that says that a pair's records are there; its value is their numbers of atoms."""
+"""Prefix of the key that marks a pair's records as complete; its value is their numbers of atoms."""
 
 LENGTH = b"length"
 
 POLL = 0.2
-"""s, between looks at how far the processes are."""
+"""Seconds between progress updates."""
 
 
 def work_folder(target: Path) -> Path:
@@ -49,7 +49,7 @@ def work_folder(target: Path) -> Path:
 
 
 def convert(file: Path, archive: Archive, target: Path, num_workers: int) -> None:
-    """Make the folder ``target`` of LMDBs with all frames of an archive.
+    """Create the folder ``target`` of LMDBs with all frames of an archive.
 
     Args:
         file: path of the archive.
@@ -88,7 +88,7 @@ def _parts(work: Path, members: list[Pair]) -> dict[Path, list[Pair]]:
 
 
 class _Progress:
-    """What the processes of a conversion share, without locks, which a process that is killed would keep.
+    """State shared by the processes of a conversion, without locks, which a killed process would keep.
 
     Attributes:
         done: frames of each part that are stored; one process writes a part.
@@ -111,7 +111,7 @@ def _start(progress: _Progress, parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone, killed perhaps: it would wait for work for ever."""
+    """Exit if the parent process is gone, perhaps killed: this process would wait for work forever."""
     while os.getppid() == parent:
         time.sleep(POLL)
     os._exit(1)
@@ -202,7 +202,7 @@ def _natoms(path: Path, members: list[Pair]) -> np.ndarray:
 
 
 def _remove_marks(path: Path, members: list[Pair]) -> None:
-    """Leave OC20's layout: the records and their number."""
+    """Reduce a part to OC20's layout: the records and their number."""
     with _opened(path) as environment:
         marks = _marks(environment)
         if not marks:

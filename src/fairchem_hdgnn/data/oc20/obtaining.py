@@ -41,7 +41,7 @@ class Request:
     num_workers: int = 1
 
     def address_of(self, archive: Archive) -> str:
-        """Where an archive is fetched."""
+        """URL of an archive."""
         return f"{self.address.rstrip('/')}/{archive.file}"
 
     def place_of(self, archive: Archive) -> Path:
@@ -83,7 +83,7 @@ def prepare(request: Request, archives: Mapping[str, Archive]) -> None:
 
 
 def _damaged(file: Path) -> Path:
-    """Where a file is set aside that is not the published one."""
+    """New name for a file that is not the published one."""
     return file.with_name(file.name + ".damaged")
 
 
@@ -104,7 +104,7 @@ def _converted(target: Path) -> int:
 
 
 def obtain(request: Request, archive: Archive) -> list[str]:
-    """Bring the splits of an archive into the data folder, and return those that were not there before.
+    """Create the splits of an archive in the data folder, and return those that are new.
 
     Raises:
         ConfigError, DataError: it cannot be fetched, is not the published file, or the disk is full; or another process
@@ -131,7 +131,7 @@ def obtain(request: Request, archive: Archive) -> list[str]:
 
 
 def _fetch(request: Request, archive: Archive, file: Path) -> None:
-    """An archive gets its name only when it is known to be the published one."""
+    """Download an archive; it gets its name only after verification."""
     part, damaged = part_of(file), _damaged(file)
     fetch(request.address_of(archive), part, archive.size)
     try:
@@ -145,7 +145,7 @@ def _fetch(request: Request, archive: Archive, file: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock file; the operating system lets go of it when the process and those that it started have ended."""
+    """Hold a lock file; the operating system releases it when this process and its children have ended."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a") as file:
         try:

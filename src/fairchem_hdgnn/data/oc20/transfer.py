@@ -31,12 +31,12 @@ NO_ADDRESS = (
 
 
 class UnreachableError(DataError):
-    """No server answers at an address: there is no network, or none to there."""
+    """No server responds at an address: there is no network, or no route to it."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a server.
+    """Timeouts and retries.
 
     Attributes:
         timeout: for its next bytes, s.
@@ -73,7 +73,7 @@ def _notes(part: Path) -> Path:
 
 
 def fetch(address: str, part: Path, size: int, patience: Patience = PATIENCE) -> None:
-    """Bring ``part`` to ``size`` bytes of the file at ``address``.
+    """Download the file at ``address`` to ``part`` until it has ``size`` bytes.
 
     Raises:
         UnreachableError: no server answers.
@@ -105,7 +105,7 @@ def fetch(address: str, part: Path, size: int, patience: Patience = PATIENCE) ->
 
 
 class _Transfer:
-    """Requests for one file; ``answered`` once a server did."""
+    """Requests for one file; ``answered`` is set once a server has responded."""
 
     def __init__(
         self, session: requests.Session, address: str, part: Path, size: int, timeout: float, bar: tqdm

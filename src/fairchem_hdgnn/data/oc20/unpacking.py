@@ -22,7 +22,7 @@ from fairchem_hdgnn.data.oc20.transfer import FULL
 from fairchem_hdgnn.errors import DataError
 
 BLOCK = 2**20
-"""Bytes that are copied at once."""
+"""Bytes per copy."""
 
 
 def unpack(archive: Path, folders: Iterable[str], data: Path) -> None:
@@ -101,7 +101,7 @@ def _refuse_unsafe(archive: Path, member: tarfile.TarInfo) -> None:
 
 
 def _place(name: str, folders: tuple[str, ...]) -> str | None:
-    """Where a member goes: ``any/where/is2re/10k/train/data.lmdb`` is ``is2re/10k/train/data.lmdb``."""
+    """Target of a member: ``any/where/is2re/10k/train/data.lmdb`` becomes ``is2re/10k/train/data.lmdb``."""
     path = PurePosixPath(name)
     folder = next((one for one in folders if f"/{path.parent}".endswith(f"/{one}")), None)
     return None if folder is None or path.name.endswith("-lock") else f"{folder}/{path.name}"

@@ -1,4 +1,4 @@
-"""From structures that ASE reads to OC20's IS2RE or S2EF records."""
+"""Convert structures that ASE reads to OC20's IS2RE or S2EF records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from fairchem_hdgnn.data.directories import new_directory
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.neighbor_lists import Search
-from fairchem_hdgnn.data.records import record_id, relaxed_beside, store_edges
+from fairchem_hdgnn.data.records import record_id, relaxed_minimum_image, store_edges
 from fairchem_hdgnn.data.statistics import Statistics
 from fairchem_hdgnn.data.structures.labelling import Energies, forces_of, initial_energy, not_converged
 from fairchem_hdgnn.data.structures.provenance import (
@@ -40,7 +40,7 @@ from fairchem_hdgnn.errors import DataError
 
 @dataclass(frozen=True)
 class Conversion(FileLayout):
-    """How structures become records.
+    """Options of the conversion.
 
     Attributes:
         task: ``is2re`` (initial structure, relaxed energy) or ``s2ef`` (frames with energy and forces).
@@ -79,7 +79,7 @@ class Conversion(FileLayout):
 
 @dataclass
 class Report:
-    """What was found.
+    """Report of a conversion.
 
     Attributes:
         statistics: of the records.
@@ -105,7 +105,7 @@ class Report:
 
 
 def make_lmdb(source: Path, out: Path, conversion: Conversion, *, progress: bool = True) -> Report:
-    """Convert ``source`` into ``out/data.lmdb`` and ``out/metadata.npz``, with tables of where records come from.
+    """Convert ``source`` to ``out/data.lmdb`` and ``out/metadata.npz``, with tables of the records' provenance.
 
     Args:
         source: file, or directory whose files without structures are left out and named in the report.
@@ -245,7 +245,7 @@ class _Converter:
         if initial is not None:
             record.y_init = initial - subtracted
         if relaxed is not None:
-            record.pos_relaxed = relaxed_beside(sample.initial, relaxed)
+            record.pos_relaxed = relaxed_minimum_image(sample.initial, relaxed)
         return written
 
     def _add(self, record: Data, name: str, sample: Sample, tagged: Tagged, fixed: Fixed, written: str) -> None:

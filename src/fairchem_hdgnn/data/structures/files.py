@@ -31,10 +31,10 @@ VASP_NAMES = {
 """Patterns of names in lower case -> ASE's format; ASE itself knows most of them in upper case only."""
 
 OTHER_ENDINGS = {".cif": "cif", ".extxyz": "extxyz", ".pdb": "proteindatabank", ".traj": "traj", ".xyz": "extxyz"}
-"""Endings that count more than the rest of a name: ``POSCAR.cif`` is no POSCAR."""
+"""Endings that take precedence over the rest of a name: ``POSCAR.cif`` is not a POSCAR."""
 
 START = 4096
-"""Bytes that tell whether there is anything in a file."""
+"""Bytes read to check that a file is not empty."""
 
 
 def structure_files(source: Path, pattern: str = "**/*") -> list[Path]:
@@ -70,7 +70,7 @@ def read_structures(path: Path, format: str | None = None) -> Iterator[Atoms]:
 
 
 def check_format(format: str) -> None:
-    """See that ASE reads a format of this name.
+    """Check that ASE reads the format.
 
     Raises:
         ConfigError: it does not.
@@ -82,7 +82,7 @@ def check_format(format: str) -> None:
 
 
 def format_of(path: Path) -> str | None:
-    """ASE's name for the format of a file that is called after one of VASP; ``None`` where ASE has to find out."""
+    """ASE's format for a file named like one of VASP; ``None`` if ASE must detect it."""
     name = Path(get_compression(path.name.lower())[0])
     if name.suffix in DATABASES:
         return None
@@ -91,7 +91,7 @@ def format_of(path: Path) -> str | None:
 
 
 def check_content(path: Path) -> None:
-    """See that there is something in a file.
+    """Check that a file is not empty.
 
     Raises:
         DataError: it is missing, empty, or compressed and truncated.

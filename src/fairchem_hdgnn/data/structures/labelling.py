@@ -16,7 +16,7 @@ from fairchem_hdgnn.data.structures.tables import EnergyTable
 from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE
 
 LARGEST_FORCE = 0.1
-"""eV/Å on a free atom; a relaxation that ends with more did not converge, where nothing else says whether it did."""
+"""eV/Å on a free atom; a larger final force means not converged, if nothing else states the convergence."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Energies:
 
     @property
     def referenced(self) -> bool:
-        """Whether anything is subtracted."""
+        """Whether references are subtracted."""
         return self.slabs is not None or self.gas is not None
 
     def label(self, sample: Sample, tags: np.ndarray, usual: tuple[str, ...]) -> tuple[float, float, str]:
@@ -99,7 +99,7 @@ def initial_energy(sample: Sample, key: str | None) -> float | None:
 
 
 def forces_of(atoms: Atoms, name: str, key: str | None) -> Float[torch.Tensor, "atoms 3"]:
-    """Forces that a structure carries, eV/Å, without the change that constraints make.
+    """Forces stored in a structure, eV/Å, without the effect of constraints.
 
     Raises:
         StructureError: there are none, or not three finite numbers an atom.
@@ -119,7 +119,7 @@ def forces_of(atoms: Atoms, name: str, key: str | None) -> Float[torch.Tensor, "
 
 
 def not_converged(sample: Sample, fixed: Bool[np.ndarray, "atoms"]) -> str:
-    """Why the relaxation did not converge; empty if it did, or if nothing says so."""
+    """Why the relaxation did not converge; empty if it did, or if that is unknown."""
     if sample.relaxed is None or sample.results.get("converged") is True:
         return ""
     if sample.results.get("converged") is False:
@@ -134,7 +134,7 @@ def not_converged(sample: Sample, fixed: Bool[np.ndarray, "atoms"]) -> str:
 
 
 def calculated(atoms: Atoms, name: str) -> Any:
-    """A stored result, without the change that constraints make to forces."""
+    """A stored result, without the effect of constraints on forces."""
     return atoms.calc.results.get(name) if atoms.calc is not None else None
 
 

@@ -17,7 +17,7 @@ SUFFIXES = (
 """Endings of structure files; others may belong to a name, such as that of ``Ni0.5``."""
 
 OF_THE_FOLDER = re.compile(r"(poscar|contcar|centcar|outcar|oszicar|xdatcar|vasprun)", re.IGNORECASE)
-"""Files that are called the same in each folder, so that the folder is their name."""
+"""Files with the same name in each folder, which are therefore named by their folder."""
 
 
 def name_parts(name: str | PurePath) -> Parts:

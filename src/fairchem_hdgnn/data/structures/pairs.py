@@ -61,7 +61,7 @@ def paired_files(root: Path, patterns: str) -> tuple[list[Pair], list[Path]]:
 
 
 def _matches(root: Path, pattern: str) -> dict[Parts, Path]:
-    """What the wildcards stand for -> file."""
+    """Text matched by the wildcards -> file."""
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise DataError(f"--pairs '{pattern}': write it relative to {root}")
     expression = re.compile(_expression(pattern))

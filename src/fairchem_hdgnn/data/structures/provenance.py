@@ -66,7 +66,7 @@ class ToCheck:
 
 
 def write_rows(path: Path, rows: Sequence[Source] | Sequence[LeftOut] | Sequence[ToCheck]) -> None:
-    """Write a table with a header; nothing if there is no row."""
+    """Write a table with a header; write no file if there are no rows."""
     if not rows:
         return
     with path.open("w", newline="", encoding="utf-8") as stream:

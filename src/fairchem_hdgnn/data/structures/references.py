@@ -23,7 +23,7 @@ from fairchem_hdgnn.data.structures.tables import NamedTable, is_number, number
 from fairchem_hdgnn.errors import DataError, suggestion
 
 Term = tuple[str, float]
-"""What is subtracted and its energy, eV."""
+"""Key of a subtracted reference and its energy, eV."""
 
 
 class References:
@@ -57,7 +57,7 @@ class References:
                 self._formulas.setdefault(_sorted(counts), []).append(key)
 
     def terms(self, key: str | None, names: Sequence[str], symbols: Sequence[str]) -> list[Term]:
-        """What to subtract for a structure.
+        """The references to subtract for a structure.
 
         Args:
             key: the row's name, where the table of energies says it.
@@ -108,7 +108,7 @@ def _sorted(counts: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
 
 
 def written_sum(total: float, slab: Sequence[Term], gas: Sequence[Term]) -> str:
-    """The sum as it was made, eV: ``-322.30 - slab pd-0000 (-195.88) - gas 4a12 (-125.15) = -1.27``."""
+    """The calculation as text, eV: ``-322.30 - slab pd-0000 (-195.88) - gas 4a12 (-125.15) = -1.27``."""
     terms = [("slab", *term) for term in slab] + [("gas", *term) for term in gas]
     label = total - sum(energy for _, _, energy in terms)
     return " ".join(

@@ -42,7 +42,7 @@ def check_sample(sample: Sample) -> None:
 def unlabelled_record(
     sample: Sample, tags: Int64[np.ndarray, "atoms"], fixed: Bool[np.ndarray, "atoms"], task: Task
 ) -> Data:
-    """The record of a sample that :func:`check_sample` admits, without labels; a frame of S2EF has ``fid``."""
+    """The record of a sample that passed :func:`check_sample`, without labels; a frame of S2EF has ``fid``."""
     atoms = sample.initial
     record = atoms_to_record(atoms, sample.id)
     record.pos = torch.tensor(inside_cell(atoms), dtype=torch.float32)
@@ -55,7 +55,7 @@ def unlabelled_record(
 
 
 def _frame_number(sample: Sample) -> int:
-    """``atoms.info["fid"]``, else the place in the file."""
+    """``atoms.info["fid"]``, else the index in the file."""
     given = sample.initial.info.get("fid", sample.frame)
     try:
         return int(given)

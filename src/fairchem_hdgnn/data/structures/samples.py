@@ -22,7 +22,7 @@ Task = Literal["is2re", "s2ef"]
 
 @dataclass
 class Sample:
-    """One structure to make a record of.
+    """One structure that becomes a record.
 
     Attributes:
         path: the file, or folder, that it comes from.
@@ -94,7 +94,7 @@ class FileLayout:
 
 
 def find_units(source: Path, layout: FileLayout) -> list[Unit]:
-    """What there is to read, in the order of paths.
+    """The units to read, in the order of paths.
 
     Raises:
         DataError: ``source`` does not exist, or nothing there matches.

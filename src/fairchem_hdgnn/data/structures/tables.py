@@ -1,4 +1,4 @@
-"""Tables with one row a structure, found by its name: with or without folder, suffix, header; commas or blanks."""
+"""Tables with one row per structure, found by its name: with or without folder, suffix, header; commas or blanks."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class NamedTable:
 
 
 def _common(row: Parts, name: Parts) -> int:
-    """In how many parts both agree, if all parts of one occur in the other in the same order, the last as its last."""
+    """Number of matching parts, if all parts of one name occur in the other in order and the last parts are equal."""
     short, long = sorted((row, name), key=len)
     rest = iter(long)
     return len(short) if short[-1] == long[-1] and all(part in rest for part in short) else 0
@@ -130,7 +130,7 @@ def _cells(path: Path) -> tuple[bool, list[tuple[int, list[str]]]]:
 
 
 def is_number(text: str) -> bool:
-    """Whether a cell is meant as a number: ``nan`` and decimal commas too, which ``number`` refuses."""
+    """Whether a cell looks like a number, including ``nan`` and decimal commas, which ``number`` refuses."""
     return math.isfinite(number(text)) or text.lower() == "nan" or _DECIMAL_COMMA.fullmatch(text) is not None
 
 

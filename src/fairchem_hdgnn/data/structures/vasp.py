@@ -31,7 +31,7 @@ from fairchem_hdgnn.errors import DataError
 
 STRUCTURES = ("poscar", "contcar")
 RESULTS = {"outcar": outcar_run, "vasprun.xml": vasprun_run, "oszicar": oszicar_run}
-"""Files with energies, the one with most to say first."""
+"""Files with energies, the most informative first."""
 
 FRAMES = {"outcar": outcar_steps, "vasprun.xml": vasprun_steps}
 """Files with positions, energies and forces of all ionic steps."""
@@ -42,7 +42,7 @@ SAME = 1e-3
 
 @dataclass(frozen=True)
 class Relaxation:
-    """What a folder says of a relaxation; the atoms of both structures are in the same order.
+    """A relaxation read from a folder; the atoms of both structures are in the same order.
 
     Attributes:
         initial: POSCAR with its fixed atoms; without one the first ionic step.
@@ -141,7 +141,7 @@ def read_vasp_frames(folder: Path) -> Iterator[Atoms]:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Files by their names in lower case, without the ending of a compression; one that is not compressed wins."""
+    """Files by lower-case name without compression suffix; an uncompressed file takes precedence."""
     if not folder.is_dir():
         return {}
     found: dict[str, Path] = {}
@@ -162,7 +162,7 @@ def _filled(folder: Path) -> dict[str, Path]:
 
 
 def _run(folder: Path, files: dict[str, Path]) -> Run:
-    """What the first file with a complete ionic step says."""
+    """The run from the first file with a complete ionic step."""
     problems = []
     for name, read in RESULTS.items():
         if name not in files:
@@ -203,7 +203,7 @@ def _structure(path: Path, like: Atoms | None) -> Atoms:
 
 
 def _fixed_as(atoms: Atoms, other: Atoms, folder: Path) -> Atoms:
-    """A copy of ``atoms`` in which the same atoms are fixed as in ``other``."""
+    """A copy of ``atoms`` with the fixed atoms of ``other``."""
     if not np.array_equal(atoms.numbers, other.numbers):
         raise DataError(
             f"{folder}: its files are from different calculations, of {other.symbols} and {atoms.symbols}; "
@@ -215,7 +215,7 @@ def _fixed_as(atoms: Atoms, other: Atoms, folder: Path) -> Atoms:
 
 
 def _same(one: Atoms, other: Atoms) -> bool:
-    """Whether two structures are the same but for rounding and lattice vectors."""
+    """Whether two structures are equal up to rounding and lattice vectors."""
     if len(one) != len(other) or not same_cell(one, other):
         return False
     distances = find_mic(one.positions - other.positions, one.cell)[1]
