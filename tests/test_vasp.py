@@ -205,7 +205,7 @@ def test_a_start_that_is_not_the_first_step(tmp_path: Path) -> None:
 def test_files_of_different_calculations(tmp_path: Path) -> None:
     text = start().replace(" Ni\n", " Cu\n")
     folder = calculation(tmp_path / "run", {"POSCAR": text, "OUTCAR": outcar([-66.0])})
-    assert "different calculations, of Cu18 and of Ni18; remove the wrong ones" in message(folder)
+    assert "different calculations, of Cu18 and Ni18; remove the wrong ones" in message(folder)
     assert "different calculations" in message(folder, read_vasp_frames)
 
 

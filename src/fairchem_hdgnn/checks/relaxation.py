@@ -36,8 +36,8 @@ def relaxation_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
     if not config.get("checkpoint"):
         yield error("--checkpoint", "missing", "give the checkpoint of the model that relaxes the structures")
     if not task.get("write_pos") and not (task.get("relax_opt") or {}).get("traj_dir"):
-        problem = "neither it nor task.relax_opt.traj_dir is set, so no relaxed structure is saved"
-        yield warning("task.write_pos", problem, f"set it to write {RESULTS}")
+        unsaved = "neither it nor task.relax_opt.traj_dir is set, so no relaxed structure is saved"
+        yield warning("task.write_pos", unsaved, f"set it to write {RESULTS}")
     yield from _trainer_findings(config.get("trainer", "ocp"))
 
 

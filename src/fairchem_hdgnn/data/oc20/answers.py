@@ -59,7 +59,7 @@ class Identity:
             return cls("")
 
     def write(self, path: Path) -> None:
-        """Keep it for the next run.
+        """Store it for the next run.
 
         Raises:
             DataError: it cannot be written.

@@ -71,7 +71,7 @@ class Energies:
 
 
 def energy_of(atoms: Atoms, name: str, key: str | None, usual: tuple[str, ...]) -> float:
-    """Energy that a structure carries, eV: of its info, or of its calculator's results.
+    """Energy stored in a structure, eV: in its info, or in its calculator's results.
 
     Raises:
         StructureError: there is none, or it is not finite.

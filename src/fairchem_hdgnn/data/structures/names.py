@@ -43,7 +43,7 @@ def without_suffix(name: str) -> str:
 
 
 def short_ids(names: Sequence[Parts]) -> list[str]:
-    """An id of each: its last part where no other ends with the same, else all of its parts.
+    """An id for each name: its last part if unique, else all of its parts.
 
     Ids name files elsewhere, so parts are joined by ``_``.
     """

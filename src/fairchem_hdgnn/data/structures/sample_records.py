@@ -64,7 +64,7 @@ def _frame_number(sample: Sample) -> int:
 
 
 def relaxed_positions(sample: Sample) -> Float64[np.ndarray, "atoms 3"] | None:
-    """Where a sample's atoms relax to, Å: of its relaxed structure, or of the array ``pos_relaxed``.
+    """Relaxed positions of a sample, Å: from its relaxed structure, or from the array ``pos_relaxed``.
 
     Raises:
         StructureError: they are not three finite numbers an atom.
