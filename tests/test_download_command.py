@@ -246,8 +246,8 @@ def test_folder_without_leave_to_write(server: FileServer, run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["s2ef-2m"], "error: 's2ef-2m': no such part of OC20; did you mean 's2ef-2M'?"),
-        (["is2re", "oc22"], "error: 'oc22': no such part of OC20; valid: is2re, s2ef-200K, "),
+        (["s2ef-2m"], "error: 's2ef-2m': not a part of OC20; did you mean 's2ef-2M'?"),
+        (["is2re", "oc22"], "error: 'oc22': not a part of OC20; valid: is2re, s2ef-200K, "),
         (["s2ef-2M", "--mirror", "nonsense"], "error: --mirror: nonsense/s2ef_train_2M.tar is not a valid address"),
     ],
 )  # fmt: skip

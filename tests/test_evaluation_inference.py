@@ -220,7 +220,7 @@ def test_unknown_model_is_named(name, run_folder, tmp_path):
     checkpoint = torch.load(run_folder / "best_checkpoint.pt", weights_only=True)
     checkpoint["config"]["model"]["name"] = name
     torch.save(checkpoint, tmp_path / "unknown.pt")
-    with pytest.raises(ConfigError, match=f"its model '{name}' is not known"):
+    with pytest.raises(ConfigError, match=f"its model '{name}' is not registered"):
         inference_trainer(tmp_path / "unknown.pt", cpu=True)
 
 

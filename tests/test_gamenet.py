@@ -243,11 +243,11 @@ MISTAKES = {
     "no initial energy": (drop("initial_energies", "1401"), "energies_i.dat has no energy of 1401", "total"),
     "no row of groups.dat": (drop("groups", "pd-15N1-a"), "groups.dat has no row of group3N/structures", "total"),
     "wrong family": (misplace, "group3S/structures/pd-15N1-a.contcar is in group3S, but groups.dat assigns", "total"),
-    "other atoms": (swap, "1401.contcar: atom 0 is not that of group2/structures/1401.poscar", "total"),
-    "other cell": (other_cell, "1401.contcar: its cell is not that of", "total"),
+    "other atoms": (swap, "1401.contcar: atom 0 differs from that of group2/structures/1401.poscar", "total"),
+    "other cell": (other_cell, "1401.contcar: its cell differs from that of", "total"),
     "flat cell": (flat_cell, "1401.poscar: its cell vectors span no volume", "total"),
     "two energies": (two_energies, "energies.dat has 2 different energies of pd-1211-a", "total"),
-    "odd name": (odd_name, "'pd-extra' in groups.dat is no name of this set", "total"),
+    "odd name": (odd_name, "'pd-extra' in groups.dat is not a valid name", "total"),
     "no number": (no_number, "energies.dat has 'nan' for cu-1211-a", "total"),
     "no clean slab": (drop("energies", "cu-0000"), "energies.dat has no cu-0000", "adsorption"),
 }
@@ -309,7 +309,7 @@ def test_an_element_outside_the_training_folds(archive: Path, prepared: Path, tm
     source = files.unpacked(tmp_path / "in")
     fold = published_folds(files.groups, {name for name, _ in files.groups})["14S1"]
     others = tuple(number for number in range(5) if number != fold)
-    with pytest.raises(DataError, match="14S1 holds S, which no system of the training folds holds"):
+    with pytest.raises(DataError, match="14S1 contains S, which no system of the training folds contains"):
         prepare_gamenet(source, tmp_path / "out", Options(train_folds=others, partial=True, progress=False))
 
 

@@ -211,7 +211,7 @@ def test_faults_of_the_table_of_energies(tmp_path: Path, text: str, message: str
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     write_pairs(tmp_path / "own")
     energies = table(tmp_path / "energies", "name,total\nCu-O,-1\n")
-    with pytest.raises(DataError, match="has no column 'e_ads', but total"):
+    with pytest.raises(DataError, match="has no column 'e_ads'; its columns are total"):
         convert(tmp_path / "own", pairs=PAIRS, energies=energies, energy_key="e_ads")
 
 

@@ -101,8 +101,8 @@ def odd(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.T
 
 
 MALICIOUS = [
-    ("an absolute path", odd("/tmp/evil/is2re/10k/train/data.lmdb"), "leads out of"),
-    ("a path with ..", odd("release/../../is2re/10k/train/data.lmdb"), "leads out of"),
+    ("an absolute path", odd("/tmp/evil/is2re/10k/train/data.lmdb"), "would be written outside of"),
+    ("a path with ..", odd("release/../../is2re/10k/train/data.lmdb"), "would be written outside of"),
     ("a symbolic link", odd("is2re/10k/train/data.lmdb", tarfile.SYMTYPE, "/etc/passwd"), "is neither a file nor"),
     ("a hard link", odd("is2re/10k/train/data.lmdb", tarfile.LNKTYPE, "/etc/passwd"), "is neither a file nor"),
     ("a device", odd("is2re/10k/train/data.lmdb", tarfile.CHRTYPE), "is neither a file nor"),

@@ -211,7 +211,9 @@ def test_pins_of_the_second_host() -> None:
 def test_second_host_names_its_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10, 1))
     monkeypatch.setenv("HOST", "2")
-    with pytest.raises(SystemExit, match=r"fairchem-core 2 is tested on Python 3.11 to 3.13, not 3.10; choose another: "):
+    with pytest.raises(
+        SystemExit, match=r"fairchem-core 2 is tested on Python 3.11 to 3.13, not 3.10; choose another: "
+    ):
         install.main()
 
 

@@ -312,7 +312,7 @@ def test_predictions_of_mixed_splits_are_refused(prepared: Path, tmp_path: Path)
     with np.load(prepared / "molecules.npz") as arrays:
         index = arrays["index"]
     np.savez(tmp_path / "p.npz", ids=index.astype(str), gap=np.zeros(len(index), dtype=np.float32))
-    with pytest.raises(DataError, match="not all of one split"):
+    with pytest.raises(DataError, match="do not all belong to one split"):
         score(tmp_path / "p.npz", prepared)
 
 

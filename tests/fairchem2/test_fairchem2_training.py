@@ -58,7 +58,7 @@ def test_resume(unbroken: str, oc20: Path, folder: Path) -> None:
     for later in ("step_20", "final"):
         shutil.rmtree(killed / later)
     printed = train(folder, oc20, "killed", EPOCHS, MOVED, "optim.num_workers=1")
-    assert f"{RESUMED} 15, from the checkpoints in {killed}; for a run from the start" in printed
+    assert f"{RESUMED} 15, from the checkpoints in {killed}; to start from scratch" in printed
     expected = {step: loss for step, loss in losses(unbroken).items() if step >= 15}
     assert losses(printed) == pytest.approx(expected, rel=1e-5)
 
