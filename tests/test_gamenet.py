@@ -291,7 +291,7 @@ def test_options_that_are_none(archive: Path, tmp_path: Path) -> None:
     for options, message in {
         Options(target="totl", partial=True): "did you mean 'total'",
         Options(train_folds=(), partial=True): "training folds none",
-        Options(train_folds=(1, 5), partial=True): "training folds 1, 5: name some of 0 to 4",
+        Options(train_folds=(1, 5), partial=True): "training folds 1, 5: give some of 0 to 4",
         Options(progress=False): "has 26 systems, but the FG set has 3,257",
     }.items():
         with pytest.raises(DataError, match=message):
