@@ -147,7 +147,7 @@ def test_another_mirror_continues(server: FileServer, part: Path) -> None:
 WRONG = [
     ("a file that is not there", {"statuses": [404]}, "the server responded 404"),
     ("a forbidden file", {"statuses": [403]}, "the server responded 403"),
-    ("a server that always fails (500)", {"statuses": [500] * 9}, "answers 500 Internal Server Error, 3 times"),
+    ("a server that always fails (500)", {"statuses": [500] * 9}, "responded 500 Internal Server Error, 3 times"),
     ("a login page instead of the archive", {"headers": {"Content-Type": "text/html; charset=utf-8"}}, "a web page"),
     (
         "a file of another size",
