@@ -2,32 +2,32 @@
 .PHONY: help install demo test test-heavy format matrix gpu-bundle gpu-rehearsal constraints clean
 .DEFAULT_GOAL := help
 
-# A Python on the PATH that the newest tested torch runs on, else an older one; `make test PYTHON=...` chooses another.
+# A Python on the PATH that the newest tested torch supports, else an older one; `make test PYTHON=...` chooses another.
 PYTHON ?= $(firstword $(foreach version,3.12 3.11 3.13 3.10 3.9,$(shell python$(version) -c \
     "import sys; print(sys.executable)" 2>/dev/null)) python3)
-# fairchem-core 1.10 by default; `make test HOST=2` and `make demo HOST=2` use fairchem-core 2 in an environment of its own.
+# fairchem-core 1.10 by default; `make test HOST=2` and `make demo HOST=2` use fairchem-core 2 in a separate environment.
 HOST ?= 1
 VENV := .venv$(filter 2,$(HOST))$(if $(NEWEST),-newest)
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed$(addprefix -,$(TORCH))
 export HOST NEWEST
 
-# Tests of the networks, which no fairchem enters: also under fairchem-core 2.
+# Tests of the networks, which do not need fairchem: also run under fairchem-core 2.
 PORTABLE := $(patsubst %,tests/test_%.py,so3 sphere frames packed_matrix so2_convolution hdgnn_reference hdgnn_symmetry)
 
 help:
-	@echo "make demo         train HDGNN on 500 relaxed structures that come with it, score it (about 10 minutes)"
+	@echo "make demo         train HDGNN on 500 included relaxed structures and score it (about 10 minutes)"
 	@echo "make test         lint, type check and tests (about 15 minutes on two cores)"
-	@echo "                  HOST=2 with fairchem-core 2 in .venv2; NEWEST=1 its newest release, tested or not"
-	@echo "make install      only make .venv and install into it; TORCH=2.7 another torch, CPU=1 torch without CUDA,"
-	@echo "                  COMPILE=1 torch-scatter and torch-sparse from source"
-	@echo "make matrix       try every tested torch, each in an environment of its own, and write the table in docs/install.md"
-	@echo "make gpu-bundle   fill .carry/ with what benchmarks/gpu.py needs on a GPU machine without a network"
-	@echo "make gpu-rehearsal  go through benchmarks/gpu.py on this CPU (2 minutes, no useful numbers)"
-	@echo "make test-heavy   tests that take minutes and are left out of make test"
-	@echo "make format       let ruff format and fix the code"
-	@echo "make constraints  pin the newest versions that fit together into constraints/"
-	@echo "make clean        remove .venv and caches; data and results stay"
+	@echo "                  HOST=2: with fairchem-core 2 in .venv2; NEWEST=1: with its newest release, tested or not"
+	@echo "make install      only create .venv and install into it; TORCH=2.7: another torch, CPU=1: torch without CUDA,"
+	@echo "                  COMPILE=1: torch-scatter and torch-sparse from source"
+	@echo "make matrix       test every supported torch in its own environment, and write the table in docs/install.md"
+	@echo "make gpu-bundle   collect in .carry/ the files that benchmarks/gpu.py needs on a GPU machine without network access"
+	@echo "make gpu-rehearsal  run benchmarks/gpu.py on this CPU (2 minutes, no meaningful numbers)"
+	@echo "make test-heavy   slow tests that make test skips"
+	@echo "make format       format and fix the code with ruff"
+	@echo "make constraints  pin the newest compatible versions in constraints/"
+	@echo "make clean        remove .venv and caches; keep data and results"
 
 install: $(INSTALLED)
 

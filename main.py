@@ -1,4 +1,4 @@
-"""`python main.py --mode train --config-yml ...`: the `fairchem` command line with this plugin's additions."""
+"""``python main.py --mode train --config-yml ...``: the ``fairchem`` command line with this plugin's additions."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# fairchem-core 2's own submission, unchanged: `fairchem -c` hands the job to Slurm through submitit and returns.
+# fairchem-core 2's own submission, unchanged: `fairchem -c` submits the job to Slurm through submitit and returns.
 #
 # Run it on a login node: fairchem refuses inside a job. The job is requeued when it is preempted, and at most 3 times after
-# its time limit; it goes on from its newest checkpoint, so what is lost are the steps since then. The time stamp names
-# the run: a used one makes a new job go on with the old run, as a warning in its log says. Logs: RUN_DIR/STAMP/logs.
+# its time limit; it resumes from its newest checkpoint and loses the steps since then. The time stamp names the run: with
+# a used one a new job resumes the old run, and its log has a warning. Logs: RUN_DIR/STAMP/logs.
 set -euo pipefail
 
 fairchem -c configs/fairchem2/oc20/is2re/all/hdgnn.yml \
@@ -12,4 +12,4 @@ fairchem -c configs/fairchem2/oc20/is2re/all/hdgnn.yml \
   +job.timestamp_id="hdgnn-$(date +%s)-$RANDOM" \
   job.scheduler.mode=SLURM job.scheduler.num_nodes=2 job.scheduler.ranks_per_node=4 \
   '+job.scheduler.slurm={partition: gpu, mem_gb: 80, timeout_hr: 24, cpus_per_task: 8}' \
-  optim.checkpoint_every=1000  # all these are yours
+  optim.checkpoint_every=1000  # adapt all of these

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The OC20 leaderboard's file: predict the four test splits side by side, then put them together if all went well.
+# Write the OC20 leaderboard's file: predict the four test splits in parallel, then merge them if all jobs succeed.
 #
 #   slurm/leaderboard.sh checkpoints/RUN/best_checkpoint.pt data/is2re/all results/RUN
 set -euo pipefail
@@ -14,10 +14,10 @@ predictions=$(sbatch --parsable <<JOB
 #SBATCH --cpus-per-task=5
 #SBATCH --mem=32G
 #SBATCH --time=02:00:00
-#SBATCH --partition=gpu           # yours
+#SBATCH --partition=gpu           # adapt
 #SBATCH --output=$out/predict-%a.out
 
-source .venv/bin/activate         # yours
+source .venv/bin/activate         # adapt
 splits=(test_id test_ood_ads test_ood_cat test_ood_both)
 fairchem-hdgnn predict --checkpoint "$checkpoint" --data "$data" --splits "\${splits[SLURM_ARRAY_TASK_ID]}" \
   --num-workers 4 --out "$out"
@@ -29,10 +29,10 @@ submission=$(sbatch --parsable --dependency="afterok:$predictions" --kill-on-inv
 #SBATCH --job-name=submission
 #SBATCH --mem=8G
 #SBATCH --time=00:30:00
-#SBATCH --partition=gpu           # yours
+#SBATCH --partition=gpu           # adapt
 #SBATCH --output=$out/submission.out
 
-source .venv/bin/activate         # yours
+source .venv/bin/activate         # adapt
 fairchem-hdgnn make-submission --data "$data" --out "$out/submission.npz" \
   --id "$out/test_id.npz" --ood-ads "$out/test_ood_ads.npz" \
   --ood-cat "$out/test_ood_cat.npz" --ood-both "$out/test_ood_both.npz"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# One job for each combination of the values in sweep.yml, as an array. Prints job ids, run ids and logs.
+# One job per combination of the values in sweep.yml, as a job array. Prints job ids, run ids and logs.
 set -euo pipefail
 
 fairchem-hdgnn submit --via submitit --mode train \
   --config-yml hdgnn:oc20/is2re/10k/hdgnn.yml \
   --sweep-yml "$(dirname "$0")/sweep.yml" \
   --identifier sweep --num-gpus 1 \
-  --slurm-partition gpu --slurm-mem 40 --slurm-timeout 12  # yours
+  --slurm-partition gpu --slurm-mem 40 --slurm-timeout 12  # adapt

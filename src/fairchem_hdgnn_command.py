@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn`` from its first moment on: the imports take seconds, in which a signal of Slurm's must not kill."""
+"""Entry point of ``fairchem-hdgnn``: blocks SIGUSR1 before the imports, which take seconds, so that it cannot kill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 
 def main() -> int:
-    """Hold SIGUSR1 back, for a training to take up when it can obey (``PreemptionWatch``), and run the command."""
+    """Block SIGUSR1 until a training can handle it (``PreemptionWatch``), and run the command."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     return importlib.import_module("fairchem_hdgnn.cli").main()
 

@@ -299,10 +299,10 @@ def test_another_accumulation_is_told_when_resuming(tmp_path: Path, caplog: pyte
         (7, 1, 8, None),
         (7, 2, 4, None),
         (7, 8, 1, None),
-        (7, 1, 1, "is 56, but batch_size 7 x accumulate 1 x 1 rank makes 7; set optim.accumulate: 8"),
+        (7, 1, 1, "is 56, but batch_size 7 x accumulate 1 x 1 rank gives 7; set optim.accumulate: 8"),
         (7, 8, 2, "is 56, but batch_size 7 x accumulate 8 x 2 ranks makes 112; set optim.accumulate: 4"),
-        (7, 1, 3, "makes 21; optim.accumulate: 3 comes nearest with 63; another batch_size may do it exactly"),
-        (7, 1, 16, "makes 112; optim.accumulate: 1 comes nearest with 112; another batch_size may do it exactly"),
+        (7, 1, 3, "gives 21; optim.accumulate: 3 comes closest with 63; another batch_size may match exactly"),
+        (7, 1, 16, "gives 112; optim.accumulate: 1 comes closest with 112; another batch_size may match exactly"),
     ],
 )
 def test_another_batch_than_meant(batch_size: int, accumulate: int, ranks: int, message: str | None) -> None:
@@ -318,8 +318,8 @@ def test_another_batch_than_meant(batch_size: int, accumulate: int, ranks: int, 
 def test_fairchems_trainer_does_not_accumulate() -> None:
     optim = {"max_epochs": 1, "lr_initial": 0.1, "batch_size": 7, "accumulate": 8, "effective_batch_size": 56}
     unread, other = batch_size_findings({"trainer": "ocp", "optim": optim}, 1)
-    assert str(unread) == "optim.accumulate: fairchem's own trainer does not read it; write fairchem_hdgnn.Trainer"
-    assert "batch_size 7 x accumulate 1 x 1 rank makes 7" in other.problem
+    assert str(unread) == "optim.accumulate: fairchem's own trainer ignores it; set trainer: fairchem_hdgnn.Trainer"
+    assert "batch_size 7 x accumulate 1 x 1 rank gives 7" in other.problem
 
 
 def test_check_knows_the_number_of_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,7 +334,7 @@ def test_check_knows_the_number_of_gpus(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_training_tells_that_the_batch_is_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         train(write_config(tmp_path, max_epochs=1, effective_batch_size=8), "told")
-    assert "optim.effective_batch_size: is 8, but batch_size 4 x accumulate 1 x 1 rank makes 4" in caplog.text
+    assert "optim.effective_batch_size: is 8, but batch_size 4 x accumulate 1 x 1 rank gives 4" in caplog.text
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "two"])

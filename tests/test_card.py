@@ -300,8 +300,8 @@ def test_damaged_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     [
         (["--licence", "my own"], "--licence 'my own': takes an SPDX identifier"),
         (["--dataset", "Open Catalyst 2020"], "--dataset 'Open Catalyst 2020': takes the id"),
-        (["--name", "first"], "--name names a row of --table"),
-        (["--splits", "val_id"], "--splits are scored under --data"),
+        (["--name", "first"], "--name selects a row of --table"),
+        (["--splits", "val_id"], "--splits needs --data"),
         (["--data", "nowhere"], "nowhere: no such folder"),
     ],
 )

@@ -20,12 +20,12 @@ fault = pytest.mark.fault
 Outcome = Callable[[object], None]
 
 ATTACKS: dict[str, tuple[Callable[[Path], bytes], str]] = {
-    "a call pickled into a checkpoint": (pickled_checkpoint, "holds a pickled"),
+    "a call pickled into a checkpoint": (pickled_checkpoint, "contains a pickled"),
     "a call pickled into a checkpoint of old torch": (
         lambda marker: pickled_checkpoint(marker, zipped=False),
-        "one of before torch 1.6 needs --trust-checkpoint",
+        "one from before torch 1.6 needs --trust-checkpoint",
     ),
-    "a checkpoint in the oldest (tar) format": (tar_checkpoint, "one of before torch 1.6 needs --trust-checkpoint"),
+    "a checkpoint in the oldest (tar) format": (tar_checkpoint, "one from before torch 1.6 needs --trust-checkpoint"),
     "a TorchScript archive in place of a checkpoint": (torchscript, "a TorchScript archive, which can run code"),
 }
 OPENERS: dict[str, Callable[[Path, Path], object]] = {

@@ -68,14 +68,14 @@ def test_shipped_keys_have_no_findings(path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "fatal", "message"),
     [
-        ("optm", {}, False, "optm: fairchem reads no section of that name; did you mean 'optim'?"),
+        ("optm", {}, False, "optm: fairchem has no such section; did you mean 'optim'?"),
         ("model", ..., True, "model: the section is missing, empty or"),
         ("optim", None, True, "optim: the section is missing, empty or"),
-        ("outputs", ["energy"], True, "outputs: is no mapping"),
+        ("outputs", ["energy"], True, "outputs: is not a mapping"),
         ("optim.max_epochs", ..., True, "optim.max_epochs: is None"),
         ("optim.batch_size", 0, True, "optim.batch_size: is 0; give a whole number of at least 1"),
         ("optim.batch_size", "8", True, "optim.batch_size: is '8'"),
-        ("optim.lr_initial", "1e-4", True, "YAML reads 1e-4 as text, write 1.0e-4"),
+        ("optim.lr_initial", "1e-4", True, "YAML reads 1e-4 as a string, write 1.0e-4"),
         ("optim.lr_initial", float("nan"), True, "optim.lr_initial: is nan"),
         ("optim.eval_every", 0.5, True, "optim.eval_every: is 0.5"),
         ("optim.optimizer", "AdmW", True, "torch has no 'AdmW'; did you mean 'AdamW'?"),
@@ -85,7 +85,7 @@ def test_shipped_keys_have_no_findings(path: Path) -> None:
         ("loss_functions", [{"enrgy": {"fn": "mae", "coefficient": 1}}], True, "did you mean 'energy'?"),
         ("loss_functions", [{"energy": {"fn": "mea", "coefficient": 1}}], True, "fairchem has no loss 'mea'"),
         ("loss_functions", [{"energy": {"fn": "mae"}}], True, "loss_functions.energy.coefficient: is None"),
-        ("loss_functions", ["energy"], True, "'energy' is no loss"),
+        ("loss_functions", ["energy"], True, "'energy' is not a loss"),
         ("evaluation_metrics.metrics", {"forces": ["mae"]}, True, "evaluation_metrics.metrics.forces: no such output"),
         ("evaluation_metrics.metrics", {"energy": ["maee"]}, True, "fairchem has no metric 'maee'"),
         ("evaluation_metrics.primary_metric", "energ_mae", True, "is not computed; did you mean 'energy_mae'?"),
@@ -144,10 +144,10 @@ def test_molecules_need_no_cell() -> None:
 @pytest.mark.parametrize(
     ("spoil", "fatal", "message"),
     [
-        (without("pos"), True, "records hold no 'pos', which the trainer reads"),
-        (without("fixed"), True, "records hold no 'fixed'"),
-        (without("cell"), True, "records hold no 'cell'"),
-        (without("energy"), True, "map it by dataset.key_mapping"),
+        (without("pos"), True, "records have no 'pos', which the trainer reads"),
+        (without("fixed"), True, "records have no 'fixed'"),
+        (without("cell"), True, "records have no 'cell'"),
+        (without("energy"), True, "map it with dataset.key_mapping"),
         (with_value("natoms", 5), True, "'pos' is [4, 3], not a tensor of shape [5, 3]"),
         (with_value("cell", torch.eye(3)), True, "'cell' is [3, 3], not a tensor of shape [1, 3, 3]"),
         (with_value("pos", [1, 2]), True, "'pos' is list, not a tensor"),
@@ -160,8 +160,8 @@ def test_molecules_need_no_cell() -> None:
         (with_value("cell", torch.ones(1, 3, 3)), True, "its cell has no volume"),
         (with_value("cell", torch.full((1, 3, 3), torch.nan)), True, "its cell has no volume"),
         (with_value("energy", float("nan")), True, "its 'energy' is not finite"),
-        (move(1, 0.0, 0.0, 0.0), True, "atoms 0 and 1 stand on the same place"),
-        (move(1, 10.0, 0.0, 0.0), True, "atoms 0 and 1 stand on the same place"),
+        (move(1, 0.0, 0.0, 0.0), True, "atoms 0 and 1 coincide"),
+        (move(1, 10.0, 0.0, 0.0), True, "atoms 0 and 1 coincide"),
     ],
 )  # fmt: skip
 def test_records(spoil: Callable[[Data], None], fatal: bool, message: str) -> None:
@@ -171,7 +171,7 @@ def test_records(spoil: Callable[[Data], None], fatal: bool, message: str) -> No
     matching = [finding for finding in findings if finding.fatal == fatal and message in str(finding)]
     assert matching, findings
     assert str(matching[0]).startswith("dataset.train, sid 1: ")
-    assert "(1 of 3 records looked at)" in str(matching[0])
+    assert "(1 of 3 records checked)" in str(matching[0])
 
 
 def test_isolated_atom_is_a_warning() -> None:
@@ -216,7 +216,7 @@ def test_record_that_cannot_be_read() -> None:
     [finding] = record_findings("train", Broken([1]), NEEDS, labelled=True)
     assert (
         str(finding)
-        == "dataset.train: record 0 cannot be read (EOFError('Ran out of input')): make or copy the file again"
+        == "dataset.train: record 0 cannot be read (EOFError('Ran out of input')): re-create or re-copy the file"
     )
 
 
@@ -246,7 +246,7 @@ def test_right_statistics_have_no_finding(deviation: dict[str, float]) -> None:
     [
         ({"energy": {"mean": 3.0, "stdev": 2.3}}, False, "mean 3 and standard deviation 2.3, but 200 training targets"),
         ({"energy": {"mean": -1.5, "stdev": 23.0}}, False, "set mean and stdev to those of the training set"),
-        ({}, False, "no normaliser, but 200 training targets have mean -1.6"),
+        ({}, False, "no normalizer, but 200 training targets have mean -1.6"),
         ({"energy": {"mean": -1.5, "stdev": 0.0}}, True, "stdev: is 0.0; give a positive number"),
         ({"energy": {"mean": "-1.5", "stdev": 2.3}}, True, "mean: is '-1.5'; give a finite number"),
     ],
@@ -274,7 +274,7 @@ def test_two_splits_of_one_file(tmp_path: Path, kind: str, fatal: bool) -> None:
     splits = {"val": {"src": str(path), "format": kind}, "test": {"src": str(tmp_path), "format": kind}}
     [finding] = same_file_findings(splits)
     assert finding.fatal == fatal
-    assert f"dataset.test.src: is {path.resolve()}, as dataset.val.src is" in str(finding)
+    assert f"dataset.test.src: is {path.resolve()}, the same as dataset.val.src" in str(finding)
 
 
 def test_disk() -> None:

@@ -97,9 +97,9 @@ def test_shipped_config_from_anywhere(launched: list, monkeypatch: pytest.Monkey
         (["--mode=train", "--config-yml=absent.yml"], "no file 'absent.yml'"),
         (["--mode=train", "--config-yml=hdgnn:oc20/is2re/10k/hdgn.yml"], "'hdgnn:oc20/is2re/10k/hdgnn.yml'?"),
         (["--config-yml={config}"], "--mode: missing"),
-        (["--mode=train", "--config-yml={config}", "--model.lmax", "4"], "'--model.lmax': neither a flag nor"),
-        (["--mode=train", "--config-yml={config}", "--a.b=c=d"], "'--a.b=c=d': neither a flag nor"),
-        (["--mode=train", "--config-yml={config}", "--optim="], "no section 'optim'"),
+        (["--mode=train", "--config-yml={config}", "--model.lmax", "4"], "'--model.lmax': not a flag, nor"),
+        (["--mode=train", "--config-yml={config}", "--a.b=c=d"], "'--a.b=c=d': not a flag, nor"),
+        (["--mode=train", "--config-yml={config}", "--optim="], "section 'optim' is missing or empty"),
         (["--mode=train", "--config-yml={config}", "--optim=3"], "optim: the section is missing, empty or of the"),
         (["--mode=train", "--config-yml={config}", "--num-gpus=0"], "--num-gpus 0: must be at least 1"),
     ],
@@ -121,7 +121,7 @@ def test_submit_without_slurm(
     config: Path, launched: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert "no sbatch" in refusal(capsys, "--mode=train", f"--config-yml={config}", "--submit")
+    assert "sbatch not found" in refusal(capsys, "--mode=train", f"--config-yml={config}", "--submit")
     assert not launched
 
 
@@ -129,10 +129,10 @@ def test_submit_without_slurm(
     "contents, message",
     [
         (None, "does not exist"),
-        ({}, "holds no record"),
-        ({b"length": pickle.dumps(0)}, "holds no record"),
-        (b"", "empty, damaged or no LMDB"),
-        (b"no LMDB" * 1000, "empty, damaged or no LMDB"),
+        ({}, "contains no records"),
+        ({b"length": pickle.dumps(0)}, "contains no records"),
+        (b"", "empty, damaged or not an LMDB"),
+        (b"no LMDB" * 1000, "empty, damaged or not an LMDB"),
     ],
 )
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -152,7 +152,7 @@ def test_data_set_that_cannot_be_used(split: str, contents: dict | bytes | None,
 
 
 def test_folder_without_data(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"dataset\.train: \S+ holds no \.lmdb file"):
+    with pytest.raises(DataError, match=r"dataset\.train: \S+ contains no \.lmdb file"):
         check_data_sets({"train": {"src": str(tmp_path)}})
 
 

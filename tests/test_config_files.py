@@ -23,9 +23,9 @@ COMMANDS = {
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("absent.yml", "no file 'absent.yml'; shipped configs: hdgnn:oc20/..."),
+        ("absent.yml", "no file 'absent.yml'; shipped configs are hdgnn:oc20/..."),
         ("hdgnn:qm9/gp.yml", "no shipped config 'hdgnn:qm9/gp.yml'; did you mean 'hdgnn:qm9/gap.yml'?"),
-        ("contradiction.yml", "contradiction.yml: its includes contradict each other in model.lmax"),
+        ("contradiction.yml", "contradiction.yml: its includes conflict in model.lmax"),
         ("twice.yml", "twice.yml: "),
     ],
 )
@@ -53,5 +53,5 @@ def test_includes_then_the_file_then_overrides(tmp_path: Path) -> None:
     path.write_text("includes: [base.yml]\nmodel: {lmax: 2, mmax: 2}")
     config = read_config(path, ["--model.lmax=3"], sections=("model", "optim"))
     assert config == {"model": {"lmax": 3, "mmax": 2, "name": "hdgnn"}, "optim": {"max_epochs": 1}}
-    with pytest.raises(ConfigError, match=rf"^{path}: no section 'dataset'$"):
+    with pytest.raises(ConfigError, match=rf"^{path}: section 'dataset' is missing or empty$"):
         read_config(path, sections=("dataset",))

@@ -93,7 +93,7 @@ def test_old_configs_are_named_as_such(tmp_path: Path, attributes: bool) -> None
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         assert cli.main(["check", str(config)]) == 0
-    assert "warning: task.dataset: a config of before 2024 (single_point_lmdb)" in output.getvalue()
+    assert "warning: task.dataset: is the format before 2024 (single_point_lmdb)" in output.getvalue()
     train(config if not attributes else rewritten(config), "done")
     assert load(tmp_path, "done")["step"] == 6
 
@@ -106,7 +106,7 @@ def rewritten(config: Path) -> Path:
 
 def test_an_old_task_that_fairchem_cannot_convert() -> None:
     config = {"task": {"dataset": "qm9"}, "model": {"name": "x"}, "dataset": [{"src": "a"}], "optim": {}}
-    with pytest.raises(ConfigError, match=r"task\.dataset: a config of before 2024 that fairchem cannot convert"):
+    with pytest.raises(ConfigError, match=r"task\.dataset: has the format before 2024, but fairchem cannot convert"):
         present_layout(config)
 
 

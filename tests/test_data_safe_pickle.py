@@ -153,7 +153,7 @@ def deep_list(depth: int) -> list:
         (pickle.dumps(Data(objects=np.array([None, {}]))), "numpy array of type O"),
         (pickle.dumps(Data(layer=torch.nn.Linear(1, 1))), "torch.nn.modules.linear.Linear"),
         (pickle.dumps(Data(dtype=np.dtype("f8"))), "bare numpy.dtype"),
-        (pickle.dumps({"pos": torch.zeros(3)}), "no graph but a dict"),
+        (pickle.dumps({"pos": torch.zeros(3)}), "a dict instead of a graph"),
         (b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.", "builtins.eval"),
         (b"\x80\x02c__builtin__\neval\nX\x01\x00\x00\x001\x85R.", "__builtin__.eval"),
         (pickle.dumps(Data(elements={"Cu"})), "bare set"),

@@ -115,7 +115,7 @@ def test_whole_way_with_interruptions(
     assert f"goes on after step {steps[-1]}" in printed
     assert f"training:  {steps[-1]:2}%|" in errors
     for step in steps[1:]:
-        assert f"The run goes on from step {step} exactly," in training.log.read_text()
+        assert f"The run resumes from step {step} exactly" in training.log.read_text()
     assert training.steps_done == 100
     assert read_plan(training.checkpoint.with_name("plan.json")) == plan
     assert "12 structures, there already, made otherwise" in printed

@@ -63,12 +63,12 @@ def version_of(monkeypatch: pytest.MonkeyPatch, name: str, version: str | None) 
     "fairchem, installed, detail, remedy",
     [
         ("2.24.0", ["fairchem-hdgnn"],
-         "installed as fairchem-hdgnn, but fairchem2-hdgnn goes with fairchem-core 2.24.0",
+         "installed as fairchem-hdgnn, but with fairchem-core 2.24.0 it must be fairchem2-hdgnn",
          "pip uninstall fairchem-hdgnn; in a clone: pip install ./packaging/fairchem2"),
         ("1.10.0", ["fairchem-hdgnn", "hdgnn-networks"],
-         "installed as fairchem-hdgnn and hdgnn-networks, but fairchem-hdgnn goes with fairchem-core 1.10.0",
+         "installed as fairchem-hdgnn and hdgnn-networks, but with fairchem-core 1.10.0 it must be fairchem-hdgnn",
          "pip uninstall fairchem-hdgnn hdgnn-networks; in a clone: pip install ./."),
-        (None, [], "installed as nothing, but hdgnn-networks goes with no fairchem-core",
+        (None, [], "installed as nothing, but with no fairchem-core it must be hdgnn-networks",
          "in a clone: pip install ./packaging/networks"),
     ],
 )  # fmt: skip
@@ -102,7 +102,7 @@ def test_missing_scatter(clone: bool, monkeypatch: pytest.MonkeyPatch, tmp_path:
         monkeypatch.setattr(installation, "__file__", str(tmp_path / "site" / "fairchem_hdgnn" / "a" / "b.py"))
     finding = _scatter("torch-scatter")
     assert finding.state is State.BROKEN
-    assert finding.detail == "not installed, and fairchem-core imports it"
+    assert finding.detail == "not installed, but fairchem-core imports it"
     minor = ".".join(torch.__version__.split(".")[:2])
     expected = (
         "packaging/torch-scatter"
@@ -150,7 +150,7 @@ def test_nothing_is_asked_of_a_broken_fairchem(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     "include, detail, remedy",
     [
-        (None, "fairchem is installed elsewhere", "pip install --force-reinstall"),
+        (None, "are installed in different places", "pip install --force-reinstall"),
         ("another\n", "belongs to another plugin", "add a line 'hdgnn' to it"),
         ("another\nhdgnn\n", "importing it failed", "import fairchem_hdgnn"),
     ],
@@ -171,7 +171,7 @@ def test_pairs_of_versions_that_cannot_relax(lacking: list[str]) -> None:
     assert found.state is (State.NOTE if lacking else State.OK)
     if lacking:
         versions = [metadata.version(name) for name in ("fairchem-core", "ase")]
-        assert "fairchem-core {} lacks get_x, ndofs, which ASE {} asks for".format(*versions) in found.detail
+        assert "fairchem-core {} lacks get_x, ndofs, which ASE {} requires".format(*versions) in found.detail
         assert "train --mode run-relaxations" in found.remedy and '"ase<3.26"' in found.remedy
 
 

@@ -89,7 +89,7 @@ def test_is2re_lies_where_the_configs_look(server: FileServer, run: Run) -> None
     assert [path.name for path in Path("data").iterdir()] == ["is2re"]
     asked = len(server.asked)
     status, said, _ = run("is2re")
-    assert status == 0 and said.count("was there already") == len(ARCHIVES["is2re"].folders) == 11
+    assert status == 0 and said.count("already exists") == len(ARCHIVES["is2re"].folders) == 11
     assert len(server.asked) == asked
 
 
@@ -155,7 +155,10 @@ def test_wrong_checksum(server: FileServer, run: Run, outcome: Outcome) -> None:
     right = server.files[file]
     server.files[file] = right[:-1] + b"?"
     message = refused(run, "s2ef-2M")
-    assert f"the published one {ARCHIVES['s2ef-2M'].md5}; it is now {file}.damaged, and the same command" in message
+    assert (
+        f"the published one is {ARCHIVES['s2ef-2M'].md5}; it was renamed to {file}.damaged; re-run the same command"
+        in message
+    )
     assert [path.name for path in Path("data/archives").iterdir() if not path.name.startswith(".")] == [
         f"{file}.damaged"
     ]
@@ -165,7 +168,9 @@ def test_wrong_checksum(server: FileServer, run: Run, outcome: Outcome) -> None:
     assert server.asked == [(file, None)]
     check_records(Path("data/s2ef/2M/train"), FRAMES)
     assert not Path("data/archives").exists()
-    outcome("error: names both checksums; the file is set aside as .damaged, and the same command fetches it anew")
+    outcome(
+        "error: names both checksums; the file is renamed to .damaged; re-run the same command to download it again"
+    )
 
 
 @fault("download", "Ctrl-C in the middle")
@@ -188,7 +193,7 @@ def test_interrupted(server: FileServer, run: Run, name: str, tmp_path: Path, ou
     process.join()
     assert process.exitcode == 130
     said = log.read_text()
-    assert said.endswith("fairchem-hdgnn download: interrupted; the same command goes on from here\n")
+    assert said.endswith("fairchem-hdgnn download: interrupted; re-run the same command to resume\n")
     assert "Traceback" not in said
     held = part.stat().st_size
     server.pause = 0.0
@@ -214,14 +219,14 @@ def test_room_is_seen_to_first(server: FileServer, run: Run, monkeypatch: pytest
     usage = type("usage", (), {"free": 5_000})
     monkeypatch.setattr(obtaining.shutil, "disk_usage", lambda path: usage)
     message = refused(run, "is2re", "s2ef-2M")
-    assert "--out data: is2re, s2ef-2M will take up to " in message and "5 kB are free" in message
+    assert "--out data: is2re, s2ef-2M needs up to " in message and "5 kB are free" in message
     assert not server.asked
-    outcome("error: --out data: is2re will take up to 112 GB, but ... are free; make room, or name another folder")
+    outcome("error: --out data: is2re needs up to 112 GB, but ... are free; free some space, or choose another folder")
 
 
 def test_folders_that_cannot_be_used(server: FileServer, run: Run) -> None:
     Path("file").write_text("")
-    assert "--out file/data: cannot be made" in refused(run, "is2re", "--out", "file/data")
+    assert "--out file/data: cannot be created" in refused(run, "is2re", "--out", "file/data")
     Path("odd").mkdir()
     Path("odd/archives").write_text("")
     assert refused(run, "is2re", "--out", "odd").startswith("error: odd/archives")
@@ -241,9 +246,9 @@ def test_folder_without_leave_to_write(server: FileServer, run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["s2ef-2m"], "error: 's2ef-2m': no such part of OC20; did you mean 's2ef-2M'?"),
-        (["is2re", "oc22"], "error: 'oc22': no such part of OC20; valid: is2re, s2ef-200K, "),
-        (["s2ef-2M", "--mirror", "nonsense"], "error: --mirror: nonsense/s2ef_train_2M.tar is no address"),
+        (["s2ef-2m"], "error: 's2ef-2m': not a part of OC20; did you mean 's2ef-2M'?"),
+        (["is2re", "oc22"], "error: 'oc22': not a part of OC20; valid: is2re, s2ef-200K, "),
+        (["s2ef-2M", "--mirror", "nonsense"], "error: --mirror: nonsense/s2ef_train_2M.tar is not a valid address"),
     ],
 )  # fmt: skip
 def test_refusals(server: FileServer, run: Run, arguments: list[str], message: str) -> None:

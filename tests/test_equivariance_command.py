@@ -101,7 +101,7 @@ def test_command_on_a_checkpoint_and_a_config(data, tmp_path, capsys):
     arguments = [checkpoint, untrained, str(root / "val_id"), "--systems", "4", "--rotations", "2"]
     assert main(["equivariance", *arguments, "--cpu", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "frame noise" in printed and "energy in meV" in printed and "weights are random" in printed
+    assert "frame noise" in printed and "energy in meV" in printed and "random weights" in printed
     written = json.loads(out.read_text())
     assert (written["systems"], written["unit"]) == (4, "meV")
     found = measure(open_subject(checkpoint, QUIET), root / "val_id", 4, 2, QUIET)

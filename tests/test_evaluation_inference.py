@@ -180,7 +180,7 @@ def test_checkpoint_with_code_is_refused_by_name(run_folder, tmp_path):
     evil = torch.load(run_folder / "best_checkpoint.pt", weights_only=True)
     evil["val_metrics"] = Exploit()
     torch.save(evil, tmp_path / "evil.pt")
-    with pytest.raises(DataError, match=r"holds a pickled .*exec, .*--trust-checkpoint"):
+    with pytest.raises(DataError, match=r"contains a pickled .*exec, .*--trust-checkpoint"):
         read_checkpoint(tmp_path / "evil.pt")
 
 
@@ -196,7 +196,7 @@ def test_harmless_object_needs_trust(run_folder, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a PyTorch checkpoint, or cut short"),
+        (b"", "not a PyTorch checkpoint, or truncated"),
         (b"PK\x03\x04 half a file", "not a PyTorch checkpoint"),
         (pickle.dumps({"a": 1}), "not a PyTorch checkpoint"),
     ],
@@ -211,7 +211,7 @@ def test_file_that_is_no_fairchem_checkpoint(tmp_path):
     torch.save({"model": torch.zeros(2)}, tmp_path / "weights.pt")
     with pytest.raises(DataError, match=r"not a fairchem checkpoint: no 'config' in it"):
         read_checkpoint(tmp_path / "weights.pt")
-    with pytest.raises(DataError, match=r"no such checkpoint; in .* there are: weights.pt"):
+    with pytest.raises(DataError, match=r"no such checkpoint; .*/ has: weights.pt"):
         read_checkpoint(tmp_path / "checkpoint.pt")
 
 
@@ -220,7 +220,7 @@ def test_unknown_model_is_named(name, run_folder, tmp_path):
     checkpoint = torch.load(run_folder / "best_checkpoint.pt", weights_only=True)
     checkpoint["config"]["model"]["name"] = name
     torch.save(checkpoint, tmp_path / "unknown.pt")
-    with pytest.raises(ConfigError, match=f"its model '{name}' is not known"):
+    with pytest.raises(ConfigError, match=f"its model '{name}' is not registered"):
         inference_trainer(tmp_path / "unknown.pt", cpu=True)
 
 
@@ -228,7 +228,7 @@ def test_weights_that_do_not_fit(run_folder, tmp_path):
     checkpoint = torch.load(run_folder / "best_checkpoint.pt", weights_only=True)
     checkpoint["config"]["model"]["hidden_channels"] = 8
     torch.save(checkpoint, tmp_path / "other.pt")
-    with pytest.raises(DataError, match=r"its weights do not fit its model: .*size mismatch"):
+    with pytest.raises(DataError, match=r"its weights do not match its model: .*size mismatch"):
         inference_trainer(tmp_path / "other.pt", cpu=True)
 
 
@@ -242,7 +242,7 @@ def test_splits_may_be_files_of_one_folder(evaluation, run_folder, labelled_root
 
 
 def test_missing_split_lists_those_that_exist(labelled_root, tmp_path):
-    with pytest.raises(DataError, match=r"no LMDB there for split 'val_odd' \(it has train, val_id"):
+    with pytest.raises(DataError, match=r"no LMDB for split 'val_odd' \(it has train, val_id"):
         split_source(labelled_root, "val_odd")
     with pytest.raises(DataError, match="no such folder"):
         split_source(tmp_path / "nowhere", "val_id")

@@ -61,7 +61,7 @@ def command(config: Path, *extra: str, cpu: bool = True) -> list[str]:
 @fault("command line", "no GPU and no --cpu")
 def test_training_without_a_gpu(config: Path, capfd: pytest.CaptureFixture, outcome: Outcome) -> None:
     message = message_of(capfd, command(config, cpu=False))
-    assert "torch finds no GPU here: add --cpu" in message
+    assert "torch finds no GPU: add --cpu" in message
     outcome(message)
 
 
@@ -89,7 +89,9 @@ def test_checkpoint_of_another_size(config: Path, outcome: Outcome) -> None:
     checkpoint = config.parent / "checkpoints" / "small" / "checkpoint.pt"
     with pytest.raises(DataError) as error:
         train(config, "large", f"--checkpoint={checkpoint}", "--model.lmax=3", "--model.hidden_channels=9")
-    assert "(model.hidden_channels: 8 there, 9 here; model.lmax: 2 there, 3 here)" in str(error.value)
+    assert "(model.hidden_channels: 8 in the file, 9 in the config; model.lmax: 2 in the file, 3 in the config)" in str(
+        error.value
+    )
     outcome(f"error: {error.value}")
 
 
@@ -116,7 +118,7 @@ def test_folder_that_cannot_be_written(
 
 def test_folder_under_fairchems_own_command_line(config: Path) -> None:
     distutils.setup_env_local()
-    with pytest.raises(UserError, match="--run-dir /proc/runs: /proc/runs/checkpoints cannot be made"):
+    with pytest.raises(UserError, match="--run-dir /proc/runs: /proc/runs/checkpoints cannot be created"):
         run_here([*arguments(config, "run"), "--run-dir=/proc/runs"])
     distutils.cleanup()
 
@@ -148,7 +150,7 @@ def test_debug_run_with_a_test_set(config: Path, capfd: pytest.CaptureFixture) -
     assert not (config.parent / "results" / "debug").exists()
     checkpoint = write_lmdb(config.parent / "any" / "data.lmdb", 1)
     line = message_of(capfd, command(config, "--mode=predict", "--debug", f"--checkpoint={checkpoint}"))
-    assert "--debug: such a run writes nothing" in line
+    assert "--debug: writes no files" in line
 
 
 # Files that are something else.
@@ -173,10 +175,10 @@ def kind_of_file(kind: str, what: str, message: str) -> Any:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        kind_of_file("database", "an ASE database", "is an ASE database, no LMDB: set format: ase_db"),
-        kind_of_file("databases", "a folder of ASE databases", "holds no .lmdb file but a.db, an ASE database"),
-        kind_of_file("folder", "a folder with data.mdb", "an LMDB in a folder of its own: write "),
-        kind_of_file("empty", "an empty file", "is empty, damaged or no LMDB (0 bytes)"),
+        kind_of_file("database", "an ASE database", "is an ASE database, not an LMDB of records: set format: ase_db"),
+        kind_of_file("databases", "a folder of ASE databases", "contains no .lmdb file but a.db, an ASE database"),
+        kind_of_file("folder", "a folder with data.mdb", "an LMDB in the form of a folder: write "),
+        kind_of_file("empty", "an empty file", "is empty, damaged or not an LMDB (0 bytes)"),
     ],
 )
 @pytest.mark.parametrize("form", ["lmdb", "safe_lmdb"])
@@ -205,7 +207,7 @@ def test_the_file_in_an_lmdb_folder_can_be_named(config: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("contents", "message"), [(b"", "is empty; see configs/"), (b"\xff\xfe\x00", "no text, so no config")]
+    ("contents", "message"), [(b"", "is empty; see configs/"), (b"\xff\xfe\x00", "not a text file, so not a config")]
 )
 def test_files_that_are_no_config(tmp_path: Path, capfd: pytest.CaptureFixture, contents: bytes, message: str) -> None:
     path = tmp_path / "config.yml"

@@ -79,14 +79,14 @@ def change_record(path: Path, key: bytes, value: bytes | None) -> None:
 
 DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
     ("an LMDB cut short", cut, "is truncated"),
-    ("an empty LMDB", empty, "is empty, damaged or no LMDB"),
-    ("an LMDB with an overwritten header", spoil_header, "is empty, damaged or no LMDB"),
+    ("an empty LMDB", empty, "is empty, damaged or not an LMDB"),
+    ("an LMDB with an overwritten header", spoil_header, "is empty, damaged or not an LMDB"),
     ("an LMDB with overwritten records", spoil_records, "record "),
     ("a record cut short", lambda path: change_record(path, b"1", pickle.dumps(Data(pos=torch.zeros(9, 3)))[:100]),
      "record 1 of"),
-    ("a missing record", lambda path: change_record(path, b"2", None), "is 6, not the 5 records there are"),
+    ("a missing record", lambda path: change_record(path, b"2", None), "is 6, but there are 5 records"),
     ("a length larger than the number of records", lambda path: change_record(path, b"length", pickle.dumps(99)),
-     "is 99, not the 6 records there are"),
+     "is 99, but there are 6 records"),
     ("a metadata.npz of other data", lambda path: np.savez(path.with_name("metadata.npz"), natoms=np.ones(3, int)),
      "describes 3 systems"),
     ("a metadata.npz cut short", lambda path: cut(path.with_name("metadata.npz")), "cannot be read as plain arrays"),
@@ -147,10 +147,10 @@ def test_checkpoint_on_a_full_disk(tmp_path: Path, outcome: Outcome) -> None:
     with pytest.raises(DataError) as error, files_up_to(100_000):
         write_checkpoint({"step": 2, "weights": torch.zeros(1_000_000)}, path)
     assert str(error.value).startswith(f"{path}: cannot be written (")
-    assert "what was there before is intact" in str(error.value)
+    assert "an existing file is unchanged" in str(error.value)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-    outcome("error: checkpoint.pt: cannot be written; what was there before is intact")
+    outcome("error: checkpoint.pt: cannot be written; an existing file is unchanged")
 
 
 @fault("writing", "a full disk, for predictions")
@@ -242,7 +242,7 @@ def test_interrupted_training(tmp_path: Path, outcome: Outcome) -> None:
         status = process.wait(timeout=60)
     message = (tmp_path / "log").read_text()
     assert status == 130, message[-2000:]
-    assert "interrupted; every file is whole or absent" in message
+    assert "interrupted; no file is half-written" in message
     assert "Traceback" not in message
     assert load(tmp_path, "stopped")["step"] >= 1
     assert not list(checkpoint.parent.glob(".*.tmp"))
@@ -293,7 +293,7 @@ def trained() -> dict:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        pytest.param(cut, "cut short", marks=fault("checkpoint", "cut short")),
+        pytest.param(cut, "truncated", marks=fault("checkpoint", "cut short")),
         pytest.param(empty, "not a PyTorch checkpoint", marks=fault("checkpoint", "empty")),
         pytest.param(spoil_header, "not a PyTorch checkpoint", marks=fault("checkpoint", "overwritten")),
         pytest.param(Path.unlink, "no such checkpoint", marks=fault("checkpoint", "vanished")),

@@ -247,7 +247,7 @@ def test_flag_and_messages_on_the_command_line(config: Path, trained: Path, capl
         distutils.cleanup()
     assert_weights(stored(config.parent, "flag")["state_dict"], averages(trained))
     assert f"averaged weights (EMA) from {trained}" in caplog.text
-    assert "the normalizer of energy is the file's, Scale(mean=0.25" in caplog.text
+    assert "normalizer of energy from the file: Scale(mean=0.25" in caplog.text
 
 
 def refusal(config: Path, capfd: pytest.CaptureFixture[str], *extra: str) -> str:
@@ -267,7 +267,9 @@ def test_another_architecture(
     trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], outcome: Outcome
 ) -> None:
     line = refusal(write_config(tmp_path, TINY_ESCN), capfd, f"--init-from={trained}")
-    assert f"{trained}: holds HDGNN, but model.name is eSCN; start from one of the same kind" in line
+    assert (
+        f"{trained}: contains HDGNN, but model.name is eSCN; start from a checkpoint of the same architecture" in line
+    )
     outcome(line)
 
 
@@ -275,9 +277,9 @@ def test_another_architecture(
 @pytest.mark.parametrize(
     "change, reason",
     [
-        ({"num_layers": 3}, "model.num_layers: 2 there, 3 here"),
-        ({"num_layers": 1}, "model.num_layers: 2 there, 1 here"),
-        ({"hidden_channels": 12}, "model.hidden_channels: 8 there, 12 here"),
+        ({"num_layers": 3}, "model.num_layers: 2 in the file, 3 in the config"),
+        ({"num_layers": 1}, "model.num_layers: 2 in the file, 1 in the config"),
+        ({"hidden_channels": 12}, "model.hidden_channels: 8 in the file, 12 in the config"),
     ],
 )
 def test_other_sizes(
@@ -289,7 +291,7 @@ def test_other_sizes(
     reason: str,
 ) -> None:
     line = refusal(write_config(tmp_path, {**TINY_HDGNN, **change}), capfd, f"--init-from={trained}")
-    assert f"{trained}: its weights do not fit this config's model ({reason}" in line
+    assert f"{trained}: its weights do not match this config's model ({reason}" in line
     outcome(line)
 
 
@@ -308,10 +310,10 @@ def test_no_checkpoint(config: Path, tmp_path: Path, capfd: pytest.CaptureFixtur
 @fault("fine-tuning", "a pattern of frozen layers that fits nothing, or everything")
 def test_patterns(config: Path, capfd: pytest.CaptureFixture[str], outcome: Outcome) -> None:
     line = refusal(config, capfd, "--optim.fine_tuning.freeze=['*.layer.0.*']")
-    assert "optim.fine_tuning.freeze: '*.layer.0.*' fits no parameter; did you mean '*layers.0.*'?" in line
+    assert "optim.fine_tuning.freeze: '*.layer.0.*' matches no parameter; did you mean '*layers.0.*'?" in line
     line = refusal(config, capfd, "--optim.fine_tuning.learning_rates={'*heads*': 2.0}")
-    assert "optim.fine_tuning.learning_rates: '*heads*' fits no parameter" in line
-    assert "all parameters are frozen" in refusal(config, capfd, "--optim.fine_tuning.freeze=['*']")
+    assert "optim.fine_tuning.learning_rates: '*heads*' matches no parameter" in line
+    assert "freezes all parameters" in refusal(config, capfd, "--optim.fine_tuning.freeze=['*']")
     outcome(line)
 
 
@@ -336,7 +338,7 @@ def test_start_and_continuation_at_once(
     config: Path, trained: Path, capfd: pytest.CaptureFixture[str], outcome: Outcome
 ) -> None:
     line = refusal(config, capfd, f"--init-from={trained}", f"--checkpoint={trained}")
-    assert "--init-from: is for the start of a training" in line
+    assert "--init-from: only for the start of a training" in line
     outcome(line)
 
 

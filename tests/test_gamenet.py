@@ -242,12 +242,12 @@ MISTAKES = {
     "no energy": (drop("energies", "pd-15N1-a"), "energies.dat has no energy of pd-15N1-a", "total"),
     "no initial energy": (drop("initial_energies", "1401"), "energies_i.dat has no energy of 1401", "total"),
     "no row of groups.dat": (drop("groups", "pd-15N1-a"), "groups.dat has no row of group3N/structures", "total"),
-    "wrong family": (misplace, "group3S/structures/pd-15N1-a.contcar lies in group3S, but groups.dat puts", "total"),
-    "other atoms": (swap, "1401.contcar: atom 0 is not that of group2/structures/1401.poscar", "total"),
-    "other cell": (other_cell, "1401.contcar: its cell is not that of", "total"),
+    "wrong family": (misplace, "group3S/structures/pd-15N1-a.contcar is in group3S, but groups.dat assigns", "total"),
+    "other atoms": (swap, "1401.contcar: atom 0 differs from that of group2/structures/1401.poscar", "total"),
+    "other cell": (other_cell, "1401.contcar: its cell differs from that of", "total"),
     "flat cell": (flat_cell, "1401.poscar: its cell vectors span no volume", "total"),
     "two energies": (two_energies, "energies.dat has 2 different energies of pd-1211-a", "total"),
-    "odd name": (odd_name, "'pd-extra' in groups.dat is no name of this set", "total"),
+    "odd name": (odd_name, "'pd-extra' in groups.dat is not a valid name", "total"),
     "no number": (no_number, "energies.dat has 'nan' for cu-1211-a", "total"),
     "no clean slab": (drop("energies", "cu-0000"), "energies.dat has no cu-0000", "adsorption"),
 }
@@ -275,8 +275,8 @@ def test_sources_that_are_none(archive: Path, tmp_path: Path) -> None:
     (damaged / "group2/structures/1401.poscar").write_text("C H\n1.0\n1 0\n")
     expected = {
         "absent.tar.xz": "no such file or folder; download FG_dataset_lite.tar.xz",
-        "empty": "holds no groups.dat",
-        "text.tar.xz": "no tar archive",
+        "empty": "contains no groups.dat",
+        "text.tar.xz": "not a tar archive",
         "cut.tar.xz": "damaged",
         "damaged": "group2/structures/1401.poscar: not a complete structure",
     }
@@ -291,8 +291,8 @@ def test_options_that_are_none(archive: Path, tmp_path: Path) -> None:
     for options, message in {
         Options(target="totl", partial=True): "did you mean 'total'",
         Options(train_folds=(), partial=True): "training folds none",
-        Options(train_folds=(1, 5), partial=True): "training folds 1, 5: name some of 0 to 4",
-        Options(progress=False): "holds 26 systems, the FG set has 3,257",
+        Options(train_folds=(1, 5), partial=True): "training folds 1, 5: give some of 0 to 4",
+        Options(progress=False): "has 26 systems, but the FG set has 3,257",
     }.items():
         with pytest.raises(DataError, match=message):
             prepare_gamenet(archive, tmp_path / "out", options)
@@ -309,7 +309,7 @@ def test_an_element_outside_the_training_folds(archive: Path, prepared: Path, tm
     source = files.unpacked(tmp_path / "in")
     fold = published_folds(files.groups, {name for name, _ in files.groups})["14S1"]
     others = tuple(number for number in range(5) if number != fold)
-    with pytest.raises(DataError, match="14S1 holds S, which no system of the training folds holds"):
+    with pytest.raises(DataError, match="14S1 contains S, which no system of the training folds contains"):
         prepare_gamenet(source, tmp_path / "out", Options(train_folds=others, partial=True, progress=False))
 
 
@@ -320,7 +320,7 @@ def test_command(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     flags = ["--target", "adsorption", "--train-folds", "0", "1", "--partial"]
     assert main(["prepare-gamenet", str(archive), str(out), *flags]) == 0
     printed = capsys.readouterr().out
-    assert "left out, for want of an adsorption energy: 5 gas, 1 slab" in printed
+    assert "left out because they have no adsorption energy: 5 gas, 1 slab" in printed
     assert "label over folds 0, 1: mean" in printed
     assert sorted(path.name for path in out.iterdir()) == [*(f"fold_{fold}" for fold in range(5)), "gamenet.json"]
 

@@ -185,7 +185,7 @@ def test_commands_say_what_they_found(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "y_relaxed" in printed and "-2.0 (float) eV" in printed and "Pt12O" in printed
     assert main(["inspect", str(out), "2"]) == 2
-    assert "no record 2; there are 2, from 0 to 1" in capsys.readouterr().err
+    assert "no record 2; its 2 records are numbered from 0 to 1" in capsys.readouterr().err
 
 
 def test_target_stats_compares_with_the_config(tmp_path, capsys):
@@ -216,7 +216,7 @@ def test_inspect_names_a_record_without_a_structure(tmp_path, capsys):
     write_lmdb(tmp_path, [Data(natoms=2, pos=torch.zeros(2, 3))])
     for arguments in ([], ["0"]):
         assert main(["inspect", str(tmp_path / "data.lmdb"), *arguments]) == 2
-        assert "record 0: holds no 'atomic_numbers', so no structure" in capsys.readouterr().err
+        assert "record 0: has no 'atomic_numbers', so no structure" in capsys.readouterr().err
 
 
 def test_inspect_shows_a_molecule_without_a_cell(tmp_path, capsys):
@@ -275,11 +275,15 @@ def flat() -> Atoms:
             "structure 0: its relaxed positions are not three finite",
         ),
         ([with_nan()], IS2RE, "structure 0: positions or cell are not finite"),
-        ([flat()], IS2RE, r"structure 0: its cell has 2 vectors; give it vacuum"),
+        ([flat()], IS2RE, r"structure 0: its cell has 2 vectors; add vacuum"),
         ([with_tags(5)], IS2RE, r"structure 0: its tags \[5\] are neither OC20's"),
         ([with_id(labelled(slab())), with_id(labelled(slab()))], IS2RE, "a second structure with the id 7"),
-        ([labelled(slab())], Conversion("is2re", relaxations=True), "holds one structure, not a relaxation"),
-        ([labelled(slab()), labelled(slab("Pt"))], Conversion("is2re", relaxations=True), "have different atoms"),
+        ([labelled(slab())], Conversion("is2re", relaxations=True), "has one structure, not a relaxation"),
+        (
+            [labelled(slab()), labelled(slab("Pt"))],
+            Conversion("is2re", relaxations=True),
+            "the atoms of its initial and relaxed structure differ",
+        ),
     ],
 )
 def test_faults_are_named_and_nothing_is_left(tmp_path, structures, conversion, message):
@@ -302,7 +306,7 @@ def test_relaxed_positions_that_are_none_are_refused(tmp_path, positions):
 def test_a_cutoff_that_is_none_is_refused(tmp_path, capsys, cutoff):
     command = ["make-lmdb", str(tmp_path / "a.traj"), str(tmp_path / "out"), "--task", "is2re", "--edges", cutoff]
     assert main(command) == 2
-    assert "--edges and --max-neighbors must be above zero, and finite" in capsys.readouterr().err
+    assert "--edges and --max-neighbors must be finite and above zero" in capsys.readouterr().err
 
 
 def test_existing_directory_is_not_touched(tmp_path):
@@ -318,7 +322,7 @@ def test_sources_without_structures_are_named(tmp_path):
     with pytest.raises(DataError, match="no such file or directory"):
         make_lmdb(tmp_path / "nowhere", tmp_path / "out", IS2RE)
     (tmp_path / "notes.md").write_text("nothing")
-    with pytest.raises(DataError, match=r"no structure there can be used; the first: notes\.md: ASE "):
+    with pytest.raises(DataError, match=r"no usable structures; the first problem: notes\.md: ASE "):
         make_lmdb(tmp_path, tmp_path / "out", IS2RE, progress=False)
     with pytest.raises(DataError, match=r"no file there matches '\*\.traj'"):
         make_lmdb(tmp_path, tmp_path / "out", Conversion("is2re", pattern="*.traj"), progress=False)

@@ -100,9 +100,9 @@ def test_pairs_of_files_with_many_structures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ("*/POSCAR", "write two patterns with a comma"),
+        ("*/POSCAR", "write two patterns separated by a comma"),
         ("*/POSCAR,CONTCAR", "both patterns need the same wildcards"),
-        ("*/POSCAR,*/POSCAR", "both patterns name the same files"),
+        ("*/POSCAR,*/POSCAR", "both patterns match the same files"),
         ("*/POSCAR,*/relaxed", r"no file there matches '\*/relaxed' of --pairs"),
         ("../*/POSCAR,../*/CONTCAR", "write it relative to"),
     ],
@@ -116,26 +116,30 @@ def test_patterns_that_are_no_pairs(tmp_path: Path, pairs: str, message: str) ->
 def test_half_a_pair_is_named(tmp_path: Path) -> None:
     write_pairs(tmp_path / "own")
     (tmp_path / "own/Pt-O/CONTCAR").unlink()
-    with pytest.raises(DataError, match=r"Pt-O/POSCAR: has no partner that fits --pairs; --on-error skip leaves out"):
+    with pytest.raises(
+        DataError, match=r"Pt-O/POSCAR: has no partner that matches --pairs; --on-error skip leaves out"
+    ):
         convert(tmp_path / "own", pairs=PAIRS, labelled=False)
     records, report = convert(tmp_path / "own", pairs=PAIRS, labelled=False, on_error="skip")
     assert [record.sid for record in records] == ["Cu-O"]
     assert rows(tmp_path / "out/left_out.csv") == [
-        {"file": "Pt-O/POSCAR", "structure": "", "reason": "has no partner that fits --pairs"}
+        {"file": "Pt-O/POSCAR", "structure": "", "reason": "has no partner that matches --pairs"}
     ]
     assert report.left_out[0].file == "Pt-O/POSCAR"
 
 
 def test_a_relaxed_structure_is_not_taken_for_an_input(tmp_path: Path) -> None:
     write_pairs(tmp_path / "own")
-    with pytest.raises(DataError, match=r"CONTCAR: lies beside POSCAR; pair them, such as with --pairs"):
+    with pytest.raises(DataError, match=r"CONTCAR: is next to POSCAR; pair them, for example with --pairs"):
         convert(tmp_path / "own", labelled=False)
 
 
 def test_structures_that_are_no_pair(tmp_path: Path) -> None:
     write_pairs(tmp_path / "own")
     write(tmp_path / "own/Cu-O/CONTCAR", slab("Ag"), format="vasp")
-    with pytest.raises(DataError, match="initial and relaxed structure have different atoms, or another order; pair"):
+    with pytest.raises(
+        DataError, match="atoms of its initial and relaxed structure differ, perhaps in order only; pair"
+    ):
         convert(tmp_path / "own", pairs=PAIRS, labelled=False)
 
 
@@ -189,7 +193,7 @@ def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
         ("Cu-O nan\nPt-O -2\n", "line 1 has 'nan' for Cu-O, not an energy"),
         (
             "Cu-O -1\nCu-O -2\nPt-O -3\n",
-            "lines 1 and 2 both name .*Cu-O/POSCAR, with different values; write its folder",
+            "lines 1 and 2 both match .*Cu-O/POSCAR, with different values; add its folder",
         ),
         ("name,a,b\nCu-O,-1,-2\n", r"has several columns of numbers \(a, b\); choose one with --energy-key"),
         ("Cu-O,-1,-2\n", "has 2 columns of numbers and no header; write one"),
@@ -207,7 +211,7 @@ def test_faults_of_the_table_of_energies(tmp_path: Path, text: str, message: str
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     write_pairs(tmp_path / "own")
     energies = table(tmp_path / "energies", "name,total\nCu-O,-1\n")
-    with pytest.raises(DataError, match="has no column 'e_ads', but total"):
+    with pytest.raises(DataError, match="has no column 'e_ads'; its columns are total"):
         convert(tmp_path / "own", pairs=PAIRS, energies=energies, energy_key="e_ads")
 
 
@@ -216,7 +220,7 @@ def test_one_row_is_not_given_to_two_structures(tmp_path: Path) -> None:
         write_pairs(tmp_path / "own" / folder, ("Cu",))
     pairs = "**/POSCAR,**/CONTCAR"
     with pytest.raises(
-        DataError, match=r"line 1 \(Cu-O\) fits .*a/Cu-O/POSCAR and .*b/Cu-O/POSCAR; write their folders"
+        DataError, match=r"line 1 \(Cu-O\) matches .*a/Cu-O/POSCAR and .*b/Cu-O/POSCAR; add their folders"
     ):
         convert(tmp_path / "own", pairs=pairs, energies=table(tmp_path / "energies", "Cu-O -1\n"))
     energies = table(tmp_path / "energies", "a/Cu-O -1\nb/Cu-O -2\n")
@@ -275,7 +279,7 @@ def test_gas_references_by_element_are_summed(tmp_path: Path) -> None:
     ("slabs", "message"),
     [
         ("Cu12 -50", r"slabs has no row for the slab Pt12; add Pt12, a name with wildcards, or a column 'slab'"),
-        ("Cu-* -50\n*-O -60", r"slabs: Cu-\* and \*-O both fit; name the row in a column 'slab'"),
+        ("Cu-* -50\n*-O -60", r"slabs: Cu-\* and \*-O both match; write the row's name in a column 'slab'"),
         ("Cu12 -50\nCu12 -51", "line 2 gives Cu12 a second energy"),
         ("Cu12 low", "line 1 has no number|has no rows|line 1 has no energy"),
     ],
@@ -348,7 +352,7 @@ def test_relaxations_that_did_not_converge_are_left_out(tmp_path: Path) -> None:
         write(root / f"{name}.traj", [labelled(slab()), labelled(relaxed(slab()), force=force)])
     records, report = convert(root, relaxations=True)
     assert [record.sid for record in records] == ["good"]
-    assert "the relaxation did not converge (it ends with" in report.left_out[0].reason
+    assert "the relaxation did not converge (final force on a free atom" in report.left_out[0].reason
     (tmp_path / "out").rename(tmp_path / "before")
     records, _ = convert(root, relaxations=True, keep_unconverged=True)
     assert [record.sid for record in records] == ["bad", "good"]
@@ -372,8 +376,8 @@ def test_tags_of_a_table(tmp_path: Path, text: str) -> None:
     [
         ("Cu-O 10-13\n", "has atoms 10-13, but .* has 13, counted from 0"),
         ("Cu-O 12-10\n", "has atoms 12-10"),
-        ("name,adsorbate\nCu-O,last\n", "has 'last'; write atoms of the adsorbate from 0"),
-        ("Ag-O 12\n", r"no row fits a structure; the first: line 1 \(Ag-O\)"),
+        ("name,adsorbate\nCu-O,last\n", "has 'last'; write the adsorbate's atoms, counted from 0"),
+        ("Ag-O 12\n", r"no row matches a structure; the first: line 1 \(Ag-O\)"),
     ],
 )
 def test_faults_of_the_table_of_tags(tmp_path: Path, text: str, message: str) -> None:
@@ -475,7 +479,7 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "1 IS2RE records" in printed and "pairs read      1" in printed
-    assert "left out        1, first: Pt-O/POSCAR: has no partner that fits --pairs" in printed
+    assert "left out        1, first: Pt-O/POSCAR: has no partner that matches --pairs" in printed
     assert "kinds           adsorbed (1 systems)" in printed
     assert "label           Cu-O: -60.000000 - slab Cu12 (-50.000000) = -10.000000 eV; all in sources.csv" in printed
 
@@ -483,10 +487,10 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--task", "s2ef", "--pairs", PAIRS], "--pairs is for --task is2re"),
-        (["--task", "s2ef", "--energies", "e"], "--energies is for --task is2re"),
-        (["--task", "is2re", "--forces-key", "f"], "--forces-key is for --task s2ef"),
-        (["--task", "is2re", "--pairs", PAIRS, "--relaxations"], "--pairs names the files itself"),
+        (["--task", "s2ef", "--pairs", PAIRS], "--pairs needs --task is2re"),
+        (["--task", "s2ef", "--energies", "e"], "--energies needs --task is2re"),
+        (["--task", "is2re", "--forces-key", "f"], "--forces-key needs --task s2ef"),
+        (["--task", "is2re", "--pairs", PAIRS, "--relaxations"], "--pairs already selects the files"),
         (["--task", "is2re", "--energies", "nowhere"], "nowhere: cannot be read (No such file or directory)"),
         (["--task", "is2re", "--format", "vaps"], "did you mean 'vasp'?"),
     ],

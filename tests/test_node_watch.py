@@ -102,7 +102,7 @@ def test_port_in_use_is_named() -> None:
         with pytest.raises(dist.DistNetworkError) as raised:
             dist.TCPStore("localhost", port, is_master=True, wait_for_workers=False)
     assert user_message(raised.value) == (
-        f"port {port}, on which the ranks meet, is in use by another program: set MASTER_PORT to a free one"
+        f"port {port}, where the ranks connect, is in use by another program: set MASTER_PORT to a free one"
     )
 
 
@@ -115,7 +115,7 @@ def test_rank_that_does_not_see_the_checkpoint_is_refused(tmp_path: Path, monkey
     monkeypatch.setattr(ranks.distutils, "broadcast_object_list", from_rank_0)
     path = tmp_path / "checkpoint.pt"
     ranks.check_same_start(path, 500, torch.device("cpu"))
-    with pytest.raises(ConfigError, match=f"{path}: rank 0 goes on from step 500 in it, this rank sees step 0; choose"):
+    with pytest.raises(ConfigError, match=f"{path}: rank 0 resumes from step 500, but this rank from step 0; choose"):
         ranks.check_same_start(path, 0, torch.device("cpu"))
 
 

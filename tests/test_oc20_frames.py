@@ -229,7 +229,7 @@ def test_killed_worker(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             os.kill(os.getpid(), signal.SIGKILL)
         return iter(())
 
-    with monkeypatch.context() as patched, pytest.raises(DataError, match="was killed, for want of memory") as error:
+    with monkeypatch.context() as patched, pytest.raises(DataError, match="was killed, perhaps out of memory") as error:
         patched.setattr(conversion, "records", killed)
         convert(file, archive_of(FRAMES), tmp_path / "train", 2)
     convert(file, archive_of(FRAMES), tmp_path / "train", 2)
@@ -244,7 +244,7 @@ def test_full_disk(file: Path, tmp_path: Path, outcome: Outcome) -> None:
     assert "\n" not in str(error.value)
     convert(file, archive_of(FRAMES), tmp_path / "train", 1)
     check_records(tmp_path / "train", FRAMES)
-    outcome("error: cannot be written; is the disk full? What was converted is kept, and the same command goes on")
+    outcome("error: cannot be written; is the disk full? Converted frames are kept: re-run the same command to resume")
 
 
 def test_damaged_part(file: Path, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_damaged_part(file: Path, tmp_path: Path) -> None:
     part = work_folder(tmp_path / "train") / "data.0001.lmdb"
     part.parent.mkdir()
     part.write_bytes(b"no LMDB" * 2000)
-    with pytest.raises(DataError, match=rf"{part}: damaged .* delete it, and the same command converts"):
+    with pytest.raises(DataError, match=rf"{part}: damaged .* delete it and re-run the same command"):
         convert(file, archive_of(FRAMES), tmp_path / "train", 1)
     part.unlink()
     convert(file, archive_of(FRAMES), tmp_path / "train", 1)
@@ -278,12 +278,12 @@ DAMAGE = [
     ("1.extxyz.xz", in_text("energy=", "energie="), "1.extxyz.xz: frame 1: cannot be read (KeyError: 'energy')"),
     ("1.extxyz.xz", in_text("forces:R:3", "force:R:3"), "frame 1: cannot be read (KeyError: 'forces')"),
     ("1.extxyz.xz", in_text(ATOM + "\n", ""), "1.extxyz.xz: frame 1: cannot be read"),
-    ("1.extxyz.xz", in_text(ATOM, ATOM.rsplit(" ", 1)[0] + " nan"), "are not three finite numbers an atom"),
+    ("1.extxyz.xz", in_text(ATOM, ATOM.rsplit(" ", 1)[0] + " nan"), "are not three finite numbers per atom"),
     ("1.extxyz.xz", in_text(ATOM, ATOM.replace(" F 0 ", " F 7 ")), "its tags are not 0, 1 and 2"),
-    ("1.txt.xz", in_text("random", "system"), "is not system, frame and reference energy"),
+    ("1.txt.xz", in_text("random", "system"), "is not a system, frame and reference energy"),
     ("1.txt.xz", in_text(FRAMES[5].line, FRAMES[5].line.rsplit(",", 1)[0] + ",nan\n"), "frame 2: 'random1002"),
-    ("1.txt.xz", in_text(FRAMES[7].line, ""), "has another number of frames than 1.txt.xz"),
-    ("1.extxyz.xz", in_text(FRAMES[7].text, ""), "has another number of frames than 1.txt.xz"),
+    ("1.txt.xz", in_text(FRAMES[7].line, ""), "differs from 1.txt.xz in the number of frames"),
+    ("1.extxyz.xz", in_text(FRAMES[7].text, ""), "differs from 1.txt.xz in the number of frames"),
 ]  # fmt: skip
 
 
@@ -307,8 +307,8 @@ def test_archives_that_hold_something_else(tmp_path: Path) -> None:
     path = tmp_path / "frames.tar"
     members = frame_members(FRAMES)
     for content, message in {
-        b"no tar" * 1000: "no tar archive",
-        packed({"a/README": b""}): "holds no \\*.extxyz.xz",
+        b"no tar" * 1000: "not a tar archive",
+        packed({"a/README": b""}): "contains no \\*.extxyz.xz",
         packed({name: content for name, content in members.items() if not name.endswith("/3.txt.xz")}): "3 lacks",
     }.items():
         path.write_bytes(content)
@@ -317,7 +317,7 @@ def test_archives_that_hold_something_else(tmp_path: Path) -> None:
 
 
 def test_frames_that_are_missing(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds 20 frames, the published archive 21; delete this folder"):
+    with pytest.raises(DataError, match=r"has 20 frames, but the published archive has 21; delete this folder"):
         convert(file, replace(archive_of(FRAMES), frames=21), tmp_path / "train", 1)
     assert not (tmp_path / "train").exists()
 

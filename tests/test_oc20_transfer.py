@@ -76,7 +76,7 @@ def test_a_dropped_connection_is_continued(server: FileServer, part: Path, outco
 def test_patience_ends(server: FileServer, part: Path, outcome: Outcome) -> None:
     server.cuts = [1_000_000] + [0] * 10
     message = refused(server, part)
-    assert "3 times in a row" in message and "the same command goes on" in message
+    assert "3 times in a row" in message and "re-run the same command to resume" in message
     held = part.read_bytes()
     assert held and CONTENT.startswith(held)
     server.cuts.clear()
@@ -145,12 +145,16 @@ def test_another_mirror_continues(server: FileServer, part: Path) -> None:
 
 
 WRONG = [
-    ("a file that is not there", {"statuses": [404]}, "the server answers 404"),
-    ("a forbidden file", {"statuses": [403]}, "the server answers 403"),
-    ("a server that always fails (500)", {"statuses": [500] * 9}, "answers 500 Internal Server Error, 3 times"),
+    ("a file that is not there", {"statuses": [404]}, "the server responded 404"),
+    ("a forbidden file", {"statuses": [403]}, "the server responded 403"),
+    ("a server that always fails (500)", {"statuses": [500] * 9}, "responded 500 Internal Server Error, 3 times"),
     ("a login page instead of the archive", {"headers": {"Content-Type": "text/html; charset=utf-8"}}, "a web page"),
-    ("a file of another size", {"files": {NAME: CONTENT[:-1]}}, "has 2,999,999 bytes, the published one 3,000,000"),
-    ("redirections in a circle", {"statuses": [302] * 99, "headers": {"Location": "/x"}}, "is no address"),
+    (
+        "a file of another size",
+        {"files": {NAME: CONTENT[:-1]}},
+        "has 2,999,999 bytes, but the published one has 3,000,000",
+    ),
+    ("redirections in a circle", {"statuses": [302] * 99, "headers": {"Location": "/x"}}, "is not a valid address"),
 ]
 
 
@@ -199,11 +203,11 @@ def test_certificate(server: FileServer, part: Path, tmp_path: Path, outcome: Ou
         message = refused(secure, part)
     assert "the server's certificate is not trusted" in message and "REQUESTS_CA_BUNDLE" in message
     assert not part.exists()
-    outcome("error: the server's certificate is not trusted ...; name your authorities' file in REQUESTS_CA_BUNDLE")
+    outcome("error: the server's certificate is not trusted ...; set REQUESTS_CA_BUNDLE to your CA file")
 
 
 def test_no_address(part: Path) -> None:
-    with pytest.raises(UserError, match="--mirror: nonsense/x is no address"):
+    with pytest.raises(UserError, match="--mirror: nonsense/x is not a valid address"):
         fetch("nonsense/x", part, 10, QUICK)
 
 
@@ -211,7 +215,7 @@ def test_no_address(part: Path) -> None:
 def test_full_disk(server: FileServer, part: Path, outcome: Outcome) -> None:
     with files_up_to(1_000_000):
         message = refused(server, part)
-    assert message.startswith(f"{part}: File too large; 1,000,000 of 3,000,000 bytes are kept: make room")
+    assert message.startswith(f"{part}: File too large; 1,000,000 of 3,000,000 bytes are kept: free some space")
     server.asked.clear()
     get(server, part)
     assert server.asked == [(NAME, "bytes=1000000-")]
@@ -243,7 +247,9 @@ def test_checksums(tmp_path: Path) -> None:
     archive = Archive(NAME, len(CONTENT), hashlib.md5(CONTENT).hexdigest(), 0, ())
     verify(path, archive, "no remedy needed")
     path.write_bytes(CONTENT[::-1])
-    with pytest.raises(DataError, match=f"its MD5 checksum is [0-9a-f]{{32}}, the published one {archive.md5}; again"):
+    with pytest.raises(
+        DataError, match=f"its MD5 checksum is [0-9a-f]{{32}}, but the published one is {archive.md5}; again"
+    ):
         verify(path, archive, "again")
     path.write_bytes(CONTENT[1:])
     with pytest.raises(DataError, match="has 2,999,999 bytes"):

@@ -137,7 +137,7 @@ except ImportError as error:
     done = run_in(alone, script)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == (
-        "fairchem_hdgnn.HDGNN needs fairchem-core 1.10 in working order "
+        "fairchem_hdgnn.HDGNN needs a working fairchem-core 1.10 "
         f"({type(error).__name__}: {error}); run `fairchem-hdgnn doctor`"
     )
     assert "Warning" not in done.stderr
@@ -211,7 +211,9 @@ def test_pins_of_the_second_host() -> None:
 def test_second_host_names_its_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10, 1))
     monkeypatch.setenv("HOST", "2")
-    with pytest.raises(SystemExit, match=r"fairchem-core 2 is tested on Python 3.11 to 3.13, not 3.10; name another: "):
+    with pytest.raises(
+        SystemExit, match=r"fairchem-core 2 is tested on Python 3.11 to 3.13, not 3.10; choose another: "
+    ):
         install.main()
 
 
@@ -314,7 +316,7 @@ def test_installer_names_the_tested_lines(python: tuple[int, int], name: str, mo
     assert str(error.value).startswith(
         f"install: {asked} is not among the tested lines of torch: 2.4 (Python 3.9 to 3.12)"
     )
-    assert str(error.value).endswith("name another: make PYTHON=python3.11")
+    assert str(error.value).endswith("choose another: make PYTHON=python3.11")
 
 
 class Pip(install.Environment):

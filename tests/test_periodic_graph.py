@@ -230,7 +230,7 @@ def test_record_without_pbc_repeats_everywhere() -> None:
 def test_dependent_periodic_vectors_are_refused(make) -> None:
     batch = batch_of(copper(), copper())
     batch.cell[1, 1] = 2 * batch.cell[1, 0]
-    with pytest.raises(DataError, match="system 1 repeats along cell vectors that are zero or point the same way"):
+    with pytest.raises(DataError, match="system 1 is periodic along cell vectors that are zero or parallel"):
         make(**SIZES, cutoff=5.0, regress_forces=False)(batch)
 
 
@@ -300,7 +300,7 @@ def test_atoms_on_one_place_are_found_wherever_they_are(distance: float) -> None
         batch = batch_of(copper(), atoms)
         boxes = make_boxes(batch, 5.0)
         if distance < TOUCHING:
-            with pytest.raises(DataError, match="system 1: atoms 7 and 23 stand on the same place"):
+            with pytest.raises(DataError, match="system 1: atoms 7 and 23 coincide"):
                 check_structures(batch, boxes, 90)
         else:
             check_structures(batch, boxes, 90)

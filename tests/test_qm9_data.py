@@ -228,7 +228,7 @@ def test_an_incomplete_source_is_refused_unless_asked_for(
     xyz_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert main(["prepare-qm9", str(tmp_path / "out"), "--source", str(xyz_folder)]) == 2
-    assert "holds 40 characterised molecules, QM9 has 130,831" in capsys.readouterr().err
+    assert "has 40 characterised molecules, but QM9 has 130,831" in capsys.readouterr().err
     assert main(["prepare-qm9", str(tmp_path / "out"), "--source", str(xyz_folder), "--partial"]) == 0
     assert "train/data.lmdb: 34 molecules" in capsys.readouterr().out
 
@@ -312,17 +312,17 @@ def test_predictions_of_mixed_splits_are_refused(prepared: Path, tmp_path: Path)
     with np.load(prepared / "molecules.npz") as arrays:
         index = arrays["index"]
     np.savez(tmp_path / "p.npz", ids=index.astype(str), gap=np.zeros(len(index), dtype=np.float32))
-    with pytest.raises(DataError, match="not all of one split"):
+    with pytest.raises(DataError, match="do not all belong to one split"):
         score(tmp_path / "p.npz", prepared)
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"ids": ["1", "1_0"], "gap": [0.0, 0.0]}, "id 1_0 is no number of a molecule"),
+        ({"ids": ["1", "1_0"], "gap": [0.0, 0.0]}, "id 1_0 is not the number of a molecule"),
         ({"ids": ["1"], "gap": [np.nan]}, "'gap' is not one finite number for each of 1 ids"),
         ({"ids": ["1"], "gap": [0.0, 0.0]}, "'gap' is not one finite number for each of 1 ids"),
-        ({"ids": ["1"]}, "holds none of the targets"),
+        ({"ids": ["1"]}, "contains none of the targets"),
         ({"gap": [0.0]}, "has no 'ids'"),
     ],
 )

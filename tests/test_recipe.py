@@ -114,9 +114,9 @@ def test_another_label(root: Path, tmp_path: Path) -> None:
     [
         (
             lambda root: (root / "val_id").rename(root / "validation"),
-            "val_id: no LMDB there for split 'val_id' (it has train, validation)",
+            "val_id: no LMDB for split 'val_id' (it has train, validation)",
         ),
-        (lambda root: (root / "train").rename(root / "a"), "train: no LMDB there for split 'train' (it has a, val_id)"),
+        (lambda root: (root / "train").rename(root / "a"), "train: no LMDB for split 'train' (it has a, val_id)"),
     ],
 )
 def test_missing_splits(root: Path, capsys: pytest.CaptureFixture, break_it, message: str) -> None:
@@ -135,7 +135,7 @@ def test_labels(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> No
         (tmp_path / "same" / split).mkdir(parents=True)
         write_records(tmp_path / "same" / split, [record])
     assert main(["recipe", str(tmp_path / "same")]) == 2
-    assert "all 1 structures have y_relaxed = 1; nothing can be learnt" in capsys.readouterr().err
+    assert "all 1 structures have y_relaxed = 1; there is nothing to learn" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -205,7 +205,7 @@ def test_what_has_a_trajectory_is_done(
     (tmp_path / "some/102.traj").unlink()
     relax(folder, "some", f"--task.relax_opt.traj_dir={tmp_path / 'some'}")
     assert list(results(folder, "some")) == ["102"]
-    assert f"2 of 3 structures have a trajectory in {tmp_path / 'some'}" in caplog.text
+    assert f"2 of 3 structures already have a trajectory in {tmp_path / 'some'}" in caplog.text
     relax(folder, "none", f"--task.relax_opt.traj_dir={tmp_path / 'some'}")
     assert not list((folder / "results/none").iterdir())
 
@@ -275,12 +275,12 @@ def without_forces(config: dict[str, Any]) -> None:
 
 
 MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "no structures": (lambda config: config["dataset"].pop("relax"), r"dataset\.relax\.src: missing; name the LMDB"),
+    "no structures": (lambda config: config["dataset"].pop("relax"), r"dataset\.relax\.src: missing; set it to"),
     "structures where fairchem looked once": (
         lambda config: config["task"].update(relax_dataset=config["dataset"].pop("relax")),
-        r"dataset\.relax\.src: missing.* 1\.10 does not read task\.relax_dataset",
+        r"dataset\.relax\.src: missing.* 1\.10 ignores task\.relax_dataset",
     ),
-    "no forces": (without_forces, r"outputs\.forces: missing; a relaxation follows forces"),
+    "no forces": (without_forces, r"outputs\.forces: missing; a relaxation needs forces"),
     "an unknown key": (
         lambda config: config["task"]["relax_opt"].update(name="lbfgs"), r"task\.relax_opt: unknown key 'name'"
     ),
@@ -329,7 +329,8 @@ def test_model_without_forces_is_refused(folder: Path, tmp_path: Path) -> None:
     for _ in range(2):
         torch.save(contents, tmp_path / "energies.pt")
         with pytest.raises(
-            DataError, match=r"energies\.pt: its weights do not fit this config's model \(\S*force\S* is absent there"
+            DataError,
+            match=r"energies\.pt: its weights do not match this config's model \(\S*force\S* is absent in the file",
         ):
             relax(folder, "energies", f"--checkpoint={tmp_path / 'energies.pt'}")
         contents.pop("optimizer", None)

@@ -53,7 +53,9 @@ def test_files_of_several_splits_are_not_one_set(tmp_path: Path, names: tuple[st
     listed = ", ".join(sorted(f"{name}.lmdb" for name in names if name not in ("data.0000", "train.0001")))
     with pytest.raises(DataError) as error:
         lmdb_files(tmp_path)
-    assert f"{tmp_path} holds several splits, not one set ({listed}): name one of these files" in str(error.value)
+    assert f"{tmp_path} contains several splits, not one data set ({listed}): give one of these files" in str(
+        error.value
+    )
     assert "\n" not in str(error.value)
 
 
@@ -86,17 +88,15 @@ def test_where_a_split_lies(tmp_path: Path, root: Path) -> None:
     shutil.copy(root / "val_id.lmdb", root / "val_id/data.lmdb")
     assert split_source(root, "val_id") == root / "val_id/data.lmdb"
     assert not has_split(root, "test_id")
-    with pytest.raises(
-        DataError, match=r"no LMDB there for split 'val' \(it has train, val_id, val_ood_ads, val_ood_both"
-    ):
+    with pytest.raises(DataError, match=r"no LMDB for split 'val' \(it has train, val_id, val_ood_ads, val_ood_both"):
         split_source(root, "val")
-    with pytest.raises(DataError, match=r"it holds no split at all\); make-lmdb makes one"):
+    with pytest.raises(DataError, match=r"it has no splits\); create it with make-lmdb"):
         split_source(tmp_path / "flat/val_id", "train")
-    with pytest.raises(DataError, match=r"no such folder; name the one that holds val/data.lmdb or val.lmdb"):
+    with pytest.raises(DataError, match=r"no such folder; give the one with val/data.lmdb or val.lmdb"):
         split_source(root / "train.lmdb", "val")
     (root / "test").mkdir()
     (root / "test/a.db").touch()
-    with pytest.raises(DataError, match=r"holds no .lmdb file but a.db, an ASE database"):
+    with pytest.raises(DataError, match=r"contains no .lmdb file but a.db, an ASE database"):
         split_source(root, "test")
 
 
@@ -104,12 +104,12 @@ def test_readers_refuse_the_folder_and_take_the_file(root: Path, capsys: pytest.
     for command in ("inspect", "target-stats"):
         assert main([command, str(root)]) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
-        assert "holds several splits, not one set (train.lmdb, val_id.lmdb, " in line
+        assert "contains several splits, not one data set (train.lmdb, val_id.lmdb, " in line
         assert main([command, str(root / "train.lmdb")]) == 0
         assert "8 records" in capsys.readouterr().out
-    with pytest.raises(DataError, match="holds several splits"):
+    with pytest.raises(DataError, match="contains several splits"):
         SafeLmdbDataset({"src": str(root)})
-    with pytest.raises(DataError, match="holds several splits"):
+    with pytest.raises(DataError, match="contains several splits"):
         Records(root)
 
 
@@ -138,7 +138,7 @@ def test_a_config_that_names_such_a_folder(root: Path, tmp_path: Path, capfd: py
     config = yaml.safe_load(path.read_text())
     config["dataset"]["train"].update(src=str(root), format=form)
     path.write_text(yaml.safe_dump(config))
-    message = f"dataset.train: {root} holds several splits, not one set (train.lmdb, val_id.lmdb, "
+    message = f"dataset.train: {root} contains several splits, not one data set (train.lmdb, val_id.lmdb, "
     assert main(["check", str(path)]) == 1
     found = capfd.readouterr()
     assert message in found.out + found.err

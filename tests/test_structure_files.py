@@ -101,11 +101,9 @@ def test_a_given_format_wins(tmp_path: Path) -> None:
 
 
 def test_formats_that_ase_does_not_read(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^format 'vasp-outcar': ASE knows none of that name; did you mean 'vasp-out'\?$"
-    ):
+    with pytest.raises(ConfigError, match=r"^format 'vasp-outcar': ASE has no such format; did you mean 'vasp-out'\?$"):
         read_structures(tmp_path / "OUTCAR", "vasp-outcar")
-    with pytest.raises(ConfigError, match="format 'png': ASE writes it but does not read it"):
+    with pytest.raises(ConfigError, match="format 'png': ASE can write but not read it"):
         read_structures(tmp_path / "OUTCAR", "png")
 
 
@@ -127,7 +125,7 @@ def test_a_comment_that_is_no_utf8(tmp_path: Path) -> None:
 
 def test_symbols_beside_a_file_of_vasp_4(tmp_path: Path) -> None:
     store(tmp_path / "POSCAR.bz2", genuine("POSCAR_example_1"))
-    assert "put its POTCAR or OUTCAR beside it" in message(tmp_path / "POSCAR.bz2")
+    assert "put its POTCAR or OUTCAR next to it" in message(tmp_path / "POSCAR.bz2")
     store(tmp_path / "OUTCAR", genuine("OUTCAR_example_1"))
     (atoms,) = read_structures(tmp_path / "POSCAR.bz2")
     assert str(atoms.symbols) == "Ni18"
@@ -140,12 +138,12 @@ def test_symbols_beside_a_file_of_vasp_4(tmp_path: Path) -> None:
 )
 def test_empty_files(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    assert "is empty, as a calculation that was killed leaves its files" in message(tmp_path / name)
+    assert "is empty, perhaps because the calculation was killed" in message(tmp_path / name)
 
 
 def test_truncated_files(tmp_path: Path) -> None:
     text = poscar(tmp_path)
-    assert "it is truncated, damaged or of another format" in message(
+    assert "it is truncated, damaged or in another format" in message(
         store(tmp_path / "POSCAR", text[: len(text) // 2])
     )
     assert "as vasp " in message(tmp_path / "POSCAR")
@@ -159,7 +157,7 @@ def test_truncated_files(tmp_path: Path) -> None:
 
 
 def test_a_file_of_no_format(tmp_path: Path) -> None:
-    assert "name its format if it holds structures" in message(store(tmp_path / "notes.txt", "nothing to see"))
+    assert "give --format if it contains structures" in message(store(tmp_path / "notes.txt", "nothing to see"))
 
 
 def test_a_killed_run_gives_its_complete_steps(tmp_path: Path) -> None:

@@ -42,13 +42,13 @@ REFUSED = [
     ("atomic number 0", system([[0, 0, 0], [2.0, 0, 0]], [29, 0]), True, "system 7, atom 1 has atomic number 0"),
     ("a negative atomic number", system([[0, 0, 0], [2.0, 0, 0]], [-3, 8]), True, "atom 0 has atomic number -3"),
     ("an atomic number above the model's", system([[0, 0, 0], [2.0, 0, 0]], [29, 117]), True,
-     "system 7, atom 1 has atomic number 117; the model knows 1 to 89 (raise 'max_num_elements')"),
+     "system 7, atom 1 has atomic number 117; the model supports 1 to 89 (raise 'max_num_elements')"),
     ("two atoms on one place (zero-length edge)", system([[1.0, 1, 1], [1, 1, 1], [4, 4, 4]], [29, 8, 1]), True,
-     "system 7: atoms 0 and 1 stand on the same place; remove one"),
+     "system 7: atoms 0 and 1 coincide; remove one"),
     ("two atoms of a molecule on one place", system([[1.0, 1, 1], [4, 4, 4], [1, 1, 1]], [29, 8, 1]), False,
-     "system 7: atoms 0 and 2 stand on the same place; remove one"),
+     "system 7: atoms 0 and 2 coincide; remove one"),
     ("an atom on another one's periodic image", system([[0.0, 3, 3], [2, 2, 2], [10, 3, 13]], [29, 8, 1]), True,
-     "system 7: atoms 0 and 2 stand on the same place; remove one"),
+     "system 7: atoms 0 and 2 coincide; remove one"),
     ("a cell of zeros", system([[0.0, 0, 0], [2, 0, 0]], [29, 8], 0.0), True, "system 7 has a cell without volume"),
     ("a flat cell", system([[0.0, 0, 0], [2, 0, 0]], [29, 8], torch.ones(3, 3)), True, "has a cell without volume"),
     ("a cell that is nan", system([[0.0, 0, 0], [2, 0, 0]], [29, 8], NAN), True, "system 7 has a cell without volume"),
@@ -94,7 +94,7 @@ def test_gpu_out_of_memory_names_batch_and_switches(
     expected = "a batch of 2 structures with 5 atoms, at most 40 edges (largest: sid 42, 3 atoms)"
     assert expected in str(error.value)
     for key in (
-        "optim.batch_size (with more optim.accumulate",
+        "optim.batch_size (with a larger optim.accumulate",
         "optim.precision: bfloat16",
         "model.activations: recompute",
     ):

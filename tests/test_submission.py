@@ -245,4 +245,4 @@ def test_check_submission_command_lists_every_fault(tmp_path, capsys):
     np.savez(tmp_path / "good.npz", **submission_arrays())
     assert main(["check-submission", str(tmp_path / "good.npz"), "--counts", "any"]) == 0
     output = capsys.readouterr().out
-    assert "no fault found" in output and "5 successful submissions a month" in output and "Not checked" in output
+    assert "no errors found" in output and "5 successful submissions a month" in output and "Not checked" in output

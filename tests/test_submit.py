@@ -115,7 +115,7 @@ def test_signal_comes_well_within_the_limit(
     text = script(capsys, config, *flags)
     assert (directives(text)["time"], directives(text)["signal"]) == asked
     assert text.count("--time=") == text.count("--signal=") == 1
-    lines = [record.getMessage() for record in caplog.records if "Slurm may warn the job" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "Slurm may signal the job" in record.getMessage()]
     assert len(lines) == warned
 
 
@@ -130,7 +130,7 @@ def test_submitit_job_that_is_warned_at_once(
 def test_each_node_of_several_looks_at_what_it_needs(config: Path, capsys: pytest.CaptureFixture) -> None:
     several = script(capsys, config, "--num-nodes=2", "--run-dir=not/yet")
     assert f"{sys.executable} {config.parent} {config})" in several, "the folder of the run is yet to be made"
-    assert "does not see" not in script(capsys, config)
+    assert "cannot access" not in script(capsys, config)
 
 
 def test_submissions_get_run_ids_of_their_own(config: Path, capsys: pytest.CaptureFixture) -> None:
@@ -143,18 +143,18 @@ def test_submissions_get_run_ids_of_their_own(config: Path, capsys: pytest.Captu
         (["--via=one-node", "--num-nodes=2"], "--via one-node: --num-nodes must be 1"),
         (["--sweep-yml=sweep.yml"], "--sweep-yml: needs --via submitit"),
         (["--sbatch=gpu"], "--sbatch 'gpu': write it as --sbatch=--NAME=VALUE"),
-        (["--optim.lr", "3"], "'--optim.lr': neither a flag nor an override"),
+        (["--optim.lr", "3"], "'--optim.lr': not a flag, nor an override"),
         (["--config-yml=absent.yml"], "no file 'absent.yml'"),
         (
             ["--slurm-partition=gpu\n#SBATCH --uid=0"],
-            r"--slurm-partition 'gpu\n#SBATCH --uid=0': takes letters, digits",
+            r"--slurm-partition 'gpu\n#SBATCH --uid=0': use only letters, digits",
         ),
-        (["--slurm-account=a b"], "--slurm-account 'a b': takes letters, digits"),
-        (["--identifier=mine/yours"], "--identifier 'mine/yours': takes letters, digits"),
-        (["--timestamp-id=../other"], "--timestamp-id '../other': takes letters, digits"),
-        (["--timestamp-id=.."], "--timestamp-id '..': takes letters, digits"),
-        (["--logdir=logs\nmore"], r"--logdir 'logs\nmore': a path cannot have line breaks"),
-        (["--sbatch=--constraint=a\n#SBATCH -N 9"], "write it as --sbatch=--NAME=VALUE, in one line"),
+        (["--slurm-account=a b"], "--slurm-account 'a b': use only letters, digits"),
+        (["--identifier=mine/yours"], "--identifier 'mine/yours': use only letters, digits"),
+        (["--timestamp-id=../other"], "--timestamp-id '../other': use only letters, digits"),
+        (["--timestamp-id=.."], "--timestamp-id '..': use only letters, digits"),
+        (["--logdir=logs\nmore"], r"--logdir 'logs\nmore': a path cannot contain line breaks"),
+        (["--sbatch=--constraint=a\n#SBATCH -N 9"], "write it as --sbatch=--NAME=VALUE, on one line"),
         (["--cpu", "--sbatch=--gpus-per-node=1"], "--sbatch=--gpus-per-node: a training with --cpu"),
         (["--num-nodes=0"], "--num-nodes 0: must be at least 1"),
         (["--slurm-timeout=0"], "--slurm-timeout 0: must be at least 1"),
@@ -176,7 +176,7 @@ def test_names_that_slurm_takes_are_taken(config: Path, capsys: pytest.CaptureFi
 def test_no_slurm(config: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission.shutil, "which", lambda name: None)
     assert cli.main(["submit", "--mode=train", f"--config-yml={config}"]) == 2
-    assert "no sbatch" in capsys.readouterr().err
+    assert "sbatch: not found" in capsys.readouterr().err
 
 
 # Sweeps.
@@ -194,7 +194,8 @@ def test_sweep_makes_every_combination(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, message", [("model: {lmax: 3}", "'model.lmax' is no list"), ("", "'' is no list"), ("a: [1", "sweep.yml: ")]
+    "text, message",
+    [("model: {lmax: 3}", "'model.lmax' is not a list"), ("", "'' is not a list"), ("a: [1", "sweep.yml: ")],
 )
 def test_sweeps_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "sweep.yml"

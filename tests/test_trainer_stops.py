@@ -162,7 +162,7 @@ def test_signal_from_before_the_training_is_obeyed_after_one_step(
             train(config, "warned")
         assert stop.value.code == PREEMPTED_EXIT_STATUS
         assert load(tmp_path, "warned")["step"] == steps
-    assert caplog.text.count("SIGUSR1 came before the training began") == 2
+    assert caplog.text.count("SIGUSR1 arrived before the training started") == 2
 
 
 def test_command_holds_the_signal_back_before_its_imports(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_two_trainings_cannot_share_a_run_directory(tmp_path: Path, outcome: Out
     config = write_config(tmp_path)
     with (
         exclusive_use(tmp_path / "checkpoints" / "shared"),
-        pytest.raises(ConfigError, match=rf"another training writes here now \(process {os.getpid()} on ") as error,
+        pytest.raises(ConfigError, match=rf"another training is writing here \(process {os.getpid()} on ") as error,
     ):
         train(config, "shared")
     outcome(f"error: {error.value}")

@@ -60,15 +60,15 @@ def fails(name: str, message: str, **changes: Any) -> Any:
         fails("warm-up in epochs", "warmup_steps instead of warmup_epochs", optim__warmup_epochs=2),
         fails("no milestones", "optim: the key 'lr_milestones' is missing", optim__lr_milestones=...),
         fails("scheduler without its argument", "'T_max'", optim__scheduler="CosineAnnealingLR"),
-        fails("scheduler LambdaLR by name", "leave optim.scheduler out", optim__scheduler="LambdaLR"),
+        fails("scheduler LambdaLR by name", "remove optim.scheduler", optim__scheduler="LambdaLR"),
         fails("misspelt optimizer_params", "'wieght_decay'", optim__optimizer_params={"wieght_decay": 0.1}),
         fails("learning rate twice", "multiple values for keyword", optim__optimizer_params={"lr": 0.1}),
         fails("optimiser with a closure", "'closure'", optim__optimizer="LBFGS", optim__optimizer_params={}),
-        fails("no logger", "and there is no key for it here", logger=...),
+        fails("no logger", "but this machine has no API key for it", logger=...),
         fails("wandb without a key", "run `wandb login`", logger="wandb"),
         fails("misspelt logger", "did you mean 'tensorboard'?", logger="tensorbord"),
         fails("misspelt trainer", "did you mean 'fairchem_hdgnn.Trainer'?", trainer="fairchem_hdgnn.Trianer"),
-        fails("output without a loss", "turn off what nothing is to learn", model__regress_forces=True),
+        fails("output without a loss", "turn off outputs without one", model__regress_forces=True),
         fails("no num_workers", "'num_workers' is missing", optim__num_workers=...),
         fails("no metric to rank by", "primary_metric: missing", evaluation_metrics__primary_metric=...),
         fails("metric of vectors for energies", "evaluation_metrics", evaluation_metrics__metrics={
@@ -151,7 +151,7 @@ def test_positions_in_float64_train(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("attribute", "value", "message"),
     [
-        ("y_relaxed", "low", "'energy' is str, no number"),
+        ("y_relaxed", "low", "'energy' is str, not a number"),
         ("natoms", np.int64(5), "'natoms' is int64"),
         ("pos", "nowhere", "'pos' is str, not a tensor"),
         ("pbc", "all", "record 0: TypeError"),

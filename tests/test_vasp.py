@@ -178,7 +178,7 @@ def test_oszicar_alone(tmp_path: Path) -> None:
     assert str(read_vasp_folder(tmp_path / "run").relaxed.symbols) == "Ni18"
     (tmp_path / "run/XDATCAR").unlink()
     assert "there is no CONTCAR with its structure; add it" in message(tmp_path / "run")
-    assert "no file there holds a complete ionic step" in message(tmp_path / "run", read_vasp_frames)
+    assert "none of its files has a complete ionic step" in message(tmp_path / "run", read_vasp_frames)
 
 
 def test_positions_left_out_of_outcar_come_from_contcar(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_start_that_is_not_the_first_step(tmp_path: Path) -> None:
 def test_files_of_different_calculations(tmp_path: Path) -> None:
     text = start().replace(" Ni\n", " Cu\n")
     folder = calculation(tmp_path / "run", {"POSCAR": text, "OUTCAR": outcar([-66.0])})
-    assert "different calculations, of Cu18 and of Ni18; remove the wrong ones" in message(folder)
+    assert "different calculations, of Cu18 and Ni18; remove the wrong ones" in message(folder)
     assert "different calculations" in message(folder, read_vasp_frames)
 
 
@@ -214,11 +214,11 @@ def test_calculations_that_hold_no_step(tmp_path: Path) -> None:
     assert "OUTCAR: ends before the first ionic step is complete; leave it out" in message(folder)
     assert "OUTCAR: ends before" in message(folder, read_vasp_frames)
     calculation(folder, {"OUTCAR": ""})
-    assert "no file there holds a complete ionic step" in message(folder)
+    assert "none of its files has a complete ionic step" in message(folder)
     calculation(folder, {"OUTCAR": outcar([-66.0]), "POSCAR": start()[:300]})
     assert "POSCAR: ASE cannot read it as vasp" in message(folder) and "truncated" in message(folder)
     (folder / "OUTCAR").unlink()
-    assert "no calculation of VASP; it needs POSCAR or CONTCAR, and OUTCAR" in message(folder)
+    assert "not a VASP calculation; it needs POSCAR or CONTCAR, and OUTCAR" in message(folder)
 
 
 def test_folders(tmp_path: Path) -> None:

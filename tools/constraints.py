@@ -1,4 +1,4 @@
-"""Pin the newest versions that fit together beside each torch into ``constraints/``, with the uv of ``.venv``.
+"""Pin the newest compatible versions for each torch in ``constraints/``, with the uv of ``.venv``.
 
 ``python tools/constraints.py`` writes all files, ``python tools/constraints.py 2.7`` one,
 ``python tools/constraints.py fairchem-2`` that of the environment with fairchem-core 2, and
@@ -33,7 +33,7 @@ environments = ["sys_platform == 'linux' and {pythons}"]
 
 
 def main(names: list[str]) -> None:
-    """Write the files of the lines named, or of all."""
+    """Write the files of the given lines, or of all."""
     for line in LINES:
         if not names or line.name in names:
             line.constraints.parent.mkdir(exist_ok=True)
@@ -48,10 +48,10 @@ def main(names: list[str]) -> None:
 
 
 def pins(line: Line) -> str:
-    """The content of a line's file: versions with markers for the Pythons that need another."""
+    """The content of a line's file: versions, with markers for Pythons that need other ones."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [f"torch=={line.torch}", line.numpy, "wheel", "hatchling", "editables"]
-    # On Python 3.9 submitit 1.5.4 fails at its first use: it looks for entry points as later Pythons list them.
+    # On Python 3.9 submitit 1.5.4 fails on first use: it reads entry points through the API of later Pythons.
     wanted.append("submitit<1.5.4; python_version < '3.10'")
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     wanted += [requirement for requirement in lines if requirement and not requirement.startswith("#")]
@@ -62,7 +62,7 @@ def pins(line: Line) -> str:
 
 
 def pins_of_second(line: Line) -> str:
-    """The same for fairchem-core 2, which is among what is pinned."""
+    """The same for fairchem-core 2, which is itself pinned."""
     project = tomllib.loads((ROOT / "packaging/fairchem2/pyproject.toml").read_text())
     wanted = [f"torch=={line.torch}", *project["project"]["dependencies"], *project["dependency-groups"]["test"]]
     head = f"# fairchem-core 2 on Linux, Python {text(line.oldest)} to {text(line.newest)}. By `make constraints`.\n"
@@ -78,26 +78,26 @@ def pins_of_docs() -> str:
 
 
 def compiled(wanted: list[str], oldest: Python, newest: Python) -> str:
-    """Pins of the newest versions that fit these requirements, a line each.
+    """Pins of the newest versions that meet these requirements, one per line.
 
     Raises:
-        SystemExit: there are none.
+        SystemExit: no versions are compatible.
     """
     options = ["--quiet", "--universal", "--python-version", text(oldest), "--no-header", "--no-annotate"]
     command = [sys.executable, "-m", "uv", "pip", "compile", *options, "--no-emit-index-url"]
     pythons = f"python_version >= '{text(oldest)}' and python_version <= '{text(newest)}'"
     with tempfile.TemporaryDirectory() as folder:
-        # Not in the project's own folder, whose overrides would outweigh the line's own torch.
+        # Not in the project's own folder, whose overrides would take precedence over the line's torch.
         asked = PROJECT.format(oldest=text(oldest), pythons=pythons, requirements=json.dumps(wanted))
         Path(folder, "pyproject.toml").write_text(asked)
         done = subprocess.run([*command, "pyproject.toml"], capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode:
-        sys.exit(f"constraints: no versions fit together for {', '.join(wanted)}:\n{done.stderr}")
+        sys.exit(f"constraints: no compatible versions for {', '.join(wanted)}:\n{done.stderr}")
     return "\n".join(map(shortened, done.stdout.splitlines())) + "\n"
 
 
 def shortened(pin: str) -> str:
-    """A pin without what holds for every line: that the platform is Linux, and the newest Python."""
+    """A pin without the markers that hold for every line: Linux, and the newest Python."""
     requirement = Requirement(pin)
     if requirement.marker is not None:
         marker = str(requirement.marker).replace('"', "'")

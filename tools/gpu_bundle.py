@@ -1,4 +1,4 @@
-"""Fill ``.carry/`` with what ``benchmarks/gpu.py`` needs on a machine without a network: ``make gpu-bundle``.
+"""Collect in ``.carry/`` what ``benchmarks/gpu.py`` needs on a machine without network access: ``make gpu-bundle``.
 
 - fairchem-core's wheel, from the package index: its eSCN is measured beside ours;
 - QM9's gap: positions in float32, elements, splits and one target, from the package ``qm9pack``;
@@ -35,7 +35,7 @@ TARGET = "gap"
 
 
 def main() -> None:
-    """Make what is missing, and say what is there.
+    """Create missing files, and list all of them.
 
     Raises:
         SystemExit: the wheel cannot be had, or all together is too large.
@@ -60,16 +60,16 @@ def main() -> None:
 
 
 def fetch_wheel() -> None:
-    """fairchem-core's wheel, as the package index has it."""
+    """Download fairchem-core's wheel from the package index."""
     if any(CARRY.glob("fairchem_core-*.whl")):
         return
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     if subprocess.run([*command, "--dest", str(CARRY), FAIRCHEM], check=False).returncode:
-        sys.exit(f"gpu-bundle: `pip download {FAIRCHEM}` failed, see above; is there a network?")
+        sys.exit(f"gpu-bundle: `pip download {FAIRCHEM}` failed, see above; check the network connection")
 
 
 def write_qm9(molecules: Molecules, path: Path) -> None:
-    """The part of ``molecules.npz`` that training on one target reads, in a third of the size."""
+    """Write the part of ``molecules.npz`` that training on one target reads, at a third of the size."""
     column = list(TARGETS).index(TARGET)
     splits = {name: rows.astype(np.int32) for name, rows in split_rows(len(molecules)).items()}
     with complete_or_absent(path) as temporary, temporary.open("wb") as file:
@@ -85,7 +85,7 @@ def write_qm9(molecules: Molecules, path: Path) -> None:
 
 
 def write_golden(source: Path, path: Path) -> None:
-    """The authors' recorded inputs and outputs, and a network of ours with their weights."""
+    """Write the authors' recorded inputs and outputs, and our network with their weights."""
     recorded = torch.load(source, weights_only=True)
     network = from_authors_hdgnn(recorded["config"], recorded["state_dict"]).network
     numbers, edge_index = (recorded[name].long() for name in ("atomic_numbers", "edge_index"))

@@ -1,6 +1,6 @@
 """Write ``docs/keys.md``, the page of all configuration keys: ``python tools/keys_page.py``.
 
-Types, ranges, defaults and explanations are those that messages and checks use.
+Types, ranges, defaults and explanations are the same as in error messages and checks.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ PAGE = ROOT / "docs" / "keys.md"
 HEAD = """\
 # All keys of a config
 
-Written by `python tools/keys_page.py` from the code that checks them. A key that is not here is fairchem's own.
-`fairchem-hdgnn check CONFIG` names wrong keys and values before anything starts. Where a default is empty, the text
-says what holds.
+Written by `python tools/keys_page.py` from the code that checks them. A key that is not listed here is fairchem's own.
+`fairchem-hdgnn check CONFIG` finds wrong keys and values before a training starts. If a default is empty, the text
+describes it.
 """
 
 SECTIONS: dict[str, tuple[str, type]] = {
@@ -49,7 +49,7 @@ SECTIONS: dict[str, tuple[str, type]] = {
     "`task`": ("Of relaxations; see [leaderboard.md](leaderboard.md).", Task),
     "`task.relax_opt`": ("Settings of fairchem's LBFGS.", RelaxOpt),
 }
-"""Heading -> what to say first, and the keys."""
+"""Heading -> introduction and keys."""
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def page() -> str:
-    """The page as it should be."""
+    """The content of the page."""
     return HEAD + "".join(_section(heading, text, kind) for heading, (text, kind) in SECTIONS.items())
 
 

@@ -1,4 +1,4 @@
-"""The versions of torch that the project is tested on, each with the Pythons that it runs on."""
+"""The versions of torch that the project is tested on, each with the Pythons that it supports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Python = tuple[int, int]
 
 
 class Line(NamedTuple):
-    """One release of torch; a file in ``constraints/`` pins what is installed beside it.
+    """One release of torch; a file in ``constraints/`` pins the packages installed with it.
 
     Attributes:
         torch: Version.
@@ -40,7 +40,7 @@ class Line(NamedTuple):
         return ROOT / "constraints" / f"{self.pins or f'torch-{self.name}'}.txt"
 
     def runs_on(self, python: Python) -> bool:
-        """Whether this Python is one of those that the line is tested on."""
+        """Whether the line is tested on this Python."""
         return self.oldest <= python <= self.newest
 
 
@@ -49,10 +49,10 @@ LINES = (
     Line("2.7.1", (3, 9), (3, 13), "numpy>=2", 3.0),
     Line("2.15.0", (3, 11), (3, 13), "numpy>=2", 3.0),
 )
-"""Oldest first. The first is what fairchem-core 1.10 asks for itself; the last is what ``make`` takes."""
+"""Oldest first. The first is the one that fairchem-core 1.10 requires; ``make`` uses the last."""
 
 FAIRCHEM_2 = Line("2.13.0", (3, 11), (3, 13), "numpy>=2", 3.4, "fairchem-2")
-"""The torch that is tested beside fairchem-core 2."""
+"""The torch that is tested with fairchem-core 2."""
 
 DOCS_PYTHONS: tuple[Python, Python] = ((3, 10), (3, 13))
 """Oldest and newest Python that builds the documentation, which needs no torch."""
@@ -61,7 +61,7 @@ DOCS_PINS = ROOT / "constraints" / "docs.txt"
 
 
 def find_line(python: Python, name: str = "") -> Line:
-    """The line of this name, else the newest that runs on this Python.
+    """The line with this name; without a name, the newest that runs on this Python.
 
     Raises:
         ValueError: there is no such line, or it does not run on this Python; the message names what there is.

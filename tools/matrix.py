@@ -1,4 +1,4 @@
-"""Try the project on every tested torch, each in an environment of its own, and write the table in docs/install.md.
+"""Test the project on every supported torch, each in its own environment, and write the table in docs/install.md.
 
 ``python tools/matrix.py`` takes all lines of torch, each on the oldest and the newest Python at hand;
 ``python tools/matrix.py 2.7 --python 3.12`` one of them. ``--whole`` runs the whole test suite in place of the checks
@@ -50,9 +50,9 @@ print(json.dumps({name: metadata.version(name) for name in ("numpy", "torch-scat
 
 
 def main() -> None:
-    """Try what the command line asks for."""
+    """Test the lines given on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("torch", nargs="*", help="lines to try, such as 2.7 (default: all)")
+    parser.add_argument("torch", nargs="*", help="lines of torch to test, such as 2.7 (default: all)")
     parser.add_argument("--python", action="append", default=[], help="only these Pythons, such as 3.12")
     parser.add_argument("--whole", action="store_true", help="run the whole suite, not only the table's checks")
     args = parser.parse_args()
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def pythons(line: Line, asked: list[str]) -> list[tuple[Python, str]]:
-    """The Pythons to try a line on, each with its program: those asked for, else the oldest and the newest at hand."""
+    """The Pythons to test a line on, each with its program: those given, else the oldest and newest available."""
     found = []
     for minor in range(line.oldest[1], line.newest[1] + 1):
         program = shutil.which(f"python3.{minor}")
@@ -79,7 +79,7 @@ def pythons(line: Line, asked: list[str]) -> list[tuple[Python, str]]:
 
 
 def attempt(line: Line, python: Python, program: str, *, whole: bool) -> dict[str, Any]:
-    """Install a line and run its tests; what came of them by column of the table."""
+    """Install a line and run its tests; return the outcomes by column of the table."""
     environment = Environment(FOLDER / f"torch-{line.name}-python-{text(python)}", program)
     install(environment, line)
     report = environment.folder / "report.xml"
@@ -118,7 +118,7 @@ def summary(cases: list[ElementTree.Element]) -> str:
 
 
 def keep(line: Line, python: Python, row: dict[str, Any]) -> None:
-    """Add a row to the kept results, in place of an older one of the same torch and Python."""
+    """Add a row to the stored results, replacing an older one of the same torch and Python."""
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     name = f"{line.torch}, Python {text(python)}"
     date, machine = datetime.date.today().isoformat(), processor()
@@ -138,7 +138,7 @@ def keep(line: Line, python: Python, row: dict[str, Any]) -> None:
 
 
 def processor() -> str:
-    """Name of the processor, and what decides whether bfloat16 is fast on it."""
+    """Name of the processor, and the features that make bfloat16 fast on it."""
     try:
         info = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -149,7 +149,7 @@ def processor() -> str:
 
 
 def write_page() -> None:
-    """Write the table of the kept results into the page, between its marks."""
+    """Write the table of the stored results into the page, between its marks."""
     page = PAGE.read_text()
     first, last = (page.index(mark) for mark in MARKS)
     PAGE.write_text(page[: first + len(MARKS[0])] + table(json.loads(RESULTS.read_text())) + page[last:])

@@ -1,8 +1,8 @@
 """HDGNN and eSCN for fairchem-core. Importing this package registers them with fairchem 1.10, and does nothing else.
 
-Under fairchem-core 2 models are named by dotted path: nothing is registered, and a name below is imported when it is
-asked for. Where fairchem is missing or broken the networks in :mod:`fairchem_hdgnn.models` still work, for they need
-torch and e3nn only; the names below then raise an ImportError that tells the reason.
+Under fairchem-core 2 models are named by dotted path: nothing is registered, and each name below is imported on first
+use. If fairchem is missing or broken, the networks in :mod:`fairchem_hdgnn.models` still work, because they need only
+torch and e3nn; the names below then raise an ImportError with the reason.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FAIRCHEM_2 = {
     "OC20Dataset": "host.fairchem2.dataset",
     "calculator": "host.calculator",
 }
-"""Where a name is found under fairchem-core 2."""
+"""Public name -> module that defines it, under fairchem-core 2."""
 
 if installed_host() is Host.FAIRCHEM_2:
 
@@ -57,7 +57,7 @@ else:
             if name not in __all__:
                 raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
             raise ImportError(
-                f"fairchem_hdgnn.{name} needs fairchem-core 1.10 in working order ({type(_error).__name__}: {_error}); "
+                f"fairchem_hdgnn.{name} needs a working fairchem-core 1.10 ({type(_error).__name__}: {_error}); "
                 "run `fairchem-hdgnn doctor`"
             ) from _error
     else:

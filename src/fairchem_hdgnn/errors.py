@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one line, naming the culprit and the remedy."""
+"""Errors that a user can act on: one line that names the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A problem in what the user gave: a file, a key, a structure.
+    """A problem in the user's input: a file, a key, a structure.
 
     Command-line entry points print its message as one line and exit with status 2.
     """
@@ -22,7 +22,7 @@ class DataError(UserError):
 
 
 class TrainingError(UserError):
-    """Training cannot go on: a number is not finite, or a batch does not fit into memory."""
+    """Training cannot continue: a number is not finite, or a batch does not fit into memory."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
@@ -32,7 +32,7 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
 
 def suggestion(name: str, valid: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the valid name closest to ``name``, else the list of valid names."""
-    # A name out of a user's file can hold a line break.
+    # A name from a user's file can contain a line break.
     names = sorted(name if name.isprintable() else repr(name) for name in valid)
     close = nearest(name, names)
     return f"; did you mean '{close}'?" if close else f"; valid: {', '.join(names)}"

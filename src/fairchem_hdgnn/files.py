@@ -1,4 +1,4 @@
-"""Files that are complete or absent, whatever interrupts the program that writes them; checksums; paths as written."""
+"""Atomic writing of files, checksums, expansion of paths."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 @contextlib.contextmanager
 def complete_or_absent(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it takes ``path``'s place when the block ends well.
+    """Yield a temporary path next to ``path`` to write to; it replaces ``path`` atomically if the block succeeds.
 
-    A file that stood at ``path`` before stays as it was until then, and for good if the block raises.
+    If the block raises, an existing file at ``path`` is left unchanged.
 
     Raises:
-        DataError: the file system refused: the disk is full, or nothing may be written there.
+        DataError: the file cannot be written: the disk is full, or there is no write permission.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -33,7 +33,7 @@ def complete_or_absent(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be written ({error.strerror or error}); what was there before is intact"
+            f"{path}: cannot be written ({error.strerror or error}); an existing file is unchanged"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -50,7 +50,7 @@ def sha256(path: Path) -> str:
 
 
 def expanded(path: str) -> str:
-    """``path`` with ``~`` and ``$VARIABLE`` resolved.
+    """``path`` with ``~`` and ``$VARIABLE`` expanded.
 
     Raises:
         ConfigError: a variable is not set.

@@ -1,8 +1,8 @@
-"""Configuration keys as dataclass fields that state what they may hold.
+"""Configuration keys as dataclass fields that declare their valid values.
 
-A group of keys is a frozen dataclass whose fields are made by the functions below, each with a docstring under it.
-:mod:`fairchem_hdgnn.schema` reads types, bounds and docstrings from them with pydantic. The networks also run where
-pydantic is not installed; values are then taken on trust.
+A group of keys is a frozen dataclass whose fields are made by the functions below, each followed by a docstring.
+:mod:`fairchem_hdgnn.schema` reads types, bounds and docstrings from them with pydantic. The networks also run
+without pydantic; values are then not validated.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ except ModuleNotFoundError as error:
 Config = TypeVar("Config")
 
 REQUIRED: Any = dataclasses.MISSING
-"""In place of a default. A default of ``None`` is for keys that follow from others where they are left out."""
+"""In place of a default. A default of ``None`` marks keys whose value is derived from other keys when left out."""
 
 
 class Keys:
-    """Base of the dataclasses: how pydantic reads them."""
+    """Base of the dataclasses: configures how pydantic reads them."""
 
     __pydantic_config__: ClassVar = {"allow_inf_nan": False, "use_attribute_docstrings": True}
 
@@ -60,7 +60,7 @@ def text(default: Any) -> Any:
 
 
 def other(default: Any) -> Any:
-    """What the annotation says: a string enum, a mapping, a union."""
+    """A value of the annotated type: a string enum, a mapping, a union."""
     return _field(default)
 
 
@@ -71,7 +71,7 @@ def _field(default: Any, **constraints: Any) -> Any:
 
 
 def key_names(kind: type) -> list[str]:
-    """Names of the keys that a dataclass of this module takes."""
+    """Names of the keys of a dataclass made with this module."""
     return [field.name for field in dataclasses.fields(kind)]
 
 
@@ -80,13 +80,13 @@ def from_keys(kind: type[Config], keys: Mapping[str, Any], owner: str, other_key
 
     Args:
         kind: a dataclass whose fields are made by this module.
-        keys: the configuration; ``null`` in YAML is as good as leaving a key out.
-        owner: what the configuration is for; opens error messages.
-        other_keys: keys that are valid beside these but belong elsewhere, for the "did you mean" of a wrong key.
+        keys: the configuration; ``null`` in YAML is the same as leaving a key out.
+        owner: what the configuration is for; error messages start with it.
+        other_keys: valid keys of the same section that belong elsewhere, for the "did you mean" of a wrong key.
 
     Raises:
-        ConfigError: an unknown key (with the nearest valid one) or a value its field refuses, in one line that
-            starts with ``owner``.
+        ConfigError: an unknown key (with the nearest valid one) or an invalid value, in one line that starts with
+            ``owner``.
     """
     names = key_names(kind)
     for name in keys:

@@ -1,6 +1,6 @@
-"""What each configuration key may hold, and what it means, as pydantic reads it from a dataclass of keys.
+"""Valid values and meaning of each configuration key, read with pydantic from a dataclass of keys.
 
-Messages and the page of all keys (docs/keys.md) say it in the same words.
+Error messages and the page of all keys (docs/keys.md) use the same words.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Key:
     """One configuration key.
 
     Attributes:
-        name: in the YAML.
-        allowed: what it may hold, in words.
-        choices: the names that it may hold, if it is a choice.
-        required: whether it cannot be left out.
-        default: as in the YAML; ``None`` if it is required or follows from other keys.
+        name: its name in the YAML.
+        allowed: its valid values, in words.
+        choices: the valid names, if it is a choice.
+        required: whether it must be given.
+        default: as in the YAML; ``None`` if it is required or derived from other keys.
         meaning: what it does.
     """
 
@@ -47,7 +47,7 @@ class Fault:
 
     Attributes:
         key: the key.
-        value: what it holds.
+        value: its value.
     """
 
     key: Key
@@ -55,11 +55,11 @@ class Fault:
 
     @property
     def hint(self) -> str:
-        """What was probably meant, or nothing."""
+        """What was probably meant; empty if there is no guess."""
         if choice := nearest(str(self.value), self.key.choices):
             return f"did you mean '{choice}'?"
         if isinstance(self.value, str) and (number := _INTEGER_WITH_EXPONENT.fullmatch(self.value)):
-            return f"YAML reads {self.value} as text, write {number[1]}.0e{number[2]}"
+            return f"YAML reads {self.value} as a string, write {number[1]}.0e{number[2]}"
         return ""
 
 
@@ -69,10 +69,10 @@ def validated(kind: type[Config], keys: Mapping[str, Any], owner: str) -> Config
     Args:
         kind: a dataclass of :mod:`fairchem_hdgnn.hyperparameters`.
         keys: valid names, and values to check.
-        owner: opens the message.
+        owner: the message starts with it.
 
     Raises:
-        ConfigError: a value that its key cannot hold, or keys that do not fit together; one line.
+        ConfigError: an invalid value, or keys that are incompatible; one line.
     """
     try:
         return _adapter(kind).validate_python(keys)  # type: ignore[arg-type]
@@ -81,12 +81,12 @@ def validated(kind: type[Config], keys: Mapping[str, Any], owner: str) -> Config
             hint = f"; {fault.hint}" if fault.hint else ""
             problem = f"'{fault.key.name}' must be {fault.key.allowed}, not {fault.value!r}{hint}"
             raise ConfigError(f"{owner}: {problem}") from None
-        # Each value is right; ``__post_init__`` has refused them together.
+        # Each value is valid; ``__post_init__`` has refused the combination.
         raise ConfigError(f"{owner}: {error.errors()[0]['ctx']['error']}") from None
 
 
 def faults(kind: type, keys: Mapping[str, Any]) -> list[Fault]:
-    """All keys of the dataclass ``kind`` whose values cannot be used; keys that it does not know are passed over."""
+    """All keys of the dataclass ``kind`` with invalid values; unknown keys are ignored."""
     try:
         _adapter(kind).validate_python({name: value for name, value in keys.items() if name in keys_of(kind)})
     except ValidationError as error:
@@ -127,7 +127,7 @@ def _resolved(option: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapp
 
 
 def _choices_meaning(option: Mapping[str, Any]) -> str:
-    """What an enum's docstring says of its members, without the topic that it opens with."""
+    """An enum's docstring without its first line: the meanings of its members."""
     text = option.get("description", "")
     return text.partition("\n\n")[2] or text
 
@@ -140,9 +140,9 @@ def _words(option: Mapping[str, Any]) -> str:
         return _number("whole number" if option["type"] == "integer" else "number", option)
     if option["type"] == "array":
         of = option.get("prefixItems", [option.get("items")])[0]["type"]
-        plural = {"number": "numbers", "integer": "whole numbers", "string": "texts"}[of]
+        plural = {"number": "numbers", "integer": "whole numbers", "string": "strings"}[of]
         return f"a list of {option['maxItems']} {plural}" if "maxItems" in option else f"a list of {plural}"
-    return {"boolean": "true or false", "string": "a non-empty text", "object": "keys and values"}[option["type"]]
+    return {"boolean": "true or false", "string": "a non-empty string", "object": "keys and values"}[option["type"]]
 
 
 def _number(noun: str, option: Mapping[str, Any]) -> str:

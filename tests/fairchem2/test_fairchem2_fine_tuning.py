@@ -40,7 +40,7 @@ def test_start(trained: Path, oc20: Path, tmp_path: Path, heads: str) -> None:
     changed = {name for name in before.keys() - same if before[name].dim() > 0}
     assert all("energy_head" in name for name in changed)
     assert bool(changed) is (heads == "fresh")
-    assert ("answers in units of mean 0.5, rmsd 1" in printed) is (heads == "kept")
+    assert ("head was trained with mean 0.5, rmsd 1" in printed) is (heads == "kept")
     model, _ = load_inference_model(str(path))
     assert model.backbone is not None
 
@@ -48,7 +48,7 @@ def test_start(trained: Path, oc20: Path, tmp_path: Path, heads: str) -> None:
 def test_another_model() -> None:
     backbone = {"model": "fairchem_hdgnn.HDGNNBackbone", "lmax": 1, "lmax_metp": 1, "num_layers": 1}
     heads = {"energy": {"module": "fairchem_hdgnn.HDGNNEnergyHead"}}
-    with pytest.raises(DataError, match=r"hdgnn_paper.pt: its weights do not fit this config's model \(model\.\w+: "):
+    with pytest.raises(DataError, match=r"hdgnn_paper.pt: its weights do not match this config's model \(model\.\w+: "):
         HydraModel(backbone=backbone, heads=heads, init_from=str(FIRST))
     with pytest.raises(ConfigError, match="init_heads: is 'new'; give kept or fresh"):
         HydraModel(backbone=backbone, heads=heads, init_from=str(FIRST), init_heads="new")

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from fairchem_hdgnn.host.fairchem2.callbacks import ResumeNotice
 
-RESUMED = "this run goes on at step"
+RESUMED = "this run resumes from step"
 EPOCHS = "optim.max_epochs=4"
 MOVED = "data.noisy_nodes={probability: 0.5, standard_deviation: 0.05}"
 
@@ -58,7 +58,7 @@ def test_resume(unbroken: str, oc20: Path, folder: Path) -> None:
     for later in ("step_20", "final"):
         shutil.rmtree(killed / later)
     printed = train(folder, oc20, "killed", EPOCHS, MOVED, "optim.num_workers=1")
-    assert f"{RESUMED} 15, from the checkpoints in {killed}; for a run from the start" in printed
+    assert f"{RESUMED} 15, from the checkpoints in {killed}; to start from scratch" in printed
     expected = {step: loss for step, loss in losses(unbroken).items() if step >= 15}
     assert losses(printed) == pytest.approx(expected, rel=1e-5)
 

@@ -205,7 +205,7 @@ def test_checkpoint_with_code_is_refused(trained: Path, tmp_path: Path) -> None:
     fields = dict(zip(FIELDS, (contents.model, contents.weights, contents.averages, contents.tasks)))
     torch.save(MLIPInferenceCheckpoint(**{**fields, "model_config": {"backbone": Exploit()}}), tmp_path / "evil.pt")
     assert is_inference_file(tmp_path / "evil.pt")
-    with pytest.raises(DataError, match=r"holds a pickled .*exec, .*--trust-checkpoint"):
+    with pytest.raises(DataError, match=r"contains a pickled .*exec, .*--trust-checkpoint"):
         read_inference_file(tmp_path / "evil.pt")
     fields["model_config"] = {**contents.model, "backbone": {"model": "uma_backbone"}}
     torch.save(MLIPInferenceCheckpoint(**fields), tmp_path / "uma.pt")
@@ -222,7 +222,7 @@ def test_old_config_and_other_sources_are_one_line(
     checkpoint = torch.load(DATA / "escn.pt", weights_only=True)
     checkpoint["config"] = {"model": "escn_so2", "model_attributes": {}}
     torch.save(checkpoint, tmp_path / "old.pt")
-    with pytest.raises(ConfigError, match=r"of before 2024; open it under fairchem-core 1\.10"):
+    with pytest.raises(ConfigError, match=r"format before 2024; open it under fairchem-core 1\.10"):
         read_trained(tmp_path / "old.pt")
     assert main(["convert", "--from", "fairchem-escn", str(trained), str(tmp_path / "x.pt")]) == 2
     assert "needs fairchem-core 1.10" in (printed := capsys.readouterr().err) and printed.count("\n") == 1

@@ -144,11 +144,11 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     damaged.y_relaxed = "much"
     line = refusal(capsys, write(tmp_path / "text", system(0), damaged), out)
     assert "record 1" in line
-    assert "'y_relaxed' is no number" in line
+    assert "'y_relaxed' is not a number" in line
     assert not out.exists()
     out.mkdir()
     (out / "mine").touch()
-    assert f"{out} exists already: remove it or name another place" in refusal(capsys, lmdb, out)
+    assert f"{out} exists already: remove it or choose another path" in refusal(capsys, lmdb, out)
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "ase_db_backends" else found(name, *rest)

@@ -71,7 +71,7 @@ def test_a_label_that_is_named_has_to_be_there(tmp_path: Path) -> None:
     del record.y_relaxed
     path = write(tmp_path / "test", record)
     with pytest.raises(
-        DataError, match=r"test.*, record 0: no 'y_relaxed', which key_mapping names; .*leave key_mapping"
+        DataError, match=r"test.*, record 0: no 'y_relaxed', which key_mapping names; .*omit key_mapping"
     ):
         dataset(path, **LABEL)[0]
     with pytest.raises(DataError, match=r"no 'y_relaxd', .* did you mean 'y_relaxed'"):
@@ -177,10 +177,10 @@ MISTAKES = {
     "no src": (lambda folder: {"src": None}, ConfigError, "needs 'src'"),
     "no name": (lambda folder: {"src": "x", "dataset_name": ""}, ConfigError, "needs 'dataset_name'"),
     "no sid": (_no_sid, DataError, "record 0: .*no 'sid'"),
-    "text for a number": (_label_of_text, DataError, "record 0: .*'y_relaxed' is no number"),
+    "text for a number": (_label_of_text, DataError, "record 0: .*'y_relaxed' is not a number"),
     "two numbers for one": (_too_many_numbers, DataError, r"record 0: .*'y_relaxed' has shape \[2\]"),
     "no relaxed positions": (_no_relaxed_positions, DataError, "record 0: no 'pos_relaxed'"),
-    "damaged metadata": (_damaged_metadata, DataError, "metadata.npz: .*remove it or make it again"),
+    "damaged metadata": (_damaged_metadata, DataError, "metadata.npz: .*remove it or re-create it"),
     "probability": (lambda folder: {"src": str(is2re(folder, 1)), "noisy_nodes": {"probability": 2}}, ConfigError, "1"),
 }
 

@@ -52,5 +52,5 @@ def test_recipe_as_it_stands_but_for_what_it_trains(cluster: Cluster, tmp_path: 
     assert cluster.state(job) == "COMPLETED", log.read_text()[-3000:]
     assert (run / "checkpoints" / "final" / "inference_ckpt.pt").is_file()
     printed = "".join(path.read_text() for path in Path(found[2]).glob(f"{job}*_log.*"))
-    resumed = re.search(r"this run goes on at step (\d+)", printed)
+    resumed = re.search(r"this run resumes from step (\d+)", printed)
     assert resumed and int(resumed[1]) >= 5, printed[-3000:]

@@ -141,7 +141,7 @@ def test_leaderboard_chain(cluster: Cluster, tmp_path: Path, damaged: bool) -> N
     cluster.wait(job, lambda: cluster.has_ended(job), log)
     if damaged:
         assert cluster.state(job) == "CANCELLED" and not (out / "submission.npz").exists()
-        assert "test_ood_cat/data.lmdb is empty, damaged or no LMDB" in (out / "predict-2.out").read_text()
+        assert "test_ood_cat/data.lmdb is empty, damaged or not an LMDB" in (out / "predict-2.out").read_text()
         return
     assert cluster.state(job) == "COMPLETED", log.read_text()[-3000:]
     with np.load(out / "submission.npz") as submission:

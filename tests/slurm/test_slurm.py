@@ -68,7 +68,7 @@ def test_cancelled_job_leaves_a_checkpoint_and_is_not_requeued(cluster: Cluster,
     cluster.call("scancel", job)
     cluster.wait(job, lambda: cluster.has_ended(job), log)
     assert cluster.state(job) == "CANCELLED"
-    assert "Slurm is ending this job already" in log.read_text()
+    assert "Slurm is already ending this job" in log.read_text()
     logged = max(losses(folder, "cancelled"))
     assert load(folder, "cancelled")["step"] == logged
 
@@ -98,7 +98,7 @@ def test_words_of_sbatch_reach_the_user(cluster: Cluster, config: Path, via: str
 def test_job_that_could_never_start_is_refused(cluster: Cluster, config: Path, via: str, outcome: Outcome) -> None:
     """Slurm takes it, unless it is told not to, and lets it wait."""
     line = refusal(cluster, config, f"--via={via}", f"--num-nodes={NODES + 1}", "--num-gpus=2")
-    assert re.search(r"job \S+ asks for more than the partition has and would never start", line)
+    assert re.search(r"job \S+ requests more than the partition has and would never start", line)
     assert f"partition main has {NODES} node(s), each with 32 CPUs" in line and "lower --num-nodes" in line
     assert "JobState=PENDING" not in cluster.call("scontrol", "show", "job").stdout
     outcome(re.sub(r"job \S+ asks", "job ... asks", line))
@@ -154,6 +154,6 @@ def test_path_that_a_node_does_not_see(
     cluster.wait(job, lambda: cluster.has_ended(job), log)
     assert cluster.state(job) == "FAILED"
     unseen = hidden / "python" if what == "environment" else hidden
-    line = f"node2 does not see {unseen}: put it where all nodes see it, or --exclude the node"
+    line = f"node2 cannot access {unseen}: move it to a file system that all nodes share, or --exclude the node"
     assert log.read_text() == line + "\n"
     outcome(f"error: {line.replace(str(hidden.parent), 'home')}")

@@ -90,11 +90,11 @@ def test_limit_shorter_than_the_lead(
     (held / "start").write_text("0")
     with caplog.at_level(logging.WARNING):
         printed = cluster.submit(config, "short", "--sbatch=--time=5", "--sbatch=--signal=USR1@300").stdout
-    assert "--time=5 with --signal=USR1@300: Slurm may warn the job as soon as it starts" in caplog.text
+    assert "--time=5 with --signal=USR1@300: Slurm may signal the job as soon as it starts" in caplog.text
     job, log = SUBMITTED.search(printed)[1], Path(re.search(r"log: +(\S+)", printed)[1])
     cluster.wait(job, lambda: cluster.was_requeued(job), log)
     assert (held / "start.reached").exists()
-    assert "SIGUSR1 came before the training began" in log.read_text()
+    assert "SIGUSR1 arrived before the training started" in log.read_text()
     assert load(tmp_path, "short")["step"] == 1
     limit(cluster, job, 60)
     cluster.wait(job, lambda: cluster.has_ended(job), log)

@@ -1,4 +1,4 @@
-"""Pure-torch stand-in for what fairchem-core 1.10 calls of torch-scatter."""
+"""Pure-torch stand-in for the parts of torch-scatter that fairchem-core 1.10 uses."""
 
 from __future__ import annotations
 

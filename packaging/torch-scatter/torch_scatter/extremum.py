@@ -1,4 +1,4 @@
-"""Minima and maxima of the entries that share an index, and where they stand."""
+"""Minima and maxima of the entries that share an index, and their positions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a name that only the real package has."""
+"""Errors for names that only the real package has."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ MISSING = frozenset(
 
 
 def left_out(what: str) -> str:
-    """One line that says how to get what this stand-in leaves out."""
+    """One-line message that says how to install the real package."""
     major, minor = torch.__version__.split(".")[:2]
     build = "cu" + torch.version.cuda.replace(".", "") if torch.version.cuda else "cpu"
     return (
@@ -66,7 +66,7 @@ def left_out(what: str) -> str:
 
 
 def missing(name: str) -> Callable[..., NoReturn]:
-    """What stands for ``torch_sparse.<name>``: a function that raises, so that others can import it.
+    """A placeholder for ``torch_sparse.<name>``: a function that raises when called, so that it can be imported.
 
     Raises:
         AttributeError: the real package has no such function either.

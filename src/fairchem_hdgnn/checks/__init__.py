@@ -1,1 +1,1 @@
-"""What can be known to fail, or to go wrong, before the first step: config, files, records, disk, installation."""
+"""Find what would fail or go wrong before the first step: config, files, records, disk, installation."""

@@ -1,4 +1,4 @@
-"""Whether batches, accumulation and ranks make the batch that a config is meant for."""
+"""Check that batch size, accumulation and ranks give the effective batch size that a config is meant for."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ KEYS = ("batch_size", "accumulate", "effective_batch_size")
 
 
 def batch_size_findings(config: Mapping[str, Any], num_ranks: int) -> Iterator[Finding]:
-    """Compare the systems of an optimiser step with ``optim.effective_batch_size``, where the config has it.
+    """Compare the systems per optimiser step with ``optim.effective_batch_size``, if the config has it.
 
     Args:
         config: a fairchem config.
-        num_ranks: that it is trained on.
+        num_ranks: ranks of the training.
     """
     optim = config.get("optim")
     if not isinstance(optim, Mapping) or any(fault.key.name in KEYS for fault in faults(Optim, optim)):
         return
     batch_size, accumulate, meant = (optim.get(key, default) for key, default in zip(KEYS, (1, 1, None)))
     if accumulate > 1 and not _is_ours(config.get("trainer") or "ocp"):
-        yield warning("optim.accumulate", "fairchem's own trainer does not read it", "write fairchem_hdgnn.Trainer")
+        yield warning("optim.accumulate", "fairchem's own trainer ignores it", "set trainer: fairchem_hdgnn.Trainer")
         accumulate = 1
     systems = batch_size * num_ranks
     if meant is None or meant == systems * accumulate:
@@ -35,7 +35,7 @@ def batch_size_findings(config: Mapping[str, Any], num_ranks: int) -> Iterator[F
     ranks = "1 rank" if num_ranks == 1 else f"{num_ranks} ranks"
     yield warning(
         "optim.effective_batch_size",
-        f"is {meant}, but batch_size {batch_size} x accumulate {accumulate} x {ranks} makes {systems * accumulate}",
+        f"is {meant}, but batch_size {batch_size} x accumulate {accumulate} x {ranks} gives {systems * accumulate}",
         _remedy(meant, systems),
     )
 
@@ -44,7 +44,7 @@ def _remedy(meant: int, systems: int) -> str:
     if meant % systems == 0:
         return f"set optim.accumulate: {meant // systems}"
     nearest = max(1, round(meant / systems))
-    return f"optim.accumulate: {nearest} comes nearest with {nearest * systems}; another batch_size may do it exactly"
+    return f"optim.accumulate: {nearest} comes closest with {nearest * systems}; another batch_size may match exactly"
 
 
 def _is_ours(name: Any) -> bool:

@@ -1,4 +1,4 @@
-"""All checks in order, for a config and for a trainer."""
+"""Run all checks in order, for a config and for a trainer."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from fairchem_hdgnn.host.fairchem1.noisy_nodes import teach_transform
 from fairchem_hdgnn.host.fairchem1.safe_lmdb import safe_format
 
 NEEDED = {"trainer", "model", "outputs", "optim", "optim.optimizer_params"}
-"""Where an error, as in the data sets' settings, leaves too little to build a model and open the data."""
+"""Sections whose errors, like those of the data sets, prevent building the model and opening the data."""
 
 TASKS = {"forces": "s2ef", "equiformerv2_forces": "s2ef", "energy": "is2re", "equiformerv2_energy": "is2re"}
-"""What fairchem calls a trainer of an older name; any other is ``ocp``."""
+"""Older trainer name -> fairchem's name for the task; any other is ``ocp``."""
 
 LARGE_RATIO = 4
-"""Times the median system; a batch size that suits most does not suit these."""
+"""Multiple of the median system; a batch size that fits most systems does not fit larger ones."""
 
 
 def config_findings(config: dict[str, Any], run_dir: Path, num_ranks: int = 1) -> Iterator[Finding]:
-    """Check a fairchem config: keys, logger, model, data sets, disk, and where these are right one step of training.
+    """Check a fairchem config: keys, logger, model, data sets, disk and, if these are valid, one step of training.
 
-    Everything is on the CPU, whatever the run will use; for the largest models that takes some seconds.
+    Everything runs on the CPU, whatever the run will use; for the largest models that takes some seconds.
 
     Args:
-        config: as its file has it.
-        run_dir: of the run.
-        num_ranks: of the run.
+        config: the config, as in its file.
+        run_dir: the run's ``--run-dir``.
+        num_ranks: ranks of the run.
     """
     fatal = False
     for finding in _findings_without_trial(config, run_dir, num_ranks):
@@ -68,7 +68,7 @@ def _findings_without_trial(config: dict[str, Any], run_dir: Path, num_ranks: in
         yield problem
     splits = splits_of(config)
     if "train" not in splits:
-        yield error("dataset.train.src", "is missing", "name the training data")
+        yield error("dataset.train.src", "is missing", "set it to the training data")
     yield from same_file_findings(splits)
     data_sets = {}
     for name, settings in splits.items():
@@ -83,7 +83,7 @@ def _findings_without_trial(config: dict[str, Any], run_dir: Path, num_ranks: in
 
 
 def output_findings(model: nn.Module, outputs: dict[str, Any]) -> Iterator[Finding]:
-    """Outputs that this plugin's models do not have; other models do not say what they predict."""
+    """Report outputs that this plugin's models do not predict; other models do not declare their outputs."""
     if not hasattr(model, "output_name"):
         return
     vector = getattr(model, "vector_name", "forces")
@@ -91,7 +91,9 @@ def output_findings(model: nn.Module, outputs: dict[str, Any]) -> Iterator[Findi
     for name in outputs:
         if name not in predicted:
             remedy = (
-                "set model.regress_forces: true" if name == vector else "set model.output_name to it, or correct it"
+                "set model.regress_forces: true"
+                if name == vector
+                else "set model.output_name to this name, or correct the name"
             )
             yield error(f"outputs.{name}", f"the model predicts {' and '.join(sorted(predicted))}", remedy)
 
@@ -100,8 +102,8 @@ def data_findings(model: nn.Module, config: dict[str, Any], data_sets: dict[str,
     """Check a sample of each data set, as the trainer reads it, against the model and the config.
 
     Args:
-        model: the model, for its cutoff, elements and the like.
-        config: its ``outputs`` and ``dataset`` are read.
+        model: the model; its cutoff, elements and similar attributes are read.
+        config: the config; its ``outputs``, ``dataset`` and ``optim`` are read.
         data_sets: fairchem's data sets by split.
     """
     needs = Needs.of(model, config["outputs"])
@@ -115,23 +117,25 @@ def data_findings(model: nn.Module, config: dict[str, Any], data_sets: dict[str,
             yield from target_findings(splits[name].get("transforms") or {}, dataset, needs.targets)
         if config["optim"].get("load_balancing") and not dataset.metadata_hasattr("natoms"):
             yield warning(
-                f"dataset.{name}", "has no metadata.npz, which load_balancing needs", "make it, or leave balancing out"
+                f"dataset.{name}",
+                "has no metadata.npz, which load_balancing needs",
+                "create it, or remove load_balancing",
             )
 
 
 def trial_findings(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
-    """What fairchem's trainer, put together as for a run, and a step of it find; nothing is written.
+    """Build the trainer as for a run, try one step, and report what fails; nothing is written.
 
     Args:
-        config: without errors as far as the other checks can tell.
-        run_dir: of the run.
+        config: a config that passed the other checks.
+        run_dir: the run's ``--run-dir``.
     """
     kind = registry.get_trainer_class(config.get("trainer") or "ocp")
     if not issubclass(kind, OCPTrainer):
         return
     try:
         with quiet_fairchem(warnings_too=True), warnings.catch_warnings(), naming("trainer", "correct the config"):
-            # Of torch about this machine's cores, say, which need not be the run's.
+            # For example torch's warnings about this machine's cores; the run may use another machine.
             warnings.simplefilter("ignore")
             trainer = type(kind.__name__, (_Trial, kind), {})(
                 task=config.get("task") or {},
@@ -160,7 +164,7 @@ def trial_findings(config: dict[str, Any], run_dir: Path) -> Iterator[Finding]:
 
 
 class _Trial(NamedStages):
-    """Mixin of the config's trainer, for which ``check`` has looked at config and data."""
+    """Mixin for the config's trainer that skips its checks: ``check`` has already run them."""
 
     def inspect_config(self) -> None:
         pass
@@ -170,12 +174,12 @@ class _Trial(NamedStages):
 
 
 def _safe(settings: dict[str, Any]) -> dict[str, Any]:
-    """Whatever the run will do, what is only looked at must not run."""
+    """The settings with a format that cannot run code: checking a file must not execute its contents."""
     return {**settings, "format": safe_format(settings.get("format", "lmdb"))}
 
 
 def _build(settings: Any) -> tuple[nn.Module | None, Finding | None]:
-    """The model, or why there is none."""
+    """The model, or a finding that says why it cannot be built."""
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
         return None, error("model.name", "is missing", "write fairchem_hdgnn.HDGNN or fairchem_hdgnn.ESCN")
     keys = copy.deepcopy(settings)
@@ -186,7 +190,7 @@ def _build(settings: Any) -> tuple[nn.Module | None, Finding | None]:
         known = {*registry.mapping["model_name_mapping"], "fairchem_hdgnn.HDGNN", "fairchem_hdgnn.ESCN"}
         close = nearest(name, known)
         hint = f"; did you mean '{close}'?" if close else ""
-        return None, error("model.name", f"fairchem knows no '{name}'{hint}", "correct it, or install its package")
+        return None, error("model.name", f"fairchem has no model '{name}'{hint}", "correct it, or install its package")
     try:
         with quiet_fairchem():
             return kind(**keys), None
@@ -197,7 +201,7 @@ def _build(settings: Any) -> tuple[nn.Module | None, Finding | None]:
 
 
 def _open(name: str, settings: dict[str, Any]) -> tuple[Any, Finding | None]:
-    """fairchem's data set, or why there is none."""
+    """fairchem's data set, or a finding that says why it cannot be opened."""
     settings = copy.deepcopy(_safe(settings))
     if f"{name}_split_settings" in settings:
         settings["splits"] = {name: settings.pop(f"{name}_split_settings")}
@@ -219,6 +223,6 @@ def _size_findings(name: str, dataset: Any) -> Iterator[Finding]:
     if largest > max(LARGE_RATIO * typical, LARGE_SYSTEM // LARGE_RATIO):
         yield warning(
             f"dataset.{name}",
-            f"its largest system has {largest} atoms, a median one {typical}; a batch of large ones may not fit",
-            "drop the largest by max_atoms, or lower optim.batch_size",
+            f"its largest system has {largest} atoms, the median {typical}; a batch of large ones may not fit",
+            "drop the largest with max_atoms, or lower optim.batch_size",
         )

@@ -1,4 +1,4 @@
-"""One line for each thing that a check finds."""
+"""Findings of the checks, one line each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Finding:
     Attributes:
         subject: the key, split or file.
         problem: what is wrong.
-        remedy: what to do about it; empty if the problem says so.
+        remedy: what to do about it; empty if the problem already says so.
         fatal: whether the run would fail.
     """
 
@@ -37,47 +37,47 @@ class Finding:
 
 
 def error(subject: str, problem: str, remedy: str = "") -> Finding:
-    """A finding that would end the run."""
+    """A finding that would make the run fail."""
     return Finding(subject, problem, remedy, fatal=True)
 
 
 def warning(subject: str, problem: str, remedy: str) -> Finding:
-    """A finding with which the run goes on."""
+    """A finding that does not stop the run."""
     return Finding(subject, problem, remedy, fatal=False)
 
 
 def finding_of(problem: UserError) -> Finding:
-    """An error raised elsewhere, whose message opens with its subject, as a finding."""
+    """Turn an error whose message starts with its subject into a finding."""
     subject, _, text = str(problem).partition(": ")
     return error(subject, text)
 
 
 def value_findings(subject: str, kind: type, settings: Mapping[str, Any]) -> Iterator[Finding]:
-    """Values in ``settings`` that the keys of the dataclass ``kind`` cannot hold; other keys are passed over."""
+    """Report values in ``settings`` that are invalid for the keys of the dataclass ``kind``; ignore other keys."""
     for fault in faults(kind, settings):
         remedy = f"give {fault.key.allowed}" + (f"; {fault.hint}" if fault.hint else "")
         yield error(f"{subject}.{fault.key.name}", f"is {fault.value!r}", remedy)
 
 
 def one_line(problem: BaseException) -> str:
-    """What an exception says, in one line of at most some 300 characters."""
+    """The message of an exception, in one line of at most about 300 characters."""
     text = " ".join(str(problem).split())
     text = text if len(text) <= 300 else f"{text[:300]}..."
     if isinstance(problem, UserError):
         return text
     if isinstance(problem, KeyError) and problem.args and isinstance(problem.args[0], str):
         return f"the key '{problem.args[0]}' is missing"
-    # fairchem raises plain exceptions whose text is all there is to know.
+    # fairchem raises plain exceptions, whose type name adds nothing to the message.
     if type(problem) is Exception:
         return text.removeprefix("ConfigError: ")
     return f"{type(problem).__name__}: {text}".rstrip(": ")
 
 
 def stop_or_warn(findings: Iterable[Finding]) -> None:
-    """Log the warnings; stop at the errors.
+    """Log the warnings; raise if there are errors.
 
     Raises:
-        ConfigError: there are errors; one line with all of them.
+        ConfigError: all errors in one line.
     """
     findings = list(findings)
     for finding in findings:

@@ -1,4 +1,4 @@
-"""What this installation is made of, and whether fairchem sees the plugin in it. Imports nothing that can be broken."""
+"""Check the installation and whether fairchem finds the plugin. Imports nothing that can be broken."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fairchem_hdgnn.host.which import DISTRIBUTIONS, Host, installed_host, insta
 
 DISTRIBUTION = "fairchem-hdgnn"
 FOLDERS = {"fairchem-hdgnn": ".", "fairchem2-hdgnn": "packaging/fairchem2", "hdgnn-networks": "packaging/networks"}
-"""Where a clone has each distribution."""
+"""Distribution -> its folder in a clone of the repository."""
 
 MODULES = {
     "pyyaml": "yaml",
@@ -29,13 +29,13 @@ MODULES = {
     "ase-db-backends": "ase_db_backends",
     "hydra-core": "hydra",
 }
-"""Import names of the requirements whose import name is not their own with underscores."""
+"""Import names of the requirements whose import name differs from their own name with underscores."""
 
 SCATTER = ("torch-scatter", "torch-sparse")
-"""What fairchem-core 1.10 imports and does not require."""
+"""Packages that fairchem-core 1.10 imports but does not declare as requirements."""
 
 STANDIN = "standin"
-"""Local version of the packages in plain torch that this project's repository has in their place."""
+"""Local version label of this repository's replacements for them in plain torch."""
 
 SHIM_FOLDER = "hdgnn"
 
@@ -50,7 +50,7 @@ registry.get_model_class("fairchem_hdgnn.HDGNN")
 lacking = sorted(getattr(OptimizableBatch, "__abstractmethods__", ()))
 print(json.dumps({"short": short, "lacking": lacking}))
 """
-"""Run in a fresh process: what fairchem finds when nobody has imported the plugin for it."""
+"""Run in a fresh process: what fairchem finds if the plugin has not been imported before."""
 
 
 PROBE_2 = """
@@ -58,11 +58,11 @@ from fairchem.core.common.registry import registry
 for name in ("HDGNNBackbone", "HDGNNEnergyHead", "HDGNNForceHead", "ESCNBackbone", "ESCNEnergyHead", "ESCNForceHead"):
     registry.get_model_class(f"fairchem_hdgnn.{name}")
 """
-"""The same for fairchem-core 2, whose YAML has dotted names only."""
+"""The same for fairchem-core 2, whose YAML uses dotted names only."""
 
 
 class State(Enum):
-    """How a finding is to be taken."""
+    """Severity of a finding."""
 
     OK = "ok"
     NOTE = "note"
@@ -71,7 +71,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the report; ``remedy`` says what to do where something is to be done."""
+    """One line of the report; ``remedy`` says what to do, if anything."""
 
     subject: str
     state: State
@@ -80,7 +80,7 @@ class Line:
 
 
 def report() -> Iterator[Line]:
-    """Look at everything, in the order in which problems should be solved."""
+    """Check everything, in the order in which problems should be solved."""
     host = installed_host()
     distribution = _distribution(host)
     yield distribution
@@ -97,14 +97,14 @@ def report() -> Iterator[Line]:
 
 
 def _distribution(host: Host | None) -> Line:
-    """Whether this package is installed as what the installed fairchem-core needs."""
+    """Check that the installed distribution of this package is the one for the installed fairchem-core."""
     subject, found = "this package", own_distributions()
     wanted = dict(zip((Host.FAIRCHEM_1, Host.FAIRCHEM_2, None), DISTRIBUTIONS))[host]
     fairchem = f"fairchem-core {installed_version()}" if host else "no fairchem-core"
     if found == [wanted]:
-        return Line(subject, State.OK, f"{wanted} {installed_version(wanted)}, beside {fairchem}")
+        return Line(subject, State.OK, f"{wanted} {installed_version(wanted)}, with {fairchem}")
     remedy = f"pip uninstall {' '.join(found)}; " if found else ""
-    detail = f"installed as {' and '.join(found) or 'nothing'}, but {wanted} goes with {fairchem}"
+    detail = f"installed as {' and '.join(found) or 'nothing'}, but with {fairchem} it must be {wanted}"
     return Line(subject, State.BROKEN, detail, f"{remedy}in a clone: pip install ./{FOLDERS[wanted]}")
 
 
@@ -127,9 +127,9 @@ def _python(distribution: str) -> Line:
 
 
 def _package(requirement: Requirement) -> Line:
-    """Whether a requirement is installed, in a version that fits, and can be imported."""
+    """Check that a requirement is installed in a suitable version and can be imported."""
     name = requirement.name
-    # fairchem-core's own requirements would take torch back to 2.4.
+    # fairchem-core's own requirements would downgrade torch to 2.4.
     without = "--no-deps " if name == "fairchem-core" else ""
     remedy = f'pip install {without}"{requirement}"'
     try:
@@ -142,12 +142,12 @@ def _package(requirement: Requirement) -> Line:
 
 
 def _scatter(name: str) -> Line:
-    """Whether a package that fairchem imports is there, compiled or as the stand-in."""
+    """Check that a package that fairchem imports is installed, compiled or as this project's replacement."""
     remedy = _standin(name) or f"pip install --force-reinstall --no-deps --only-binary=:all: {name} -f {_pyg_wheels()}"
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Line(name, State.BROKEN, "not installed, and fairchem-core imports it", remedy)
+        return Line(name, State.BROKEN, "not installed, but fairchem-core imports it", remedy)
     remark = ", this project's stand-in in plain torch" if version.endswith(f"+{STANDIN}") else ""
     return _imported(name, f"{version}{remark}", remedy)
 
@@ -162,13 +162,13 @@ def _imported(name: str, version: str, remedy: str) -> Line:
 
 
 def _standin(name: str) -> str:
-    """What installs the stand-in from the clone that this package is installed from; empty if it is not."""
+    """Command that installs the replacement from the clone; empty if this package is not installed from a clone."""
     folder = Path(__file__).parents[3] / "packaging" / name
     return f"pip install --force-reinstall --no-deps {folder}" if folder.is_dir() else ""
 
 
 def _pyg_wheels() -> str:
-    """Where compiled wheels for the installed torch are."""
+    """URL of compiled wheels for the installed torch."""
     try:
         import torch  # noqa: PLC0415  may be missing or broken
     except Exception:
@@ -197,7 +197,7 @@ def _plugin() -> Iterator[Line]:
 
 
 def _second_plugin() -> Iterator[Line]:
-    """Whether fairchem-core 2 finds the models under their dotted names."""
+    """Check that fairchem-core 2 finds the models under their dotted names."""
     probe = subprocess.run([sys.executable, "-W", "ignore", "-c", PROBE_2], capture_output=True, text=True, check=False)
     dotted = "model: fairchem_hdgnn.HDGNNBackbone"
     if probe.returncode:
@@ -209,13 +209,13 @@ def _second_plugin() -> Iterator[Line]:
 
 
 def _relaxations(lacking: list[str]) -> Line:
-    """Whether fairchem's own relaxations run, given the methods that ASE asks of fairchem's class and it lacks."""
+    """Check that fairchem's own relaxations work, given the methods that ASE requires and fairchem's class lacks."""
     subject = "run-relaxations"
     if not lacking:
-        return Line(subject, State.OK, "with fairchem's trainer and this plugin's")
+        return Line(subject, State.OK, "works with fairchem's trainer and this plugin's")
     detail = (
-        f"not with fairchem's own trainer: fairchem-core {metadata.version('fairchem-core')} lacks "
-        f"{', '.join(lacking)}, which ASE {metadata.version('ase')} asks for"
+        f"does not work with fairchem's own trainer: fairchem-core {metadata.version('fairchem-core')} lacks "
+        f"{', '.join(lacking)}, which ASE {metadata.version('ase')} requires"
     )
     remedy = "fairchem-hdgnn train --mode run-relaxations, with trainer: fairchem_hdgnn.Trainer"
     return Line(subject, State.NOTE, detail, f'{remedy}; or pip install "ase<3.26"')
@@ -229,10 +229,10 @@ def _fairchem_folder() -> Path:
 
 
 def _why_no_short_name(include: Path) -> tuple[str, str]:
-    other_ways = "or write the dotted name, or import fairchem_hdgnn first"
+    other_ways = "or use the dotted name, or import fairchem_hdgnn first"
     reinstall = f"pip install --force-reinstall --no-deps {DISTRIBUTION}, {other_ways}"
     if not include.exists():
-        return f"no {include}: fairchem is installed elsewhere than this plugin", reinstall
+        return f"no {include}: fairchem and this plugin are installed in different places", reinstall
     if SHIM_FOLDER not in include.read_text().split():
         return f"{include} belongs to another plugin", f"add a line '{SHIM_FOLDER}' to it, {other_ways}"
     return (
@@ -254,7 +254,7 @@ def _gpu() -> Line:
         return Line("GPU", State.NOTE, "none: training runs with --cpu only")
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU only"
     return Line(
-        "GPU", State.NOTE, f"torch was built for {build} and sees none", "compare with the driver's: nvidia-smi"
+        "GPU", State.NOTE, f"torch was built for {build} and finds none", "compare with the driver's CUDA: nvidia-smi"
     )
 
 

@@ -1,4 +1,4 @@
-"""Sections and keys of a fairchem config: names that exist, values of the right kind, parts that fit together."""
+"""Check the sections and keys of a fairchem config: names, types of values, consistency between sections."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from fairchem_hdgnn.host.sections import FURTHER_OPTIM_KEYS, Loss, Optim, Split
 from fairchem_hdgnn.hyperparameters import key_names
 
 SECTIONS = {"trainer", "logger", "task", "model", "dataset", "outputs", "loss_functions", "evaluation_metrics", "optim"}
-"""Sections that fairchem reads, ``slurm`` and what the command line sets aside."""
+"""Sections that fairchem reads, apart from ``slurm`` and what the command line sets."""
 
 COMMAND_LINE_KEYS = {
     "mode", "identifier", "timestamp_id", "seed", "is_debug", "run_dir", "print_every", "amp", "checkpoint", "cpu",
     "submit", "summit", "world_size", "distributed_backend", "gp_gpus", "local_rank", "slurm", "hide_eval_progressbar",
 }  # fmt: skip
-"""What fairchem's command line adds to a config."""
+"""Keys that fairchem's command line adds to a config."""
 
 OURS = "fairchem_hdgnn.Trainer"
 
@@ -38,23 +38,23 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
     "loss_functions": list,
     "optim": dict,
 }
-"""Sections that a training needs, and how YAML must give them."""
+"""Sections that a training needs -> type in the YAML."""
 
 
 def section_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Sections that nothing reads, and those without which nothing can start; what relaxations need, if asked for."""
+    """Check section names, required sections, the trainer and, if requested, the settings of relaxations."""
     task = config.get("task")
     if isinstance(task, dict) and "dataset" in task:
-        problem = f"a config of before 2024 ({task['dataset']}): outputs, losses, metrics are as fairchem converts it"
+        problem = f"is the format before 2024 ({task['dataset']}): fairchem converts it to outputs, losses and metrics"
         yield warning("task.dataset", problem, "write them out as in configs/")
     for name in config:
         close = nearest(str(name), SECTIONS)
         if name not in SECTIONS | COMMAND_LINE_KEYS and close:
-            problem = f"fairchem reads no section of that name; did you mean '{close}'?"
+            problem = f"fairchem has no such section; did you mean '{close}'?"
             yield warning(str(name), problem, "correct or remove it")
     for name, kind in REQUIRED.items():
         if not isinstance(config.get(name), kind) or not config[name]:
-            yield error(name, "the section is missing, empty or of the wrong kind", "see configs/ for examples")
+            yield error(name, "the section is missing, empty or of the wrong type", "see configs/ for examples")
     yield from _trainer_findings(config.get("trainer") or "ocp")
     yield from relaxation_findings(config)
 
@@ -66,11 +66,11 @@ def _trainer_findings(name: Any) -> Iterator[Finding]:
         registry.get_trainer_class(str(name))
     except (RuntimeError, ImportError, ValueError):
         known = [*registry.mapping["trainer_name_mapping"], OURS]
-        yield error("trainer", f"fairchem knows no '{name}'{suggestion(str(name), known)}", f"write {OURS}")
+        yield error("trainer", f"fairchem has no trainer '{name}'{suggestion(str(name), known)}", f"write {OURS}")
 
 
 def key_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """What is wrong with the sections of ``config`` by themselves; the model's own keys are its constructor's part."""
+    """Check all sections of ``config`` except the model's keys, which its constructor checks."""
     yield from section_findings(config)
     if isinstance(config.get("optim"), dict):
         yield from _optim_findings(config["optim"], amp=bool(config.get("amp", False)))
@@ -79,17 +79,17 @@ def key_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _target_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Losses and metrics name outputs, and functions that exist."""
+    """Check that losses and metrics refer to existing outputs and functions."""
     outputs = config.get("outputs")
     if not isinstance(outputs, dict) or not all(_is_output(output) for output in outputs.values()):
-        yield error("outputs", "is no mapping of an output's name to its settings", "write {energy: {level: system}}")
+        yield error("outputs", "is not a mapping from output names to settings", "write {energy: {level: system}}")
         return
     targets = {*outputs, *(part for output in outputs.values() for part in output.get("decomposition") or ())}
     losses = registry.mapping["loss_name_mapping"]
     losses_given = config.get("loss_functions")
     for entry in losses_given if isinstance(losses_given, list) else []:
         if not isinstance(entry, dict) or not all(isinstance(loss, dict) for loss in entry.values()):
-            yield error("loss_functions", f"{entry!r} is no loss", "write - energy: {fn: mae, coefficient: 1}")
+            yield error("loss_functions", f"{entry!r} is not a loss", "write - energy: {fn: mae, coefficient: 1}")
             continue
         for name, loss in entry.items():
             if name not in targets:
@@ -127,7 +127,7 @@ def _metric_findings(section: Any, targets: set[str]) -> Iterator[Finding]:
         yield error(
             "evaluation_metrics.primary_metric",
             f"{primary!r} is not computed{suggestion(str(primary), names)}",
-            "name one of evaluation_metrics.metrics as TARGET_METRIC",
+            "write one of evaluation_metrics.metrics as TARGET_METRIC",
         )
 
 
@@ -136,7 +136,7 @@ def _is_output(value: Any) -> bool:
 
 
 def _optim_findings(optim: Mapping[str, Any], *, amp: bool) -> Iterator[Finding]:
-    """Values, and names of torch's optimizers and schedulers, that cannot be used."""
+    """Check values, and the names of torch's optimizers and schedulers."""
     yield from value_findings("optim", Optim, {name: value for name, value in optim.items() if name != "precision"})
     for name, holder in (("optimizer", torch.optim), ("scheduler", torch.optim.lr_scheduler)):
         value = optim.get(name)
@@ -159,10 +159,10 @@ def _optim_findings(optim: Mapping[str, Any], *, amp: bool) -> Iterator[Finding]
 
 
 def _data_findings(section: Any) -> Iterator[Finding]:
-    """Check that splits are mappings, sources are paths, and so on; the files themselves are not looked at.
+    """Check that splits are mappings, sources are paths, and so on; the files themselves are not opened.
 
     Args:
-        section: settings by split, or a list of them, or those of the training data alone.
+        section: settings by split, a list of them, or those of the training data alone.
     """
     for split, settings in by_split(section).items():
         if settings is None:
@@ -180,4 +180,4 @@ def _split_findings(subject: str, settings: dict[str, Any]) -> Iterator[Finding]
     parts = normalizer.items() if isinstance(normalizer, dict) else [("", normalizer or {})]
     for name, value in parts:
         if name not in ("file", "fit") and not isinstance(value, dict):
-            yield error(f"{subject}.transforms.normalizer", f"holds {value!r}", "give {energy: {mean: 0, stdev: 1}}")
+            yield error(f"{subject}.transforms.normalizer", f"is {value!r}", "give {energy: {mean: 0, stdev: 1}}")

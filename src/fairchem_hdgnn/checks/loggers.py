@@ -1,4 +1,4 @@
-"""Whether the logger of a config can start: its name, its package, and Weights & Biases' key."""
+"""Check that the logger of a config can start: its name and the API key of Weights & Biases."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from fairchem_hdgnn.errors import suggestion
 
 WANDB = ("wandb", "wandb_singleton")
 NO_KEY = ("offline", "disabled", "dryrun")
-"""Modes of wandb that send nothing by themselves."""
+"""Modes of wandb that need no API key."""
 
 DEFAULT = "wandb"
-"""What fairchem takes where a config names none."""
+"""fairchem's logger if a config names none."""
 
 
 def logger_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """What is wrong with ``logger``; nothing is started and nothing is sent."""
+    """Check ``logger``; nothing is started or sent."""
     section = config.get("logger", DEFAULT)
     name = section.get("name") if isinstance(section, dict) else section
     known = [*registry.mapping["logger_name_mapping"], "wandb_singleton"]
     if not isinstance(name, str) or not name:
-        yield error("logger", "names none", "write logger: tensorboard, or logger: wandb")
+        yield error("logger", "has no name", "write logger: tensorboard, or logger: wandb")
     elif name not in known and "." not in name:
         yield error("logger", f"fairchem has no '{name}'{suggestion(name, known)}", "write tensorboard or wandb")
     elif name in WANDB and not _wandb_can_start():
-        named = "is wandb" if "logger" in config else "is missing, which means wandb to fairchem"
+        named = "is wandb" if "logger" in config else "is missing, so fairchem uses wandb"
         remedy = "write logger: tensorboard, or run `wandb login`, or set WANDB_MODE=offline"
-        yield error("logger", f"{named}, and there is no key for it here", remedy)
+        yield error("logger", f"{named}, but this machine has no API key for it", remedy)
 
 
 def _wandb_can_start() -> bool:
-    """Whether wandb needs no key or finds one: in the environment, in ``~/.netrc``, or after `wandb offline`."""
+    """Whether wandb needs no API key or finds one, in the environment or in ``~/.netrc``."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE") in NO_KEY:
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""

@@ -1,4 +1,4 @@
-"""A config for one's own structures, sized from their number and their atoms (docs/training.md)."""
+"""Write a config for the user's own structures, sized to their number and atom counts (docs/training.md)."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from fairchem_hdgnn.host.noisy_nodes import TARGET, add_displacement
 VALIDATION_SPLITS = ("val_id", "val")
 
 TRAINING_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 15_000, 20, 100
-"""So many steps, in no fewer and no more epochs."""
+"""Target number of steps, and bounds on the number of epochs."""
 
 SAMPLE = 50
-"""Structures whose atoms and neighbours are counted."""
+"""Structures sampled to count atoms and neighbours."""
 
-SHORTEST_WAY = 0.01
-"""Å that some atom has to move before there is a way to learn."""
+SMALLEST_DISPLACEMENT = 0.01
+"""Å; if no atom moves further, there is no displacement to learn."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a recipe depends on.
+    """The properties of the data that determine a recipe.
 
     Attributes:
-        structures: to train on.
-        atoms: of a structure, on average.
-        neighbors: edges of an atom, on average.
-        label: attribute of the records.
-        labels: its distribution.
+        structures: number of training structures.
+        atoms: mean atoms per structure.
+        neighbors: mean edges per atom.
+        label: attribute of the records to learn.
+        labels: distribution of the label.
     """
 
     structures: int
@@ -55,18 +55,18 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A config and what it was sized from."""
+    """A config, and the sizes it was derived from."""
 
     sizes: Sizes
     config: dict[str, Any]
 
     @property
     def epochs(self) -> int:
-        """Of the training."""
+        """Number of training epochs."""
         return int(self.config["optim"]["max_epochs"])
 
     def write(self, path: Path) -> None:
-        """As YAML with a header.
+        """Write the config as YAML with a header.
 
         Raises:
             DataError: ``path`` exists.
@@ -94,18 +94,19 @@ def make_recipe(
     epochs: int | None = None,
     noisy_nodes: bool | None = None,
 ) -> Recipe:
-    """Size ``configs/oc20/is2re/small/MODEL.yml`` for the data in ``root``.
+    """Adapt ``configs/oc20/is2re/small/MODEL.yml`` to the data in ``root``.
 
     Args:
         root: folder with ``train/`` and ``val_id/`` or ``val/`` such as ``make-lmdb`` writes, or ``train.lmdb`` and
             ``val_id.lmdb`` or ``val.lmdb``.
         model: ``hdgnn`` or ``escn_so2``.
-        label: attribute of the records to learn; without it the first of ``LABELS`` that they have.
-        epochs: instead of the number that follows from the number of structures.
-        noisy_nodes: whether to learn the way to the relaxed positions too; ``None``: where the records have them.
+        label: attribute of the records to learn; by default the first of ``LABELS`` that they have.
+        epochs: number of epochs; by default derived from the number of structures.
+        noisy_nodes: whether to also learn the displacement to the relaxed positions; ``None``: if the records have
+            them.
 
     Raises:
-        DataError: a split is missing, or records have no such label, or all have the same.
+        DataError: a split is missing, records lack the label, or all labels are equal.
     """
     train = split_source(root, "train")
     present = (name for name in VALIDATION_SPLITS if has_split(root, name))
@@ -113,13 +114,13 @@ def make_recipe(
     records = Records(train)
     chosen = sampled(records)
     if noisy_nodes is None:
-        noisy_nodes = has_ways(chosen) and has_ways(sampled(Records(validation)))
+        noisy_nodes = has_displacements(chosen) and has_displacements(sampled(Records(validation)))
     config = read_config(f"hdgnn:oc20/is2re/small/{model}{'_noisy_nodes' if noisy_nodes else ''}.yml")
     search = Search(config["model"]["cutoff"], config["model"]["max_neighbors"])
     sizes = measure(*target_spread(train, label), chosen, search)
     if sizes.labels.std < 1e-9:
         same = f"{sizes.label} = {sizes.labels.mean:g}"
-        raise DataError(f"{train}: all {sizes.structures:,} structures have {same}; nothing can be learnt")
+        raise DataError(f"{train}: all {sizes.structures:,} structures have {same}; there is nothing to learn")
     optim = config["optim"]
     num_batches = math.ceil(sizes.structures / optim["batch_size"])
     steps_per_epoch = num_steps(num_batches, optim.get("accumulate", 1))
@@ -142,19 +143,19 @@ def make_recipe(
 
 
 def sampled(records: Records) -> list[Data]:
-    """Some of them, the same in each call."""
+    """A sample of the records, the same in each call."""
     return [records[index] for index in sample(len(records), SAMPLE, seed=0)]
 
 
-def has_ways(records: list[Data]) -> bool:
-    """Whether records have relaxed positions, and not only those that they start from."""
+def has_displacements(records: list[Data]) -> bool:
+    """Whether records have relaxed positions that differ from the initial ones."""
     if not all("pos_relaxed" in record and "tags" in record and "fixed" in record for record in records):
         return False
-    return any(float(add_displacement(record)[TARGET].abs().max()) > SHORTEST_WAY for record in records)
+    return any(float(add_displacement(record)[TARGET].abs().max()) > SMALLEST_DISPLACEMENT for record in records)
 
 
 def measure(label: str, labels: Spread, records: list[Data], search: Search) -> Sizes:
-    """Count atoms and neighbours of a sample."""
+    """Count the atoms and neighbours of a sample."""
     atoms = sum(len(record.pos) for record in records)
     edges = sum(periodic_edges(Batch.from_data_list([record]), search).edge_index.shape[1] for record in records)
     return Sizes(labels.count, atoms / len(records), edges / atoms, label, labels)

@@ -1,4 +1,4 @@
-"""Records that a trainer cannot use, or a model cannot learn from: a sample of each split."""
+"""Check a sample of each split for records that a trainer cannot use or a model cannot learn from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host.structures import TOUCHING, flat_cells
 
 SAMPLE = 16
-"""Records looked at in each split: the first, the last and random ones."""
+"""Records checked in each split: the first, the last and random ones."""
 
 LARGE_SYSTEM = 400
 """Atoms; OC20's largest system has 225."""
@@ -38,14 +38,14 @@ class Records(Protocol):
 
 @dataclass(frozen=True)
 class Needs:
-    """What a model and a trainer read of a record.
+    """What a model and a trainer require of a record.
 
     Attributes:
-        cutoff: Å; ``None`` if the model does not say.
+        cutoff: Å; ``None`` if the model does not declare one.
         max_num_elements: atomic numbers must be below it.
         use_pbc: whether structures are periodic.
         otf_graph: whether the model builds edges itself.
-        targets: outputs, which labelled records hold under these names, and whether each is one number an atom.
+        targets: names of the outputs, under which labelled records store them -> whether it is one number per atom.
     """
 
     cutoff: float | None
@@ -72,14 +72,14 @@ class Needs:
 
 
 def record_findings(split: str, dataset: Records, needs: Needs, *, labelled: bool, seed: int = 0) -> Iterator[Finding]:
-    """What is wrong with a sample of ``dataset``: one finding for each kind, naming the first record that has it.
+    """Check a sample of ``dataset``: one finding per kind of problem, naming the first record that has it.
 
     Args:
         split: ``train``, ``val`` or ``test``.
-        dataset: records as the trainer gets them.
-        needs: what is read of them.
-        labelled: whether they must hold the targets.
-        seed: of the sample.
+        dataset: records as the trainer reads them.
+        needs: what is required of them.
+        labelled: whether they must have the targets.
+        seed: random seed of the sample.
     """
     first: dict[str, Finding] = {}
     count: Counter[str] = Counter()
@@ -93,25 +93,25 @@ def record_findings(split: str, dataset: Records, needs: Needs, *, labelled: boo
         try:
             problems = list(_problems(split, record, needs, labelled=labelled))
         except (TypeError, ValueError, AttributeError, RuntimeError) as problem:
-            # What nobody foresaw in a record: the trainer will not understand it either.
-            yield error(f"dataset.{split}, record {index}", one_line(problem), "prepare the records again")
+            # An unforeseen kind of record: the trainer cannot read it either.
+            yield error(f"dataset.{split}, record {index}", one_line(problem), "re-create the LMDB")
             return
         for kind, finding in problems:
             first.setdefault(kind, finding)
             count[kind] += 1
     for kind, finding in first.items():
-        frequency = f" ({count[kind]} of {len(indices)} records looked at)" if len(indices) > 1 else ""
+        frequency = f" ({count[kind]} of {len(indices)} records checked)" if len(indices) > 1 else ""
         yield Finding(finding.subject, finding.problem + frequency, finding.remedy, finding.fatal)
 
 
 def read(dataset: Records, index: int) -> Any:
-    """The record ``index``; a ``DataError`` whatever the reason why it cannot be read."""
+    """Return record ``index``; any failure becomes a ``DataError``."""
     try:
         return dataset[index]
     except DataError:
         raise
     except Exception as problem:
-        raise DataError(f"record {index} cannot be read ({problem!r}): make or copy the file again") from problem
+        raise DataError(f"record {index} cannot be read ({problem!r}): re-create or re-copy the file") from problem
 
 
 def sample(length: int, size: int, seed: int) -> list[int]:
@@ -126,8 +126,8 @@ def _problems(split: str, record: Any, needs: Needs, *, labelled: bool) -> Itera
     subject = f"dataset.{split}, sid {_plain(record['sid'])}" if "sid" in record else f"dataset.{split}"
     missing = list(_missing(record, needs, labelled=labelled))
     for name in missing:
-        remedy = "map it by dataset.key_mapping" if name in needs.targets else "prepare the records again"
-        yield f"no {name}", error(subject, f"records hold no '{name}', which the trainer reads", remedy)
+        remedy = "map it with dataset.key_mapping" if name in needs.targets else "re-create the LMDB"
+        yield f"no {name}", error(subject, f"records have no '{name}', which the trainer reads", remedy)
     if missing:
         return
     checks: list[Callable[..., Iterator[tuple[str, Finding]]]] = [_shapes, _values, _geometry]
@@ -148,28 +148,26 @@ def _missing(record: Any, needs: Needs, *, labelled: bool) -> Iterator[str]:
 
 def _shapes(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Iterator[tuple[str, Finding]]:
     if not isinstance(record.natoms, (int, Tensor)) or isinstance(record.natoms, bool):
-        problem = f"'natoms' is {type(record.natoms).__name__}, which no batch can hold as a tensor"
+        problem = f"'natoms' is {type(record.natoms).__name__}, which cannot be batched as a tensor"
         yield "type of natoms", error(subject, problem, "store an int")
         return
     for name in needs.targets if labelled else ():
         if not isinstance(record[name], (int, float, Tensor, np.ndarray, np.generic)):
-            problem = f"'{name}' is {type(record[name]).__name__}, no number"
+            problem = f"'{name}' is {type(record[name]).__name__}, not a number"
             yield f"type of {name}", error(subject, problem, "store a float, or a tensor of float32")
             return
     natoms = int(record.natoms)
     shapes = {"pos": (natoms, 3), "atomic_numbers": (natoms,), "fixed": (natoms,)}
     shapes |= {"cell": (1, 3, 3)} if needs.use_pbc else {}
     if needs.use_pbc and torch.as_tensor(getattr(record, "pbc", [True] * 3)).numel() != 3:
-        yield "shape of pbc", error(subject, "'pbc' is not three values", "prepare the records again")
+        yield "shape of pbc", error(subject, "'pbc' does not have three values", "re-create the LMDB")
     for name, expected in shapes.items():
         value = record[name]
         if not isinstance(value, Tensor) or tuple(value.shape) != expected:
             found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
             yield (
                 f"shape of {name}",
-                error(
-                    subject, f"'{name}' is {found}, not a tensor of shape {list(expected)}", "prepare the records again"
-                ),
+                error(subject, f"'{name}' is {found}, not a tensor of shape {list(expected)}", "re-create the LMDB"),
             )
     for name, per_atom in needs.targets.items() if labelled else ():
         numbers = torch.as_tensor(record[name]).numel()
@@ -211,8 +209,8 @@ def _values(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Itera
             "large",
             warning(
                 subject,
-                f"has {natoms} atoms; batches with such systems take far more memory than others",
-                f"drop them by max_atoms: {LARGE_SYSTEM}, or lower optim.batch_size",
+                f"has {natoms} atoms; batches with such systems need far more memory than others",
+                f"drop them with max_atoms: {LARGE_SYSTEM}, or lower optim.batch_size",
             ),
         )
 
@@ -223,7 +221,7 @@ def _geometry(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Ite
     if touching.any():
         one = int(touching.argmax())
         other = int(distance[one].argmin())
-        yield "touching", error(subject, f"atoms {one} and {other} stand on the same place", "remove one of them")
+        yield "touching", error(subject, f"atoms {one} and {other} coincide", "remove one of them")
     if needs.cutoff is not None:
         alone = distance.min(axis=1) > needs.cutoff
         if alone.any():
@@ -231,14 +229,14 @@ def _geometry(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Ite
                 "alone",
                 warning(
                     subject,
-                    f"atom {int(alone.argmax())} has no neighbour within {needs.cutoff:g} Å: it gets no message",
-                    "look at the structure; raise model.cutoff if it is as it should be",
+                    f"atom {int(alone.argmax())} has no neighbour within {needs.cutoff:g} Å: it receives no messages",
+                    "check the structure; if it is correct, raise model.cutoff",
                 ),
             )
 
 
 def nearest_distances(record: Any, *, periodic: bool) -> Float64[np.ndarray, "atoms atoms"]:
-    """Distance of each pair of atoms, Å, to the nearest image; on the diagonal that to an atom's own nearest image."""
+    """Minimum-image distance of each pair of atoms, Å; on the diagonal that to an atom's own nearest image."""
     positions = record.pos.double().numpy()
     if not periodic:
         _, distance = get_distances(positions)

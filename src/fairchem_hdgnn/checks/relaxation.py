@@ -1,4 +1,4 @@
-"""Relaxations that a config asks for: whether it has what they need."""
+"""Check that a config has the settings that its relaxations need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fairchem_hdgnn.host.fairchem1.trainer import Trainer
 
 
 def relaxation_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """What is missing for relaxations, if the config or the command line (``mode``) asks for any."""
+    """Report what is missing for relaxations, if the config or the command line (``mode``) requests them."""
     task = config.get("task")
     task = task if isinstance(task, dict) else {}
     alone = config.get("mode") == "run-relaxations"
@@ -34,20 +34,20 @@ def relaxation_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
     if not alone:
         return
     if not config.get("checkpoint"):
-        yield error("--checkpoint", "missing", "name the checkpoint of the model that relaxes")
+        yield error("--checkpoint", "missing", "give the checkpoint of the model that relaxes the structures")
     if not task.get("write_pos") and not (task.get("relax_opt") or {}).get("traj_dir"):
-        nothing = "neither it nor task.relax_opt.traj_dir is set, so no relaxed structure is kept"
-        yield warning("task.write_pos", nothing, f"set it, for {RESULTS}")
+        unsaved = "neither it nor task.relax_opt.traj_dir is set, so no relaxed structure is saved"
+        yield warning("task.write_pos", unsaved, f"set it to write {RESULTS}")
     yield from _trainer_findings(config.get("trainer", "ocp"))
 
 
 def _trainer_findings(name: Any) -> Iterator[Finding]:
-    """fairchem's own trainer cannot relax with each ASE."""
+    """fairchem's own trainer cannot relax with every version of ASE."""
     try:
         kind = registry.get_trainer_class(str(name))
     except (RuntimeError, ImportError, ValueError):
         return
     ours = isinstance(kind, type) and issubclass(kind, Trainer)
     if inspect.isabstract(OptimizableBatch) and not ours:
-        problem = f"'{name}' cannot relax with the installed ASE, for which fairchem 1.10 lacks methods"
+        problem = f"'{name}' cannot relax with the installed ASE, which requires methods that fairchem 1.10 lacks"
         yield error("trainer", problem, 'write fairchem_hdgnn.Trainer, or pip install "ase<3.26"')

@@ -1,4 +1,4 @@
-"""fairchem's trainer put together part by part; a part that cannot be made is named with its key, in one line."""
+"""Build fairchem's trainer stage by stage; a failing stage is reported in one line with its config keys."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from fairchem.core.trainers import OCPTrainer
 from fairchem_hdgnn.checks.findings import one_line
 from fairchem_hdgnn.errors import ConfigError, UserError
 
-SCHEDULE_REMEDY = "write its arguments into optim, beside its name"
+SCHEDULE_REMEDY = "write its arguments into optim, next to its name"
 SCHEDULE_REMEDIES = {
     None: (
         "without a scheduler fairchem reads warmup_steps, warmup_factor, lr_milestones (none below 100) and lr_gamma, "
-        "in steps; scheduler: Null is a constant rate"
+        "in steps; scheduler: Null gives a constant rate"
     ),
-    "LambdaLR": "leave optim.scheduler out: that is fairchem's schedule of warm-up and milestones",
+    "LambdaLR": "remove optim.scheduler: the default is fairchem's schedule of warm-up and milestones",
 }
 
 
 @contextlib.contextmanager
 def naming(subject: str, remedy: str) -> Iterator[None]:
-    """Turn what goes wrong in a block into one line that opens with ``subject`` and ends with ``remedy``.
+    """Turn an exception in the block into one line that starts with ``subject`` and ends with ``remedy``.
 
     Raises:
-        UserError: of the block, as it is; a ``ConfigError`` for any other exception.
+        UserError: raised by the block, unchanged; any other exception becomes a ``ConfigError``.
     """
     try:
         yield
@@ -36,9 +36,9 @@ def naming(subject: str, remedy: str) -> Iterator[None]:
 
 
 class NamedStages(OCPTrainer):
-    """Mixin of fairchem's trainers: each part that it loads says which keys are to blame if that fails.
+    """Mixin for fairchem's trainers: if loading a part fails, the error names the keys responsible.
 
-    It comes before a trainer among the bases of a class.
+    It must precede the trainer in the list of base classes.
     """
 
     def load_logger(self) -> None:

@@ -1,4 +1,4 @@
-"""The normaliser of each target, held against the targets themselves: a sample of them, or all."""
+"""Compare the normaliser of each target with the targets: a sample of them, or all."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from fairchem_hdgnn.host.sections import Normalizer, mean_and_deviation
 from fairchem_hdgnn.schema import faults
 
 SAMPLE = 200
-"""Training records whose targets are read: they tell a standard deviation to about 5 %."""
+"""Training records sampled for their targets; they give a standard deviation to about 5 %."""
 
 STANDARD_ERRORS = 6
-"""A mean off by more than this many is no accident of the sample."""
+"""A mean that is off by more standard errors than this is not a sampling error."""
 
 RATIO = 1.5
-"""Nor is a standard deviation that differs by this factor."""
+"""Nor is a standard deviation that is off by more than this factor."""
 
 TOLERANCE = 0.05
-"""Deviation of mean or standard deviation, in standard deviations, up to which a normaliser is called right."""
+"""Largest accepted deviation of mean or standard deviation, in standard deviations."""
 
 
 def target_findings(
@@ -41,10 +41,10 @@ def target_findings(
     """Compare ``dataset.train.transforms.normalizer`` with a sample of the training targets.
 
     Args:
-        transforms: of the training data.
-        dataset: training records as the trainer gets them.
-        targets: names, and whether each is one number an atom.
-        seed: of the sample.
+        transforms: the transforms of the training data.
+        dataset: training records as the trainer reads them.
+        targets: names -> whether it is one number per atom.
+        seed: random seed of the sample.
     """
     settings = transforms.get("normalizer") or {}
     for name, normalizer in settings.items():
@@ -60,7 +60,7 @@ def target_findings(
     except DataError as problem:
         yield error("dataset.train", str(problem))
         return
-    # Training sees structures that noisy_nodes has moved, whose displacements are larger than the records'.
+    # noisy_nodes moves the atoms in training, so displacements are larger there than in the records.
     for name in targets if TRANSFORM not in transforms else set(targets) - {TARGET}:
         values = torch.cat([torch.as_tensor(record[name], dtype=torch.float64).flatten() for record in records]).numpy()
         yield from _statistics_findings(name, values, settings.get(name) or {})
@@ -72,7 +72,7 @@ def _statistics_findings(name: str, values: np.ndarray, normalizer: dict[str, An
     if faults(Normalizer, normalizer):
         return
     centre, spread = mean_and_deviation(normalizer)
-    said = f"mean {centre:g} and standard deviation {spread:g}" if normalizer else "no normaliser"
+    said = f"mean {centre:g} and standard deviation {spread:g}" if normalizer else "no normalizer"
     off_centre = abs(mean - centre) > max(STANDARD_ERRORS * deviation / math.sqrt(len(values)), 0.1 * spread)
     off_spread = not spread / RATIO < deviation < spread * RATIO
     if off_centre or off_spread:
@@ -85,12 +85,12 @@ def _statistics_findings(name: str, values: np.ndarray, normalizer: dict[str, An
 
 @dataclass(frozen=True)
 class Normaliser:
-    """What a configuration says of the target.
+    """A config's normaliser of a target.
 
     Attributes:
-        key: attribute of the records that is the target, e.g. ``y_relaxed``.
-        mean: subtracted, eV.
-        stdev: divided by, eV.
+        key: attribute of the records with the target, e.g. ``y_relaxed``.
+        mean: subtracted from the target, eV.
+        stdev: divides the target, eV.
     """
 
     key: str
@@ -98,7 +98,7 @@ class Normaliser:
     stdev: float
 
     def deviations(self, labels: Spread) -> list[str]:
-        """One sentence for each number that is off by more than ``TOLERANCE`` standard deviations."""
+        """One sentence per number that is off by more than ``TOLERANCE`` standard deviations."""
         pairs = {"mean": (self.mean, labels.mean), "stdev": (self.stdev, labels.std)}
         return [
             f"{name}: {configured:.4f} in the config, {found:.4f} in the data"
@@ -108,7 +108,7 @@ class Normaliser:
 
 
 def read_normaliser(source: str, target: str = "energy") -> Normaliser:
-    """The normaliser of ``target`` in a configuration, includes resolved.
+    """Read the normaliser of ``target`` from a config, with includes resolved.
 
     Args:
         source: a file, or ``hdgnn:...`` for a shipped config.
@@ -121,8 +121,8 @@ def read_normaliser(source: str, target: str = "energy") -> Normaliser:
     settings = _at(config, "dataset", "train", "transforms", "normalizer", target)
     if not isinstance(settings, Mapping) or "mean" not in settings or not {"rmsd", "stdev"} & set(settings):
         raise ConfigError(
-            f"{source}: no dataset.train.transforms.normalizer.{target} with mean and stdev; fairchem then trains "
-            "on raw numbers"
+            f"{source}: no dataset.train.transforms.normalizer.{target} with mean and stdev; without it fairchem "
+            "trains on raw values"
         )
     mapping = _at(config, "dataset", "train", "key_mapping") or {}
     sources = [stored for stored, name in mapping.items() if name == target]
@@ -130,7 +130,7 @@ def read_normaliser(source: str, target: str = "energy") -> Normaliser:
 
 
 def _at(config: Any, *keys: str) -> Any:
-    """What stands below these keys, one in the other, or ``None``."""
+    """The value at a path of nested keys, or ``None``."""
     for key in keys:
         config = config.get(key) if isinstance(config, Mapping) else None
     return config
@@ -141,7 +141,7 @@ def target_spread(path: Path, key: str | None = None, *, progress: bool = True) 
 
     Args:
         path: LMDB file or folder.
-        key: attribute; without it the first of ``LABELS`` that the records have.
+        key: attribute; by default the first of ``LABELS`` that the records have.
         progress: show a progress bar.
 
     Raises:
@@ -154,12 +154,12 @@ def target_spread(path: Path, key: str | None = None, *, progress: bool = True) 
             key = next((label for label in LABELS if label in record), None)
         if key is None or key not in record:
             has = ", ".join(sorted(record.keys()))
-            raise DataError(f"{path}, record {index}: no '{key or LABELS[0]}'; it has {has} (name one with --key)")
+            raise DataError(f"{path}, record {index}: no '{key or LABELS[0]}'; it has {has} (choose one with --key)")
         values.append(_number(record[key], f"{path}, record {index}: {key}"))
         if not abs(values[-1]) < float("inf"):
             raise DataError(f"{path}, record {index}: {key} is {values[-1]}")
     if key is None:
-        raise DataError(f"{path}: holds no record")
+        raise DataError(f"{path}: contains no records")
     return key, Spread.of(values)
 
 
@@ -168,4 +168,4 @@ def _number(label: Any, subject: str) -> float:
         return float(label)
     except (TypeError, ValueError, RuntimeError):
         found = f"{torch.as_tensor(label).numel()} numbers" if hasattr(label, "shape") else type(label).__name__
-        raise DataError(f"{subject} is {found}, not one; name another label with --key") from None
+        raise DataError(f"{subject} is {found}, not one number; choose another label with --key") from None

@@ -1,4 +1,4 @@
-"""Our trainer as a YAML names it: once a launch, under any launcher, one rank looks at everything for all of them."""
+"""This plugin's trainer with its checks: under any launcher, one rank checks everything once for all ranks."""
 
 from __future__ import annotations
 
@@ -21,27 +21,26 @@ from fairchem_hdgnn.host.fairchem1.config_forms import prepared
 from fairchem_hdgnn.host.fairchem1.ranks import on_first_rank
 
 DATA_SETS = {"train": "dataset", "val": "val_dataset", "test": "test_dataset", "relax": "relax_dataset"}
-"""Split -> where fairchem's trainer keeps its settings."""
+"""Split -> key under which fairchem's trainer keeps its settings."""
 
 PREPARED = ("model", "task", "outputs", "optim", "loss_functions", "evaluation_metrics")
-"""Sections in which ``1e-2`` or a path may stand, beside the data sets."""
+"""Sections, besides the data sets, that may contain ``1e-2`` or a path."""
 
 
 @registry.register_trainer("hdgnn")
 class Trainer(NamedStages, trainer.Trainer):
     """Drop-in for fairchem's ``ocp`` trainer: ``trainer: fairchem_hdgnn.Trainer`` in the YAML.
 
-    It trains as :class:`fairchem_hdgnn.host.fairchem1.trainer.Trainer` does, once config, data, model and disk have
-    been looked at and one step of training and of evaluation has been tried. What would make the run fail stops it
-    before the first step.
+    It trains like :class:`fairchem_hdgnn.host.fairchem1.trainer.Trainer`, after checking config, data, model and disk
+    and trying one step of training and of evaluation. Errors stop the run before the first step.
     """
 
     def load(self, inference_only: bool) -> None:
-        """As fairchem, after a look at the config. Collective.
+        """Check the config, then load as fairchem does. Collective.
 
         Raises:
             ConfigError: a section, key or value that cannot be used.
-            DataError: an LMDB that cannot be used, unless its format is ``safe_lmdb``, which looks for itself.
+            DataError: an LMDB that cannot be used, unless its format is ``safe_lmdb``, which checks files itself.
         """
         self._prepare()
         if not inference_only:
@@ -49,17 +48,17 @@ class Trainer(NamedStages, trainer.Trainer):
         super().load(inference_only)
 
     def train(self, disable_eval_tqdm: bool = False) -> None:
-        """As the trainer without checks, after a trial. Collective.
+        """Try one step, then train as the base trainer does. Collective.
 
         Raises:
-            ConfigError: the first step would fail, and what the trainer that it is built on raises.
+            ConfigError: the first step would fail. The base trainer's errors pass through.
         """
         self.initialise()
         try_steps(self)
         super().train(disable_eval_tqdm)
 
     def load_datasets(self) -> None:
-        """As fairchem, then a look at the model, a sample of the data sets and the disk. Collective.
+        """Load as fairchem does, then check the model, a sample of the data sets and the disk. Collective.
 
         Raises:
             ConfigError: the run would fail.
@@ -68,14 +67,14 @@ class Trainer(NamedStages, trainer.Trainer):
         on_first_rank(self.inspect_data, self.device)
 
     def _prepare(self) -> None:
-        """Under fairchem's own command line the config comes as it was written."""
+        """Convert numbers and paths in the config: fairchem's own command line passes it on as written."""
         splits = {split: self.config[key] for split, key in DATA_SETS.items()}
         config = prepared({**{name: self.config[name] for name in PREPARED}, "dataset": splits})
         splits = config.pop("dataset")
         self.config.update(config, **{key: splits[split] for split, key in DATA_SETS.items()})
 
     def inspect_config(self) -> None:
-        """Keys and files; on one rank."""
+        """Check keys and files; on one rank."""
         config = self._sections()
         found = [*key_findings(config), *batch_size_findings(config, distutils.get_world_size())]
         stop_or_warn([*found, *([] if self.is_debug else logger_findings(config))])
@@ -83,7 +82,7 @@ class Trainer(NamedStages, trainer.Trainer):
         check_data_sets({split: settings for split, settings in splits if settings.get("format") != "safe_lmdb"})
 
     def inspect_data(self) -> None:
-        """Records, targets and disk; on one rank."""
+        """Check records, targets and disk; on one rank."""
         config, model = self._sections(), self._unwrapped_model
         data_sets = {split: getattr(self, f"{split}_dataset") for split in DATA_SETS}
         stop_or_warn(output_findings(model, config["outputs"]))
@@ -92,7 +91,7 @@ class Trainer(NamedStages, trainer.Trainer):
         stop_or_warn([*found, *disk_findings(self.checkpoint_path.parent, needed)])
 
     def _sections(self) -> dict[str, Any]:
-        """The config as its file has it."""
+        """The config in the form of its file."""
         names = (*REQUIRED, "task", "evaluation_metrics", "amp", "logger")
         splits = {split: self.config[key] for split, key in DATA_SETS.items()}
         return {name: self.config[name] for name in names} | {"trainer": OURS, "dataset": splits}

@@ -1,4 +1,4 @@
-"""One step of training and one of evaluation, on real records, after which everything is as before."""
+"""Try one step of training and one of evaluation on real records, then restore the trainer's state."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from fairchem_hdgnn.checks.stages import naming
 from fairchem_hdgnn.errors import ConfigError
 
 CANDIDATES = 16
-"""Records among which the smallest are chosen, so that the step is short."""
+"""Records from which the smallest are chosen, to keep the step short."""
 
 
 def try_steps(trainer: OCPTrainer) -> None:
-    """Let a trainer that is ready to train do one step of training and one of evaluation. Collective.
+    """Try one step of training and one of evaluation with a trainer that is ready to train. Collective.
 
-    They take the smallest of some records, two where the batch size allows. Weights, averages, optimiser, scheduler
-    and random numbers are put back.
+    The batch has the smallest of some sampled records, two if the batch size allows. Weights, averages, optimiser,
+    scheduler and random state are restored.
 
     Args:
-        trainer: with model, data sets, optimiser and scheduler loaded.
+        trainer: the trainer, with model, data sets, optimiser and scheduler loaded.
 
     Raises:
-        ConfigError: a step failed; one line that names the keys to look at.
-        UserError: a structure is to blame, by the same checks as in training.
+        ConfigError: a step failed; one line that names the keys to check.
+        UserError: a structure is invalid, by the same checks as in training.
     """
     disable = not distutils.is_master()
     with _unchanged(trainer), tqdm(total=2, desc="Trial", unit="step", delay=3, leave=False, disable=disable) as bar:
@@ -53,9 +53,9 @@ def _train(trainer: OCPTrainer, batch: Batch) -> None:
     with torch.autocast("cuda", enabled=trainer.scaler is not None):
         with naming("model, outputs", "the model cannot predict these records"):
             predictions = trainer._forward(batch)
-        with naming("loss_functions, outputs", "the losses do not fit predictions and labels"):
+        with naming("loss_functions, outputs", "the losses do not match predictions and labels"):
             loss = trainer._compute_loss(predictions, batch)
-    with naming("evaluation_metrics", "the metrics do not fit predictions and labels"):
+    with naming("evaluation_metrics", "the metrics do not match predictions and labels"):
         trainer._compute_metrics(predictions, batch, trainer.evaluator, {})
     name = trainer.config["optim"].get("optimizer", "AdamW")
     with naming(f"optim.optimizer {name}", "choose another, or correct optim.optimizer_params"):
@@ -63,8 +63,8 @@ def _train(trainer: OCPTrainer, batch: Batch) -> None:
     unused = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad and weight.grad is None]
     if unused:
         raise ConfigError(
-            f"loss_functions: no loss depends on {len(unused)} weights of the model, the first of them {unused[0]}; "
-            "give each output a loss, or turn off what nothing is to learn (model.regress_forces: false)"
+            f"loss_functions: no loss depends on {len(unused)} weights of the model, first {unused[0]}; "
+            "give each output a loss, or turn off outputs without one (model.regress_forces: false)"
         )
     if trainer.scheduler.scheduler_type not in ("Null", "ReduceLROnPlateau"):
         with naming(f"optim.scheduler {trainer.scheduler.scheduler_type}", "correct its arguments in optim"):
@@ -76,28 +76,30 @@ def _evaluate(trainer: OCPTrainer, batch: Batch) -> None:
     trainer.model.eval()
     with naming("dataset.val, model", "the model cannot predict these records"):
         predictions = trainer._forward(batch)
-    with naming("dataset.val, loss_functions, evaluation_metrics", "they do not fit predictions and labels"):
+    with naming("dataset.val, loss_functions, evaluation_metrics", "they do not match predictions and labels"):
         trainer._compute_loss(predictions, batch)
         metrics = trainer._compute_metrics(predictions, batch, trainer.evaluator, {})
     primary = trainer.evaluation_metrics.get("primary_metric", trainer.evaluator.task_primary_metric[trainer.name])
     if primary is None:
-        raise ConfigError("evaluation_metrics.primary_metric: missing; name the metric that picks the best epoch")
+        raise ConfigError(
+            "evaluation_metrics.primary_metric: missing; set it to the metric that selects the best epoch"
+        )
     if primary not in metrics:
         raise ConfigError(
-            f"evaluation_metrics.primary_metric: {primary!r} is not computed; there are {', '.join(sorted(metrics))}"
+            f"evaluation_metrics.primary_metric: {primary!r} is not computed; choose from {', '.join(sorted(metrics))}"
         )
 
 
 def _small_batch(trainer: OCPTrainer, dataset: Any, batch_size: int) -> Batch:
     records = [dataset[index] for index in sample(len(dataset), CANDIDATES, seed=0)]
     smallest = sorted(records, key=lambda record: int(record.natoms))[: 2 if batch_size > 1 else 1]
-    with naming("dataset", "these records cannot be put into one batch"):
+    with naming("dataset", "these records cannot be batched"):
         return trainer.collater(smallest).to(trainer.device)
 
 
 @contextmanager
 def _unchanged(trainer: OCPTrainer) -> Iterator[None]:
-    """Put back what a step changes; log nothing; leave out DDP, which would see a step that the others do not."""
+    """Restore what a step changes; log nothing; bypass DDP, which must not see a step that other ranks do not do."""
     parts = [trainer.optimizer, trainer.ema, trainer.scaler]
     if trainer.scheduler.scheduler_type != "Null":
         parts.append(trainer.scheduler.scheduler)

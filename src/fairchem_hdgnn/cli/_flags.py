@@ -1,4 +1,4 @@
-"""Values of flags that several commands share: paths, and numbers that must not be too small."""
+"""Parsing and validation of flag values shared by several commands: paths, minimum values, names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fairchem_hdgnn.files import expanded
 
 
 def path(text: str) -> Path:
-    """A path with ``~`` and ``$VARIABLE`` resolved, also where the shell does not: ``--data=~/oc20``.
+    """Return a path with ``~`` and ``$VARIABLE`` expanded, also where the shell does not: ``--data=~/oc20``.
 
     Raises:
         argparse.ArgumentTypeError: a variable is not set.
@@ -24,7 +24,7 @@ def path(text: str) -> Path:
 
 
 def require_at_least(least: int, values: Mapping[str, int | None]) -> None:
-    """Refuse the first flag whose value is smaller; ``None`` is one that was left out.
+    """Refuse the first flag whose value is below ``least``; ``None`` means that the flag was not given.
 
     Raises:
         ConfigError: names flag and value.
@@ -35,11 +35,13 @@ def require_at_least(least: int, values: Mapping[str, int | None]) -> None:
 
 
 def require_names(values: Mapping[str, str | None]) -> None:
-    """Refuse the first flag whose value cannot be a name in a batch script and of a folder; ``None`` was left out.
+    """Refuse the first flag whose value cannot be used in a batch script and as a folder name; ``None``: not given.
 
     Raises:
         ConfigError: names flag and value.
     """
     for flag, value in values.items():
         if value and (re.fullmatch(r"[\w.,:+@%=-]+", value) is None or value in {".", ".."} or value[0] == "-"):
-            raise ConfigError(f"{flag} {value!r}: takes letters, digits and . , : + @ % = _ -, no spaces or slashes")
+            raise ConfigError(
+                f"{flag} {value!r}: use only letters, digits and . , : + @ % = _ - (not first), no spaces or slashes"
+            )

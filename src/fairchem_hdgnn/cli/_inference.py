@@ -15,17 +15,17 @@ from fairchem_hdgnn.evaluation.inference import InferenceOptions
 def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that ``inference_options`` reads."""
     group = parser.add_argument_group("how predictions are made")
-    group.add_argument("--cpu", action="store_true", help="stay on the CPU although a GPU is there")
+    group.add_argument("--cpu", action="store_true", help="run on the CPU even if a GPU is available")
     group.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes, one per GPU (default: 1)")
     group.add_argument("--batch-size", type=int, metavar="B", help="default: the checkpoint's eval_batch_size")
     group.add_argument("--num-workers", type=int, default=0, metavar="W", help="data-loader processes per GPU")
-    group.add_argument("--seed", type=int, default=0, help="of everything random: edge frames, bootstrap (default: 0)")
+    group.add_argument("--seed", type=int, default=0, help="random seed for edge frames and bootstrap (default: 0)")
     group.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="replace a key of the checkpoint's model, e.g. --set frames=fixed; may be repeated",
+        help="override a key of the checkpoint's model, e.g. --set frames=fixed; may be repeated",
     )
     add_trust_argument(group)
     add_data_format_argument(group)
@@ -34,25 +34,25 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
 def add_ensemble_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that ``frame_draws`` reads."""
     group = parser.add_argument_group("standard deviations (docs/uncertainty.md)")
-    group.add_argument("--ensemble", action="store_true", help="the checkpoints' mean, with its standard deviation")
+    group.add_argument("--ensemble", action="store_true", help="predict the checkpoints' mean and standard deviation")
     group.add_argument(
         "--frame-draws",
         type=int,
         default=1,
         metavar="N",
-        help="with --ensemble: predictions of each checkpoint, with other random edge frames each time (default: 1)",
+        help="with --ensemble: predictions per checkpoint, each with different random edge frames (default: 1)",
     )
 
 
 def frame_draws(args: argparse.Namespace) -> int | None:
-    """Predictions of each member of an ensemble; ``None`` without one.
+    """Number of predictions per ensemble member; ``None`` without ``--ensemble``.
 
     Raises:
-        ConfigError: several draws, but no ensemble.
+        ConfigError: several draws without ``--ensemble``.
     """
     require_at_least(1, {"--frame-draws": args.frame_draws})
     if args.frame_draws > 1 and not args.ensemble:
-        raise ConfigError(f"--frame-draws {args.frame_draws} needs --ensemble, the mean of the draws")
+        raise ConfigError(f"--frame-draws {args.frame_draws} needs --ensemble, which averages the draws")
     return args.frame_draws if args.ensemble else None
 
 
@@ -61,7 +61,7 @@ def add_trust_argument(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
-        help="unpickle whatever the checkpoint holds; only for files whose origin you know",
+        help="unpickle any object in the checkpoint, which can run code: only for files from a source you trust",
     )
 
 
@@ -70,7 +70,7 @@ def add_data_format_argument(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--data-format",
         metavar="FORMAT",
-        help="fairchem's name of the data format (default: safe_lmdb for LMDBs; lmdb unpickles whatever they hold)",
+        help="fairchem's name of the data format (default: safe_lmdb for LMDBs; lmdb unpickles any object)",
     )
 
 
@@ -99,6 +99,6 @@ def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
         try:
             values[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            # As in YAML; a text "false" would be true to a model that does not check its keys.
+            # As in YAML; the string "false" would be truthy in a model that does not check its keys.
             values[key] = {"true": True, "false": False, "null": None}.get(text, text)
     return values

@@ -1,4 +1,4 @@
-"""Statistics of records as lines of text."""
+"""Format the statistics of records as lines of text."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE, SUBSURFACE, SURFACE
 TAG_NAMES = {SUBSURFACE: "subsurface", SURFACE: "surface", ADSORBATE: "adsorbate"}
 
 FAR = 5.0
-"""Å; further than adsorbates move in a relaxation, unless positions jump over a periodic boundary."""
+"""Å; adsorbates move less than this in a relaxation, unless positions jump across a periodic boundary."""
 
 
 def statistics_lines(statistics: Statistics) -> list[str]:
-    """One line for each thing that is known, indented."""
+    """One indented line for each quantity that is present."""
     lines = [
         _line("atoms", f"{_spread(Spread.of([float(n) for n in statistics.natoms]), 'a system', digits=1)}"),
         _line("elements", ", ".join(f"{name} ({count:,})" for name, count in statistics.elements.most_common())),
@@ -53,4 +53,4 @@ def _spread(spread: Spread, unit: str, *, digits: int) -> str:
 
 def _far(distances: Sequence[float]) -> str:
     far = sum(distance > FAR for distance in distances)
-    return f" ({far:,} beyond {FAR:g} Å: jumps over a periodic boundary?)" if far else ""
+    return f" ({far:,} beyond {FAR:g} Å: jumps across a periodic boundary?)" if far else ""

@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn card``: a model card of a checkpoint."""
+"""``fairchem-hdgnn card``: write a model card for a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from fairchem_hdgnn.files import complete_or_absent
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("checkpoint", type=path, metavar="CHECKPOINT", help="checkpoint.pt, or inference_ckpt.pt")
+    parser.add_argument("checkpoint", type=path, metavar="CHECKPOINT", help="checkpoint.pt or inference_ckpt.pt")
     parser.add_argument("--out", type=path, metavar="FILE", help="file to write; must not exist (default: print)")
-    parser.add_argument("--licence", metavar="SPDX", help="of the weights, e.g. MIT or CC-BY-4.0")
-    parser.add_argument("--title", help="default: architecture and sizes")
-    parser.add_argument("--dataset", metavar="ID", help="what the training data are called on the Hugging Face Hub")
+    parser.add_argument("--licence", metavar="SPDX", help="licence of the weights, e.g. MIT or CC-BY-4.0")
+    parser.add_argument("--title", help="title of the card (default: architecture and sizes)")
+    parser.add_argument("--dataset", metavar="ID", help="id of the training data on the Hugging Face Hub")
     parser.add_argument("--table", type=path, metavar="JSON", help="table.json with its scores, from evaluate --out")
-    parser.add_argument("--name", help="row of the table (default: the one with this file's SHA-256 or path)")
+    parser.add_argument("--name", help="row of --table (default: the one with this file's SHA-256 or path)")
     parser.add_argument(
         "--data",
         type=path,
         metavar="ROOT",
-        help="folder with SPLIT/data.lmdb or SPLIT.lmdb: systems are counted and, without --table, scored",
+        help="folder with SPLIT/data.lmdb or SPLIT.lmdb: count the systems and, without --table, score them",
     )
-    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="to score on (default: OC20's, those there)")
-    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples (default: 1000)")
+    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="splits to score (default: OC20's that exist)")
+    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="bootstrap resamples (default: 1000)")
     add_inference_arguments(parser)
 
 
@@ -61,9 +61,9 @@ def _check(args: argparse.Namespace) -> None:
     require_dataset(args.dataset)
     require_at_least(1, {"--bootstrap": args.bootstrap})
     if args.name and args.table is None:
-        raise ConfigError("--name names a row of --table JSON, which is not given")
+        raise ConfigError("--name selects a row of --table JSON; add --table")
     if args.splits and (args.data is None or args.table is not None):
-        raise ConfigError("--splits are scored under --data ROOT, without --table")
+        raise ConfigError("--splits needs --data ROOT and cannot be combined with --table")
     if args.out is not None:
         require_absent(args.out)
 

@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn check-submission``: what is wrong with a leaderboard file, if anything."""
+"""``fairchem-hdgnn check-submission``: verify a file for the OC20 leaderboard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fairchem_hdgnn.evaluation.submission import check_submission, upload_text
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("file", type=path, help="a submission .npz, from whatever program")
+    parser.add_argument("file", type=path, help="a submission .npz, written by any program")
     add_check_arguments(parser, data_required=False)
 
 
@@ -21,8 +21,8 @@ def run(args: argparse.Namespace) -> None:
     data_format = args.data_format
     expected = None if args.data is None else expected_systems(args.data, args.prefix, data_format=data_format)
     arrays = check_submission(args.file, task=args.task, expected=expected, official_counts=official_counts(args))
-    print(f"{args.file}: no fault found\n{summary(arrays)}")
+    print(f"{args.file}: no errors found\n{summary(arrays)}")
     if expected is None:
-        print("Not checked: whether the ids are those of the test sets, and in the right splits (give --data ROOT).")
+        print("Not checked: whether the ids are those of the test sets, each in its split (add --data ROOT to check).")
     if args.prefix == "test":
         print(upload_text(args.task))

@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn convert``: checkpoints of other implementations, or for the other fairchem-core."""
+"""``fairchem-hdgnn convert``: convert checkpoints of other implementations, or for the other fairchem-core."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sources = "; ".join(f"{name}: {description}" for name, description in descriptions.items())
     parser.add_argument("--from", dest="source", required=True, choices=list(descriptions), help=sources)
     parser.add_argument(
-        "--to", dest="target", choices=list(GENERATIONS), help="default: the other one for these two, else fairchem1"
+        "--to",
+        dest="target",
+        choices=list(GENERATIONS),
+        help=f"default: the other of {FIRST} and {SECOND} if --from is one of them, else {FIRST}",
     )
     parser.add_argument(
-        "--raw-weights", action="store_true", help="take the raw weights although the file has averaged ones (EMA)"
+        "--raw-weights", action="store_true", help="use the raw weights even if the file has averaged ones (EMA)"
     )
     add_trust_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert and say what was written."""
+    """Convert and report what was written."""
     options = {"raw_weights": args.raw_weights, "trusted": args.trust_checkpoint}
     if args.source in GENERATIONS:
         other = SECOND if args.source == FIRST else FIRST
         if args.target == args.source:
-            raise ConfigError(f"--to {args.target}: the same as --from; nothing to convert")
+            raise ConfigError(f"--to {args.target}: is the same as --from; nothing to convert")
         done = convert_generation(other, args.checkpoint, args.out, **options)
     elif args.target == SECOND:
-        raise ConfigError(f"--from {args.source} --to {SECOND}: takes two steps; convert to {FIRST} first")
+        raise ConfigError(f"--from {args.source} --to {SECOND}: needs two steps; convert to {FIRST} first")
     else:
         done = convert_checkpoint(args.source, args.checkpoint, args.out, **options)
     weights = "averaged weights (EMA)" if done.averaged else "raw weights"

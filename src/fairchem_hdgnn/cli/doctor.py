@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn doctor``: is everything in place, and if not, what to do."""
+"""``fairchem-hdgnn doctor``: check the installation and suggest remedies."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was found and the remedies; the exit status is 1 if something needed is broken."""
+    """Print the findings and their remedies; the exit status is 1 if something required is broken."""
     console = Console(highlight=False, soft_wrap=False)
-    with console.status("looking (about 15 s)"):
+    with console.status("checking (about 15 s)"):
         found = list(report())
     table = Table("", "state", box=None)
-    table.add_column("what", overflow="fold")
+    table.add_column("finding", overflow="fold")
     for finding in found:
         state = f"[{STYLES[finding.state]}]{finding.state.value}[/]"
         table.add_row(finding.subject, state, finding.detail)

@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn equivariance``: how far energies depend on orientation and on edge frames."""
+"""``fairchem-hdgnn equivariance``: measure how much energies depend on orientation and on edge frames."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "models", nargs="+", metavar="CHECKPOINT|CONFIG", help="checkpoints, or configs (.yml; random weights)"
     )
     parser.add_argument("data", type=path, metavar="DATA", help="an LMDB file, or a folder of LMDBs")
-    parser.add_argument("--systems", type=int, default=100, metavar="N", help="evenly spaced in DATA (default: 100)")
-    parser.add_argument("--rotations", type=int, default=4, metavar="N", help="random ones per system (default: 4)")
-    parser.add_argument("--out", type=path, metavar="FILE", help="also write the numbers there, as JSON")
+    parser.add_argument(
+        "--systems", type=int, default=100, metavar="N", help="systems, evenly spaced in DATA (default: 100)"
+    )
+    parser.add_argument(
+        "--rotations", type=int, default=4, metavar="N", help="random rotations per system (default: 4)"
+    )
+    parser.add_argument("--out", type=path, metavar="FILE", help="also write the numbers to FILE, as JSON")
     add_inference_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure every model, print one row for each."""
+    """Measure every model and print one row for each."""
     require_at_least(1, {"--systems": args.systems, "--rotations": args.rotations})
     options = inference_options(args)
     table = Table("meV", *COLUMNS.values(), "spread of E", box=None)
@@ -45,12 +49,12 @@ def run(args: argparse.Namespace) -> None:
     console.print(table)
     console.print(
         f"\nMean absolute differences of the energy in meV ± standard error over {count} systems, {args.rotations} "
-        "random rotations each.\nMAD: before and after a rotation, the model as it stands. Frame noise: same "
-        "orientation, two draws of edge frames.\nRotation error: structure and frames turned together.",
+        "random rotations each.\nMAD: before and after a rotation, model unchanged. Frame noise: same "
+        "orientation, two draws of edge frames.\nRotation error: structure and frames rotated together.",
         markup=False,
     )
     if untrained:
-        console.print("Of a config, the weights are random: compare with the spread of E over the systems.")
+        console.print("A config has random weights: compare with the spread of E over the systems.")
     if args.out is not None:
         content = {"unit": "meV", "systems": count, "rotations": args.rotations, "seed": args.seed, "models": found}
         with complete_or_absent(args.out) as temporary:

@@ -23,25 +23,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=path, nargs="+", required=True, metavar="C", help="one or more checkpoints"
     )
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="what to call them (default: model and run)")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="names of the checkpoints (default: model and run)")
     parser.add_argument(
         "--data", type=path, required=True, metavar="ROOT", help="folder with SPLIT/data.lmdb or SPLIT.lmdb"
     )
     parser.add_argument("--splits", nargs="+", default=list(VALIDATION_SPLITS), metavar="SPLIT")
-    parser.add_argument("--paper", action="store_true", help="print Table 1 of the HDGNN paper below")
-    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples (default: 1000)")
-    parser.add_argument("--out", type=path, metavar="DIR", help="also write tables, predictions and plots there")
+    parser.add_argument("--paper", action="store_true", help="append Table 1 of the HDGNN paper")
+    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="bootstrap resamples (default: 1000)")
+    parser.add_argument("--out", type=path, metavar="DIR", help="also write tables, predictions and plots to DIR")
     parser.add_argument("--plots", action="store_true", help="draw parity, errors by group, EwT, learning curve")
     parser.add_argument("--plot-format", choices=("png", "svg"), default="png")
-    parser.add_argument("--html", action="store_true", help="write evaluation.html: tables, plots, structures to turn")
+    parser.add_argument(
+        "--html", action="store_true", help="write evaluation.html: tables, plots, rotatable structures"
+    )
     parser.add_argument(
         "--worst",
         type=int,
         default=50,
         metavar="N",
-        help="systems of each split and model, those with the largest errors, whose structures are in it (default: 50)",
+        help="with --html: show the structures of the N largest errors per split and model (default: 50)",
     )
-    parser.add_argument("--logs", type=path, metavar="DIR", help="event files (default: those of the checkpoint's run)")
+    parser.add_argument(
+        "--logs", type=path, metavar="DIR", help="TensorBoard event files (default: those of the checkpoint's run)"
+    )
     add_ensemble_arguments(parser)
     add_inference_arguments(parser)
 

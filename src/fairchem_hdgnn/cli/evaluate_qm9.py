@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn evaluate-qm9``: a row of the published table from fairchem's prediction files."""
+"""``fairchem-hdgnn evaluate-qm9``: QM9 test errors from fairchem's prediction files, next to published ones."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the table; the published columns are test errors after training on 110,000 molecules."""
+    """Print the table; its published columns are test errors after training on 110,000 molecules."""
     print(table([entry for path in args.predictions for entry in score(path, args.data)]))

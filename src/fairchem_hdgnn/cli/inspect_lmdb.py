@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn inspect``: what an LMDB holds: statistics of all records, or one of them."""
+"""``fairchem-hdgnn inspect``: show the contents of an LMDB: statistics of all records, or one of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     """Print statistics or one record."""
     records = Records(args.lmdb)
     if len(records) == 0:
-        raise DataError(f"{args.lmdb}: holds no record")
+        raise DataError(f"{args.lmdb}: contains no records")
     if args.index is not None:
         record = _with_atoms(records, args.index)
         print("\n".join([f"{args.lmdb}, record {args.index} of {len(records):,}", *record_lines(record)]))
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> None:
     for index in tqdm(range(len(records)), desc="records", unit="record", leave=False):
         statistics.add(_with_atoms(records, index))
     files = "" if len(records.files) == 1 else f" in {len(records.files)} files"
-    beside = "with" if records.has_metadata else "without (the load balancer needs it)"
-    print(f"{args.lmdb}: {len(records):,} records{files}, metadata.npz: {beside}")
+    metadata = "present" if records.has_metadata else "missing (the load balancer needs it)"
+    print(f"{args.lmdb}: {len(records):,} records{files}, metadata.npz: {metadata}")
     for name, count in statistics.attributes.items():
         everywhere = "" if count == len(records) else f"   in {count:,} of {len(records):,} records"
         print(f"  {name:<15} {describe(records[0][name]) if name in records[0] else ''}{everywhere}")
@@ -56,7 +56,7 @@ def _with_atoms(records: Records, index: int) -> Data:
     record = records[index]
     for name in ("natoms", "atomic_numbers"):
         if name not in record:
-            raise DataError(f"{records.path}, record {index}: holds no '{name}', so no structure; make the LMDB again")
+            raise DataError(f"{records.path}, record {index}: has no '{name}', so no structure; re-create the LMDB")
     return record
 
 
@@ -81,7 +81,7 @@ def record_lines(record: Data) -> list[str]:
 
 
 def describe(value: Any) -> str:
-    """A number as it is, an array by its type and shape."""
+    """A number by its value, an array by its type and shape."""
     if isinstance(value, torch.Tensor):
         kind = str(value.dtype).replace("torch.", "")
         return f"{value.item():g} ({kind})" if value.numel() == 1 else f"{kind} {list(value.shape)}"

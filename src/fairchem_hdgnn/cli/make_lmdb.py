@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn make-lmdb``: OC20-format LMDBs from whatever ASE reads."""
+"""``fairchem-hdgnn make-lmdb``: write OC20-format LMDBs from any files that ASE reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fairchem_hdgnn.data.surfaces.tagging import Kind
 from fairchem_hdgnn.errors import ConfigError
 
 TOTAL_ENERGY = 50.0
-"""eV; adsorption energies do not come near it, total DFT energies lie beyond it."""
+"""eV; adsorption energies are far below it, total DFT energies above it (absolute values)."""
 
 KINDS = get_args(Kind)
 
@@ -26,13 +26,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", type=path, metavar="SRC", help="a file that ASE reads (extxyz, traj, db, OUTCAR, ...), or a folder"
     )
-    parser.add_argument("out", type=path, metavar="OUT", help="directory to make, with data.lmdb and metadata.npz")
+    parser.add_argument("out", type=path, metavar="OUT", help="folder to create, with data.lmdb and metadata.npz")
     parser.add_argument("--task", choices=("is2re", "s2ef"), required=True)
     parser.add_argument(
         "--on-error",
         choices=("stop", "skip"),
         default="stop",
-        help=f"at a structure that cannot be used: stop, or leave it out and name it in {LEFT_OUT} (default: stop)",
+        help=f"for a structure that cannot be used: stop, or skip it and list it in {LEFT_OUT} (default: stop)",
     )
     _add_files(parser.add_argument_group("which files"))
     _add_labels(parser.add_argument_group("labels, eV and eV/Å"))
@@ -44,36 +44,40 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--relaxations",
         action="store_true",
-        help="IS2RE: each file is one relaxation, first to last structure (default: each structure is one)",
+        help="IS2RE: each file is one relaxation, from first to last structure (default: each structure is its own)",
     )
     group.add_argument(
         "--pairs",
         metavar="INITIAL,RELAXED",
-        help="IS2RE: files of initial and of relaxed structures, e.g. '*/POSCAR,*/CONTCAR' or '*.poscar,*.contcar'",
+        help="IS2RE: files with initial and relaxed structures, e.g. '*/POSCAR,*/CONTCAR' or '*.poscar,*.contcar'",
     )
     group.add_argument(
-        "--pattern", metavar="GLOB", help="which files of a folder, e.g. '*/OUTCAR' (default: all, VASP's as a whole)"
+        "--pattern",
+        metavar="GLOB",
+        help="files of a folder to read, e.g. '*/OUTCAR' (default: all; a VASP run as a whole)",
     )
-    group.add_argument("--format", metavar="F", help="ASE's name of the format, where file names do not tell")
+    group.add_argument("--format", metavar="F", help="ASE's name of the format, if file names do not determine it")
 
 
 def _add_labels(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--energy-key", metavar="KEY", help="entry of atoms.info, or column of --energies")
-    group.add_argument("--forces-key", metavar="KEY", help="array of the atoms with the forces")
-    group.add_argument("--energies", type=path, metavar="TABLE", help="energies by name: text or CSV")
+    group.add_argument(
+        "--energy-key", metavar="KEY", help="key in atoms.info, or column of --energies, with the energy"
+    )
+    group.add_argument("--forces-key", metavar="KEY", help="key in atoms.arrays with the forces")
+    group.add_argument("--energies", type=path, metavar="TABLE", help="text or CSV file with energies by name")
     group.add_argument(
         "--reference-slabs",
         type=path,
         metavar="TABLE",
-        help="energies of clean slabs, to subtract: by formula (Pd36), by name (pd-*)",
+        help="energies of clean slabs to subtract, by formula (Pd36) or name (pd-*)",
     )
     group.add_argument(
         "--reference-gas",
         type=path,
         metavar="TABLE",
-        help="energies of molecules, to subtract: by formula (C2H4), by name (*-c2h4-*), by element (H, C, O, N)",
+        help="energies of molecules to subtract, by formula (C2H4), name (*-c2h4-*) or element (H, C, O, N)",
     )
-    group.add_argument("--unlabelled", action="store_true", help="write no labels: for a test split")
+    group.add_argument("--unlabelled", action="store_true", help="write no labels (for a test split)")
     group.add_argument("--keep-unconverged", action="store_true", help="keep relaxations that did not converge")
 
 
@@ -82,16 +86,16 @@ def _add_atoms(group: argparse._ArgumentGroup) -> None:
         "--tags",
         type=path,
         metavar="TABLE",
-        help=f"atoms of the adsorbate by name, from 0: 'Pt111-CO, 36-37'; OUT/{TO_CHECK} has this form",
+        help=f"adsorbate atoms by name, counted from 0: 'Pt111-CO, 36-37'; OUT/{TO_CHECK} has this format",
     )
     group.add_argument(
         "--adsorbate-elements",
         nargs="+",
         metavar="X",
-        help="of structures without tags, all atoms of these are the adsorbate (default: what bonds tell)",
+        help="in structures without tags, all atoms of these elements are the adsorbate (default: inferred from bonds)",
     )
     group.add_argument(
-        "--kinds", nargs="+", choices=KINDS, metavar="KIND", help=f"only these: {', '.join(KINDS)} (default: all)"
+        "--kinds", nargs="+", choices=KINDS, metavar="KIND", help=f"keep only these: {', '.join(KINDS)} (default: all)"
     )
 
 
@@ -101,13 +105,15 @@ def _add_edges(group: argparse._ArgumentGroup) -> None:
         "--neighbor-list",
         choices=[member.value for member in NeighborList],
         default=NeighborList.PAIRS.value,
-        help="who finds the edges; vesin is faster from some 500 atoms on (default: pairs)",
+        help="method that finds the edges; vesin is faster from about 500 atoms on (default: pairs)",
     )
-    group.add_argument("--max-neighbors", type=int, default=40, metavar="N", help="of stored edges (default: 40)")
+    group.add_argument(
+        "--max-neighbors", type=int, default=40, metavar="N", help="stored edges per atom, at most (default: 40)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert, and say what was found."""
+    """Convert, and report what was found."""
     _check(args)
     search = Search(args.edges, args.max_neighbors, neighbor_list=NeighborList(args.neighbor_list))
     conversion = Conversion(
@@ -137,13 +143,13 @@ def run(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     for flag, given in (("--relaxations", args.relaxations), ("--pairs", args.pairs), ("--energies", args.energies)):
         if given and args.task == "s2ef":
-            raise ConfigError(f"{flag} is for --task is2re; S2EF takes every structure as a frame with its own results")
+            raise ConfigError(f"{flag} needs --task is2re; for S2EF every structure is a frame with its own results")
     if args.forces_key and args.task == "is2re":
-        raise ConfigError("--forces-key is for --task s2ef; IS2RE has no forces")
+        raise ConfigError("--forces-key needs --task s2ef; IS2RE has no forces")
     if args.pairs and (args.relaxations or args.pattern):
-        raise ConfigError("--pairs names the files itself; leave --relaxations and --pattern out")
+        raise ConfigError("--pairs already selects the files; omit --relaxations and --pattern")
     if args.edges is not None and (not 0 < args.edges < float("inf") or args.max_neighbors < 1):
-        raise ConfigError("--edges and --max-neighbors must be above zero, and finite")
+        raise ConfigError("--edges and --max-neighbors must be finite and above zero")
 
 
 def _found(args: argparse.Namespace, report: Report) -> list[str]:
@@ -174,12 +180,12 @@ def _advice(args: argparse.Namespace, report: Report) -> list[str]:
     if report.to_check:
         first = report.to_check[0]
         lines.append(
-            f"Note: the tags of {len(report.to_check):,} systems are in doubt, first {first.name}: {first.doubts}. "
-            f"Correct {args.out / TO_CHECK} where they are wrong, and pass it with --tags."
+            f"Note: the tags of {len(report.to_check):,} systems are doubtful, first {first.name}: {first.doubts}. "
+            f"Correct wrong ones in {args.out / TO_CHECK}, and pass that file with --tags."
         )
     if report.unused_tags:
         lines.append(
-            f"Note: {len(report.unused_tags):,} rows of {args.tags} fit no structure: {report.unused_tags[0]}."
+            f"Note: {len(report.unused_tags):,} rows of {args.tags} match no structure, first: {report.unused_tags[0]}."
         )
     if report.other_starts:
         lines.append(
@@ -187,11 +193,11 @@ def _advice(args: argparse.Namespace, report: Report) -> list[str]:
             f"{report.other_starts[0]}: was it overwritten with a relaxed one?"
         )
     if report.constraints:
-        lines.append(f"Note: constraints that leave atoms free in records: {_counts(report.constraints)}.")
+        lines.append(f"Note: atoms with these constraints are free in the records: {_counts(report.constraints)}.")
     if report.open_boundaries:
         lines.append(
-            f"Note: {report.open_boundaries:,} systems are not periodic in all directions. Their records say so "
-            "('pbc'), and the models here follow it; fairchem's own want the same directions in all records of a batch."
+            f"Note: {report.open_boundaries:,} systems are not periodic in all directions. Their records store 'pbc', "
+            "which the models here use; fairchem's own models need the same directions in all records of a batch."
         )
     lines += _about_labels(report)
     if args.unlabelled:
@@ -209,8 +215,8 @@ def _about_labels(report: Report) -> list[str]:
         far = [source.id for source, way in zip(report.sources, statistics.displacements) if way > FAR]
         if far:
             lines.append(
-                f"Note: in {len(far):,} systems an atom moves more than {FAR:g} Å, first {far[0]}: do initial and "
-                "relaxed structure belong together?"
+                f"Note: in {len(far):,} systems an atom moves more than {FAR:g} Å, first {far[0]}: do the initial "
+                "and the relaxed structure belong together?"
             )
     labels = statistics.numbers.get("y_relaxed", [])
     if labels and max(map(abs, labels)) > TOTAL_ENERGY:

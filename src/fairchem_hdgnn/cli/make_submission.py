@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn make-submission``: a verified file for the OC20 leaderboard."""
+"""``fairchem-hdgnn make-submission``: write a verified file for the OC20 leaderboard."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def add_check_arguments(parser: argparse.ArgumentParser, *, data_required: bool) -> None:
-    """Add the arguments that say what a file is checked against."""
-    parser.add_argument("--task", choices=sorted(KEYS), default="is2re", help="default: is2re")
+    """Add the arguments that define what a file is checked against."""
+    parser.add_argument("--task", choices=sorted(KEYS), default="is2re", help="OC20 task (default: is2re)")
     parser.add_argument(
         "--data",
         type=path,
@@ -43,7 +43,7 @@ def add_check_arguments(parser: argparse.ArgumentParser, *, data_required: bool)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Verify, write, and say how to upload."""
+    """Verify, write, and print how to upload."""
     arrays = make_submission(
         {suffix: getattr(args, suffix) for suffix in SUFFIXES},
         args.out,
@@ -53,12 +53,14 @@ def run(args: argparse.Namespace) -> None:
     )
     print(f"{args.out}: verified and written\n{summary(arrays)}")
     print(
-        upload_text(args.task) if args.prefix == "test" else "A practice file: the leaderboard takes test splits only."
+        upload_text(args.task)
+        if args.prefix == "test"
+        else "A practice file: the leaderboard accepts test splits only."
     )
 
 
 def official_counts(args: argparse.Namespace) -> bool:
-    """Whether the arguments ask for OC20's number of systems."""
+    """Whether the arguments require OC20's number of systems."""
     return (args.counts or {"test": "official", "val": "any"}[args.prefix]) == "official"
 
 

@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn predict``: predictions for splits with or without labels."""
+"""``fairchem-hdgnn predict``: predict splits with or without labels."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ SPLITS = {"test": TEST_SPLITS, "val": VALIDATION_SPLITS}
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument(
-        "--checkpoint", type=path, nargs="+", required=True, metavar="C", help="one, or with --ensemble several"
+        "--checkpoint", type=path, nargs="+", required=True, metavar="C", help="one checkpoint; several with --ensemble"
     )
     parser.add_argument(
         "--data", type=path, required=True, metavar="ROOT", help="folder with SPLIT/data.lmdb or SPLIT.lmdb"
     )
     parser.add_argument("--splits", nargs="+", default=list(TEST_SPLITS), metavar="SPLIT")
-    parser.add_argument("--out", type=path, required=True, metavar="DIR", help="gets SPLIT.npz for every split")
+    parser.add_argument("--out", type=path, required=True, metavar="DIR", help="folder for the SPLIT.npz files")
     add_ensemble_arguments(parser)
     parser.add_argument(
         "--std-scale",
         type=float,
         metavar="S",
-        help="factor for the standard deviations of energies, as evaluate --ensemble fits it (default: 1)",
+        help="scale factor for the energies' standard deviations, as fitted by evaluate --ensemble (default: 1)",
     )
     add_inference_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Predict and write one ``.npz`` per split, as fairchem's ``--mode predict`` would, in float32."""
+    """Predict and write one ``.npz`` per split, like fairchem's ``--mode predict`` but in float32."""
     predicted = _predicted(args)
     for split, predictions in predicted.items():
         path = args.out / f"{split}.npz"
@@ -73,9 +73,9 @@ def _predicted(args: argparse.Namespace) -> Mapping[str, Predictions]:
     checkpoints: list[Path] = args.checkpoint
     num_draws, scale = frame_draws(args), args.std_scale
     if num_draws is None and len(checkpoints) > 1:
-        raise ConfigError(f"{len(checkpoints)} checkpoints: add --ensemble for their mean, or name one")
+        raise ConfigError(f"{len(checkpoints)} checkpoints: add --ensemble for their mean, or give one")
     if scale is not None and num_draws is None:
-        raise ConfigError("--std-scale needs --ensemble, whose standard deviations it scales")
+        raise ConfigError("--std-scale needs --ensemble, because it scales the ensemble's standard deviations")
     if scale is not None and not (math.isfinite(scale) and scale > 0):
         raise ConfigError(f"--std-scale {scale:g}: must be a number above 0, as evaluate --ensemble prints it")
     sources = {split: split_source(args.data, split) for split in args.splits}

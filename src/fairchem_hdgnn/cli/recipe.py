@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn recipe``: a config for one's own structures."""
+"""``fairchem-hdgnn recipe``: write a config for your own structures."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         type=path,
-        help="folder with train/ and val_id/ (or val/) as make-lmdb writes them, or train.lmdb and val_id.lmdb",
+        help="folder with train/ and val_id/ (or val/) from make-lmdb, or with train.lmdb and val_id.lmdb",
     )
     parser.add_argument("--model", choices=["hdgnn", "escn_so2"], default="hdgnn", help="default: %(default)s")
     parser.add_argument("--label", metavar="KEY", help="attribute to learn (default: y_relaxed)")
-    parser.add_argument("--epochs", type=int, help="instead of what follows from the number of structures")
+    parser.add_argument("--epochs", type=int, help="default: chosen from the number of structures")
     parser.add_argument(
         "--noisy-nodes", choices=["auto", "on", "off"], default="auto",
-        help="learn the way to the relaxed positions too; auto: where records have them (default: %(default)s)",
+        help="also learn the displacement to the relaxed positions; auto: if records have them (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--out", type=path, default=Path("recipe.yml"), help="default: %(default)s")
+    parser.add_argument("--out", type=path, default=Path("recipe.yml"), help="config to write (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the config and say what to do with it."""
+    """Write the config and print the next commands."""
     require_at_least(1, {"--epochs": args.epochs})
     noisy_nodes = {"auto": None, "on": True, "off": False}[args.noisy_nodes]
     recipe = make_recipe(args.data, args.model, args.label, args.epochs, noisy_nodes)

@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn submit``: a training as a Slurm job that requeues itself and goes on where it was."""
+"""``fairchem-hdgnn submit``: run a training as a Slurm job that is requeued and resumes by itself."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SCRIPT = Template(
 #!/bin/bash
 $directives
 
-# This script runs on the first node, where rank 0 will listen.
+# This script runs on the first node, which hosts rank 0.
 export MASTER_ADDR=$$(scontrol show hostnames "$$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_PORT=$$($python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
-# From Slurm 22.05 on, srun does not take it over from sbatch by itself.
+# Since Slurm 22.05, srun does not inherit it from sbatch.
 export SRUN_CPUS_PER_TASK=$$SLURM_CPUS_PER_TASK
 $look
-# The run id is fixed, so a requeued job goes on from its own checkpoint.
+# The run id is fixed, so a requeued job resumes from its own checkpoint.
 srun --kill-on-bad-exit=1 $python -m fairchem_hdgnn_command train \\
   $training
 """
@@ -46,10 +46,10 @@ class Job:
     """A batch job for one training.
 
     Attributes:
-        args: of fairchem's command line, and this command's own.
+        args: the arguments of fairchem's command line and of this command.
         training: the arguments of the training alone.
         run_id: name of the run directory.
-        num_workers: data-loader processes of each rank.
+        num_workers: data-loader processes per rank.
     """
 
     args: argparse.Namespace
@@ -59,12 +59,12 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """Where the job writes; ``%j`` is its id."""
+        """The job's log file; ``%j`` is its id."""
         return self.args.logdir.resolve() / "slurm" / "%j.out"
 
     @property
     def script(self) -> str:
-        """What sbatch gets."""
+        """The batch script for sbatch."""
         training = [*self.training, f"--timestamp-id={self.run_id}"]
         if self.args.via == "one-node":
             training.append(f"--num-gpus={self.args.num_gpus}")
@@ -82,10 +82,10 @@ class Job:
 
     @property
     def options(self) -> dict[str, str]:
-        """What the flags of ``submit`` ask of sbatch."""
+        """The options of sbatch that follow from the flags of ``submit``."""
         args = self.args
         ranks = args.num_gpus
-        # Under one-node fairchem starts the ranks itself, and loads data in each rank's own process.
+        # With one-node, fairchem starts the ranks, and each rank loads data in its own process.
         tasks, cpus = (1, ranks) if args.via == "one-node" else (ranks, self.num_workers + 1)
         limit = dict(map(_named, args.sbatch)).get("time", f"{args.slurm_timeout}:00:00")
         options = {
@@ -106,10 +106,10 @@ class Job:
         return {name: str(value) for name, value in options.items() if value is not None}
 
     def submit(self) -> str:
-        """Hand the script to sbatch and return the id of the job.
+        """Submit the script with sbatch and return the job id.
 
         Raises:
-            UserError: sbatch refused, with its words; or the job could never start.
+            UserError: sbatch refused the job (its message is included), or the job could never start.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(["sbatch", "--parsable"], input=self.script, capture_output=True, text=True, check=False)
@@ -121,7 +121,7 @@ class Job:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Take everything as it comes: most of it is for fairchem's own parser."""
+    """Accept any arguments: most are for fairchem's own parser."""
     parser.add_argument("arguments", nargs="*", help="see `fairchem-hdgnn submit --help`")
 
 
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> None:
     """Submit a training, or print what would be submitted.
 
     Raises:
-        ConfigError: a flag, override or config that cannot be used, or no Slurm here.
+        ConfigError: a flag, override or config that cannot be used, or no Slurm on this machine.
         UserError: Slurm refused the job.
     """
     parser = argparse.ArgumentParser(
@@ -162,10 +162,12 @@ def run(args: argparse.Namespace) -> None:
         f"Submitted job {job_id}: {args.num_nodes} node(s) x {args.num_gpus} rank(s) ({backend}), run id {job.run_id}"
     )
     print(f"  log:         {str(job.log).replace('%j', job_id)}")
-    print("               (if it never comes: the job's BatchHost, in `scontrol show job`, does not see that folder)")
+    print(
+        "               (if it never appears: the job's BatchHost, see `scontrol show job`, cannot access that folder)"
+    )
     print(f"  checkpoints: {folder / 'checkpoints' / job.run_id}")
-    print(f"  stop it:     scancel {job_id}")
-    print(f"  go on later: the same command with --timestamp-id={job.run_id}")
+    print(f"  stop:        scancel {job_id}")
+    print(f"  resume:      the same command with --timestamp-id={job.run_id}")
 
 
 def cluster_parser() -> argparse.ArgumentParser:
@@ -175,17 +177,21 @@ def cluster_parser() -> argparse.ArgumentParser:
         "--via",
         choices=("srun", "one-node", "submitit"),
         default="srun",
-        help="who starts the ranks: srun, one task for each (default); fairchem's --num-gpus on one node; or submitit",
+        help="what starts the ranks: srun, one task per rank (default); fairchem's --num-gpus on one node; or submitit",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the batch script, submit nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the batch script without submitting it")
     parser.add_argument(
-        "--sbatch", action="append", default=[], metavar="--NAME=VALUE", help="one more #SBATCH line; can be repeated"
+        "--sbatch",
+        action="append",
+        default=[],
+        metavar="--NAME=VALUE",
+        help="an additional #SBATCH line; may be repeated",
     )
     return parser
 
 
 def _job_parser() -> argparse.ArgumentParser:
-    """Takes the flags that are for the job and leaves those of the training inside it."""
+    """A parser for the flags of the job; it leaves those of the training inside it."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[cluster_parser()])
     parser.add_argument("--submit", action="store_true")
     for flag in ("num-gpus", "num-nodes", "logdir", "timestamp-id"):
@@ -197,17 +203,19 @@ def _job_parser() -> argparse.ArgumentParser:
 
 def _check(args: argparse.Namespace) -> None:
     if shutil.which("sbatch") is None and not args.dry_run:
-        raise ConfigError("this machine has no sbatch, so no Slurm to submit to; `fairchem-hdgnn train` runs here")
+        raise ConfigError("sbatch: not found on this machine; use `fairchem-hdgnn train` to run without Slurm")
     if args.via == "one-node" and args.num_nodes > 1:
         raise ConfigError("--via one-node: --num-nodes must be 1; use --via srun or --via submitit")
     if args.sweep_yml is not None and args.via != "submitit":
-        raise ConfigError("--sweep-yml: needs --via submitit, which makes an array of the sweep's runs")
+        raise ConfigError("--sweep-yml: needs --via submitit, which submits the sweep as a job array")
     require_names({f"--slurm-{name}": getattr(args, f"slurm_{name}") for name in ("partition", "account", "qos")})
     counts = ("num_gpus", "num_nodes", "slurm_mem", "slurm_timeout")
     require_at_least(1, {f"--{name.replace('_', '-')}": getattr(args, name) for name in counts})
     for name, _ in map(_named, args.sbatch):
         if args.cpu and name.startswith(("gpu", "gres")):
-            raise ConfigError(f"--sbatch=--{name}: a training with --cpu would leave these idle; leave one of them out")
+            raise ConfigError(
+                f"--sbatch=--{name}: a training with --cpu would leave the GPUs idle; omit one of the two"
+            )
 
 
 def _warn_if_short(options: Mapping[str, str]) -> None:
@@ -218,5 +226,5 @@ def _warn_if_short(options: Mapping[str, str]) -> None:
 def _named(option: str) -> tuple[str, str]:
     name, separator, value = option.partition("=")
     if not name.startswith("--") or not separator or not option.isprintable():
-        raise ConfigError(f"--sbatch {option!r}: write it as --sbatch=--NAME=VALUE, in one line")
+        raise ConfigError(f"--sbatch {option!r}: write it as --sbatch=--NAME=VALUE, on one line")
     return name[2:], value

@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn target-stats``: mean and standard deviation of a data set's labels, beside a configuration's."""
+"""``fairchem-hdgnn target-stats``: mean and standard deviation of a data set's labels, compared with a config's."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from fairchem_hdgnn.data.statistics import LABELS
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("lmdb", type=path, metavar="LMDB", help="the training set: an .lmdb file, or a folder of them")
-    parser.add_argument("--config", metavar="YML", help="compare with this configuration's normalizer")
+    parser.add_argument("--config", metavar="YML", help="compare with this config's normalizer")
     parser.add_argument("--key", metavar="KEY", help="attribute with the label (default: the config's, or y_relaxed)")
-    parser.add_argument("--target", default="energy", help="the config's name of it (default: %(default)s)")
+    parser.add_argument("--target", default="energy", help="the config's name for the target (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the numbers; status 1 if the configuration's differ."""
+    """Print the numbers; the exit status is 1 if the config's differ."""
     normaliser = read_normaliser(args.config, args.target) if args.config else None
     key, spread = target_spread(args.lmdb, args.key or (normaliser.key if normaliser else None))
-    print(f"{args.lmdb}: {key} of {spread.count:,} records, {'eV' if key in LABELS else 'in their own unit'}")
+    print(f"{args.lmdb}: {key} of {spread.count:,} records, {'eV' if key in LABELS else 'in the unit of the data'}")
     print(f"  mean {spread.mean:.6f}, std {spread.std:.6f}")
     print(f"  median {spread.median:.4f}, from {spread.low:.4f} to {spread.high:.4f}")
     if normaliser is None:
-        print(f"For the config, dataset.train.transforms:\n  normalizer:\n    {args.target}:")
+        print(f"Add to the config under dataset.train.transforms:\n  normalizer:\n    {args.target}:")
         print(f"      mean: {spread.mean:.6f}\n      stdev: {spread.std:.6f}")
         return 0
     deviations = normaliser.deviations(spread)
     if deviations:
-        print(f"{args.config} normalises with other numbers:", *deviations, sep="\n  ")
+        print(f"{args.config} has a different normalizer:", *deviations, sep="\n  ")
         return 1
-    print(f"{args.config} normalises with mean {normaliser.mean:.6f}, stdev {normaliser.stdev:.6f}: these data's")
+    print(f"{args.config} agrees: mean {normaliser.mean:.6f}, stdev {normaliser.stdev:.6f}")
     return 0

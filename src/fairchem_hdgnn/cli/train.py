@@ -1,4 +1,4 @@
-"""``fairchem-hdgnn train`` and `main.py`: the `fairchem` command line with this plugin's additions."""
+"""``fairchem-hdgnn train`` and ``main.py``: the ``fairchem`` command line with this plugin's additions."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ PATH_FLAGS = ("run_dir", "checkpoint", "init_from", "logdir", "sweep_yml")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Take everything as it comes: fairchem's own parser reads it."""
-    parser.add_argument("arguments", nargs="*", help="as for `fairchem`; see `fairchem --help`")
+    """Accept any arguments: fairchem's own parser reads them."""
+    parser.add_argument("arguments", nargs="*", help="the arguments of `fairchem`; see `fairchem --help`")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what `fairchem ARGUMENTS` does, and more safely.
+    """Run ``fairchem ARGUMENTS`` with these additions.
 
     - ``--config-yml hdgnn:...`` names a shipped config, from any working directory.
-    - Model names become dotted, in the checkpoint too, so that it opens in any process.
-    - Each run gets a directory of its own, unless ``--timestamp-id`` names one.
+    - Model names become dotted paths, also in the checkpoint, so that any process can load it.
+    - Each run gets its own directory, unless ``--timestamp-id`` names one.
     - ``--init-from CHECKPOINT`` starts from another model's weights (``optim.fine_tuning``).
-    - Jobs and ranks go through this plugin's ``Runner``.
-    - As one of several tasks of ``srun`` this process is one rank; it starts no others.
+    - Jobs and ranks run through this plugin's ``Runner``.
+    - As one of several ``srun`` tasks this process is one rank and starts no others.
 
     Raises:
-        UserError: a flag, override, config file or data set that cannot be used; or the run ended so in a rank.
+        UserError: a flag, override, config file or data set cannot be used, here or in a rank.
         SystemExit: the scheduler preempted the run (status ``PREEMPTED_EXIT_STATUS``).
     """
     args, overrides = training_parser().parse_known_args(args.arguments)
@@ -76,10 +76,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def training_parser() -> argparse.ArgumentParser:
-    """fairchem's own parser, and ``--init-from``."""
+    """fairchem's own parser with ``--init-from`` added."""
     parser = argparse.ArgumentParser(prog="fairchem-hdgnn train", parents=[flags.get_parser()], add_help=False)
     parser.add_argument(
-        "--init-from", metavar="CHECKPOINT", help="start from another model's weights, as optim.fine_tuning.init_from"
+        "--init-from", metavar="CHECKPOINT", help="start from another model's weights; sets optim.fine_tuning.init_from"
     )
     return parser
 
@@ -96,56 +96,54 @@ def _launch(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def check(args: argparse.Namespace, overrides: list[str]) -> None:
-    """Refuse what cannot work, resolve paths, find the file that ``--config-yml`` names, add ``--init-from``.
+    """Refuse unusable flags, expand paths, find the file of ``--config-yml``, turn ``--init-from`` into an override.
 
     Raises:
         ConfigError: names the flag.
     """
     if args.mode is None:
-        raise ConfigError("--mode: missing; one of train, validate, predict, run-relaxations")
+        raise ConfigError("--mode: missing; give one of train, validate, predict, run-relaxations")
     check_overrides(overrides)
     require_names({"--identifier": args.identifier, "--timestamp-id": args.timestamp_id})
     for name in PATH_FLAGS:
         if (path := getattr(args, name)) is not None:
             if not str(path).isprintable():
-                raise ConfigError(f"--{name.replace('_', '-')} {str(path)!r}: a path cannot have line breaks here")
+                raise ConfigError(f"--{name.replace('_', '-')} {str(path)!r}: a path cannot contain line breaks")
             setattr(args, name, type(path)(expanded(str(path))))
     if args.init_from is not None:
         if args.checkpoint is not None or args.mode != "train":
             raise ConfigError(
-                "--init-from: is for the start of a training, --checkpoint goes on with one or uses its model; give one"
+                "--init-from: only for the start of a training; to resume one or to use its model give --checkpoint"
             )
         overrides.append(f"--{SECTION}.init_from={args.init_from}")
     args.config_yml = find_config(str(args.config_yml))
     if args.mode != "train" and args.checkpoint is None:
         raise ConfigError(f"--checkpoint: missing; --mode {args.mode} needs a checkpoint.pt or best_checkpoint.pt")
     if args.mode == "predict" and args.debug:
-        raise ConfigError("--debug: such a run writes nothing, so --mode predict would be in vain; leave it out")
+        raise ConfigError("--debug: writes no files, so --mode predict would lose its results; omit one of the two")
     if not args.debug:
         stop_or_warn(disk_findings(Path(args.run_dir), needed=0))
 
 
 def _check_launch(args: argparse.Namespace) -> None:
     if args.submit and shutil.which("sbatch") is None:
-        raise ConfigError(
-            "--submit: this machine has no sbatch, so no Slurm to submit to; leave --submit out to run here"
-        )
+        raise ConfigError("--submit: sbatch not found on this machine; omit --submit to run without Slurm")
     if args.sweep_yml is not None and not args.submit:
-        raise ConfigError("--sweep-yml: each run of a sweep is a job of its own; add --submit")
+        raise ConfigError("--sweep-yml: each run of a sweep is a separate job; add --submit")
     require_at_least(1, {"--num-gpus": args.num_gpus})
     if is_task_of_many() and args.num_gpus > 1:
-        raise ConfigError("--num-gpus: srun has started one task for each rank; leave it out, or srun --ntasks=1")
+        raise ConfigError("--num-gpus: srun has started one task per rank; omit --num-gpus, or use srun --ntasks=1")
 
 
 def _run_here(config: dict[str, Any], num_ranks: int) -> None:
-    """Run in this process, or in ranks of this machine that torch starts."""
+    """Run in this process, or in ranks that torch starts on this machine."""
     if num_ranks == 1:
         distutils.setup_env_local()
         runner_wrapper(config)
         return
-    # As in fairchem, whose LMDBs cannot be sent to a rank's workers.
+    # As in fairchem, whose LMDB data sets cannot be pickled for a rank's workers.
     config["optim"]["num_workers"] = 0
-    # A rendezvous of its own, on a free port: two runs on one machine must not depend on each other.
+    # A separate rendezvous on a free port: two runs on one machine must not interfere.
     ranks = LaunchConfig(
         1, 1, nproc_per_node=num_ranks, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
     )
@@ -153,9 +151,9 @@ def _run_here(config: dict[str, Any], num_ranks: int) -> None:
 
 
 def configs(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, Any]]:
-    """The config of each run that ``args`` asks for, one or a sweep, with run ids that no other run has.
+    """The config of each run that ``args`` requests, one or a sweep, with unique run ids.
 
-    Keys and data sets are looked at, for a job can wait long and then fail; what the model needs, its trainer finds.
+    Keys and data sets are checked here, before a job waits in the queue; the trainer checks the rest.
 
     Raises:
         ConfigError: a config, key or override that cannot be used.
@@ -176,7 +174,7 @@ def _build_config(
     args: argparse.Namespace, overrides: list[str], look: Callable[[dict[str, Any]], Iterable[Finding]]
 ) -> dict[str, Any]:
     read_config(args.config_yml, overrides, sections=("model", "dataset", "optim"))
-    # What could be read above fairchem reads too, and it knows where its flags go.
+    # read_config has shown that the files are valid; fairchem's own function also merges its flags.
     config = prepared(build_config(args, overrides))
     stop_or_warn(look(config))
     return with_dotted_names(config)

@@ -1,4 +1,4 @@
-"""Directories that are whole or absent: what a killed run leaves is never taken for a result."""
+"""Create directories atomically, so that a killed run leaves no partial result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROF
 
 @contextmanager
 def new_directory(target: Path) -> Iterator[Path]:
-    """A temporary directory beside ``target`` that takes its name when the block ends without an error.
+    """Yield a temporary directory next to ``target`` that is renamed to it if the block succeeds.
 
     Raises:
         DataError: if ``target`` exists and is not an empty directory, or cannot be written.
@@ -31,14 +31,14 @@ def new_directory(target: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
-        raise DataError(f"cannot write {target}: {os.strerror(error.errno)}; nothing was left there") from error
+        raise DataError(f"cannot write {target}: {os.strerror(error.errno)}; no partial files were left") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def refuse_existing(target: Path) -> None:
-    """Raise ``DataError`` if ``target`` is there already, unless it is an empty directory."""
+    """Raise ``DataError`` if ``target`` exists, unless it is an empty directory."""
     if target.is_dir() and not any(target.iterdir()):
         return
     if target.exists():
-        raise DataError(f"{target} exists already: remove it or name another place")
+        raise DataError(f"{target} exists already: remove it or choose another path")

@@ -1,4 +1,4 @@
-"""Pickle records so that they load several times faster and take less space, into the very same objects."""
+"""Pickle records so that they load several times faster and take less space, as the same objects."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 import torch._utils
 
 rebuild_from_numpy = getattr(torch._utils, "_rebuild_device_tensor_from_numpy", None)
-"""Private to torch; without it records are larger and load more slowly."""
+"""Private function of torch; without it records are larger and load more slowly."""
 
 
 class _Pickler(pickle.Pickler):
-    """Writes CPU tensors as arrays, the way torch itself pickles tensors of devices that have no storage.
+    """Pickle CPU tensors as arrays, like torch itself pickles tensors of devices without storage.
 
     By default each tensor carries a nested ``torch.save`` archive, and opening it dominates loading a small graph.
     """
@@ -31,12 +31,12 @@ class _Pickler(pickle.Pickler):
 
 
 def encode(record: Any) -> bytes:
-    """The pickle of a record; ``pickle.loads`` reads it wherever torch is installed."""
+    """The pickle of a record; ``pickle.loads`` reads it if torch is installed."""
     buffer = io.BytesIO()
     _Pickler(buffer, protocol=5).dump(record)
     return buffer.getvalue()
 
 
 def oc20_pickle(record: Any) -> bytes:
-    """The pickle of a record as OC20's own LMDBs hold it, for any version of torch."""
+    """The pickle of a record as in OC20's own LMDBs, for any version of torch."""
     return pickle.dumps(record, protocol=-1)

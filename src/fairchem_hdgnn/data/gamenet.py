@@ -5,7 +5,7 @@ Layout of the folder::
     fold_0/ ... fold_4/    data.lmdb, metadata.npz: OC20's IS2RE records
     gamenet.json           source, units, folds, the fitted energies of elements, statistics, label of every system
 
-The folder is whole or absent.
+The folder is created atomically.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ DESCRIPTION_FILE = "gamenet.json"
 
 @dataclass(frozen=True)
 class Options:
-    """How the set is prepared.
+    """Options of the preparation.
 
     Attributes:
         target: ``total``: total DFT energy less the energies of its atoms, fitted on the training folds;
             ``adsorption``: less clean slab and gas molecule, for adsorbed molecules only.
-        train_folds: whose labels the fit and the statistics see.
-        partial: accept an archive that lacks systems.
+        train_folds: folds whose labels are used for the fit and the statistics.
+        partial: accept an archive with missing systems.
         progress: show progress bars.
     """
 
@@ -57,7 +57,7 @@ class Options:
 
 @dataclass(frozen=True)
 class _Labelled:
-    """Systems that have a label, with their records and what was subtracted from their total energies (eV)."""
+    """Systems that have a label, with their records and the references subtracted from their total energies (eV)."""
 
     systems: list[System]
     records: list[Data]
@@ -71,11 +71,11 @@ def prepare_gamenet(source: Path, out: Path, options: Options | None = None) -> 
 
     Args:
         source: ``FG_dataset_lite.tar.xz``, or the folder it was unpacked into.
-        out: folder to make.
+        out: folder to create.
         options: how.
 
     Returns:
-        What ``gamenet.json`` holds.
+        Contents of ``gamenet.json``.
 
     Raises:
         DataError: the source is missing, damaged or incomplete, an option is none, or ``out`` exists.
@@ -104,29 +104,30 @@ def _check_options(options: Options) -> None:
     folds = options.train_folds
     if not folds or len(set(folds)) != len(folds) or not set(folds) <= set(range(NUM_FOLDS)):
         raise DataError(
-            f"training folds {', '.join(map(str, folds)) or 'none'}: name some of 0 to {NUM_FOLDS - 1}, once"
+            f"training folds {', '.join(map(str, folds)) or 'none'}: give some of 0 to {NUM_FOLDS - 1}, each once"
         )
 
 
 def _check_complete(source: Path, folds: dict[str, int], partial: bool) -> None:
     if len(folds) != NUM_SYSTEMS and not partial:
         raise DataError(
-            f"{source} holds {len(folds):,} systems, the FG set has {NUM_SYSTEMS:,}: get all of it, or pass --partial "
-            "to prepare what is there"
+            f"{source} has {len(folds):,} systems, but the FG set has {NUM_SYSTEMS:,}: get all of it, or pass "
+            "--partial "
+            "to prepare these"
         )
     if len(folds) == NUM_SYSTEMS and folds_digest(folds) != DIGEST:
         raise DataError(f"{source}: names or families differ from the published ones; get the archive again")
 
 
 def _label(archive: Archive, systems: list[System], folds: dict[str, int], options: Options) -> _Labelled:
-    """Records with ``y_relaxed``, ``y_init`` and ``y_total``, eV, of the systems that the target is defined for."""
+    """Records with ``y_relaxed``, ``y_init`` and ``y_total``, eV, of the systems for which the target is defined."""
     if options.target == "adsorption":
         systems = [system for system in systems if system.kind == "adsorbed"]
     fold = np.array([folds[system.name] for system in systems], dtype=int)
     training = np.isin(fold, options.train_folds)
     for number in range(NUM_FOLDS):
         if not (fold == number).any():
-            raise DataError(f"{archive.source}: fold {number} holds no system with a label; get more of the archive")
+            raise DataError(f"{archive.source}: fold {number} has no system with a label; get more of the archive")
     bar = tqdm(systems, desc="read structures", unit=" systems", disable=not options.progress)
     records = [_record(archive, system) for system in bar]
     energies = np.array([system.energy for system in systems])

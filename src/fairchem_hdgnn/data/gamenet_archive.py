@@ -43,7 +43,7 @@ class System:
 
     Attributes:
         name: as published.
-        family: chemical family, whose folder holds the structures.
+        family: chemical family, the name of the structures' folder.
         kind: molecule on a slab, molecule in the gas phase, or clean slab.
         initial: text of the POSCAR.
         relaxed: text of the CONTCAR.
@@ -75,7 +75,7 @@ class Archive:
         self.source = source
         self._texts = dict(_texts(source))
         if missing := [name for name in (GROUPS, RELAXED_ENERGIES, INITIAL_ENERGIES) if name not in self._texts]:
-            raise DataError(f"{source}: holds no {missing[0]}; give {ARCHIVE}, or the folder it was unpacked into")
+            raise DataError(f"{source}: contains no {missing[0]}; give {ARCHIVE}, or the folder with its contents")
         self.rows = list(dict.fromkeys(self._table(GROUPS)))
         self._families: dict[str, list[str]] = {}
         self._kinds: dict[str, Kind] = {}
@@ -83,7 +83,7 @@ class Archive:
             kind = kind_of(name)
             if kind is None:
                 raise DataError(
-                    f"{source}: {name!r} in {GROUPS} is no name of this set; they are MOLECULE, METAL-MOLECULE-SITE "
+                    f"{source}: {name!r} in {GROUPS} is not a valid name; valid are MOLECULE, METAL-MOLECULE-SITE "
                     f"and METAL-{SLAB}"
                 )
             self._kinds[name] = kind
@@ -94,10 +94,10 @@ class Archive:
         """The systems, one of each name, in the order of ``groups.dat``.
 
         Args:
-            partial: leave out what has no structures, instead of refusing it.
+            partial: leave out systems without structures, instead of refusing them.
 
         Raises:
-            DataError: a structure or an energy is missing, or a structure lies in another folder than its family's.
+            DataError: a structure or an energy is missing, or a structure is not in its family's folder.
         """
         self._refuse_strays()
         systems = []
@@ -109,7 +109,7 @@ class Archive:
             for text, suffix in zip(texts, (INITIAL, RELAXED)):
                 if text is None:
                     raise DataError(
-                        f"{self.source}: {GROUPS} puts {name} into {family}, but there is no "
+                        f"{self.source}: {GROUPS} assigns {name} to {family}, but there is no "
                         f"{family}/structures/{name}{suffix}; get the archive again"
                     )
             place = families.index(family)
@@ -167,13 +167,13 @@ class Archive:
             return values[place]
         if len(set(values)) > 1 and kind_of(name) != "slab":
             raise DataError(
-                f"{self.source}: {file} has {len(values)} different energies of {name}, {GROUPS} has "
-                f"{len(self._families.get(name, []))} rows; keep one energy for each row"
+                f"{self.source}: {file} has {len(values)} different energies of {name}, but {GROUPS} has "
+                f"{len(self._families.get(name, []))} rows; keep one energy per row"
             )
         return values[0]
 
     def _refuse_strays(self) -> None:
-        """Every structure belongs to a row of ``groups.dat``; clean slabs may lie there without."""
+        """Check that every structure, except clean slabs, has a row in ``groups.dat``."""
         for path in self._texts:
             if path.endswith((INITIAL, RELAXED)):
                 name, family = PurePosixPath(path).stem, path.split("/")[0]
@@ -183,7 +183,7 @@ class Archive:
                     )
                 if family not in self._families.get(name, [family]):
                     raise DataError(
-                        f"{self.source}: {path} lies in {family}, but {GROUPS} puts {name} into "
+                        f"{self.source}: {path} is in {family}, but {GROUPS} assigns {name} to "
                         f"{self._families[name][0]}; move it there"
                     )
 
@@ -209,7 +209,7 @@ def _texts(source: Path) -> Iterator[tuple[str, str]]:
         for name, content in _folder(source) if source.is_dir() else _packed(source):
             yield name, content.decode()
     except UnicodeDecodeError:
-        raise DataError(f"{source}: {name} is not a text; get the archive again") from None
+        raise DataError(f"{source}: {name} is not a text file; get the archive again") from None
 
 
 def _folder(source: Path) -> Iterator[tuple[str, bytes]]:
@@ -221,7 +221,7 @@ def _folder(source: Path) -> Iterator[tuple[str, bytes]]:
 
 def _packed(source: Path) -> Iterator[tuple[str, bytes]]:
     if not tarfile.is_tarfile(source):
-        raise DataError(f"{source}: no tar archive, or not a whole one; download {ARCHIVE} again")
+        raise DataError(f"{source}: not a tar archive, or truncated; download {ARCHIVE} again")
     try:
         with tarfile.open(source) as archive:
             for member in archive:
@@ -229,7 +229,7 @@ def _packed(source: Path) -> Iterator[tuple[str, bytes]]:
                 file = archive.extractfile(member) if member.isfile() and _is_wanted(name) else None
                 if file is not None:
                     yield name, file.read()
-    except Exception as error:  # each compression has errors of its own
+    except Exception as error:  # each compression raises its own errors
         reason = " ".join(str(error).split())
         raise DataError(f"{source}: damaged ({reason}); download {ARCHIVE} again") from error
 

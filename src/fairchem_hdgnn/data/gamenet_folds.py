@@ -32,7 +32,7 @@ def published_folds(rows: Iterable[tuple[str, str]], present: Collection[str]) -
 
     Args:
         rows: name and family of each row of ``groups.dat``, in its order.
-        present: names of the systems that there are; others are shuffled along, and then left out.
+        present: names of the available systems; others are shuffled too, and then left out.
 
     Returns:
         Name -> fold, 0 to 4.

@@ -1,4 +1,4 @@
-"""Labels of the FG set: total energies relative to what a composition costs on average, or adsorption energies."""
+"""Labels of the FG set: total energies minus a fit to the composition, or adsorption energies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TARGETS = ("total", "adsorption")
 def compositions(
     numbers: Sequence[Int64[np.ndarray, "_"]],
 ) -> tuple[list[int], Float64[np.ndarray, "systems elements"]]:
-    """How many atoms of each element the systems have.
+    """Count the atoms of each element in each system.
 
     Args:
         numbers: of each system, atomic numbers [atoms].
@@ -55,8 +55,8 @@ def fit_compositions(
         column = int(np.flatnonzero(unseen)[0])
         name = names[int(np.flatnonzero(counts[:, column])[0])]
         raise DataError(
-            f"{name} holds {chemical_symbols[elements[column]]}, which no system of the training folds holds; "
-            "name other --train-folds"
+            f"{name} contains {chemical_symbols[elements[column]]}, which no system of the training folds contains; "
+            "choose other --train-folds"
         )
     solution, *_ = np.linalg.lstsq(counts[training], energies[training], rcond=None)
     return np.asarray(solution, dtype=np.float64)

@@ -10,12 +10,12 @@ from ase.io.vasp import read_vasp
 from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.gamenet_archive import INITIAL, RELAXED, System
-from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, relaxed_beside, same_cell
+from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, relaxed_minimum_image, same_cell
 from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE, SUBSURFACE, SURFACE, fixed_atoms
 from fairchem_hdgnn.errors import DataError
 
 MOLECULE_ELEMENTS = ("C", "H", "N", "O", "S")
-"""All others of the set are metals."""
+"""All other elements of the set are metals."""
 
 
 def unlabelled_record(system: System) -> Data:
@@ -34,15 +34,16 @@ def unlabelled_record(system: System) -> Data:
         different = np.flatnonzero(initial.numbers[: len(relaxed)] != relaxed.numbers[: len(initial)])
         atom = int(different[0]) if len(different) else min(len(initial), len(relaxed))
         raise DataError(
-            f"{_path(system, RELAXED)}: atom {atom} is not that of {_path(system, INITIAL)}; get the archive again"
+            f"{_path(system, RELAXED)}: atom {atom} differs from that of {_path(system, INITIAL)}; get the archive "
+            "again"
         )
     if not same_cell(initial, relaxed):
         raise DataError(
-            f"{_path(system, RELAXED)}: its cell is not that of {_path(system, INITIAL)}; get the archive again"
+            f"{_path(system, RELAXED)}: its cell differs from that of {_path(system, INITIAL)}; get the archive again"
         )
     fixed = fixed_atoms(initial)
     molecule = np.isin(initial.get_chemical_symbols(), MOLECULE_ELEMENTS)
-    pos_relaxed = relaxed_beside(initial, relaxed.positions)
+    pos_relaxed = relaxed_minimum_image(initial, relaxed.positions)
     initial.positions = inside_cell(initial)
     initial.set_tags(np.select([molecule, fixed], [ADSORBATE, SUBSURFACE], SURFACE))
     record = atoms_to_record(initial, system.name)
@@ -60,7 +61,7 @@ def _structure(text: str, system: System, suffix: str) -> Atoms:
             f"{path}: not a complete structure ({type(error).__name__}: {reason}); get the archive again"
         ) from error
     if not isinstance(atoms, Atoms) or len(atoms) == 0:
-        raise DataError(f"{path}: holds no atoms; get the archive again")
+        raise DataError(f"{path}: contains no atoms; get the archive again")
     finite = np.isfinite(atoms.positions).all(axis=1)
     if not finite.all():
         raise DataError(f"{path}: atom {int(np.flatnonzero(~finite)[0])} has no finite position; get the archive again")

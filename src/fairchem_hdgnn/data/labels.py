@@ -1,4 +1,4 @@
-"""Labels of a batch as tensors, however the records hold them."""
+"""Convert the labels of a batch to tensors, however the records store them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 
 def collect_labels(batch: Any, names: Iterable[str]) -> None:
-    """Turn labels that records hold as numpy arrays or numbers into tensors, in place.
+    """Convert labels that records store as numpy arrays or numbers to tensors, in place.
 
-    torch_geometric joins floats and tensors, but leaves what is of numpy in a list.
+    torch_geometric collates floats and tensors, but leaves numpy values in a list.
     """
     for name in names:
         values = getattr(batch, name, None)

@@ -1,4 +1,4 @@
-"""OC20's LMDB layout: pickled graphs under "0", "1", ..., their number under ``length``, ``metadata.npz`` beside it."""
+"""OC20's LMDB layout: pickled graphs under "0", "1", ..., their number under ``length``, and ``metadata.npz``."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from fairchem_hdgnn.errors import DataError
 DATA_FILE = "data.lmdb"
 METADATA_FILE = "metadata.npz"
 SQLITE = b"SQLite format 3\0"
-"""How files of ``ase.db`` begin."""
+"""First bytes of files of ``ase.db``."""
 
 ASE_REMEDY = "set format: ase_db in the config, or turn it into an LMDB with `fairchem-hdgnn make-lmdb`"
 
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test"}
-"""Words that make the name of a file that of a split."""
+"""Words that identify a split in a file name."""
 
 KINDS = {"id", "ood", "ads", "cat", "both", "challenge"}
-"""Words that tell splits of one kind apart, as in OC20's ``val_ood_ads``."""
+"""Words that distinguish splits of one kind, as in OC20's ``val_ood_ads``."""
 
 INITIAL_MAP_SIZE = 64 * 2**20
 COMMIT_EVERY = 1000
@@ -38,7 +38,7 @@ def write_lmdb(directory: Path, records: Iterable[Data], pickled: Callable[[Data
     """Write ``data.lmdb`` and ``metadata.npz`` (``natoms``) into an existing directory; return the number of records.
 
     Not atomic by itself: write into a directory of ``directories.new_directory``. ``pickled`` is the encoding
-    of a record: ``encode`` loads fastest, ``oc20_pickle`` is what OC20's own files hold.
+    of a record: ``encode`` loads fastest, ``oc20_pickle`` is that of OC20's own files.
 
     Raises:
         DataError: if there is no record, or the disk is full.
@@ -61,7 +61,7 @@ def write_lmdb(directory: Path, records: Iterable[Data], pickled: Callable[[Data
     finally:
         environment.close()
     if not natoms:
-        raise DataError(f"nothing to write into {path}: there are no records")
+        raise DataError(f"{path}: there are no records to write; check the source")
     np.savez(directory / METADATA_FILE, natoms=np.array(natoms, dtype=np.int64))
     return len(natoms)
 
@@ -79,10 +79,10 @@ def put_all(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> 
 
 
 def lmdb_files(path: Path) -> list[Path]:
-    """The LMDB file at ``path``, or those of the folder in the order of their names, which are parts of one set.
+    """The LMDB file at ``path``, or those of the folder in the order of their names, as parts of one data set.
 
     Raises:
-        DataError: there is none, and the message says what there is instead; or they are several splits by their names.
+        DataError: there is none (the message says what was found), or their names are those of several splits.
     """
     if not path.is_dir():
         return [path]
@@ -90,10 +90,10 @@ def lmdb_files(path: Path) -> list[Path]:
         _refuse_several_splits(path, files)
         return files
     if (path / "data.mdb").is_file():
-        raise DataError(f"{path} is an LMDB in a folder of its own: write {path / 'data.mdb'}, the file in it")
+        raise DataError(f"{path} is an LMDB in the form of a folder: write {path / 'data.mdb'}, the file in it")
     if databases := sorted([*path.glob("*.db"), *path.glob("*.aselmdb")]):
-        raise DataError(f"{path} holds no .lmdb file but {databases[0].name}, an ASE database: {ASE_REMEDY}")
-    raise DataError(f"{path} holds no .lmdb file: name the file, or the folder that holds it")
+        raise DataError(f"{path} contains no .lmdb file but {databases[0].name}, an ASE database: {ASE_REMEDY}")
+    raise DataError(f"{path} contains no .lmdb file: give the file, or its folder")
 
 
 def split_of(stem: str) -> tuple[str, ...]:
@@ -111,13 +111,13 @@ def _refuse_several_splits(folder: Path, files: list[Path]) -> None:
     if len(firsts) > 1:
         listed = ", ".join(firsts.values())
         raise DataError(
-            f"{folder} holds several splits, not one set ({listed}): "
-            f"name one of these files, or give each split a folder of its own"
+            f"{folder} contains several splits, not one data set ({listed}): "
+            f"give one of these files, or move each split to its own folder"
         )
 
 
 _OPEN: weakref.WeakValueDictionary[tuple[int, int, int], lmdb.Environment] = weakref.WeakValueDictionary()
-"""The environments that are read, by process, device and inode: LMDB forbids a process to open a file twice, and to use
+"""Open environments by process, device and inode: LMDB forbids a process to open a file twice, and to use
 an environment that was opened before a fork."""
 
 
@@ -125,17 +125,17 @@ def open_lmdb(path: str | os.PathLike[str]) -> lmdb.Environment:
     """Open one LMDB file for reading, without a lock file; readers of the same file share the environment.
 
     Raises:
-        DataError: if it is missing, unreadable, truncated or no LMDB.
+        DataError: it is missing, unreadable, truncated or not an LMDB.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"LMDB {path} does not exist: check `src` in the config")
     if not path.is_file():
-        raise DataError(f"{path} is a directory: name the .lmdb file in it")
+        raise DataError(f"{path} is a folder: give the .lmdb file in it")
     _refuse_ase_database(path)
     status = path.stat()
     if status.st_size == 0:
-        raise DataError(f"{path} is empty, damaged or no LMDB (0 bytes): copy or make it again")
+        raise DataError(f"{path} is empty, damaged or not an LMDB (0 bytes): copy or re-create it")
     identity = (os.getpid(), status.st_dev, status.st_ino)
     environment = _OPEN.get(identity)
     if environment is None:
@@ -143,7 +143,7 @@ def open_lmdb(path: str | os.PathLike[str]) -> lmdb.Environment:
         # LMDB maps the file: reading beyond its end would end the process.
         expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
         if status.st_size < expected:
-            raise DataError(f"LMDB {path} is truncated ({status.st_size} of {expected} bytes): copy or make it again")
+            raise DataError(f"LMDB {path} is truncated ({status.st_size} of {expected} bytes): copy or re-create it")
         _OPEN[identity] = environment
     return environment
 
@@ -151,7 +151,7 @@ def open_lmdb(path: str | os.PathLike[str]) -> lmdb.Environment:
 def _refuse_ase_database(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(SQLITE)) == SQLITE:
-            raise DataError(f"{path} is an ASE database, no LMDB: {ASE_REMEDY}")
+            raise DataError(f"{path} is an ASE database, not an LMDB of records: {ASE_REMEDY}")
 
 
 def _open(path: Path) -> lmdb.Environment:
@@ -160,7 +160,7 @@ def _open(path: Path) -> lmdb.Environment:
             str(path), subdir=False, readonly=True, lock=False, readahead=True, meminit=False, max_readers=1
         )
     except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
-        raise DataError(f"{path} is empty, damaged or no LMDB ({error}): copy or make it again") from error
+        raise DataError(f"{path} is empty, damaged or not an LMDB ({error}): copy or re-create it") from error
     except lmdb.Error as error:
         if "already open" in str(error):
             raise DataError(
@@ -170,10 +170,10 @@ def _open(path: Path) -> lmdb.Environment:
 
 
 def read_length(environment: lmdb.Environment) -> int:
-    """Number of records: what ``length`` says, else the number of entries.
+    """Number of records: the value of ``length``, else the number of entries.
 
     Raises:
-        DataError: if ``length`` is no number, or more than there are.
+        DataError: ``length`` is not a number, or too large.
     """
     with environment.begin() as transaction:
         content = transaction.get(b"length")
@@ -186,31 +186,32 @@ def read_length(environment: lmdb.Environment) -> int:
         length = load_plain(content)
     except RefusedError as error:
         raise DataError(
-            f"`length` of {environment.path()} holds {error}, not a number: do not use this file"
+            f"`length` of {environment.path()} contains {error}, not a number: do not use this file"
         ) from error
     if type(length) is not int or not 0 <= length < entries:
         raise DataError(
-            f"`length` of {environment.path()} is {length!r}, not the {entries - 1} records there are: make it again"
+            f"`length` of {environment.path()} is {length!r}, but there are {entries - 1} records: re-create it"
         )
     return length
 
 
 def read_record(environment: lmdb.Environment, index: int) -> Data:
-    """The record ``index``, unpickled without running anything.
+    """The record ``index``, unpickled without running code.
 
     Raises:
-        DataError: if it is missing, damaged, or holds what a record has no use for.
+        DataError: it is missing, damaged, or contains objects that do not belong in a record.
     """
     try:
         with environment.begin() as transaction:
             content = transaction.get(str(index).encode("ascii"))
     except lmdb.Error as error:
-        raise DataError(f"record {index} of {environment.path()}: {error}; copy or make it again") from error
+        raise DataError(f"record {index} of {environment.path()}: {error}; copy or re-create it") from error
     if content is None:
-        raise DataError(f"record {index} of {environment.path()} is missing: copy or make it again")
+        raise DataError(f"record {index} of {environment.path()} is missing: copy or re-create it")
     try:
         return load_record(content)
     except RefusedError as error:
         raise DataError(
-            f"record {index} of {environment.path()} holds {error}; only tensors, arrays and plain values are admitted"
+            f"record {index} of {environment.path()} contains {error}; only tensors, arrays and plain values are "
+            "allowed"
         ) from error

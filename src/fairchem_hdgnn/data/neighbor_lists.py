@@ -22,7 +22,7 @@ from fairchem_hdgnn.data.periodicity import Boxes, lattice_vectors, make_boxes
 from fairchem_hdgnn.errors import ConfigError
 
 DEGENERACY_TOLERANCE = 0.01
-"""Å^2; without a strict maximum fairchem keeps neighbours so little farther than the first one left out."""
+"""Å^2; without a strict maximum fairchem also keeps neighbours within this of the first one that is dropped."""
 
 
 class NeighborList(Enum):
@@ -33,7 +33,7 @@ class NeighborList(Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> NeighborList | None:
-        """``fairchem`` is what release 0.1 called the search over all pairs."""
+        """``fairchem`` is release 0.1's name of the search over all pairs."""
         return cls.PAIRS if value == "fairchem" else None
 
 
@@ -72,7 +72,7 @@ class Search(NamedTuple):
 
 
 def periodic_edges(data: Any, search: Search, *, use_pbc: bool = True) -> PeriodicEdges:
-    """The edges that end at each atom of a fairchem batch, whose atoms may stand anywhere.
+    """The edges that end at each atom of a fairchem batch, whose atoms may lie outside of the cell.
 
     Args:
         data: with ``pos``, ``cell``, ``natoms``, ``batch``, and perhaps ``pbc``.
@@ -127,7 +127,7 @@ def _vesin(cutoff: float) -> Any:
     try:
         import vesin  # noqa: PLC0415 - optional
     except ModuleNotFoundError:
-        raise ConfigError("neighbor_list: vesin needs the package vesin: pip install vesin") from None
+        raise ConfigError("neighbor_list: the package vesin is not installed: pip install vesin") from None
     return vesin.NeighborList(cutoff=cutoff, full_list=True, n_threads=torch.get_num_threads())
 
 

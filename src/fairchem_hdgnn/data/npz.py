@@ -1,4 +1,4 @@
-"""Files of plain arrays: written whole or not at all, read without unpickling anything."""
+"""Files of plain arrays: written atomically, read without unpickling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fairchem_hdgnn.files import complete_or_absent
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a compressed ``.npz``; the file is either complete or absent."""
+    """Write a compressed ``.npz`` atomically."""
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
     with complete_or_absent(path) as temporary:
@@ -22,10 +22,10 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an ``.npz``, without unpickling anything.
+    """All arrays of an ``.npz``, read without unpickling.
 
     Raises:
-        DataError: the file is missing, damaged, or holds pickled objects.
+        DataError: the file is missing, damaged, or contains pickled objects.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")

@@ -16,10 +16,10 @@ from torch import Tensor
 from fairchem_hdgnn.data.periodicity import Boxes
 
 PAIRS_AT_ONCE = {"cpu": 2**22, "cuda": 2**27}
-"""Distances in one part."""
+"""Distances per part."""
 
 QUANTUM = 1e-6
-"""Å^2; of neighbours whose squared distances differ by less, the limit keeps those of lower index."""
+"""Å^2; if squared distances differ by less, the neighbour limit keeps those of lower index."""
 
 
 class Part(NamedTuple):
@@ -34,9 +34,9 @@ class Part(NamedTuple):
 def pairs_within(
     boxes: Boxes, sizes: list[list[int]], cutoff: float, max_neighbors: int, tolerance: float | None
 ) -> tuple[Int64[Tensor, "2 edges"], Int64[Tensor, "edges 3"]]:
-    """Pairs of atoms no farther apart than the cutoff, of each target the nearest ones.
+    """Pairs of atoms within the cutoff, limited to the nearest of each target.
 
-    A GPU is waited for once for each part, which is the number of edges found.
+    Each part synchronises with a GPU once, for the number of edges found.
 
     Args:
         boxes: the structures.
@@ -67,7 +67,7 @@ def pairs_within(
 
 
 def _parts(sizes: list[list[int]], limit: int) -> Iterator[Part]:
-    """Neighbouring systems that have no more pairs than the limit, padded to the largest; or some targets of one."""
+    """Consecutive systems with at most the limit of pairs, padded to the largest; or some targets of one system."""
     first = 0
     while first < len(sizes):
         last, largest = first, [0, 0, 0, 0]
@@ -99,7 +99,7 @@ def _distances(
     atoms: int,
     images: Int64[Tensor, "images 3"],
 ) -> Float[Tensor, "systems targets sources"]:
-    """Å, from targets to images of sources; infinite where there is no such atom, and from an atom to itself."""
+    """Å, from targets to images of sources; infinite if there is no such atom, and from an atom to itself."""
     index = torch.arange(atoms, device=first.device)
     pos = boxes.pos[(first.unsqueeze(1) + index).clamp(max=len(boxes.pos) - 1)]
     cell = boxes.cell[part.first : part.last].unsqueeze(1)

@@ -1,12 +1,13 @@
-"""Which directions a structure repeats in, and a box that says the same to every search for edges.
+"""Periodic directions of a structure, and an equivalent box for every edge search.
 
-The rule, for training, prediction and the calculator alike. ``use_pbc: true``: a record's own ``pbc`` decides, for each
-cell vector; a record without one repeats along all three, as OC20's records do. Cell vectors that a structure does not
-repeat along mean nothing: they may be zero, or made up. ``use_pbc: false``: nothing repeats, whatever ``pbc`` says.
+The rule, for training, prediction and the calculator. ``use_pbc: true``: a record's own ``pbc`` determines, for each
+cell vector, whether the structure is periodic along it; a record without one is periodic along all three, as in OC20.
+Cell vectors of non-periodic directions are ignored: they may be zero, or arbitrary. ``use_pbc: false``: no direction is
+periodic, whatever ``pbc`` says.
 
-Searches for edges want three vectors and atoms inside of them. So a vector without periodicity is replaced by one at a
-right angle to the others, so long that no image comes within the cutoff, and atoms are moved by whole cells along the
-periodic vectors only.
+Edge searches need three vectors, and atoms inside the cell. So the vector of a non-periodic direction is replaced by
+one perpendicular to the others, so long that no image comes within the cutoff, and atoms are wrapped along the periodic
+vectors only.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from torch import Tensor
 from torch_geometric.utils import scatter
 
 MARGIN = 1.0
-"""Å by which images along a direction without periodicity are farther away than the cutoff."""
+"""Å by which images along a non-periodic direction are farther away than the cutoff."""
 
 
 ROUNDING = 1e-6
-"""Of a position in units of cell vectors, generously."""
+"""Rounding error of a fractional position, a generous bound."""
 
 
 class Boxes(NamedTuple):
-    """Structures as searches for edges take them.
+    """Structures in the form that edge searches need.
 
     Attributes:
-        periodic: which cell vectors the structure repeats along.
-        cell: cell vectors in rows, Å; those without periodicity replaced.
+        periodic: along which cell vectors the structure is periodic.
+        cell: cell vectors in rows, Å; those of non-periodic directions are replaced.
         pos: positions, Å, inside the cell along the periodic vectors.
-        images: the cells that each atom stood in; 0 along directions without periodicity.
-        sizes: atoms of each structure, and for each cell vector how many images away an atom within the cutoff may be.
+        images: the cell that each atom was in; 0 along non-periodic directions.
+        sizes: atoms of each structure, and for each cell vector how many images away an atom within the cutoff can be.
     """
 
     periodic: Bool[Tensor, "systems 3"]
@@ -45,24 +46,24 @@ class Boxes(NamedTuple):
 
 
 def periodic_directions(data: Any) -> Bool[Tensor, "systems 3"]:
-    """Which cell vectors each structure of a fairchem batch repeats along."""
+    """Along which cell vectors each structure of a fairchem batch is periodic."""
     pbc = getattr(data, "pbc", None)
     if pbc is None:
         return torch.ones(len(data.cell), 3, dtype=torch.bool, device=data.cell.device)
-    # fairchem's records hold three values each, which a batch strings together.
+    # fairchem's records have three values each, which a batch concatenates.
     return torch.as_tensor(pbc, device=data.cell.device).bool().reshape(-1, 3)
 
 
 def make_boxes(data: Any, cutoff: float, *, use_pbc: bool = True) -> Boxes:
     """Boxes of a fairchem batch with ``pos``, ``batch``, ``natoms``, and perhaps ``cell`` and ``pbc``; in float64.
 
-    Where a structure has positions that are not finite, or repeats along vectors that span no volume, what comes back
-    is not finite either; nothing is raised.
+    If a structure has positions that are not finite, or periodic cell vectors that span no volume, the result is
+    not finite either; nothing is raised.
 
     Args:
         data: the batch.
         cutoff: longest edge, Å.
-        use_pbc: whether anything repeats at all.
+        use_pbc: whether structures are periodic at all.
     """
     pos, systems = data.pos.detach().double(), len(data.natoms)
     if use_pbc:
@@ -83,7 +84,7 @@ def make_boxes(data: Any, cutoff: float, *, use_pbc: bool = True) -> Boxes:
 def _images_within(
     cutoff: float, cell: Float[Tensor, "systems 3 3"], place: Float[Tensor, "nodes 3"], system: Int[Tensor, "nodes"]
 ) -> Float[Tensor, "systems 3"]:
-    """How many cells away an atom may be that is no farther than the cutoff from another, along each cell vector."""
+    """Along each cell vector, how many cells away an atom within the cutoff of another can be."""
     extent = scatter(place, system, 0, len(cell), "max") - scatter(place, system, 0, len(cell), "min")
     return (cutoff / cell_heights(cell) + extent + ROUNDING).floor()
 
@@ -105,13 +106,13 @@ def fractional(
 
 
 def faces(cell: Float[Tensor, "systems 3 3"]) -> Float[Tensor, "systems 3 3"]:
-    """For each cell vector, the cross product of the other two: as long as their face is large, and across it."""
+    """For each cell vector, the cross product of the other two."""
     a, b, c = cell.unbind(1)
     return torch.stack([torch.linalg.cross(*pair) for pair in ((b, c), (c, a), (a, b))], dim=1)
 
 
 def cell_heights(cell: Float[Tensor, "systems 3 3"]) -> Float[Tensor, "systems 3"]:
-    """Distance of opposite faces along each cell vector, Å."""
+    """Distance between opposite faces along each cell vector, Å."""
     across = faces(cell)
     return (cell[:, 0] * across[:, 0]).sum(-1, keepdim=True).abs() / across.norm(dim=-1)
 
@@ -119,7 +120,7 @@ def cell_heights(cell: Float[Tensor, "systems 3 3"]) -> Float[Tensor, "systems 3
 def completed_cells(
     cell: Float[Tensor, "systems 3 3"], periodic: Bool[Tensor, "systems 3"]
 ) -> Float[Tensor, "systems 3 3"]:
-    """Cells whose vectors without periodicity are unit vectors, at right angles to all others.
+    """Cells whose non-periodic vectors are replaced by unit vectors, perpendicular to all others.
 
     Written without branches, which would make a GPU wait: each vector is one of three candidates.
     """

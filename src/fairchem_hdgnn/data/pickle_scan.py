@@ -1,4 +1,4 @@
-"""A first look at a pickle: refuse the instructions that reach outside it or could exhaust memory or stack.
+"""Scan a pickle before reading it: refuse instructions that reach outside it or could exhaust memory or stack.
 
 ``pickletools.genops`` tells the same of each instruction, and takes longer than unpickling a
 small graph. Here one regular expression runs over everything of known length.
@@ -18,7 +18,7 @@ SMALL_PICKLE = 20_000
 
 
 class RefusedError(ValueError):
-    """A pickle that is damaged, or holds what a record has no use for."""
+    """A pickle that is damaged, or contains objects that do not belong in a record."""
 
 
 _NO_ARGUMENT = (
@@ -46,7 +46,7 @@ _SHORT_TEXT = b"|".join(b"%b.{%d}" % (re.escape(bytes([length])), length) for le
 _RUN = re.compile(
     b"(?:[" + re.escape(_NO_ARGUMENT) + b"]|"
     + b"|".join(re.escape(code) + b".{%d}" % length for code, length in _ARGUMENT_LENGTH.items())
-    # A memo index is an array index: larger ones than a graph needs would take up the memory.
+    # A memo index is an array index: larger ones than a graph needs could exhaust the memory.
     + b"|" + re.escape(pickle.LONG_BINPUT) + rb"..\0\0"
     + b"|" + re.escape(pickle.SHORT_BINUNICODE) + b"(?:" + _SHORT_TEXT + b"))*",
     re.DOTALL,

@@ -1,8 +1,8 @@
-"""Prepare QM9: read a source, split it, and write one LMDB a split with checksums.
+"""Prepare QM9: read a source, split it, and write one LMDB per split, with checksums.
 
 Layout of the folder::
 
-    molecules.npz            all molecules as flat arrays, rows of each split beside them
+    molecules.npz            all molecules as flat arrays, with the rows of each split
     qm9.json                 units, statistics, split, source and checksum of molecules.npz
     {train,val,test}/        data.lmdb, metadata.npz, and manifest.json with their checksums
 
@@ -36,14 +36,14 @@ MANIFEST_FILE = "manifest.json"
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is to be prepared.
+    """Options of the preparation.
 
     Attributes:
         source: ``qm9pack``, ``raw`` (the folder ``raw`` of the output folder, where torch-geometric downloads to),
             or a path; see ``qm9_sources.read_source``.
-        uncharacterised: List of molecules to leave out, where it does not lie beside the archive.
+        uncharacterised: List of molecules to leave out, if it is not next to the archive.
         cutoff: Å, of the edges in the records; a model's ``cutoff`` must not exceed it.
-        partial: Accept a source that lacks molecules, and split what is there in the same proportions.
+        partial: Accept a source with missing molecules, and split it in the same proportions.
         progress: Show progress bars.
     """
 
@@ -55,13 +55,13 @@ class Preparation:
 
 
 def prepare(out: Path, preparation: Preparation) -> dict[str, int]:
-    """Prepare QM9 in ``out``, or finish what an earlier run began there.
+    """Prepare QM9 in ``out``, or finish an earlier run there.
 
     Returns:
         Number of molecules of each split.
 
     Raises:
-        DataError: the source is missing, damaged or incomplete, or ``out`` holds something else or damaged files.
+        DataError: the source is missing, damaged or incomplete, or ``out`` has other or damaged files.
     """
     if not preparation.cutoff > 0:
         raise DataError(f"cutoff {preparation.cutoff} Å: must be positive")
@@ -89,7 +89,7 @@ def verify(manifest: Path, directory: Path) -> None:
         DataError: the manifest is missing, or a file is missing or differs.
     """
     if not manifest.is_file():
-        raise DataError(f"{directory} has no {manifest.name}: it was not made by prepare-qm9; name another folder")
+        raise DataError(f"{directory} has no {manifest.name}: it was not created by prepare-qm9; choose another folder")
     for name, expected in _read_json(manifest, "sha256").items():
         path = directory / name
         if not path.is_file() or sha256(path) != expected:
@@ -112,7 +112,9 @@ def _molecules(out: Path, preparation: Preparation) -> Molecules:
         earlier = _read_json(description, "options")
         for name, value in options.items():
             if earlier.get(name) != value:
-                raise DataError(f"{out} was prepared with {name} {earlier.get(name)}, not {value}: name another folder")
+                raise DataError(
+                    f"{out} was prepared with {name} {earlier.get(name)}, not {value}: choose another folder"
+                )
         verify(description, out)
         return Molecules.of(read_npz(out / MOLECULES_FILE))
 
@@ -132,11 +134,13 @@ def _molecules(out: Path, preparation: Preparation) -> Molecules:
 def _check_complete(molecules: Molecules, partial: bool) -> None:
     if len(molecules) != NUM_CHARACTERISED and not partial:
         raise DataError(
-            f"the source holds {len(molecules):,} characterised molecules, QM9 has {NUM_CHARACTERISED:,}: "
-            "get all of it, or pass --partial to prepare what is there"
+            f"the source has {len(molecules):,} characterised molecules, but QM9 has {NUM_CHARACTERISED:,}: "
+            "get all of it, or pass --partial to prepare these"
         )
     if len(molecules) == NUM_CHARACTERISED and molecules.label_digest() != LABEL_DIGEST:
-        raise DataError("elements or properties of the source differ from those of QM9: it is damaged, get it again")
+        raise DataError(
+            "elements or properties of the source differ from those of QM9: it is damaged, download it again"
+        )
 
 
 def _describe(

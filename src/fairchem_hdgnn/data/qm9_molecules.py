@@ -1,4 +1,4 @@
-"""All molecules of QM9 in a handful of flat arrays: what every source is read into and records are made from."""
+"""All molecules of QM9 in a few flat arrays, the common form of all sources from which records are made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUM_CHARACTERISED = 130_831
 """Molecules of QM9 that pass the authors' consistency check."""
 
 NUM_UNCHARACTERISED = 3_054
-"""Molecules that fail it and that every benchmark leaves out."""
+"""Molecules that fail the check; every benchmark leaves them out."""
 
 LABEL_DIGEST = "8542c72ead9ce7e9358fff9433caacd91f9fed207d6fbe109cdb5f60ba05a8d3"
 """Digest of indices, elements and properties of the complete set; the same from each source."""
@@ -25,7 +25,7 @@ LABEL_DIGEST = "8542c72ead9ce7e9358fff9433caacd91f9fed207d6fbe109cdb5f60ba05a8d3
 
 @dataclass(frozen=True)
 class SourceMolecule:
-    """One molecule as a source gives it.
+    """One molecule from a source.
 
     Attributes:
         index: Number of the molecule in GDB-9, from 1.
@@ -114,7 +114,7 @@ class Molecules:
             DataError: an array is missing.
         """
         if missing := [name for name in cls.__dataclass_fields__ if name not in arrays]:
-            raise DataError(f"no molecules: the file holds no '{missing[0]}'; make it again with prepare-qm9")
+            raise DataError(f"the file has no '{missing[0]}'; re-create it with prepare-qm9")
         return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
 
 
@@ -135,14 +135,14 @@ def collect(source: Iterable[SourceMolecule]) -> Molecules:
         if molecule.positions.shape != (len(molecule.symbols), 3):
             raise DataError(
                 f"molecule {molecule.index}: {len(molecule.symbols)} elements but positions of shape "
-                f"{molecule.positions.shape}; the source is damaged, fetch it again"
+                f"{molecule.positions.shape}; the source is damaged, download it again"
             )
         index.append(molecule.index)
         sizes.append(len(molecule.symbols))
         positions.append(molecule.positions)
         properties.append(molecule.properties)
     if not index:
-        raise DataError("the source holds no molecule; give the archive or folder that holds dsgdb9nsd_*.xyz")
+        raise DataError("the source contains no molecules; give the archive or folder with dsgdb9nsd_*.xyz")
 
     order = np.argsort(index, kind="stable")
     sorted_index = np.array(index, dtype=np.int64)[order]

@@ -1,4 +1,4 @@
-"""QM9 as fairchem's trainer reads it: the split, and one record a molecule with its edges."""
+"""QM9 for fairchem's trainer: the splits, and one record per molecule with its edges."""
 
 from __future__ import annotations
 

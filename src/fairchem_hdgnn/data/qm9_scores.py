@@ -1,4 +1,4 @@
-"""Score predictions on QM9 in the units of the literature, beside a mean predictor and published results."""
+"""Score predictions on QM9 in the units of the literature, next to a mean predictor and published results."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def score(predictions: Path, data: Path) -> list[Score]:
     arrays = _load(predictions)
     path = data / MOLECULES_FILE
     if not path.is_file():
-        raise DataError(f"{path}: no such file; run fairchem-hdgnn prepare-qm9 {data}, or name the folder with --data")
+        raise DataError(f"{path}: no such file; run fairchem-hdgnn prepare-qm9 {data}, or give the folder with --data")
     stored = read_npz(path)
     molecules, splits = Molecules.of(stored), {name: stored[name] for name in SPLIT_SIZES}
     rows = _rows(predictions, arrays["ids"], molecules)
     split = next((name for name, members in splits.items() if np.isin(rows, members).all()), None)
     if split is None:
-        raise DataError(f"{predictions}: its molecules are not all of one split of {data}")
+        raise DataError(f"{predictions}: its molecules do not all belong to one split of {data}")
     targets = molecules.targets()
     scores = []
     for column, target in enumerate(TARGETS.values()):
@@ -75,7 +75,7 @@ def score(predictions: Path, data: Path) -> list[Score]:
             Score(target, split, len(rows), float(errors.mean()), float(standard_error), float(baseline.mean()))
         )
     if not scores:
-        raise DataError(f"{predictions}: holds none of the targets {', '.join(TARGETS)}")
+        raise DataError(f"{predictions}: contains none of the targets {', '.join(TARGETS)}")
     return scores
 
 
@@ -85,7 +85,7 @@ def _load(predictions: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{predictions}: has no 'ids'; give the *_predictions.npz in the run's results folder")
     if any(values.dtype == np.float16 for values in arrays.values()):
         raise DataError(
-            f"{predictions}: float16 predictions round by more than the errors; set prediction_dtype: float32"
+            f"{predictions}: float16 rounds predictions by more than the errors; set prediction_dtype: float32"
         )
     return arrays
 
@@ -94,7 +94,9 @@ def _rows(predictions: Path, ids: np.ndarray, molecules: Molecules) -> np.ndarra
     # NumPy, like Python, would read "1_0", a frame of OC20, as 10.
     strange = ids[~np.char.isdigit(ids.astype(str))]
     if len(strange):
-        raise DataError(f"{predictions}: id {strange[0]} is no number of a molecule; give the predictions of a QM9 run")
+        raise DataError(
+            f"{predictions}: id {strange[0]} is not the number of a molecule; give the predictions of a QM9 run"
+        )
     wanted = ids.astype(np.int64)
     rows = np.searchsorted(molecules.index, wanted).clip(max=len(molecules) - 1)
     unknown = wanted[molecules.index[rows] != wanted]
@@ -104,7 +106,7 @@ def _rows(predictions: Path, ids: np.ndarray, molecules: Molecules) -> np.ndarra
 
 
 def table(scores: Sequence[Score]) -> str:
-    """A Markdown table, one row a target."""
+    """A Markdown table with one row per target."""
     lines = [
         f"| target | unit | molecules | MAE | mean predictor | {' | '.join(PUBLISHED_MAE)} |",
         "| --- " * (5 + len(PUBLISHED_MAE)) + "|",

@@ -49,13 +49,13 @@ def read_source(source: str | Path, uncharacterised: Path | None = None) -> tupl
     Args:
         source: ``qm9pack``, or the path of ``dsgdb9nsd.xyz.tar.bz2``, of a folder
             with ``dsgdb9nsd_*.xyz``, or of torch-geometric's raw folder (``gdb9.sdf``, ``gdb9.sdf.csv``).
-        uncharacterised: The list of molecules to leave out; found beside the data by default.
+        uncharacterised: The list of molecules to leave out; by default found next to the data.
 
     Returns:
         What the source is, in a word, and an iterator over its characterised molecules.
 
     Raises:
-        DataError: the package is not installed, or nothing readable lies at the path.
+        DataError: the package is not installed, or there is nothing readable at the path.
     """
     if source == "qm9pack":
         return "qm9pack", _read_qm9pack()
@@ -66,7 +66,9 @@ def read_source(source: str | Path, uncharacterised: Path | None = None) -> tupl
     archives = sorted(path.glob("dsgdb9nsd.xyz.tar*")) if path.is_dir() else [path]
     if path.is_dir() and (path / "gdb9.sdf").exists():
         if not (path / "gdb9.sdf.csv").is_file():
-            raise DataError(f"{path}: has gdb9.sdf but no gdb9.sdf.csv, which holds the properties; download it again")
+            raise DataError(
+                f"{path}: has gdb9.sdf but no gdb9.sdf.csv, the file with the properties; download it again"
+            )
         return "sdf", _read_sdf(path, _uncharacterised(folder, uncharacterised))
     if path.is_dir() and next(path.glob("dsgdb9nsd_*.xyz"), None) is not None:
         files = ((file.name, file.read_text()) for file in sorted(path.glob("dsgdb9nsd_*.xyz")))
@@ -79,7 +81,7 @@ def read_source(source: str | Path, uncharacterised: Path | None = None) -> tupl
             "install rdkit so that it downloads gdb9.sdf, or use --source qm9pack"
         )
     raise DataError(
-        f"{path}: neither dsgdb9nsd.xyz.tar.bz2, nor a folder with dsgdb9nsd_*.xyz or with gdb9.sdf; "
+        f"{path}: not dsgdb9nsd.xyz.tar.bz2, nor a folder with dsgdb9nsd_*.xyz or with gdb9.sdf; "
         "pip install qm9pack and use --source qm9pack"
     )
 
@@ -113,7 +115,7 @@ def _archive_members(path: Path) -> Iterator[tuple[str, str]]:
                 if file is not None:
                     yield member.name, file.read().decode()
     except (tarfile.ReadError, EOFError, OSError) as error:
-        raise DataError(f"{path}: cannot be read to its end ({error}); download it again") from error
+        raise DataError(f"{path}: cannot be read completely ({error}); download it again") from error
 
 
 def _read_xyz(files: Iterable[tuple[str, str]], excluded: set[int]) -> Iterator[SourceMolecule]:
@@ -195,7 +197,7 @@ def _uncharacterised(folder: Path, path: Path | None) -> set[int]:
     if found is None:
         raise DataError(
             f"{candidates[0]}: the list of uncharacterised molecules is missing; download it from the data set's page "
-            "(figshare file 3195404) and name it with --uncharacterised"
+            "(figshare file 3195404) and give it with --uncharacterised"
         )
     lines = found.read_text().splitlines()
     complete = len(lines) > NUM_UNCHARACTERISED

@@ -1,4 +1,4 @@
-"""All records of an LMDB file, or of the LMDB files of a folder, read without running anything."""
+"""Read the records of an LMDB file, or of the LMDB files of a folder, without running code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Records:
         return sum(self._lengths)
 
     def __getitem__(self, index: int) -> Data:
-        """The record ``index``; a process that was forked off opens the files anew."""
+        """The record ``index``; a forked process reopens the files."""
         if self._process != os.getpid():
             self._open()
         position = index
@@ -42,7 +42,9 @@ class Records:
             if 0 <= position < length:
                 return read_record(environment, position)
             position -= length
-        raise DataError(f"{self.path}: no record {index}; there are {len(self)}, from 0 to {len(self) - 1}")
+        raise DataError(
+            f"{self.path}: no record {index}; its {len(self)} records are numbered from 0 to {len(self) - 1}"
+        )
 
     def __iter__(self) -> Iterator[Data]:
         """All records in order."""
@@ -50,5 +52,5 @@ class Records:
 
     @property
     def has_metadata(self) -> bool:
-        """Whether ``metadata.npz`` lies beside the file."""
+        """Whether ``metadata.npz`` is next to the file."""
         return (self.files[0].parent / METADATA_FILE).is_file()

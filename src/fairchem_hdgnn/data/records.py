@@ -12,7 +12,7 @@ from fairchem_hdgnn.data.neighbor_lists import Search, periodic_edges
 from fairchem_hdgnn.data.surfaces.tagging import fixed_atoms
 
 CELL_TOLERANCE = 1e-3
-"""Å, between the cell vectors of an initial and of a relaxed structure."""
+"""Å; largest difference between the cell vectors of an initial and a relaxed structure."""
 
 
 def atoms_to_record(atoms: Atoms, sid: int | str) -> Data:
@@ -33,13 +33,13 @@ def inside_cell(atoms: Atoms) -> np.ndarray:
     return wrap_positions(atoms.positions, atoms.cell, pbc=atoms.pbc, eps=0) if atoms.pbc.any() else atoms.positions
 
 
-def relaxed_beside(atoms: Atoms, relaxed: np.ndarray) -> torch.Tensor:
-    """Relaxed positions, Å, on the near side of the periodic boundaries from :func:`inside_cell`; the shortest ways."""
+def relaxed_minimum_image(atoms: Atoms, relaxed: np.ndarray) -> torch.Tensor:
+    """Relaxed positions, Å, as minimum images with respect to :func:`inside_cell`."""
     return torch.tensor(inside_cell(atoms) + displacement(atoms, relaxed), dtype=torch.float32)
 
 
 def displacement(atoms: Atoms, positions: np.ndarray) -> np.ndarray:
-    """From where the atoms are to other positions, Å, by the shortest ways across periodic boundaries."""
+    """Minimum-image displacement from the atoms to other positions, Å."""
     straight = np.asarray(positions, dtype=np.float64) - atoms.positions
     return find_mic(straight, atoms.cell, pbc=atoms.pbc)[0] if atoms.pbc.any() else straight
 

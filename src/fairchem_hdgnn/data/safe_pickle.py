@@ -203,7 +203,7 @@ ADMITTED = {
     "_codecs.encode": Bytes,
     "collections.OrderedDict": OrderedDict,
 }
-"""What a pickle may name, and what it gets instead."""
+"""Names allowed in a pickle -> replacements that are used instead."""
 
 STORAGE_DTYPES = {
     b"Float": torch.float32,
@@ -241,12 +241,12 @@ def load_record(content: bytes) -> Data:
     """Unpickle one graph, of PyG 1 or 2, as the present PyG has it.
 
     Raises:
-        RefusedError: if ``content`` is damaged or holds anything but a graph of plain values, arrays and tensors.
+        RefusedError: ``content`` is damaged or contains anything but a graph of plain values, arrays and tensors.
     """
 
     def build(value: Any) -> Data:
         if type(value) is not Graph:
-            raise RefusedError(f"no graph but a {type(value).__name__}")
+            raise RefusedError(f"a {type(value).__name__} instead of a graph")
         return value.record()
 
     return _load(content, build)
@@ -256,7 +256,7 @@ def load_plain(content: bytes) -> Any:
     """Unpickle plain values, arrays and tensors.
 
     Raises:
-        RefusedError: if ``content`` is damaged or holds anything else.
+        RefusedError: ``content`` is damaged or contains anything else.
     """
     return _load(content, lambda value: _build(value, MAX_DEPTH))
 

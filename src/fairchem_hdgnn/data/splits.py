@@ -1,4 +1,4 @@
-"""Where the LMDBs of splits lie: ``ROOT/SPLIT/data.lmdb``, ``ROOT/SPLIT/*.lmdb`` or ``ROOT/SPLIT.lmdb``."""
+"""Find the LMDBs of splits: ``ROOT/SPLIT/data.lmdb``, ``ROOT/SPLIT/*.lmdb`` or ``ROOT/SPLIT.lmdb``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fairchem_hdgnn.errors import DataError
 
 
 def split_source(root: str | Path, split: str) -> Path:
-    """The LMDB of a split: a file, or the folder ``ROOT/SPLIT`` if that holds several without ``data.lmdb``.
+    """The LMDB of a split: a file, or the folder ``ROOT/SPLIT`` if that has several without ``data.lmdb``.
 
     Raises:
         DataError: there is none; the message lists the splits that are there.
@@ -19,12 +19,12 @@ def split_source(root: str | Path, split: str) -> Path:
     if place is not None:
         return place
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; name the one that holds {split}/{DATA_FILE} or {split}.lmdb")
+        raise DataError(f"{root}: no such folder; give the one with {split}/{DATA_FILE} or {split}.lmdb")
     if (root / split).is_dir():
         lmdb_files(root / split)
     present = splits_in(root)
-    found = f"it has {', '.join(present)}" if present else "it holds no split at all"
-    raise DataError(f"{root / split}: no LMDB there for split '{split}' ({found}); make-lmdb makes one")
+    found = f"it has {', '.join(present)}" if present else "it has no splits"
+    raise DataError(f"{root / split}: no LMDB for split '{split}' ({found}); create it with make-lmdb")
 
 
 def has_split(root: str | Path, split: str) -> bool:
@@ -33,7 +33,7 @@ def has_split(root: str | Path, split: str) -> bool:
 
 
 def splits_in(root: Path) -> list[str]:
-    """The splits that ``split_source`` would find, sorted; of the files in ``root`` those with names of splits."""
+    """The splits that ``split_source`` would find, sorted; files in ``root`` count if named like a split."""
     folders = {file.parent.name for file in root.glob("*/*.lmdb")}
     files = {file.stem for file in root.glob("*.lmdb") if split_of(file.stem)}
     return sorted(folders | files)

@@ -1,4 +1,4 @@
-"""What a set of records holds, gathered one record at a time: sizes, elements, tags, labels, displacements."""
+"""Statistics of a set of records, collected one record at a time: sizes, elements, tags, labels, displacements."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Statistics:
     sids: Counter[str] = field(default_factory=Counter)
 
     def add(self, record: Data) -> None:
-        """Take a record into account."""
+        """Add a record."""
         self.num_records += 1
         self.attributes.update(record.keys())
         self.natoms.append(int(record.natoms))

@@ -1,1 +1,1 @@
-"""What fairchem touches: models, trainer, runner, checkpoints."""
+"""The interface to fairchem: models, trainer, runner, checkpoints."""

@@ -1,7 +1,7 @@
-"""Let the process keep the memory it frees: on a CPU, page faults can take as long as the arithmetic.
+"""Make the process keep the memory it frees: on a CPU, page faults can take as long as the arithmetic.
 
-glibc asks the kernel for each large tensor anew and hands it back when the tensor dies. Every page is then mapped and
-cleared again at its first use, thousands of times a step.
+By default glibc requests memory from the kernel for each large tensor and returns it when the tensor is freed. Every
+page is then mapped and cleared again on first use, thousands of times per step.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ CHOSEN_BY_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUN
 def keep_freed_memory() -> bool:
     """Tell glibc to keep freed blocks of up to 1 GiB for the next tensor.
 
-    Peak memory stays what it is; between steps the process holds what its largest step needed.
+    Peak memory is unchanged; between steps the process holds what its largest step needed.
 
     Returns:
-        Whether it is so now. Not where the C library is another, or where the environment already says how memory is
-        to be handled (``MALLOC_MMAP_THRESHOLD_``, ``MALLOC_TRIM_THRESHOLD_``, ``GLIBC_TUNABLES``, ``LD_PRELOAD``).
+        Whether the setting took effect. It does not with another C library, or if the environment already configures
+        the allocator (``MALLOC_MMAP_THRESHOLD_``, ``MALLOC_TRIM_THRESHOLD_``, ``GLIBC_TUNABLES``, ``LD_PRELOAD``).
     """
     if sys.platform != "linux" or any(os.environ.get(name) for name in CHOSEN_BY_USER):
         return False

@@ -1,4 +1,4 @@
-"""An ASE calculator for a checkpoint of either fairchem-core, without any fairchem."""
+"""An ASE calculator for a checkpoint of either fairchem-core; needs no fairchem."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fairchem_hdgnn.host.network_inference import NetworkCheckpoint
 
 
 class NetworkCalculator(Calculator):
-    """Energies in eV and, where the network has them, forces in eV/Å, in float32.
+    """Energies in eV and, if the network predicts them, forces in eV/Å, in float32.
 
     Args:
         opened: the network.
@@ -48,14 +48,14 @@ def calculator(
 ) -> NetworkCalculator:
     """An ASE calculator for a checkpoint of either fairchem-core: ``atoms.calc = calculator("inference_ckpt.pt")``.
 
-    The averaged weights (EMA) are used where the checkpoint has them. ``atoms.pbc`` decides, for each cell vector,
-    whether the structure repeats along it. A model of IS2RE answers with the energy of the *relaxed* system.
+    The averaged weights (EMA) are used if the checkpoint has them. ``atoms.pbc`` determines along which cell vectors
+    the structure is periodic. An IS2RE model returns the energy of the *relaxed* system.
 
     Args:
         checkpoint: ``inference_ckpt.pt`` of fairchem-core 2, or ``checkpoint.pt`` of 1.10.
         cpu: run on the CPU; by default a GPU is used if there is one.
-        seed: of every random number drawn in prediction.
-        trusted: unpickle whatever the file holds.
+        seed: random seed of the prediction.
+        trusted: unpickle any object in the file.
 
     Raises:
         DataError: the checkpoint is missing, unreadable, or does not fit its model.

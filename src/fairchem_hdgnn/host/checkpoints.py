@@ -1,4 +1,4 @@
-"""Checkpoints of fairchem: read without running code, in the present layout of parameters; written whole or not."""
+"""Checkpoints of fairchem: read without running code, upgraded to the current layout, written atomically."""
 
 from __future__ import annotations
 
@@ -16,37 +16,39 @@ from torch import nn
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
 
-TRUST = "if you know where the file comes from, pass --trust-checkpoint (Python: trusted=True)"
+TRUST = "if you trust its source, pass --trust-checkpoint (Python: trusted=True)"
 REQUIRED_KEYS = ("config", "state_dict", "normalizers")
 
 MODEL_VERSION = 1
-"""Of the present layout. A change of names, shapes, order or meaning of parameters makes it one more."""
+"""Version of the current layout. Incremented if names, shapes, order or meaning of parameters change."""
 
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""Version -> what makes a checkpoint of the next version from one of this.
+"""Version -> function that converts a checkpoint of this version to the next one.
 
-It gets whole checkpoints, averaged weights (EMA, a list in the order of parameters) and optimiser included, and leaves
-alone what is not of its version: fairchem's own trainer writes no version, and other models have none.
+It receives whole checkpoints, including averaged weights (EMA, a list in the order of parameters) and optimiser state,
+and must leave other models' checkpoints unchanged: fairchem's own trainer writes no version.
 """
 
 
 def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any]:
-    """The contents of a fairchem checkpoint, on the CPU, in the present layout of parameters.
+    """Read a fairchem checkpoint onto the CPU, in the current layout of parameters.
 
-    Only tensors and plain Python values are read, so a file from a stranger cannot run code here. That takes more
-    than ``torch.load(weights_only=True)``, which up to torch 2.5 opens TorchScript archives, and those run code, and
-    tar archives (CVE-2025-32434). fairchem's own loaders unpickle everything.
+    Only tensors and plain Python values are read, so an untrusted file cannot run code. That needs more than
+    ``torch.load(weights_only=True)``, which up to torch 2.5 opens TorchScript archives, which can run code, and tar
+    archives (CVE-2025-32434). fairchem's own loaders unpickle everything.
 
     Args:
         path: ``checkpoint.pt`` or ``best_checkpoint.pt``.
-        trusted: unpickle whatever the file holds. Only for files whose origin you know.
+        trusted: unpickle any object in the file. Only for files from a source you trust.
 
     Raises:
-        DataError: the file is missing, is no checkpoint, is of a later release, or holds objects that need ``trusted``.
+        DataError: the file is missing, not a checkpoint, from a later release, or has objects that need ``trusted``.
     """
     checkpoint = load_archive(Path(path), None if trusted else [])
     if not isinstance(checkpoint, dict):
-        raise DataError(f"{path}: not a fairchem checkpoint: it holds a {type(checkpoint).__name__}, not a dictionary")
+        raise DataError(
+            f"{path}: not a fairchem checkpoint: it contains a {type(checkpoint).__name__}, not a dictionary"
+        )
     missing = [key for key in REQUIRED_KEYS if key not in checkpoint]
     if missing:
         raise DataError(f"{path}: not a fairchem checkpoint: no '{missing[0]}' in it")
@@ -54,15 +56,15 @@ def read_checkpoint(path: str | Path, *, trusted: bool = False) -> dict[str, Any
 
 
 def load_archive(path: Path, allowed: Sequence[type] | None) -> Any:
-    """What a file of ``torch.save`` holds, on the CPU.
+    """Read a file written by ``torch.save`` onto the CPU.
 
     Args:
         path: the file.
-        allowed: classes that may be made, besides tensors and plain Python values, by their ``__module__`` and
-            ``__name__``; ``None``: whatever the file holds.
+        allowed: classes that may be instantiated, besides tensors and plain Python values, by their ``__module__`` and
+            ``__name__``; ``None``: any.
 
     Raises:
-        DataError: the file is missing, no such file, or holds another object.
+        DataError: the file is missing, not a PyTorch file, or contains another class.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such checkpoint{_neighbours(path)}")
@@ -76,18 +78,18 @@ def load_archive(path: Path, allowed: Sequence[type] | None) -> Any:
         if "GLOBAL" in str(error):
             culprit = str(error).split("GLOBAL", 1)[1].split()[0]
             raise DataError(
-                f"{path}: holds a pickled {culprit}, which can run code when it is read; {TRUST}"
+                f"{path}: contains a pickled {culprit}, which can run code when it is read; {TRUST}"
             ) from error
         raise DataError(f"{path}: not a PyTorch checkpoint") from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise DataError(f"{path}: not a PyTorch checkpoint, or cut short") from error
+        raise DataError(f"{path}: not a PyTorch checkpoint, or truncated") from error
     except ImportError as error:
-        raise DataError(f"{path}: holds objects of a package that is not installed here ({error})") from error
+        raise DataError(f"{path}: contains objects of a package that is not installed ({error}); install it") from error
 
 
 @contextlib.contextmanager
 def _also_safe(classes: Sequence[type]) -> Iterator[None]:
-    """Let ``torch.load(weights_only=True)`` make these classes too."""
+    """Let ``torch.load(weights_only=True)`` instantiate these classes too."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.add_safe_globals(list(classes))
     try:
@@ -98,14 +100,14 @@ def _also_safe(classes: Sequence[type]) -> Iterator[None]:
 
 
 def upgraded(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    """A checkpoint in the present layout; one without ``model_version`` has that of release 0.1.0, which is 1.
+    """Convert a checkpoint to the current layout; one without ``model_version`` has version 1, that of release 0.1.0.
 
     Args:
-        checkpoint: what ``path`` holds.
+        checkpoint: contents of ``path``.
         path: for messages.
 
     Raises:
-        DataError: it is of a version that this package does not know.
+        DataError: its version is not known to this package.
     """
     version = checkpoint.get("model_version", 1)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
@@ -121,37 +123,37 @@ def upgraded(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
 
 
 def write_checkpoint(state: object, path: Path) -> None:
-    """Put ``state`` at ``path`` atomically, and clear away what killed processes left half-written.
+    """Write ``state`` to ``path`` atomically, and delete partial files left by killed processes.
 
     Raises:
-        DataError: it cannot be written; what was there before is intact.
+        DataError: it cannot be written; an existing file is unchanged.
     """
     try:
         with complete_or_absent(path) as temporary:
             torch.save(state, temporary)
     except RuntimeError as error:
-        # What torch makes of a full disk.
-        raise DataError(f"{path}: cannot be written ({error}); what was there before is intact") from error
+        # torch raises this if the disk is full.
+        raise DataError(f"{path}: cannot be written ({error}); an existing file is unchanged") from error
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         leftover.unlink(missing_ok=True)
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse what ``torch.load`` does not unpickle itself but hands to TorchScript or tarfile."""
+    """Refuse files that ``torch.load`` does not unpickle itself but passes to TorchScript or tarfile."""
     with path.open("rb") as stream:
         start = stream.read(4)
     if start != b"PK\x03\x04":
         raise DataError(
-            f"{path}: not a PyTorch checkpoint, or cut short; one of before torch 1.6 needs --trust-checkpoint"
+            f"{path}: not a PyTorch checkpoint, or truncated; one from before torch 1.6 needs --trust-checkpoint"
         )
-    # torch's own reader, because another one might see other members in a forged archive.
+    # torch's own reader: another one might find different members in a forged archive.
     if "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():  # type: ignore[attr-defined]
         raise DataError(f"{path}: a TorchScript archive, which can run code when it is opened, not a checkpoint")
 
 
 def _neighbours(path: Path) -> str:
     found = sorted(other.name for other in path.parent.glob("*.pt")) if path.parent.is_dir() else []
-    return f"; in {path.parent}/ there are: {', '.join(found)}" if found else ""
+    return f"; {path.parent}/ has: {', '.join(found)}" if found else ""
 
 
 def check_fits(
@@ -162,44 +164,44 @@ def check_fits(
     *,
     inference_only: bool,
 ) -> None:
-    """Refuse weights of another model than the config's, and the state of another optimiser.
+    """Refuse weights that do not match the config's model, and the state of a different optimiser.
 
     Args:
-        checkpoint: what ``path`` holds.
-        model: what its weights are for.
-        config: that ``model`` was built from.
+        checkpoint: contents of ``path``.
+        model: model that is to load the weights.
+        config: config from which ``model`` was built.
         path: for the message.
-        inference_only: whether the optimiser's state is left aside.
+        inference_only: whether the optimiser's state is ignored.
 
     Raises:
-        DataError: a weight is missing, of another shape, or one too many, and which keys of the model differ; or the
-            optimiser is another.
+        DataError: a weight is missing, superfluous or of another shape (the message names the model keys that differ),
+            or the optimiser differs.
     """
     there, here = (_shapes(state) for state in (checkpoint["state_dict"], model.state_dict()))
     stored, task = checkpoint["config"], config.get("task") or {}
     if there != here and task.get("strict_load", True):
         culprit = next(name for name in [*here, *there] if there.get(name) != here.get(name))
-        sizes = f"{culprit} is {there.get(culprit, 'absent')} there and {here.get(culprit, 'absent')} here"
+        sizes = f"{culprit} is {there.get(culprit, 'absent')} in the file, {here.get(culprit, 'absent')} in the model"
         old, new = dict(stored.get("model") or {}), config["model"]
         reasons = [
-            f"model.{name}: {old.get(name)} there, {new.get(name)} here"
+            f"model.{name}: {old.get(name)} in the file, {new.get(name)} in the config"
             for name in {**old, **new}
             if old.get(name) != new.get(name)
         ]
         raise DataError(
-            f"{path}: its weights do not fit this config's model ({'; '.join(reasons[:5]) or sizes}); use the config "
-            "that it was trained with, or leave --checkpoint out"
+            f"{path}: its weights do not match this config's model ({'; '.join(reasons[:5]) or sizes}); use the config "
+            "that it was trained with, or omit --checkpoint"
         )
     before, now = (part["optim"].get("optimizer", "AdamW") for part in (stored, config))
     if "optimizer" in checkpoint and not inference_only and before != now:
         raise DataError(
-            f"{path}: was trained with optim.optimizer {before}, not {now}, whose state it lacks; go on with the same, "
-            "or start from best_checkpoint.pt, which holds weights only"
+            f"{path}: was trained with optim.optimizer {before}, so it has no state for {now}; keep the optimizer, or "
+            "start from best_checkpoint.pt, which contains weights only"
         )
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Shape by name, without what DDP puts before it."""
+    """Shape by name, without the prefix that DDP adds."""
     shapes = {name: list(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
     while shapes and all(name.startswith("module.") for name in shapes):
         shapes = {name.removeprefix("module."): shape for name, shape in shapes.items()}
@@ -208,7 +210,7 @@ def _shapes(state: Mapping[str, Any]) -> dict[str, list[int]]:
 
 @contextlib.contextmanager
 def quiet_fairchem(*, warnings_too: bool = False) -> Iterator[None]:
-    """Silence fairchem's INFO lines (it prints the whole configuration) and its own use of ``torch.load``."""
+    """Silence fairchem's INFO lines (it prints the whole config) and torch's warning about its ``torch.load``."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING if warnings_too else logging.INFO)
     try:

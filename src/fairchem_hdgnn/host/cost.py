@@ -1,8 +1,8 @@
-"""What a training run will cost, from its configuration alone.
+"""Predict the cost of a training run from its config alone.
 
-The network is built with two and with three layers and run for one training step on a few atoms, with the
-configuration's number of neighbours, while every operation is counted. All costs are linear in the number of layers
-and, at a fixed number of neighbours, in the number of atoms, so these runs tell the real one. Nothing is estimated by
+The network is built with two and with three layers and run for one training step on a few atoms, with the config's
+number of neighbours, while every operation is counted. All costs are linear in the number of layers and, at a fixed
+number of neighbours, in the number of atoms, so the full cost follows by extrapolation. There are no hand-written
 formulas that could drift from the code.
 """
 
@@ -19,7 +19,7 @@ from fairchem_hdgnn.host.counting import Operation, WorkCounter
 from fairchem_hdgnn.host.precision import Precision
 
 ATOMS = (8, 16)
-"""Sizes of the measured graphs: large enough for the regime in which a batch of real systems runs."""
+"""Sizes of the measured graphs: large enough to be in the same regime as a batch of real systems."""
 
 LAYERS = (2, 3)
 
@@ -29,15 +29,15 @@ OPTIMIZER_COPIES = 6
 
 @dataclass(frozen=True)
 class Gpu:
-    """A kind of GPU, its peaks from the vendor's data sheet (SXM boards, without sparsity).
+    """A GPU type, with peak rates from the vendor's data sheet (SXM boards, without sparsity).
 
     Attributes:
-        name: as people call it.
+        name: its usual name.
         float32: TFLOP/s.
-        tf32: TFLOP/s of the tensor cores; ``None`` without TF32, which is then float32.
-        bfloat16: TFLOP/s of the tensor cores; ``None`` without bfloat16.
-        bandwidth: of the memory, TB/s.
-        memory: GB.
+        tf32: TFLOP/s of the tensor cores; ``None`` if the GPU lacks TF32 and uses float32 instead.
+        bfloat16: TFLOP/s of the tensor cores; ``None`` if the GPU lacks bfloat16.
+        bandwidth: memory bandwidth, TB/s.
+        memory: memory, GB.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Gpu:
     memory: int
 
     def seconds(self, operations: Iterable[Operation]) -> float:
-        """Least time for the operations, one after the other, each bound by arithmetic or by memory.
+        """Lower bound of the time for the operations in sequence, each bound by arithmetic or by memory.
 
         Raises:
-            ConfigError: a product in bfloat16 on a GPU that has none.
+            ConfigError: a product in bfloat16 on a GPU without bfloat16.
         """
         return sum(self._seconds(operation) for operation in operations)
 
@@ -77,12 +77,12 @@ class Cost:
     """One training step; every number is affine in the number of atoms.
 
     Attributes:
-        parameters: trainable numbers.
-        forward_flops: arithmetic of the forward pass.
-        training_flops: arithmetic of forward and backward pass.
+        parameters: number of trainable parameters.
+        forward_flops: FLOPs of the forward pass.
+        training_flops: FLOPs of forward and backward pass.
         traffic: bytes that the step reads and writes.
-        activation_bytes: what the forward pass leaves for the backward pass.
-        seconds: least time on the GPU.
+        activation_bytes: memory that the forward pass keeps for the backward pass.
+        seconds: lower bound of the time on the GPU.
     """
 
     parameters: float
@@ -110,22 +110,22 @@ class CostLine:
     large: Cost
 
     def at(self, atoms: float) -> Cost:
-        """Cost of a training step on a batch of so many atoms."""
+        """Cost of a training step on a batch with this number of atoms."""
         return self.large.beyond(self.small, (atoms - ATOMS[0]) / (ATOMS[1] - ATOMS[0]))
 
 
 def predict_cost(
     build: Callable[[int], nn.Module], num_layers: int, neighbors: int, gpu: Gpu, precision: Precision
 ) -> CostLine:
-    """Cost of training steps.
+    """Predict the cost of training steps.
 
     Args:
-        build: makes the network with a given number of layers; it takes
+        build: builds the network with a given number of layers; the network takes
             ``(atomic_numbers, edge_index, edge_vec, batch, num_systems)``.
-        num_layers: of the real network.
+        num_layers: layers of the real network.
         neighbors: edges into each atom.
-        gpu: what it runs on.
-        precision: of the networks.
+        gpu: GPU that it runs on.
+        precision: precision of the networks.
     """
     layers = LAYERS if num_layers > LAYERS[-1] else (num_layers,)
     networks = [build(count) for count in layers]
@@ -137,7 +137,7 @@ def predict_cost(
 
 
 def measure_cost(network: nn.Module, graph: tuple[Tensor | int, ...], gpu: Gpu, precision: Precision) -> Cost:
-    """Run a training step on ``graph`` and count."""
+    """Run a training step on ``graph`` and count its operations."""
     network.train()
     with WorkCounter() as counter:
         with precision.autocast(torch.device("cpu")):

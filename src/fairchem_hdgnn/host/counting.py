@@ -1,4 +1,4 @@
-"""Counts what a piece of work asks of a machine: arithmetic, memory traffic, memory that stays in use."""
+"""Count the resources that a computation needs: FLOPs, memory traffic, memory still in use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IN_PLACE_PRODUCTS = (aten.addmm_, aten.baddbmm_)
 
 GATHERS = (aten.index_select, aten.index, aten.gather, aten.embedding)
 SCATTERS = (aten.index_add_, aten.index_copy_, aten.index_put_, aten.scatter_add_)
-"""Operations that touch some rows of a tensor only: those that they return, or those that they are given."""
+"""Operations that access only some rows of a tensor: those that they return, or those that they are given."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Operation:
     """One call of a kernel.
 
     Attributes:
-        flops: of matrix products, one multiply-add counted as two; 0 for anything else.
+        flops: FLOPs of a matrix product, one multiply-add counted as two; 0 for anything else.
         traffic: bytes read and written, each number once.
-        dtype: of the result.
+        dtype: dtype of the result.
         tf32: whether a GPU may run it in TF32.
     """
 
@@ -42,9 +42,9 @@ class Operation:
 
 
 class WorkCounter(TorchDispatchMode):
-    """A ``with`` block whose operations are counted, in nested backward passes too.
+    """A context manager that counts the operations in its block, including nested backward passes.
 
-    torch's ``FlopCounterMode`` counts the same arithmetic but knows neither in-place products nor memory.
+    torch's ``FlopCounterMode`` counts the same FLOPs but not in-place products or memory.
     """
 
     def __init__(self) -> None:
@@ -54,10 +54,10 @@ class WorkCounter(TorchDispatchMode):
         self._sizes: Any = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and take note of it."""
+        """Run an operation and record it."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        # Weights that oneDNN has reordered for itself have no storage, and do not exist on a GPU.
+        # Weights that oneDNN has reordered have no storage, and do not exist on a GPU.
         inputs = [tensor for tensor in _tensors([args, kwargs]) if not tensor.is_mkldnn]
         outputs = [tensor for tensor in _tensors(result) if not tensor.is_mkldnn]
         if outputs and not func.is_view:
@@ -72,7 +72,7 @@ class WorkCounter(TorchDispatchMode):
 
     @property
     def flops(self) -> int:
-        """Arithmetic of all matrix products so far."""
+        """FLOPs of all matrix products so far."""
         return sum(operation.flops for operation in self.operations)
 
     @property
@@ -82,7 +82,7 @@ class WorkCounter(TorchDispatchMode):
 
     @property
     def live_bytes(self) -> int:
-        """Memory made since the start of the block and still in use."""
+        """Memory allocated since the start of the block and still in use."""
         return sum(self._sizes.values())
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of fairchem-core 1.10 and 2 as trained networks, in the environment of either."""
+"""Read checkpoints of fairchem-core 1.10 and 2 as trained networks, under either version."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ NOT_FOR_NETWORKS = ("output_name", "vector_name")
 
 
 def read_trained(path: str | Path, *, raw_weights: bool = False, trusted: bool = False) -> TrainedNetwork:
-    """The network of a checkpoint of either generation, with averaged weights (EMA) where the file has them.
+    """Read the network of a checkpoint of either generation, with averaged weights (EMA) if the file has them.
 
     Args:
         path: ``checkpoint.pt``, ``best_checkpoint.pt`` or ``inference_ckpt.pt``.
-        raw_weights: take the raw weights all the same.
-        trusted: unpickle whatever the file holds.
+        raw_weights: use the raw weights even if the file has averaged ones.
+        trusted: unpickle any object in the file.
 
     Raises:
         DataError: the file cannot be read.
@@ -45,7 +45,7 @@ def read_trained(path: str | Path, *, raw_weights: bool = False, trusted: bool =
 
 
 def present_config(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config in what ``read_checkpoint`` gave; one of an older form is converted where 1.10 is installed."""
+    """The config of a checkpoint from ``read_checkpoint``; older formats are converted if 1.10 is installed."""
     if installed_host() is not Host.FAIRCHEM_1:
         return checkpoint["config"]
     from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config  # noqa: PLC0415  needs fairchem 1.10
@@ -54,15 +54,17 @@ def present_config(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def of_first(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = False) -> TrainedNetwork:
-    """The network in what ``read_checkpoint`` gave for ``path``.
+    """The network of a checkpoint that ``read_checkpoint`` read from ``path``.
 
     Raises:
-        ConfigError: its model is another one, or its config is of before 2024.
+        ConfigError: its model is not one of this package, or its config has the format before 2024.
     """
     config = checkpoint["config"]
     model = config.get("model")
     if not isinstance(model, Mapping) or not config.get("outputs"):
-        raise ConfigError(f"{path}: its config is of before 2024; open it under fairchem-core 1.10, which converts it")
+        raise ConfigError(
+            f"{path}: its config has the format before 2024; open it under fairchem-core 1.10, which converts it"
+        )
     weights = {_without_wrappers(name): tensor for name, tensor in checkpoint["state_dict"].items()}
     keys = {key: value for key, value in model.items() if key not in ("name", *NOT_FOR_NETWORKS)}
     names = {"energy": model.get("output_name", "energy"), "forces": model.get("vector_name", "forces")}
@@ -80,7 +82,7 @@ def of_first(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = F
     if heads is not None:
         weights = plain_weights(weights, heads)
     if names["forces"] != "forces" and keys.get("regress_forces"):
-        # An auxiliary vector, such as Noisy Nodes' displacement, which no prediction needs.
+        # An auxiliary vector, such as Noisy Nodes' displacement, which is not needed for predictions.
         keys["regress_forces"] = False
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("network.force_head.")}
     dataset = config.get("dataset") or {}
@@ -108,14 +110,14 @@ def of_first(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = F
 
 
 def of_second(contents: InferenceFile, path: Path, *, raw_weights: bool = False) -> TrainedNetwork:
-    """The network in what ``read_inference_file`` gave for ``path``.
+    """The network of a file that ``read_inference_file`` read from ``path``.
 
     Raises:
-        ConfigError: its model is another one, or its tasks cannot be read without fairchem.
+        ConfigError: its model is not one of this package, or its tasks cannot be read without fairchem.
     """
     backbone = contents.model.get("backbone")
     if not isinstance(backbone, dict):
-        raise ConfigError(f"{path}: its config has no 'backbone', so its weights cannot be told apart")
+        raise ConfigError(f"{path}: its config has no 'backbone', so its weights cannot be assigned")
     heads = head_names(contents.model.get("heads") or {}, path)
     keys = {key: value for key, value in backbone.items() if key != "model"}
     tasks = {str(task.get("name")): task for task in contents.tasks}
@@ -148,8 +150,8 @@ def _averaged(weights: Mapping[str, Tensor], averages: list[Tensor], path: Path)
     names = [name for name in weights if not name.endswith(".frames.draws")]
     if [weights[name].shape for name in names] != [average.shape for average in averages]:
         raise ConfigError(
-            f"{path}: its averaged weights (EMA) have no names and do not fit the order of its weights; "
-            "take the raw weights (convert --raw-weights)"
+            f"{path}: its averaged weights (EMA) have no names and do not match the order of its weights; "
+            "use the raw weights (convert --raw-weights)"
         )
     return {**weights, **dict(zip(names, averages))}
 
@@ -157,7 +159,7 @@ def _averaged(weights: Mapping[str, Tensor], averages: list[Tensor], path: Path)
 def _second_scale(config: Mapping[str, Any], subject: str) -> Scale:
     mean, rmsd = config.get("mean", 0.0), config.get("rmsd", 1.0)
     if set(config) - {"_target_", "mean", "rmsd"} or not all(isinstance(value, (int, float)) for value in (mean, rmsd)):
-        raise DataError(f"{subject}: must have numbers 'mean' and 'rmsd', which can be read without fairchem-core 2")
+        raise DataError(f"{subject}: 'mean' and 'rmsd' must be plain numbers, to be read without fairchem-core 2")
     return Scale(float(mean), float(rmsd))
 
 
@@ -166,5 +168,5 @@ def _second_references(config: Mapping[str, Any], subject: str) -> Tensor:
     if isinstance(numbers, Mapping):
         numbers = numbers.get("data") or next(iter(numbers.get("_args_") or [None]))
     if not isinstance(numbers, list) or not all(isinstance(value, (int, float)) for value in numbers):
-        raise DataError(f"{subject}: must be a list of numbers, which can be read without fairchem-core 2")
+        raise DataError(f"{subject}: must be a list of plain numbers, to be read without fairchem-core 2")
     return torch.tensor(numbers, dtype=torch.float32)

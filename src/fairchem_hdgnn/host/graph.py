@@ -1,4 +1,4 @@
-"""From a batch of either fairchem to the plain tensors that the networks take."""
+"""Convert a batch of either fairchem to the plain tensors that the networks take."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from fairchem_hdgnn.models.arithmetic.precision import full_precision
 
 @dataclass(frozen=True)
 class GraphSettings(Keys):
-    """Keys of a model's YAML that belong to the graph and the trainer, not to the network."""
+    """Keys of a model's YAML that concern the graph and the trainer, not the network."""
 
     use_pbc: bool = switch(True)
-    """Whether structures are periodic, along those of their cell vectors that a record's ``pbc`` names, or along all
-    three where it has none; otherwise none is, whatever ``pbc`` says."""
+    """Whether structures are periodic: along the cell vectors that a record's ``pbc`` selects, or along all three if it
+    has no ``pbc``. If false, no structure is periodic, whatever its ``pbc``."""
 
     use_pbc_single: bool = switch(False)
-    """A key of fairchem's own models, accepted; memory is bounded with either value."""
+    """A key of fairchem's own models, accepted but without effect; memory is bounded with either value."""
 
     otf_graph: bool = switch(True)
-    """Build edges in the forward pass; otherwise ``edge_index`` (and ``cell_offsets``, ``neighbors``) of the record are
-    used where present."""
+    """Build edges in the forward pass; if false, use ``edge_index`` (and ``cell_offsets``, ``neighbors``) of the record
+    if present."""
 
     max_neighbors: int = integer(40)
-    """The nearest so many neighbours of each atom are kept. Cost: time and memory of messages grow in proportion to the
+    """Number of nearest neighbours to keep for each atom. Cost: time and memory of messages grow in proportion to the
     number of edges."""
 
     enforce_max_neighbors_strictly: bool = switch(True)
-    """Whether neighbours as far as the last one kept are dropped."""
+    """Whether neighbours at the same distance as the last one kept are dropped."""
 
     neighbor_list: NeighborList = other(NeighborList.PAIRS)
-    """Who finds the edges."""
+    """Method that finds the edges."""
 
     output_name: str = text("energy")
-    """Name of the system-level output, to match the trainer's target."""
+    """Name of the system-level output; must match the trainer's target."""
 
     vector_name: str = text("forces")
     """Name of the per-atom vector output, if the network has one (``regress_forces``)."""
 
 
 class PlainGraph(NamedTuple):
-    """Arguments of ``network(...)`` in order; shapes as there."""
+    """Arguments of ``network(...)`` in order."""
 
     atomic_numbers: Int[Tensor, "nodes"]
     edge_index: Int[Tensor, "2 edges"]
@@ -60,7 +60,7 @@ class PlainGraph(NamedTuple):
 
 
 class PlainGraphMixin:
-    """Graph building for models that hold their ``GraphSettings`` keys as attributes, as fairchem expects."""
+    """Graph building for models that have their ``GraphSettings`` keys as attributes, as fairchem expects."""
 
     cutoff: float
     use_pbc: bool
@@ -80,21 +80,20 @@ class PlainGraphMixin:
         self.direct_forces = True
 
     def plain_graph(self, data: Any) -> PlainGraph:
-        """Edges within the cutoff and the tensors a network takes, in its dtype.
+        """Edges within the cutoff and the tensors that a network takes, in its dtype.
 
-        What ``use_pbc`` means for records with a ``pbc`` of their own stands in
-        :mod:`~fairchem_hdgnn.data.periodicity`.
+        :mod:`~fairchem_hdgnn.data.periodicity` describes how ``use_pbc`` and a record's ``pbc`` combine.
 
         Raises:
-            DataError: a structure that cannot be used, naming system and atom.
+            DataError: a structure that cannot be used; names system and atom.
             ConfigError: positions require a gradient.
         """
         if data.pos.requires_grad and torch.is_grad_enabled():
             raise ConfigError(
-                "positions require a gradient, but no force can be had from the energy's: edge frames carry none, and "
-                "edges end without an envelope at the cutoff; train with 'regress_forces: true' and read the forces"
+                "positions require a gradient, but the energy's gradient is not a force: edge frames are detached, and "
+                "there is no envelope at the cutoff; train with 'regress_forces: true' and use the predicted forces"
             )
-        # Autocast would multiply cells and offsets in bfloat16, and a GPU in TF32, here and in fairchem's code.
+        # Otherwise autocast would multiply cells and offsets in bfloat16, and a GPU in TF32, here and in fairchem.
         with full_precision(data.pos):
             boxes = make_boxes(data, self.cutoff, use_pbc=self.use_pbc)
             sizes = check_structures(data, boxes, self.max_num_elements)
@@ -111,7 +110,7 @@ class PlainGraphMixin:
         return Search(self.cutoff, self.max_neighbors, self.enforce_max_neighbors_strictly, self.neighbor_list)
 
     def _dtype(self, data: Any) -> torch.dtype:
-        """Of the network, whatever the records have."""
+        """Dtype of the network, whatever the dtype of the records."""
         parameters = self.parameters() if isinstance(self, nn.Module) else iter(())
         return next(parameters, data.pos).dtype
 
@@ -124,8 +123,8 @@ class PlainGraphMixin:
         stored_cutoff = getattr(data, "edge_cutoff", None)
         if stored_cutoff is not None and float(stored_cutoff.min()) < self.cutoff:
             raise DataError(
-                f"the records hold edges up to {float(stored_cutoff.min()):g} Å, the model's cutoff is "
-                f"{self.cutoff:g} Å: lower 'cutoff', set 'otf_graph: true', or prepare the records again"
+                f"the records have edges up to {float(stored_cutoff.min()):g} Å, but the model's cutoff is "
+                f"{self.cutoff:g} Å: lower 'cutoff', set 'otf_graph: true', or re-create the records"
             )
         source, target = data.edge_index
         edge_vec = data.pos[source].double() - data.pos[target].double()

@@ -1,8 +1,8 @@
 """``inference_ckpt.pt`` of fairchem-core 2, read without running code and written without fairchem.
 
-The file is a pickled object with configs of OmegaConf, which ``torch.load(weights_only=True)`` refuses. Here each
-class that fairchem puts into it is read as an inert stand-in of the same name, so neither fairchem nor OmegaConf is
-needed and nothing of theirs runs. fairchem itself unpickles whatever the file holds, and calls what its configs name
+The file is a pickled object with OmegaConf configs, which ``torch.load(weights_only=True)`` refuses. Here each class
+that fairchem stores is read as an inert stand-in of the same name, so neither fairchem nor OmegaConf is needed and none
+of their code runs. fairchem itself unpickles any object in the file, and calls the functions that its configs name
 (``_target_``).
 """
 
@@ -36,19 +36,19 @@ _NAMES = [
     ("collections", "defaultdict"),
     *(("builtins", name) for name in ("bool", "dict", "float", "int", "list", "str", "tuple")),
 ]
-"""Classes of a file that stock fairchem wrote, as module and name."""
+"""Classes in files written by unmodified fairchem, as module and name."""
 
 
 @dataclass(frozen=True)
 class InferenceFile:
-    """What an ``inference_ckpt.pt`` holds, as plain values.
+    """Contents of an ``inference_ckpt.pt`` as plain values.
 
     Attributes:
         model: config of the model, as in the training's YAML.
         tasks: config of each task.
-        weights: by fairchem's names.
-        averages: the moving averages (EMA) under the same names; what fairchem serves.
-        training_record: plain values on the training that a converted file carries; fairchem passes it over.
+        weights: weights under fairchem's names.
+        averages: the moving averages (EMA) under the same names; fairchem predicts with these.
+        training_record: plain values about the training, stored in converted files; fairchem ignores it.
     """
 
     model: dict[str, Any]
@@ -59,7 +59,7 @@ class InferenceFile:
 
 
 class _Inert:
-    """Holds what was pickled, and does nothing."""
+    """Stores the pickled state and does nothing else."""
 
     def __init__(self, *args: Any) -> None: ...
 
@@ -71,7 +71,7 @@ _STAND_INS = [type(name, (_Inert,), {"__module__": module}) for module, name in 
 
 
 def is_inference_file(path: str | Path) -> bool:
-    """Whether a file is one that fairchem-core 2 serves, by the class that it names; false for what is no archive."""
+    """Whether a file is an inference file of fairchem-core 2, by the class that it names; false for other files."""
     try:
         pickled = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")  # type: ignore[attr-defined]
     except RuntimeError:
@@ -80,14 +80,14 @@ def is_inference_file(path: str | Path) -> bool:
 
 
 def read_inference_file(path: str | Path, *, trusted: bool = False) -> InferenceFile:
-    """The contents of an ``inference_ckpt.pt``, on the CPU.
+    """Read an ``inference_ckpt.pt`` onto the CPU.
 
     Args:
         path: the file.
-        trusted: unpickle whatever the file holds; needs fairchem-core 2. Only for files whose origin you know.
+        trusted: unpickle any object in the file; needs fairchem-core 2. Only for files from a source you trust.
 
     Raises:
-        DataError: the file is missing, damaged, or holds objects that need ``trusted``.
+        DataError: the file is missing, damaged, or has objects that need ``trusted``.
     """
     contents = load_archive(Path(path), None if trusted else _STAND_INS)
     state = getattr(contents, "state", None) or vars(contents)
@@ -97,12 +97,12 @@ def read_inference_file(path: str | Path, *, trusted: bool = False) -> Inference
     model, tasks = (_plain(state[name], path) for name in ("model_config", "tasks_config"))
     weights, averages = (_tensors(state[name]) for name in ("model_state_dict", "ema_state_dict"))
     if not isinstance(model, dict) or not isinstance(tasks, list):
-        raise DataError(f"{path}: its 'model_config' and 'tasks_config' are not a dictionary and a list")
+        raise DataError(f"{path}: 'model_config' must be a dictionary and 'tasks_config' a list")
     return InferenceFile(model, tasks, weights, averages, state.get("training_record"))
 
 
 def write_inference_file(contents: InferenceFile, path: Path) -> None:
-    """Write what fairchem-core 2 opens as an ``inference_ckpt.pt``, whole or not at all.
+    """Write an ``inference_ckpt.pt`` for fairchem-core 2, atomically.
 
     Raises:
         DataError: it cannot be written.
@@ -112,7 +112,7 @@ def write_inference_file(contents: InferenceFile, path: Path) -> None:
         container.__dict__.update(
             model_config=contents.model,
             model_state_dict=contents.weights,
-            # fairchem averages the model in a wrapper, and compares prefixes by the first name.
+            # fairchem averages the model inside a wrapper, and compares prefixes by the first name.
             ema_state_dict={
                 **{f"module.{name}": tensor for name, tensor in contents.averages.items()},
                 "n_averaged": torch.tensor(0),
@@ -125,7 +125,7 @@ def write_inference_file(contents: InferenceFile, path: Path) -> None:
 
 
 def _plain(value: Any, path: str | Path) -> Any:
-    """A config without OmegaConf's wrappers; those of a trusted file are the real ones, with the same state."""
+    """A config without OmegaConf's wrappers, which are the real classes in a trusted file, with the same state."""
     if type(value).__module__.startswith("omegaconf"):
         state = value.state if isinstance(value, _Inert) else vars(value)
         value = state["_content"] if "_content" in state else state["_val"]
@@ -137,11 +137,11 @@ def _plain(value: Any, path: str | Path) -> Any:
         if isinstance(value, str) and value.startswith("${"):
             raise DataError(f"{path}: its config refers to '{value}', which is not in the file")
         return value
-    raise DataError(f"{path}: its config holds a {type(value).__name__}, not a plain value")
+    raise DataError(f"{path}: its config contains a {type(value).__name__}, not a plain value")
 
 
 def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors by name, without what wrappers put before it, and without their counts."""
+    """Tensors by name, without the wrappers' prefixes and counters."""
     found = {name: value for name, value in state.items() if isinstance(value, Tensor) and name != "n_averaged"}
     while found and all(name.startswith("module.") for name in found):
         found = {name.removeprefix("module."): value for name, value in found.items()}
@@ -150,7 +150,7 @@ def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def _importable(stand_in: type) -> Iterator[None]:
-    """Let pickle find a class under the module that it names, which need not be installed."""
+    """Let pickle find a class under the module that it names, even if that is not installed."""
     name = stand_in.__module__
     before = sys.modules.get(name)
     module = types.ModuleType(name)

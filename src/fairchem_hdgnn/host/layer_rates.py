@@ -1,4 +1,4 @@
-"""A learning rate for each layer, and none for frozen ones: groups of an optimiser's parameters."""
+"""Layer-wise learning rates and frozen parameters, as parameter groups of an optimiser."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fairchem_hdgnn.host.starting_weights import BACKBONE, plain_names
 SECTION = "optim.fine_tuning"
 LAYER = re.compile(rf"{re.escape(BACKBONE)}layers\.(\d+)\.")
 RATES = ("lr", "initial_lr", "max_lr", "min_lr")
-"""What optimiser and schedule keep with each group of parameters."""
+"""Learning-rate entries that optimiser and schedule store in each parameter group."""
 
 
 def matching(model: nn.Module, patterns: Iterable[str], key: str) -> set[str]:
-    """Names of the parameters that any of the patterns fits, ``*`` and ``?`` as in a shell.
+    """Names of the parameters that match any of the patterns, with ``*`` and ``?`` as in a shell.
 
     Raises:
-        ConfigError: a pattern fits none; with names that are there.
+        ConfigError: a pattern matches none; suggests existing names.
     """
     names = [name for name, _ in model.named_parameters()]
     found: set[str] = set()
@@ -32,20 +32,20 @@ def matching(model: nn.Module, patterns: Iterable[str], key: str) -> set[str]:
         if not fitting:
             parts = re.findall(r"output_heads\.\w+|\w+_head|layers\.\d+|\w*embedding", "\n".join(names))
             raise ConfigError(
-                f"{key}: '{pattern}' fits no parameter{suggestion(pattern, {f'*{part}.*' for part in parts})}"
+                f"{key}: '{pattern}' matches no parameter{suggestion(pattern, {f'*{part}.*' for part in parts})}"
             )
         found |= fitting
     return found
 
 
 def learning_rate_factors(model: nn.Module, settings: FineTuning) -> dict[str, float]:
-    """What the learning rate of each parameter is multiplied by; 0 for frozen ones.
+    """Factor of the learning rate for each parameter; 0 for frozen ones.
 
-    Heads have 1, the last layer ``layer_decay``, the one before it its square, embeddings the next power; then each
-    pattern of ``learning_rates`` multiplies what it fits.
+    Heads have factor 1, the last layer ``layer_decay``, the one before it its square, embeddings the next power; then
+    each pattern of ``learning_rates`` multiplies the factors of the parameters that it matches.
 
     Raises:
-        ConfigError: a pattern fits no parameter, or all are frozen.
+        ConfigError: a pattern matches no parameter, or all are frozen.
     """
     names = plain_names(model)
     layer = {own: int(found[1]) if (found := LAYER.match(plain)) else -1 for own, plain in names.items()}
@@ -60,12 +60,12 @@ def learning_rate_factors(model: nn.Module, settings: FineTuning) -> dict[str, f
     for name in matching(model, settings.freeze or (), f"{SECTION}.freeze"):
         factors[name] = 0.0
     if not any(factors.values()):
-        raise ConfigError(f"{SECTION}: all parameters are frozen, so nothing would be trained; freeze fewer")
+        raise ConfigError(f"{SECTION}: freezes all parameters, so nothing would be trained; freeze fewer")
     return factors
 
 
 def use_factors(optimizer: torch.optim.Optimizer, model: nn.Module, factors: Mapping[str, float]) -> None:
-    """Split the groups of a new optimiser by factor, the largest first, which logs then show; frozen ones go."""
+    """Split the groups of a new optimiser by factor, largest first (logs show the first); drop frozen parameters."""
     factor_of = {parameter: factors[name] for name, parameter in model.named_parameters()}
     groups = []
     for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""The one line that a command prints for a user's mistake, wherever it was noticed."""
+"""The one-line message that a command prints for a user error, whichever process detected it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _RECORDED = re.compile(r"(\w+): (.*)", re.DOTALL)
 
 
 def user_message(error: BaseException) -> str | None:
-    """The one line to show for ``error``; ``None`` if it is no user's mistake.
+    """The one-line message for ``error``; ``None`` if it is not a user error.
 
-    A mistake can come from another process: a rank that torch's elastic launcher started, which keeps the message as
-    ``ConfigError: ...``, or a worker of a DataLoader, whose traceback is the message and ends in such a line.
+    The error can come from another process: a rank started by torch's elastic launcher, which stores the message as
+    ``ConfigError: ...``, or a DataLoader worker, whose message is a traceback that ends in such a line.
     """
     if isinstance(error, UserError):
         message = str(error)
@@ -27,13 +27,13 @@ def user_message(error: BaseException) -> str | None:
         port = _PORT.search(str(error))
         if "EADDRINUSE" not in str(error) or port is None:
             return None
-        return f"port {port[1]}, on which the ranks meet, is in use by another program: set MASTER_PORT to a free one"
+        return f"port {port[1]}, where the ranks connect, is in use by another program: set MASTER_PORT to a free one"
     if isinstance(error, ChildFailedError):
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
             return (
-                f"rank {rank} was killed by {failure.signal_name()} (as the system does when memory runs out); "
-                "the last checkpoint is whole: start again with the same --timestamp-id"
+                f"rank {rank} was killed by {failure.signal_name()} (perhaps by the system, out of memory); "
+                "the last checkpoint is intact: start again with the same --timestamp-id"
             )
         message = failure.error_file_data["message"]
         return _recorded(message["message"] if isinstance(message, dict) else message)

@@ -1,4 +1,4 @@
-"""The networks as models of batches: plain, and as a backbone with heads. Each host adds its own interfaces."""
+"""The networks as models that take batches: plain, or as backbone and heads. Each host adds its own interfaces."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fairchem_hdgnn.models.so3.frame_source import mean_over_draws
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a network is made of.
+    """The parts of a network.
 
     Attributes:
-        name: opens error messages.
+        name: error messages start with it.
         config: class of its keys.
         network: layers and heads; its ``config`` has ``cutoff``, ``max_num_elements`` and ``regress_forces``.
         backbone: the layers, with their ``config`` and the source of edge ``frames``.
@@ -45,11 +45,11 @@ ESCN = Architecture("eSCN", ESCNConfig, escn.ESCNNetwork, escn.Backbone, escn.En
 
 
 def read_keys(keys: dict[str, Any], architecture: Architecture) -> tuple[GraphSettings, Any]:
-    """What a model's YAML keys say of the graph and of the network.
+    """Split a model's YAML keys into those of the graph and those of the network.
 
     Args:
-        keys: of the section ``model``, without the name.
-        architecture: the model's.
+        keys: keys of the section ``model``, without the name.
+        architecture: architecture of the model.
 
     Raises:
         ConfigError: an unknown key, or a value that cannot be used.
@@ -62,7 +62,7 @@ def read_keys(keys: dict[str, Any], architecture: Architecture) -> tuple[GraphSe
 
 
 class PlainModel(nn.Module, PlainGraphMixin):
-    """A network as a model of batches: ``model(batch) -> {"energy": [num_systems], ...}``.
+    """A network as a model that takes batches: ``model(batch) -> {"energy": [num_systems], ...}``.
 
     Args:
         keys: those of the architecture's config and of :class:`GraphSettings`.
@@ -77,7 +77,7 @@ class PlainModel(nn.Module, PlainGraphMixin):
         self.adopt(settings, config.cutoff, config.max_num_elements, config.regress_forces)
 
     def forward(self, data: Any) -> dict[str, Tensor]:
-        """Predict a batch; units are those of the network's outputs."""
+        """Predict a batch, in the units of the network's outputs."""
         names = {"energy": self.output_name, "forces": self.vector_name}
         return {names[name]: value for name, value in self.network(*self.plain_graph(data)).items()}
 
@@ -106,10 +106,10 @@ class BackboneModel(nn.Module, PlainGraphMixin):
 
 
 class EnergyModel(nn.Module):
-    """A readout of energies as a head, eV or the trainer's normalised unit.
+    """The energy readout as a head, in eV or the trainer's normalised unit.
 
     Args:
-        backbone: says the architecture and its config, and names the output.
+        backbone: backbone that determines the architecture, its config and the name of the output.
     """
 
     def __init__(self, backbone: BackboneModel) -> None:
@@ -127,7 +127,7 @@ class ForceModel(nn.Module):
     """Direct forces as a head, eV/Å, from the coefficients of a backbone.
 
     Args:
-        backbone: says the architecture and its config, and names the output.
+        backbone: backbone that determines the architecture, its config and the name of the output.
     """
 
     def __init__(self, backbone: BackboneModel) -> None:

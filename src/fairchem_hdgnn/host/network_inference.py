@@ -1,4 +1,4 @@
-"""A trained network as an opened checkpoint, and LMDBs as its data; needs no fairchem."""
+"""Prediction with a trained network on LMDBs; needs no fairchem."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from fairchem_hdgnn.host.opened import OpenedCheckpoint
 from fairchem_hdgnn.host.trained import TrainedNetwork
 
 BATCH_SIZE = 8
-"""Where a checkpoint does not say."""
+"""Default if a checkpoint has no batch size."""
 
 LABELS = {"energy": ("y_relaxed", "energy", "y"), "forces": ("forces", "force")}
-"""Target -> names that OC20's records have for it; the first one there counts."""
+"""Target -> its possible names in OC20's records; the first one present is used."""
 
 
 class LabelledRecords(Dataset):
-    """The records of an LMDB file or of a folder of them, read without running anything, with OC20's labels named.
+    """The records of an LMDB file or a folder of them, read without running code, with labels renamed.
 
     Args:
         path: the file or folder.
-        key_mapping: name in the records -> name in the batch; ``None``: as :data:`LABELS` say.
+        key_mapping: name in the records -> name in the batch; ``None``: as in :data:`LABELS`.
 
     Raises:
         DataError: there is no LMDB, or it is damaged.
@@ -60,7 +60,7 @@ class LabelledRecords(Dataset):
         return {name: target for target, name in there.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the open files, for a process that loads data."""
+        """The state without the open files, for a data-loader process."""
         return {"path": self.path, "key_mapping": self.key_mapping}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -74,8 +74,8 @@ class NetworkCheckpoint(OpenedCheckpoint):
     Args:
         trained: the network.
         dataset: how its data are read.
-        device: where it runs.
-        seed: of every random number drawn in prediction.
+        device: device that it runs on.
+        seed: random seed of the prediction.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class NetworkCheckpoint(OpenedCheckpoint):
         torch.manual_seed(seed)
 
     def collate(self, records: list[Data]) -> Batch:
-        """Records as a batch on the CPU."""
+        """Collate records into a batch on the CPU."""
         batch = Batch.from_data_list(records)
         collect_labels(batch, self.outputs)
         return batch

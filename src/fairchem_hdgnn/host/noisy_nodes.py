@@ -1,8 +1,8 @@
-"""Noisy Nodes for IS2RE: an auxiliary task that tells a model where the atoms will go.
+"""Noisy Nodes for IS2RE: an auxiliary task that teaches a model the displacement to the relaxed positions.
 
-During training some structures are moved between the initial and the relaxed positions and given noise, and a per-atom
-head predicts the displacement that is left (Godwin et al., ICLR 2022; with interpolated positions as in Equiformer,
-Liao & Smidt, ICLR 2023).
+During training some structures are interpolated between the initial and the relaxed positions and given noise, and a
+per-atom head predicts the remaining displacement (Godwin et al., ICLR 2022; with interpolated positions as in
+Equiformer, Liao & Smidt, ICLR 2023).
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from fairchem_hdgnn.hyperparameters import Keys, from_keys, real
 
 TRANSFORM = "noisy_nodes"
 TARGET = "displacement"
-"""What is left to go to the relaxed positions, Å, per atom."""
+"""Remaining displacement to the relaxed positions, Å, per atom."""
 
 
 @dataclass(frozen=True)
 class NoisyNodes(Keys):
-    """How structures are moved."""
+    """Settings of the noise."""
 
     probability: float = real(0.5, minimum=0.0, maximum=1.0)
-    """Of each structure to be moved."""
+    """Probability that a structure is moved."""
 
     standard_deviation: float = real(0.3, minimum=0.0)
-    """Of the Gaussian noise on each coordinate, Å."""
+    """Standard deviation of the Gaussian noise on each coordinate, Å."""
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> NoisyNodes | None:
-        """The settings in a trainer's config, which has those of the training data under ``dataset``.
+        """The settings in a trainer's config, which has the training data's settings under ``dataset``.
 
         Returns:
-            ``None`` where the transforms have none.
+            ``None`` if the transforms do not include ``noisy_nodes``.
 
         Raises:
-            ConfigError: an unknown key, a wrong value, or a model that takes the edges of the records.
+            ConfigError: an unknown key, an invalid value, or a model that uses the records' stored edges.
         """
         transforms = config["dataset"].get("transforms") or {}
         if TRANSFORM not in transforms:
@@ -51,15 +51,16 @@ class NoisyNodes(Keys):
         found = from_keys(cls, transforms[TRANSFORM] or {}, f"dataset.train.transforms.{TRANSFORM}")
         if not config["model"].get("otf_graph", False):
             raise ConfigError(
-                "model.otf_graph: noisy_nodes moves atoms, so edges must be made on the fly; set it to true"
+                "model.otf_graph: noisy_nodes moves atoms, so edges must be built on the fly; set it to true"
             )
         return found
 
     def move(self, batch: Any, generator: torch.Generator | None = None) -> None:
-        """Move some structures of a batch: their free atoms with tag 1 or 2, each by its own share of the way.
+        """Move some structures of a batch: their free atoms with tag 1 or 2, each by its own random fraction.
 
-        ``pos`` becomes ``t pos + (1 - t) pos_relaxed + noise`` with t uniform in [0, 1], and ``displacement`` what is
-        left. Random numbers are drawn on the CPU, whatever the device: from ``generator``, or else torch's global one.
+        ``pos`` becomes ``t pos + (1 - t) pos_relaxed + noise`` with t uniform in [0, 1], and ``displacement`` the
+        remaining displacement. Random numbers are drawn on the CPU, whatever the device, from ``generator`` or, by
+        default, torch's global generator.
         """
         num_atoms, device = len(batch.pos), batch.pos.device
         chosen = torch.rand(len(batch.natoms), generator=generator) < self.probability
@@ -68,7 +69,7 @@ class NoisyNodes(Keys):
         moved = chosen.to(device)[batch.batch] & (batch.tags > 0) & (batch.fixed == 0)
         step = travelled.to(device) * batch[TARGET] + noise.to(device)
         step = torch.where(moved.unsqueeze(1), step, torch.zeros_like(step))
-        # Back into the cell, for fairchem's neighbour search misses edges of atoms outside.
+        # Wrap into the cell, because fairchem's neighbour search misses edges of atoms outside.
         goal = batch.pos + step
         goal = goal - whole_cells(in_cells(goal, batch).floor(), batch)
         batch.pos = torch.where(moved.unsqueeze(1), goal, batch.pos)
@@ -76,7 +77,7 @@ class NoisyNodes(Keys):
 
 
 def add_displacement(record: Data) -> Data:
-    """Add the target ``displacement`` to a record that has ``pos_relaxed``; it jumps over no periodic boundary."""
+    """Add the target ``displacement``, by minimum image, to a record that has ``pos_relaxed``."""
     if "pos_relaxed" in record:
         straight = record.pos_relaxed - record.pos
         record[TARGET] = straight - whole_cells(in_cells(straight, record).round(), record)
@@ -84,19 +85,19 @@ def add_displacement(record: Data) -> Data:
 
 
 def in_cells(vectors: Float[Tensor, "atoms 3"], data: Any) -> Float[Tensor, "atoms 3"]:
-    """Vectors, one an atom of a record or batch, in units of the cell; 0 along directions without periodicity."""
+    """Per-atom vectors of a record or batch in fractional coordinates; 0 along non-periodic directions."""
     cell, repeats, system = _cells(data)
     return fractional(vectors, completed_cells(cell, repeats), system) * repeats[system]
 
 
 def whole_cells(counts: Float[Tensor, "atoms 3"], data: Any) -> Float[Tensor, "atoms 3"]:
-    """So many cell vectors of each atom's structure, Å."""
+    """Lattice vectors ``counts @ cell`` of each atom's structure, Å."""
     cell, _, system = _cells(data)
     return lattice_vectors(counts, cell, system)
 
 
 def _cells(data: Any) -> tuple[Float[Tensor, "systems 3 3"], Bool[Tensor, "systems 3"], Int[Tensor, "atoms"]]:
-    """Cells, what each structure repeats along, and the structure of each atom; a cell of zeros is no cell."""
+    """Cells, periodic directions of each structure, and the structure of each atom; a zero cell is not periodic."""
     batch = getattr(data, "batch", None)
     system = torch.zeros(len(data.pos), dtype=torch.long, device=data.pos.device) if batch is None else batch
     return data.cell, periodic_directions(data) & (data.cell != 0).any(dim=-1), system

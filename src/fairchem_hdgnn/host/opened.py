@@ -1,4 +1,4 @@
-"""What evaluation needs of a checkpoint that has been opened, whichever fairchem it is of."""
+"""Interface of an opened checkpoint for evaluation, whichever fairchem wrote it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch_geometric.data import Batch, Data
 
 
 class OpenedModel(ABC):
-    """A model with the data that it is for.
+    """A model and the settings of its data.
 
     Attributes:
-        model: in float32; outputs in the unit that it is trained in.
+        model: the model in float32; its outputs are in the unit used in training.
         energy_unit: eV per unit of the model's energy.
         dataset: how records are read; for ``open_split``.
-        batch_size: systems in a batch of evaluation.
+        batch_size: systems per batch in evaluation.
     """
 
     model: nn.Module
@@ -27,22 +27,22 @@ class OpenedModel(ABC):
 
     @abstractmethod
     def collate(self, records: list[Data]) -> Batch:
-        """Records as a batch on the CPU."""
+        """Collate records into a batch on the CPU."""
 
 
 class OpenedCheckpoint(OpenedModel):
     """A model ready to predict.
 
     Attributes:
-        outputs: names of what it predicts, such as ``energy`` and ``forces``.
+        outputs: names of its outputs, such as ``energy`` and ``forces``.
     """
 
     outputs: Sequence[str]
 
     @abstractmethod
     def seed(self, seed: int) -> None:
-        """Seed every generator of random numbers."""
+        """Seed every random number generator."""
 
     @abstractmethod
     def predict(self, batch: Batch) -> Mapping[str, Tensor]:
-        """``energy`` [systems], eV, and ``forces`` [atoms, 3], eV/Å, where they are among the outputs."""
+        """Predict ``energy`` [systems], eV, and ``forces`` [atoms, 3], eV/Å, if they are among the outputs."""

@@ -1,6 +1,7 @@
-"""Opens checkpoints of either fairchem-core in the environment of either.
+"""Open checkpoints of either fairchem-core under either version.
 
-Under 1.10 its own checkpoints go through its trainer; all others are networks of this package without any fairchem.
+Checkpoints of 1.10 opened under 1.10 use its trainer; all others are opened as networks of this package, without
+fairchem.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ SAFE_FORMATS = {"lmdb", "single_point_lmdb", "trajectory_lmdb", "safe_lmdb"}
 """Formats of fairchem 1.10 that our own reader reads too."""
 
 READ_HERE = "oc20_lmdb"
-"""Format of data sets that our own reader opens, whatever fairchem there is."""
+"""Format of data sets that our own reader opens, whichever fairchem is installed."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """What a checkpoint says of itself.
+    """Model and data of a checkpoint.
 
     Attributes:
-        model: its model's name.
+        model: name of its model.
         dataset: how its data are read; for :func:`open_split`.
     """
 
@@ -52,18 +53,18 @@ def open_checkpoint(
     model_overrides: Mapping[str, Any] | None = None,
     trusted: bool = False,
 ) -> OpenedCheckpoint:
-    """A checkpoint ready to predict, with averaged weights (EMA) where it has them.
+    """Open a checkpoint for prediction, with averaged weights (EMA) if it has them.
 
     Args:
         path: ``checkpoint.pt`` or ``best_checkpoint.pt`` of 1.10, ``inference_ckpt.pt`` of 2.
-        cpu: stay on the CPU although a GPU is there.
-        device_index: which GPU.
+        cpu: run on the CPU even if a GPU is available.
+        device_index: index of the GPU.
         seed: for models that draw random numbers in prediction.
-        model_overrides: keys that replace those of the checkpoint's model.
+        model_overrides: keys that override those of the checkpoint's model.
         trusted: see ``read_checkpoint``.
 
     Raises:
-        DataError: the checkpoint cannot be read, or its weights do not fit the model.
+        DataError: the checkpoint cannot be read, or its weights do not match the model.
         ConfigError: its model is unknown here.
     """
     if _is_for_trainer(path):
@@ -79,7 +80,7 @@ def open_checkpoint(
 def open_config(
     source: str, *, cpu: bool = False, seed: int = 0, model_overrides: Mapping[str, Any] | None = None
 ) -> OpenedModel:
-    """The model of a config (``.yml``) of the installed fairchem-core, with random weights drawn from ``seed``.
+    """Build the model of a config (``.yml``) of the installed fairchem-core, with random weights from ``seed``.
 
     Raises:
         ConfigError: the config or its model cannot be used.
@@ -94,7 +95,7 @@ def open_config(
 
 
 def describe_checkpoint(path: str | Path, *, trusted: bool = False) -> Described:
-    """Model and data of a checkpoint.
+    """Read the model's name and the data settings of a checkpoint.
 
     Raises:
         DataError: the checkpoint cannot be read.
@@ -110,7 +111,7 @@ def describe_checkpoint(path: str | Path, *, trusted: bool = False) -> Described
 
 
 def describe_target(path: str | Path, *, trusted: bool = False) -> Target:
-    """What a checkpoint predicts.
+    """Read what a checkpoint predicts.
 
     Raises:
         DataError: the checkpoint cannot be read.
@@ -125,19 +126,19 @@ def describe_target(path: str | Path, *, trusted: bool = False) -> Target:
 
 
 def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str | None = None) -> Subset:
-    """The data set over ``source``, read as the checkpoint's training data were, in the order of the file.
+    """Open ``source`` as a data set, read like the checkpoint's training data, in the order of the file.
 
-    Transforms are left out: evaluation sees clean inputs.
+    Transforms are omitted: evaluation uses unmodified inputs.
 
     Args:
-        dataset_config: of an opened or described checkpoint; empty: an LMDB.
+        dataset_config: ``dataset`` of an opened or described checkpoint; empty: an LMDB.
         source: LMDB file or folder.
-        data_format: fairchem 1.10's name of the data format; ``None`` takes the config's, with ``safe_lmdb``, which
-            runs nothing that is in a file, in place of ``lmdb``.
+        data_format: fairchem 1.10's name of the data format; ``None``: the config's, with ``safe_lmdb``, which runs no
+            code from files, in place of ``lmdb``.
 
     Raises:
-        DataError: the files are missing, damaged or empty, or hold objects that must not be read.
-        ConfigError: a format that fairchem-core 1.10 alone reads.
+        DataError: the files are missing, damaged or empty, or contain objects that must not be unpickled.
+        ConfigError: a format that only fairchem-core 1.10 reads.
     """
     name = data_format or dataset_config.get("format", "lmdb")
     here = installed_host() is not Host.FAIRCHEM_1
@@ -145,13 +146,13 @@ def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str
         records = LabelledRecords(source, dataset_config.get("key_mapping"))
         dataset = Subset(records, range(len(records)))
     elif here:
-        raise ConfigError(f"{source}: format '{name}' is read under fairchem-core 1.10 only; make an LMDB of it")
+        raise ConfigError(f"{source}: format '{name}' can be read under fairchem-core 1.10 only; convert it to an LMDB")
     else:
         from fairchem_hdgnn.host.fairchem1.opened import open_lmdb_split  # noqa: PLC0415  needs fairchem 1.10
 
         dataset = open_lmdb_split(dataset_config, source, data_format)
     if len(dataset) == 0:
-        raise DataError(f"{source}: holds no structures")
+        raise DataError(f"{source}: contains no structures; check the path")
     return dataset
 
 

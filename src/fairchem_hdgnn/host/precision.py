@@ -1,4 +1,4 @@
-"""bfloat16 or TF32 for the networks, float32 for everything that needs it."""
+"""bfloat16 or TF32 for the networks, float32 for everything else."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Precision(str, Enum):
 
     @classmethod
     def from_config(cls, optim: dict, *, amp: bool) -> Precision:
-        """The precision that ``optim`` asks for, ``float32`` if it does not say.
+        """The precision that ``optim`` sets, ``float32`` by default.
 
         Raises:
-            ConfigError: the value is unknown, or another than float32 beside ``amp`` (which is float16).
+            ConfigError: the value is unknown, or not float32 together with ``amp`` (which is float16).
         """
         name = optim.get("precision", cls.FLOAT32.value)
         try:
@@ -34,16 +34,16 @@ class Precision(str, Enum):
             ) from error
         if amp and precision is not cls.FLOAT32:
             raise ConfigError(
-                f"optim.precision: {precision.value} and --amp (float16) exclude each other; drop one of them"
+                f"optim.precision: {precision.value} and --amp (float16) exclude each other; remove one of them"
             )
         return precision
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """A context for forward passes whose networks' matrix products run in this precision, backward too.
+        """A context for forward passes that runs the networks' matrix products, also backward, in this precision.
 
-        Models leave it for geometry, rotations, norms and sums; weights, gradients and the optimizer stay float32.
-        No loss scaling is needed: both have float32's range. TF32 is not torch's own setting, which is for everything
-        in the process; only the networks of our models follow it.
+        Models disable it for geometry, rotations, norms and sums; weights, gradients and the optimizer stay float32.
+        No loss scaling is needed: both have float32's range. TF32 does not use torch's own setting, which applies to
+        the whole process; only the networks of our models follow it.
         """
         if self is Precision.BFLOAT16:
             return torch.autocast(device.type, dtype=torch.bfloat16)

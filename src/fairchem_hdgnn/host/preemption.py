@@ -1,4 +1,4 @@
-"""Signals of a scheduler: noted at once, obeyed between two batches, on all ranks alike."""
+"""Scheduler signals: recorded on arrival, handled between two batches, on all ranks together."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ import torch.distributed as dist
 logger = logging.getLogger(__name__)
 
 PREEMPTED_EXIT_STATUS = 75
-"""Exit status of a run that stopped to go on later: EX_TEMPFAIL of sysexits.h, so ``afterok`` jobs do not start."""
+"""Exit status of a run that stopped to be resumed: EX_TEMPFAIL of sysexits.h, so ``afterok`` jobs do not start."""
 
 Handler = Callable[[int, Optional[FrameType]], Any]
 
 
 class PreemptedError(Exception):
-    """The scheduler wants the machine back; raised between two batches, on all ranks."""
+    """The scheduler is reclaiming the machine; raised between two batches, on all ranks."""
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Keep SIGUSR1 for the :class:`PreemptionWatch` of this process or of the ranks that it starts: they inherit it."""
+    """Block SIGUSR1 for the :class:`PreemptionWatch` of this process or of the ranks it starts, which inherit it."""
 
     def keep(signum: int, frame: FrameType | None) -> None:
-        # It came to a thread that is older than this; the main thread does not take it yet.
+        # An older thread received it; leave it pending for the main thread, which blocks it for now.
         signal.pthread_kill(threading.main_thread().ident or 0, signum)
 
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
@@ -45,26 +45,26 @@ def held_back() -> Iterator[None]:
 
 
 class PreemptionWatch:
-    """A ``with`` block in which SIGUSR1 and SIGTERM do not kill but are remembered.
+    """A context manager in which SIGUSR1 and SIGTERM do not kill the process but are recorded.
 
-    A signal can arrive amid the optimizer's update, or on one rank before another. So the handler only takes note,
-    and the training loop asks ``agreed`` between two batches, which is true on all ranks or on none. A SIGUSR1 that
-    came earlier, while the command held it back, counts, too.
+    A signal can arrive during the optimizer's update, or on one rank before another. So the handler only records it,
+    and the training loop calls ``agreed`` between two batches, which is true on all ranks or on none. A SIGUSR1 that
+    arrived earlier, while the command blocked it, counts too.
 
-    Under submitit its own signal (SIGUSR2, or SUBMITIT_PREEMPT_SIGNAL) is watched too, and the requeue is left to
-    submitit's handler, which pickles the job anew.
+    Under submitit its own signal (SIGUSR2, or SUBMITIT_PREEMPT_SIGNAL) is watched too, and submitit's handler, which
+    pickles the job again, does the requeue.
     """
 
     def __init__(self) -> None:
-        """Watch nothing yet; collective where torch.distributed is set up."""
+        """Create the watch without starting it; collective if torch.distributed is initialised."""
         self._received: int | None = None
         self._replaced: dict[int, Any] = {}
         self._mask: set[int] = set()
-        # Gloo, also where the gradients go through NCCL: asking must not wait for the GPU.
+        # Gloo, even if gradients use NCCL: agreeing must not wait for the GPU.
         self._group: Any = dist.new_group(backend="gloo") if dist.is_initialized() else None
 
     def __enter__(self) -> PreemptionWatch:
-        """Take over the signals; without effect outside the main thread, where Python allows no handlers."""
+        """Install the handlers; no effect outside the main thread, where Python does not allow them."""
         if threading.current_thread() is threading.main_thread():
             watched: set[int] = {signal.SIGUSR1, signal.SIGTERM}
             if "SUBMITIT_EXECUTOR" in os.environ:
@@ -73,14 +73,14 @@ class PreemptionWatch:
                 self._replaced[signum] = signal.signal(signum, self._note)
             if signal.SIGUSR1 in signal.sigpending():
                 logger.warning(
-                    "SIGUSR1 came before the training began: the job needs a longer time limit, or a later signal "
-                    "(sbatch's --time, --signal)."
+                    "SIGUSR1 arrived before the training started: give the job a longer time limit (sbatch --time), or "
+                    "send the signal later (sbatch --signal)."
                 )
             self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Put the former handlers back, and hold back what was held back."""
+        """Restore the previous handlers and signal mask."""
         if self._replaced:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         for signum, handler in self._replaced.items():
@@ -91,7 +91,7 @@ class PreemptionWatch:
         self._received = signum
 
     def agreed(self) -> bool:
-        """Whether any rank has received a signal. All ranks must ask equally often."""
+        """Whether any rank has received a signal. All ranks must call this equally often."""
         if self._group is None:
             return self._received is not None
         flag = torch.tensor([self._received is not None], dtype=torch.int32)
@@ -99,24 +99,24 @@ class PreemptionWatch:
         return bool(flag.item())
 
     def give_way(self, checkpoint: str) -> NoReturn:
-        """Requeue the job, once and from rank 0, and end this process with ``PREEMPTED_EXIT_STATUS``.
+        """Requeue the job, once and from rank 0, and exit this process with ``PREEMPTED_EXIT_STATUS``.
 
         Args:
-            checkpoint: where the run goes on from; for the log.
+            checkpoint: checkpoint from which the run will resume; for the log.
         """
         if self._group is None or dist.get_rank() == 0:
-            logger.warning("Preempted; the run goes on from %s. %s", checkpoint, self._requeue())
+            logger.warning("Preempted; the run will resume from %s. %s", checkpoint, self._requeue())
         if self._group is not None:
-            # srun --kill-on-bad-exit ends all ranks with the first: none may go before the job is requeued.
+            # srun --kill-on-bad-exit ends all ranks with the first: none may exit before the job is requeued.
             dist.barrier(group=self._group)
         raise SystemExit(PREEMPTED_EXIT_STATUS)
 
     def _requeue(self) -> str:
         job = os.environ.get("SLURM_JOB_ID")
         if job is None:
-            return "Not inside a Slurm job: start it again with the same --timestamp-id."
+            return "Not in a Slurm job: to resume, start it again with the same --timestamp-id."
         if _slurm_job_state(job) == "COMPLETING":
-            return "Slurm is ending this job already (scancel, or its own requeue); not requeued from here."
+            return "Slurm is already ending this job (scancel, or its own requeue); not requeued again."
         if "SUBMITIT_EXECUTOR" in os.environ:
             return self._requeue_through_submitit()
         return requeue(job)
@@ -132,11 +132,11 @@ class PreemptionWatch:
 
 
 def requeue(job: str) -> str:
-    """Have Slurm start a job again, and say what came of it."""
+    """Requeue a Slurm job, and return a sentence about the outcome."""
     scontrol = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
     if scontrol.returncode == 0:
         return f"Requeued job {job}."
-    return f"Job {job} could not be requeued ({scontrol.stderr.strip()}): submit it again with the same run id."
+    return f"Job {job} could not be requeued ({scontrol.stderr.strip()}): resubmit it with the same run id."
 
 
 def _submitit_signal() -> int:

@@ -1,4 +1,4 @@
-"""Files of results that are whole or absent, although fairchem writes them."""
+"""Write fairchem's result files atomically."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fairchem_hdgnn.errors import DataError
 
 @contextlib.contextmanager
 def written_whole(results: Path, *, here: bool) -> Iterator[Path]:
-    """A folder to write into; what is in it takes its place in ``results`` when the block ends well.
+    """Yield a temporary folder to write into; its files move to ``results`` if the block succeeds.
 
     Args:
-        results: the run's folder of results.
-        here: whether this process writes; for the others it is ``results`` itself.
+        results: the run's results folder.
+        here: whether this process writes; otherwise ``results`` itself is yielded.
 
     Raises:
-        DataError: the file system refused; earlier files stay.
+        DataError: the files cannot be written; earlier files are unchanged.
     """
     if not here:
         yield results

@@ -1,4 +1,4 @@
-"""What follows from how far a run has come: when it is evaluated and saved, and how much its losses count."""
+"""Schedules over a training run: evaluations, checkpoints and weights of losses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Cadence:
 
     @classmethod
     def of(cls, optim: Mapping[str, Any], steps_per_epoch: int) -> Cadence:
-        """Read the section ``optim``; by default a run is evaluated after each epoch, and a checkpoint written."""
+        """Read the section ``optim``; the default is an evaluation and a checkpoint after each epoch."""
         evaluation = optim.get("eval_every", steps_per_epoch)
         checkpoint = optim.get("checkpoint_every", evaluation)
         return cls(
@@ -34,25 +34,25 @@ class Cadence:
         )
 
     def evaluates_at(self, step: int) -> bool:
-        """Whether an evaluation is due; at the end too, unlike fairchem: the last steps' training would be lost."""
+        """Whether an evaluation is due; also at the end, unlike fairchem, so that the last steps count."""
         return step > 0 and (step % self.evaluation == 0 or step == self.last_step)
 
     def saves_at(self, step: int) -> bool:
-        """Whether a checkpoint is due; before an evaluation too, for it can take long and be interrupted."""
+        """Whether a checkpoint is due; also before an evaluation, which can take long and be interrupted."""
         return step % self.checkpoint == 0 or self.evaluates_at(step)
 
 
 class LossSchedule:
-    """Weights of losses: ``final_coefficient`` beside fairchem's ``coefficient``.
+    """Weights of losses: ``final_coefficient`` in addition to fairchem's ``coefficient``.
 
-    Coefficients go linearly from ``coefficient`` to ``final_coefficient`` from the first step to the last.
+    Coefficients change linearly from ``coefficient`` at the first step to ``final_coefficient`` at the last.
 
     Args:
-        settings: ``loss_functions`` of a configuration, e.g.
+        settings: ``loss_functions`` of a config, e.g.
             ``[{displacement: {fn: l2mae, coefficient: 15, final_coefficient: 1}}]``.
 
     Raises:
-        ConfigError: a coefficient is no number, or negative.
+        ConfigError: a coefficient is not a number, or negative.
     """
 
     def __init__(self, settings: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
@@ -69,7 +69,7 @@ class LossSchedule:
 
         Args:
             loss_functions: in the order of the settings.
-            progress: share of the training that is over, in [0, 1].
+            progress: fraction of the training that is done, in [0, 1].
         """
         for (_, loss), (first, last) in zip(loss_functions, self._ends):
             loss["coefficient"] = first + min(max(progress, 0.0), 1.0) * (last - first)

@@ -1,8 +1,8 @@
 """Keys of a config's sections ``dataset``, ``optim``, ``loss_functions`` and, for relaxations, ``task``.
 
-They are fairchem's, but for ``accumulate``, ``effective_batch_size`` and ``precision`` of ``optim``,
-``final_coefficient`` of a loss and the data format ``safe_lmdb``.
-What this plugin's trainer does otherwise than fairchem's stands with the key.
+They are fairchem's, except ``accumulate``, ``effective_batch_size`` and ``precision`` of ``optim``,
+``final_coefficient`` of a loss and the data format ``safe_lmdb``. The docstring of a key says where this plugin's
+trainer differs from fairchem's.
 """
 
 from __future__ import annotations
@@ -40,34 +40,34 @@ class Split(Keys):
     """An LMDB, or a folder of them; fairchem's own formats also take a list."""
 
     format: str = text("lmdb")
-    """``safe_lmdb`` reads what ``lmdb`` reads, but nothing in the file can run and splits may share it."""
+    """``safe_lmdb`` reads the same files as ``lmdb``, but runs no code from them, and splits may share a file."""
 
     key_mapping: Section = other(None)
-    """Names in the records -> names of outputs, e.g. ``{y_relaxed: energy}``."""
+    """Name in the records -> name of the output, e.g. ``{y_relaxed: energy}``."""
 
     transforms: Section = other(None)
-    """``normalizer`` by target, ``noisy_nodes``, and what else fairchem offers."""
+    """``normalizer`` by target, ``noisy_nodes``, and fairchem's other transforms."""
 
     use_train_settings: bool = switch(True)
     """Whether validation and test start from the settings of ``train``."""
 
     train_split_settings: Section = other(None)
-    """Which records are used: ``first_n``, ``sample_n``, ``max_atoms``, ``seed``. Here of the training data."""
+    """Subset of the training data: ``first_n``, ``sample_n``, ``max_atoms``, ``seed``."""
 
     val_split_settings: Section = other(None)
-    """The same of the validation data."""
+    """The same for the validation data."""
 
     test_split_settings: Section = other(None)
-    """The same of the test data."""
+    """The same for the test data."""
 
     first_n: MaybeCount = other(None)
-    """Only so many records, the first. Cost: an epoch in proportion."""
+    """Use only the first this many records. Cost: an epoch in proportion."""
 
     sample_n: MaybeCount = other(None)
-    """Only so many records, drawn by ``seed``. Cost: an epoch in proportion."""
+    """Use only this many records, drawn with ``seed``. Cost: an epoch in proportion."""
 
     max_atoms: MaybeCount = other(None)
-    """Larger structures are left out; needs ``metadata.npz``. Cost: memory of the largest batch."""
+    """Leave out structures with more atoms; needs ``metadata.npz``. Cost: memory of the largest batch."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,17 @@ class Normalizer(Keys):
     """Keys of ``dataset.train.transforms.normalizer.TARGET``: the network learns (target - ``mean``) / ``rmsd``."""
 
     mean: float = real(0.0)
-    """Of the target over the training set."""
+    """Mean of the target over the training set."""
 
     rmsd: float = real(1.0, above=0.0)
     """Standard deviation of the target over the training set."""
 
     stdev: float = real(1.0, above=0.0)
-    """What older configs call ``rmsd``."""
+    """Older name of ``rmsd``."""
 
 
 def mean_and_deviation(normalizer: Mapping[str, Any]) -> tuple[float, float]:
-    """What fairchem subtracts and divides by: ``rmsd`` before its older name, 0 and 1 where nothing is given."""
+    """Mean and divisor that fairchem uses: ``rmsd`` takes precedence over ``stdev``; defaults 0 and 1."""
     return float(normalizer.get("mean") or 0.0), float(normalizer.get("rmsd") or normalizer.get("stdev") or 1.0)
 
 
@@ -94,18 +94,18 @@ class Loss(Keys):
     """Keys of a loss in ``loss_functions``."""
 
     fn: str = text(REQUIRED)
-    """fairchem's name of it, e.g. ``mae``, ``l2mae``, ``mse``."""
+    """fairchem's name of the loss, e.g. ``mae``, ``l2mae``, ``mse``."""
 
     coefficient: float = real(REQUIRED, above=0.0)
     """Its weight in the sum."""
 
     final_coefficient: float = real(None, minimum=0.0)
-    """Its weight at the last step, reached linearly; ``coefficient`` if left out. This plugin's trainer only."""
+    """Its weight at the last step, reached linearly; default ``coefficient``. This plugin's trainer only."""
 
 
 @dataclass(frozen=True)
 class Optim(Keys):
-    """Keys of ``optim``; a scheduler's own arguments stand beside them."""
+    """Keys of ``optim``; a scheduler's own arguments go here too."""
 
     max_epochs: int = integer(REQUIRED)
     """Passes over the training data. Cost: time in proportion."""
@@ -114,27 +114,27 @@ class Optim(Keys):
     """Learning rate."""
 
     batch_size: int = integer(1)
-    """Systems in a batch, of each rank. Cost: memory in proportion."""
+    """Systems per batch on each rank. Cost: memory in proportion."""
 
     accumulate: int = integer(1)
-    """Batches of each rank that make a step of the optimiser, as if they were one batch. All steps in a config are such
+    """Batches per optimiser step on each rank, equivalent to one large batch. All step counts in a config are optimiser
     steps. This plugin's trainer only. Cost: time of a step in proportion, no memory."""
 
     effective_batch_size: int = integer(None)
-    """Systems in a step, ``batch_size`` times ``accumulate`` times ranks, that the learning rate and its schedule are
-    meant for. Changes nothing: ``check`` and this plugin's trainer warn if there are more or fewer."""
+    """Systems per step (``batch_size`` times ``accumulate`` times ranks) for which the learning rate and its schedule
+    were chosen. It changes nothing: ``check`` and this plugin's trainer warn if the actual number differs."""
 
     eval_batch_size: int = integer(None)
-    """The same in evaluations; ``batch_size`` if left out."""
+    """``batch_size`` in evaluations; default ``batch_size``."""
 
     num_workers: int = integer(None, minimum=0)
-    """Processes that load data for each rank; fairchem needs it. Cost: a CPU core each."""
+    """Data-loader processes per rank; fairchem requires it. Cost: a CPU core each."""
 
     load_balancing: Balancing = other(None)
-    """``atoms`` gives each rank about as many atoms; needs ``metadata.npz``."""
+    """``atoms`` gives all ranks about the same number of atoms; needs ``metadata.npz``."""
 
     load_balancing_on_error: OnError = other(None)
-    """What happens without ``metadata.npz``; ``raise`` where ``load_balancing`` is set."""
+    """What to do without ``metadata.npz``; default ``raise`` if ``load_balancing`` is set."""
 
     optimizer: str = text("AdamW")
     """A class of ``torch.optim``."""
@@ -143,17 +143,17 @@ class Optim(Keys):
     """Its arguments."""
 
     weight_decay: MaybeNumber = other(None)
-    """Read in place of ``optimizer_params.weight_decay``."""
+    """Overrides ``optimizer_params.weight_decay``."""
 
     scheduler: str = text(None)
-    """A class of ``torch.optim.lr_scheduler``, its arguments beside it; ``Null`` for a constant rate; if left out,
-    warm-up and milestones as below. The ``epochs`` of ``OneCycleLR`` are ``max_epochs`` if left out."""
+    """A class of ``torch.optim.lr_scheduler``, with its arguments as further keys of ``optim``; ``Null`` for a constant
+    rate; default: warm-up and milestones as below. ``epochs`` of ``OneCycleLR`` defaults to ``max_epochs``."""
 
     scheduler_params: Section = other(None)
-    """Not read by fairchem 1.10: write a scheduler's arguments into ``optim``."""
+    """Ignored by fairchem 1.10: write a scheduler's arguments into ``optim``."""
 
     warmup_steps: int = integer(None, minimum=0)
-    """Steps in which the learning rate rises from ``warmup_factor`` times its value."""
+    """Steps over which the learning rate rises from ``warmup_factor`` times its value."""
 
     warmup_factor: MaybeNumber = other(None)
     """See ``warmup_steps``."""
@@ -165,52 +165,53 @@ class Optim(Keys):
     """See ``lr_milestones``."""
 
     clip_grad_norm: Clip = other(None)
-    """Largest norm of the gradient."""
+    """Maximum norm to which the gradient is clipped."""
 
     ema_decay: Decay = other(None)
-    """Of the moving average of weights that is evaluated and kept; none if left out. Cost: a copy of the weights."""
+    """Decay of the moving average of weights (EMA) that is evaluated and saved; default: no average. Cost: a copy of
+    the weights."""
 
     eval_every: int = integer(None)
-    """Steps between evaluations; one epoch if left out. This plugin's trainer also evaluates at the end."""
+    """Steps between evaluations; default one epoch. This plugin's trainer also evaluates at the end."""
 
     checkpoint_every: CountOrNever = other(None)
-    """Steps between checkpoints; ``eval_every`` if left out. -1: at the end of each epoch with this plugin's trainer,
-    never with fairchem's."""
+    """Steps between checkpoints; default ``eval_every``. -1: at the end of each epoch with this plugin's trainer, never
+    with fairchem's."""
 
     precision: Precision = other(Precision.FLOAT32)
-    """Of the networks; this plugin's trainer only."""
+    """Precision of the networks; this plugin's trainer only."""
 
     fine_tuning: Section = other(None)
-    """Another model's weights to start from, and which layers learn; see below. This plugin's trainer only."""
+    """Start from another model's weights, and choose which layers train; see below. This plugin's trainer only."""
 
 
 @dataclass(frozen=True)
 class FineTuning(Keys):
-    """Keys of ``optim.fine_tuning``. Patterns fit names of parameters, ``*`` and ``?`` as in a shell."""
+    """Keys of ``optim.fine_tuning``. Patterns match names of parameters, with ``*`` and ``?`` as in a shell."""
 
     init_from: str = text(None)
-    """Checkpoint whose weights, averaged ones (EMA) where it has them, a training starts from; the command line's
-    ``--init-from``. Not read again when a run goes on."""
+    """Checkpoint whose weights, averaged ones (EMA) if it has them, the training starts from; on the command line
+    ``--init-from``. Not read again when a run resumes."""
 
     heads: MaybeStart = other("kept")
-    """Whether heads are that checkpoint's as well; ``fresh`` for another property."""
+    """``kept`` starts from that checkpoint's heads too; ``fresh`` is for another property."""
 
     normalizer: MaybeStart = other(None)
-    """Whether normalizers and element references are that checkpoint's as well, in place of the config's numbers; as
-    ``heads`` if left out."""
+    """``kept`` uses that checkpoint's normalizers and element references in place of the config's numbers; default: as
+    ``heads``."""
 
     freeze: Patterns = other(None)
-    """Patterns of parameters that stay as they are, such as ``*embedding*`` or ``*.layers.0.*``."""
+    """Patterns of parameters that are not trained, such as ``*embedding*`` or ``*.layers.0.*``."""
 
     layer_decay: float = real(1.0, above=0.0, maximum=1.0)
-    """The learning rate of the last layer is multiplied by it, that of the one before by its square, and so on."""
+    """Factor of the last layer's learning rate; the layer before it has the square, and so on."""
 
     learning_rates: Rates = other(None)
-    """Pattern -> what the learning rate of these parameters is multiplied by as well."""
+    """Pattern -> additional factor of the learning rate of these parameters."""
 
     @property
     def keeps_normalizer(self) -> bool:
-        """Whether normalizers come from the file."""
+        """Whether normalizers are taken from the file."""
         return (self.normalizer or self.heads) == "kept"
 
 
@@ -219,25 +220,25 @@ class Task(Keys):
     """Keys of ``task`` for relaxations."""
 
     eval_relaxations: bool = switch(False)
-    """Whether ``dataset.relax`` is also relaxed after each evaluation of a training. Cost: its time."""
+    """Whether to also relax ``dataset.relax`` after each evaluation of a training. Cost: its time."""
 
     relaxation_steps: int = integer(300)
-    """Most steps of a relaxation. Cost: time in proportion."""
+    """Maximum number of relaxation steps. Cost: time in proportion."""
 
     relaxation_fmax: float = real(0.02, above=0.0)
-    """eV/Å; a structure is relaxed when no free atom's force is larger."""
+    """eV/Å; a structure is relaxed when no force on a free atom is larger."""
 
     relax_opt: Section = other(None)
     """Settings of the optimiser, LBFGS; see below."""
 
     write_pos: bool = switch(False)
-    """Whether relaxed positions (Å) are written, to ``relaxed_positions.npz`` among the run's results."""
+    """Whether to write relaxed positions (Å) to ``relaxed_positions.npz`` in the run's results folder."""
 
     save_full_traj: bool = switch(True)
-    """Whether trajectories hold all steps; otherwise the first and the last. Cost: disk."""
+    """Whether trajectories contain all steps; otherwise the first and the last. Cost: disk space."""
 
     num_relaxation_batches: MaybeCount = other(None)
-    """Each rank relaxes only so many batches; all if left out."""
+    """Maximum number of batches that each rank relaxes; default all."""
 
 
 @dataclass(frozen=True)
@@ -245,24 +246,24 @@ class RelaxOpt(Keys):
     """Keys of ``task.relax_opt``, the settings of fairchem's LBFGS."""
 
     maxstep: float = real(0.02, above=0.0)
-    """Å; the longest way of an atom in a step, before ``damping``."""
+    """Å; largest displacement of an atom in a step, before ``damping``."""
 
     memory: int = integer(100)
-    """Steps that the inverse Hessian is made of. Cost: memory."""
+    """Number of steps that approximate the inverse Hessian. Cost: memory."""
 
     damping: float = real(1.2, above=0.0)
-    """Each step is multiplied by it."""
+    """Factor of each step."""
 
     alpha: float = real(100.0, above=0.0)
-    """eV/Å²; first guess of the curvature of the energy."""
+    """eV/Å²; initial guess of the curvature of the energy."""
 
     traj_dir: str = text(None)
-    """Folder for ASE trajectories, ``SID.traj``; none are written if left out. Structures that have one there are done;
-    a training takes a folder ``step-N`` below it for each evaluation."""
+    """Folder for ASE trajectories, ``SID.traj``; default: none are written. Structures with a trajectory there are
+    skipped; a training uses a subfolder ``step-N`` for each evaluation."""
 
 
 FURTHER_OPTIM_KEYS = (
     "warmup_epochs", "max_steps", "loss_energy", "loss_forces", "energy_coefficient", "force_coefficient",
     "load_datasets_and_model_then_exit",
 )  # fmt: skip
-"""What fairchem also reads in ``optim``, for older configs."""
+"""Further keys of ``optim`` that fairchem reads in older configs."""

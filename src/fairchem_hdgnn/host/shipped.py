@@ -1,4 +1,4 @@
-"""Where the shipped configs are, for whichever fairchem-core."""
+"""Location of the shipped configs, for either fairchem-core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs that Slurm does not take, or takes and never starts: one line, with what the partition has."""
+"""Jobs that Slurm refuses, or accepts but can never start: a one-line error with the partition's resources."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 from fairchem_hdgnn.errors import UserError
 
 HOPELESS = {"PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit"}
-"""Reasons of squeue's for a job that asks for more than its partition has; one that waits for a node has others."""
+"""squeue's reasons for a job that requests more than its partition has; a job that waits for nodes has others."""
 
 SMALLER = (
     "lower --num-nodes, --num-gpus, --slurm-mem, --slurm-timeout or optim.num_workers, or choose another "
@@ -16,11 +16,11 @@ SMALLER = (
 
 
 def refusal(words: str, partition: str | None) -> UserError:
-    """What to raise when sbatch refused a job.
+    """The error to raise when sbatch refused a job.
 
     Args:
-        words: what it printed.
-        partition: that was asked for; ``None`` is Slurm's default.
+        words: sbatch's output.
+        partition: the requested partition; ``None``: Slurm's default.
     """
     said = "; ".join(line.removeprefix("sbatch: error: ") for line in words.splitlines())
     if "configuration is not available" in said or "specification" in said:
@@ -31,30 +31,30 @@ def refusal(words: str, partition: str | None) -> UserError:
 
 
 def check_can_start(job: str) -> None:
-    """Cancel a job that would wait for ever: unless told otherwise, Slurm takes it and says nothing.
+    """Cancel a job that would wait forever: by default Slurm accepts such jobs silently.
 
     Args:
-        job: submitted just now.
+        job: id of a job submitted just now.
 
     Raises:
-        UserError: it asks for more than its partition has.
+        UserError: it requests more than its partition has.
     """
     shown = _printed("squeue", "--noheader", "--format=%r|%P", f"--jobs={job}")
     reason, _, partition = shown.partition("\n")[0].partition("|")
-    # Of several partitions it is the reason for one of them.
+    # With several partitions, the reason applies to one of them only.
     if reason in HOPELESS and "," not in partition:
         subprocess.run(["scancel", job], check=False)
         raise UserError(
-            f"job {job} asks for more than the partition has and would never start (Slurm: {reason}), so it was "
+            f"job {job} requests more than the partition has and would never start (Slurm: {reason}), so it was "
             f"cancelled; {_room(partition)}{SMALLER}"
         )
 
 
 def _room(partition: str | None) -> str:
-    """What the partition has; nothing where sinfo does not know it."""
+    """The partition's resources; empty if sinfo does not know it."""
     asked = [f"--partition={partition}"] if partition else []
     shown = _printed("sinfo", "--noheader", "--format=%P|%D|%c|%m|%G|%s|%l", *asked).splitlines()
-    # A star is Slurm's sign for the default.
+    # A star marks Slurm's default partition.
     return "".join(f"{_described(line)}; " for line in shown if partition or line.split("|")[0].endswith("*"))
 
 

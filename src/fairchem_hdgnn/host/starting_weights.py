@@ -1,4 +1,4 @@
-"""Weights of a trained network for the start of another training: which fit, which stay fresh, what differs."""
+"""Weights of a trained network as the start of another training: which match, which stay fresh, what differs."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from fairchem_hdgnn.host.trained import TrainedNetwork
 logger = logging.getLogger(__name__)
 
 BACKBONE, ENERGY_HEAD, FORCE_HEAD = "network.backbone.", "network.energy_head.", "network.force_head."
-"""Parts of a plain model, by which parameters are known here."""
+"""Prefixes of a plain model's parameters, which name parameters in this module."""
 
-DECIDED_ANEW = {*NOT_FOR_NETWORKS, "regress_forces", "otf_graph", "use_pbc", "readout_init", "weight_init"}
-"""Keys of a model that may differ without a word: what they change is not in the weights that are taken over."""
+MAY_DIFFER = {*NOT_FOR_NETWORKS, "regress_forces", "otf_graph", "use_pbc", "readout_init", "weight_init"}
+"""Keys of a model that may differ without a warning: they do not affect the loaded weights."""
 
 
 @dataclass(frozen=True)
 class StartingWeights:
-    """What a training starts from.
+    """The weights that a training starts from.
 
     Attributes:
-        weights: by the names of the new model's parameters.
-        fresh: names of its parameters that the file has no values for.
-        differences: ``key: value there, value here`` of the model's keys.
+        weights: weights under the names of the new model's parameters.
+        fresh: names of its parameters that are not loaded from the file.
+        differences: ``key: value in the file, value in the config`` of the model's keys.
     """
 
     weights: dict[str, Tensor]
@@ -40,42 +40,42 @@ class StartingWeights:
     differences: list[str]
 
     def copy_into(self, model: nn.Module) -> None:
-        """Put the weights into their places in the new model."""
+        """Copy the weights into the new model."""
         parameters = dict(model.named_parameters())
         with torch.no_grad():
             for name, weight in self.weights.items():
                 parameters[name].copy_(weight)
 
     def announce(self, trained: TrainedNetwork) -> None:
-        """Log what was taken from ``trained``, what is fresh, and warn of what differs."""
+        """Log what was loaded from ``trained`` and what is fresh, and warn about differences."""
         which = "averaged weights (EMA)" if trained.averaged else "weights"
         logger.info("Fine-tuning: %d %s from %s.", len(self.weights), which, trained.source)
         if self.fresh:
-            logger.info("Fine-tuning: fresh are %s.", ", ".join(self.fresh))
+            logger.info("Fine-tuning: not loaded, freshly initialised: %s.", ", ".join(self.fresh))
         if self.differences:
-            logger.warning("Fine-tuning: this model differs from that in the file: %s.", "; ".join(self.differences))
+            logger.warning("Fine-tuning: this model differs from the one in the file: %s.", "; ".join(self.differences))
 
 
 def starting_weights(
     model: nn.Module, keys: Mapping[str, Any], trained: TrainedNetwork, *, keep_heads: bool
 ) -> StartingWeights:
-    """The weights of ``trained`` for ``model``: all layers, and the heads that both have if they are kept.
+    """Select the weights of ``trained`` for ``model``: all layers and, if kept, the heads that both have.
 
     Args:
-        model: of this package, plain or a backbone with heads.
-        keys: those of the plain model or of the backbone.
-        trained: what was read from a checkpoint.
-        keep_heads: whether its heads are taken over too.
+        model: a model of this package, plain or a backbone with heads.
+        keys: keys of the plain model or of the backbone.
+        trained: network read from a checkpoint.
+        keep_heads: whether to load its heads too.
 
     Raises:
         ConfigError: ``trained`` has another architecture.
-        DataError: a layer is missing, of another shape, or one too many.
+        DataError: a layer is missing, superfluous or of another shape.
     """
     architecture = architecture_of(model)
     if architecture is not trained.architecture:
         raise ConfigError(
-            f"{trained.source}: holds {trained.architecture.name}, but model.name is {architecture.name}; start from "
-            "one of the same kind"
+            f"{trained.source}: contains {trained.architecture.name}, but model.name is {architecture.name}; start "
+            "from a checkpoint of the same architecture"
         )
     differences = key_differences(trained, keys)
     names = plain_names(model)
@@ -96,29 +96,29 @@ def starting_weights(
 
 
 def architecture_of(model: nn.Module) -> models.Architecture:
-    """That of a model of this package, plain or a backbone with heads.
+    """The architecture of a model of this package, plain or a backbone with heads.
 
     Raises:
-        ConfigError: it is another package's.
+        ConfigError: the model belongs to another package.
     """
     part = getattr(model, "backbone", model)
     if not isinstance(part, (models.PlainModel, models.BackboneModel)):
         raise ConfigError(
-            f"model.name: {type(part).__name__} is not a model of this package; --init-from and optim.fine_tuning are "
-            "for HDGNN and ESCN"
+            f"model.name: {type(part).__name__} is not a model of this package; --init-from and optim.fine_tuning "
+            "support HDGNN and ESCN only"
         )
     return part.architecture
 
 
 def plain_names(model: nn.Module) -> dict[str, str]:
-    """Name of each parameter -> the one that it has, or would have, in a plain model that predicts forces."""
+    """Name of each parameter -> its name in a plain model that predicts forces."""
     return {name: plain_name(name, model) for name, _ in model.named_parameters()}
 
 
 def plain_name(name: str, model: nn.Module) -> str:
     """The name of a parameter or buffer in a plain model that predicts forces.
 
-    Vectors that are no forces, such as Noisy Nodes' displacements, keep a name of their own.
+    Vectors other than forces, such as Noisy Nodes' displacements, keep their own name.
     """
     if name.startswith("backbone.backbone."):
         return BACKBONE + name.removeprefix("backbone.backbone.")
@@ -136,12 +136,12 @@ def plain_name(name: str, model: nn.Module) -> str:
 
 
 def key_differences(trained: TrainedNetwork, keys: Mapping[str, Any]) -> list[str]:
-    """``key: value there, value here``, with defaults and presets resolved."""
+    """``key: value in the file, value in the config``, with defaults and presets resolved."""
     there, here = (_resolved(given, trained.architecture) for given in (trained.keys, keys))
     return [
-        f"{name}: {there[name]} there, {here[name]} here"
+        f"{name}: {there[name]} in the file, {here[name]} in the config"
         for name in there
-        if name not in DECIDED_ANEW and there[name] != here[name]
+        if name not in MAY_DIFFER and there[name] != here[name]
     ]
 
 
@@ -153,6 +153,6 @@ def _resolved(keys: Mapping[str, Any], architecture: models.Architecture) -> dic
 def _misfit(
     source: Path, name: str, there: list[int] | None, here: list[int] | None, differences: list[str]
 ) -> DataError:
-    sizes = f"{name} is {there or 'absent'} there and {here or 'absent'} here"
+    sizes = f"{name} is {there or 'absent'} in the file, {here or 'absent'} in the model"
     reasons = "; ".join(f"model.{difference}" for difference in differences[:5]) or sizes
-    return DataError(f"{source}: its weights do not fit this config's model ({reasons}); give the model its keys")
+    return DataError(f"{source}: its weights do not match this config's model ({reasons}); use the file's model keys")

@@ -1,4 +1,4 @@
-"""Why a run cannot go on, in words that name the structures and the way out."""
+"""Errors that stop a run, with messages that name the structures and the remedies."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from torch_geometric.data import Batch
 
 from fairchem_hdgnn.errors import DataError, TrainingError
 
-REMEDIES = "look at these structures, lower optim.lr_initial, or set optim.clip_grad_norm"
+REMEDIES = "check these structures, lower optim.lr_initial, or set optim.clip_grad_norm"
 MEMORY_REMEDIES = (
-    "optim.batch_size (with more optim.accumulate the training is the same), optim.precision: bfloat16, "
+    "optim.batch_size (with a larger optim.accumulate the training is equivalent), optim.precision: bfloat16, "
     "model.activations: recompute (HDGNN), model.max_neighbors, model.hidden_channels, model.lmax"
 )
 
 
 def system_ids(batch: Batch) -> list[str]:
-    """The ``sid`` of each structure in ``batch``, as text."""
+    """The ``sid`` of each structure in ``batch``, as a string."""
     sids = batch.sid.tolist() if isinstance(batch.sid, Tensor) else batch.sid
     return [str(sid) for sid in sids]
 
 
 def check_predictions(predictions: Mapping[str, Tensor], batch: Batch) -> None:
-    """Stop at a prediction that is nan or infinite; fairchem's loss would turn it into a zero and go on.
+    """Stop at a prediction that is nan or infinite; fairchem's loss would replace it by zero and continue.
 
     Args:
-        predictions: target name -> [num_systems, ...] or [num_atoms, ...], as the model gave them.
+        predictions: target name -> [num_systems, ...] or [num_atoms, ...], the model's outputs.
         batch: the structures.
 
     Raises:
@@ -41,7 +41,7 @@ def check_predictions(predictions: Mapping[str, Tensor], batch: Batch) -> None:
 
 
 def check_loss(loss: Tensor, targets: Iterable[str], batch: Batch) -> None:
-    """Stop at a loss that is nan or infinite although the predictions are finite.
+    """Stop at a loss that is nan or infinite while the predictions are finite.
 
     Raises:
         DataError: a target is not finite; names the structures.
@@ -59,9 +59,9 @@ def check_loss(loss: Tensor, targets: Iterable[str], batch: Batch) -> None:
 
 @contextlib.contextmanager
 def checked_gradients(optimizer: Optimizer, model: nn.Module, batches: Sequence[Batch]) -> Iterator[None]:
-    """Stop in the block before the optimizer takes a gradient that is not finite.
+    """Stop in the block before the optimizer applies a gradient that is not finite.
 
-    With float16 the loss scaler skips the updates whose gradients overflowed, so they are not looked at.
+    With float16 the loss scaler skips updates whose gradients overflowed, so these are not checked.
 
     Raises:
         TrainingError: names the parameter and the structures of this rank's batches.
@@ -74,7 +74,7 @@ def checked_gradients(optimizer: Optimizer, model: nn.Module, batches: Sequence[
 
 
 def _check_gradients(model: nn.Module, batches: Sequence[Batch]) -> None:
-    # A bound of infinity clips nothing; this is torch's fused norm over all gradients.
+    # A bound of infinity clips nothing; this computes torch's fused norm over all gradients.
     if torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), max_norm=float("inf"))):
         return
     culprit = next(
@@ -98,12 +98,12 @@ def check_weights(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def explained_out_of_memory(batch: Batch, model: nn.Module, remedies: str = MEMORY_REMEDIES) -> Iterator[None]:
-    """Let a block that runs out of memory say on which batch, and what helps.
+    """Turn an out-of-memory error in the block into one that describes the batch and the remedies.
 
     Args:
         batch: the structures.
-        model: its ``max_neighbors`` tells how many edges there were.
-        remedies: what the user can change, cheapest first.
+        model: its ``max_neighbors`` bounds the number of edges.
+        remedies: settings that the user can change, cheapest first.
 
     Raises:
         TrainingError: the block ran out of memory, on the GPU or the CPU.
@@ -120,18 +120,18 @@ def explained_out_of_memory(batch: Batch, model: nn.Module, remedies: str = MEMO
         raise TrainingError(
             f"out of memory on a batch of {len(batch.natoms)} structures with {num_atoms} atoms{edges} "
             f"(largest: sid {system_ids(batch)[largest]}, {int(batch.natoms[largest])} atoms). "
-            f"What helps, cheapest first: {remedies}"
+            f"Remedies, cheapest first: {remedies}"
         ) from error
 
 
 @contextlib.contextmanager
 def backward_queue_emptied() -> Iterator[None]:
-    """Let an exception that ends a backward pass in the block leave nothing of that pass behind.
+    """Clear autograd's queue if an exception, such as Ctrl-C, ends a backward pass in the block.
 
-    Ctrl-C, for one. autograd keeps the nodes that the pass had yet to visit in a queue of this thread, which is freed
-    after the interpreter; nodes with Python parts (saved-tensor hooks, custom functions) then crash the process.
+    autograd keeps the nodes that the pass has not yet visited in a queue of this thread, which is freed after the
+    interpreter; nodes with Python parts (saved-tensor hooks, custom functions) then crash the process.
     """
-    # autograd visits younger nodes first, so a pass over this oldest one drops the dead nodes on its way.
+    # autograd visits younger nodes first, so a pass over this oldest one discards the dead nodes on the way.
     oldest = torch.zeros((), requires_grad=True).clone()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Structures that no model can answer for: refused by name, in training, prediction and the calculator alike."""
+"""Refuse structures that no model can handle, by name, in training, prediction and the calculator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fairchem_hdgnn.data.periodicity import Boxes, cell_heights, fractional
 from fairchem_hdgnn.errors import DataError
 
 TOUCHING = 0.01
-"""Å; between closer atoms fairchem's periodic graph has no edge, as if they did not see one another."""
+"""Å; between closer atoms fairchem's periodic graph has no edge, as if they did not interact."""
 
 MIN_HEIGHT = 0.5
 """Å between opposite faces of a cell; no atom fits into a flatter one."""
@@ -21,13 +21,13 @@ MIN_HEIGHT = 0.5
 def check_structures(data: Any, boxes: Boxes, max_num_elements: int) -> list[list[int]]:
     """Refuse a batch with a structure that has no graph, or a wrong one.
 
-    A GPU is waited for once, however many structures there are.
+    It synchronises with a GPU once, however many structures there are.
 
     Returns:
-        ``boxes.sizes``, which come to the host at the same time.
+        ``boxes.sizes``, which are copied to the host at the same time.
 
     Raises:
-        DataError: no atoms, an element out of range, a position that is not finite, two atoms on the same place, or
+        DataError: no atoms, an element out of range, a position that is not finite, two atoms that coincide, or
             periodic cell vectors that span no volume; names system and atom.
     """
     numbers = data.atomic_numbers.long()
@@ -46,7 +46,7 @@ def check_structures(data: Any, boxes: Boxes, max_num_elements: int) -> list[lis
         atom = _first(element | position)
         if bool(element[atom]):
             raise DataError(
-                f"{_atom(data, atom)} has atomic number {int(numbers[atom])}; the model knows 1 to "
+                f"{_atom(data, atom)} has atomic number {int(numbers[atom])}; the model supports 1 to "
                 f"{max_num_elements - 1} (raise 'max_num_elements')"
             )
         raise DataError(f"{_atom(data, atom)} has a position that is not finite: {data.pos[atom].tolist()}")
@@ -57,7 +57,7 @@ def check_structures(data: Any, boxes: Boxes, max_num_elements: int) -> list[lis
 
 
 def check_edges(data: Any, edge_index: Int[Tensor, "2 edges"], edge_vec: Float[Tensor, "edges 3"]) -> None:
-    """Refuse edges of no length, which have no direction.
+    """Refuse edges of zero length, which have no direction.
 
     Raises:
         DataError: names the system and both atoms.
@@ -87,16 +87,16 @@ def _refuse_cell(data: Any, boxes: Boxes, system: int) -> None:
         )
     vectors = data.cell[system][along].tolist()
     raise DataError(
-        f"{_system(data, system)} repeats along cell vectors that are zero or point the same way: {vectors}; correct "
-        "them, or its pbc"
+        f"{_system(data, system)} is periodic along cell vectors that are zero or parallel: {vectors}; correct them, "
+        "or its pbc"
     )
 
 
 def _crowded(boxes: Boxes, system: Int[Tensor, "nodes"]) -> Bool[Tensor, "nodes"]:
-    """Atoms that may stand on the place of another: all that do, and few others.
+    """Atoms that may coincide with another: all that do, and few others.
 
-    Space is cut into bins twice as wide as atoms that touch are apart. Two such atoms are in one bin, or are so after
-    the bins are moved by half their width along some directions. Sorted, atoms of one bin are neighbours.
+    Space is divided into bins with twice the width ``TOUCHING``. Two coinciding atoms are in the same bin, possibly
+    after shifting the bins by half their width along some directions. Sorting puts atoms of one bin next to each other.
     """
     count = (cell_heights(boxes.cell) / (2 * TOUCHING)).floor().clamp(min=1)[system]
     place = fractional(boxes.pos, boxes.cell, system) * count
@@ -113,7 +113,7 @@ def _crowded(boxes: Boxes, system: Int[Tensor, "nodes"]) -> Bool[Tensor, "nodes"
 
 
 def _check_places(data: Any, boxes: Boxes, crowded: Bool[Tensor, "nodes"]) -> None:
-    """All pairs of those atoms, each to its nearest image."""
+    """Check all pairs of these atoms by minimum image."""
     atoms = crowded.nonzero().squeeze(-1)
     for system in data.batch[atoms].unique().tolist():
         some = atoms[data.batch[atoms] == system]
@@ -130,9 +130,7 @@ def _check_places(data: Any, boxes: Boxes, crowded: Bool[Tensor, "nodes"]) -> No
 def _refuse_place(data: Any, one: int, other: int) -> None:
     first = int(data.natoms[: int(data.batch[one])].sum())
     one, other = sorted((one - first, other - first))
-    raise DataError(
-        f"{_system(data, int(data.batch[first + one]))}: atoms {one} and {other} stand on the same place; remove one"
-    )
+    raise DataError(f"{_system(data, int(data.batch[first + one]))}: atoms {one} and {other} coincide; remove one")
 
 
 def _atom(data: Any, atom: int) -> str:

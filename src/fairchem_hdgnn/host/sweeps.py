@@ -1,4 +1,4 @@
-"""Configs of a sweep: every combination of the values that a ``--sweep-yml`` lists."""
+"""Configs of a sweep: every combination of the values listed in a ``--sweep-yml`` file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Keys = tuple[str, ...]
 
 
 def sweep(config: dict[str, Any], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Vary a config as fairchem's ``--sweep-yml`` means it (fairchem's own reader fails from Python 3.10 on).
+    """Vary a config like fairchem's ``--sweep-yml`` (fairchem's own reader fails from Python 3.10 on).
 
     Args:
         config: the config to vary.
@@ -26,7 +26,7 @@ def sweep(config: dict[str, Any], path: Path) -> Iterator[tuple[str, dict[str, A
         The values of this run, e.g. ``lmax4-num_layers8``, and its config.
 
     Raises:
-        ConfigError: the file is missing or unreadable, or a value is no list.
+        ConfigError: the file is missing or unreadable, or a value is not a list.
     """
     try:
         settings = yaml.safe_load(path.read_text())
@@ -50,4 +50,4 @@ def _lists(settings: Any, keys: Keys, path: Path) -> Iterator[tuple[Keys, list]]
     elif isinstance(settings, list) and settings and keys:
         yield keys, settings
     else:
-        raise ConfigError(f"--sweep-yml: {path}: '{'.'.join(keys)}' is no list of values")
+        raise ConfigError(f"--sweep-yml: {path}: '{'.'.join(keys)}' is not a list of values")

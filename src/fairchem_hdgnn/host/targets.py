@@ -1,4 +1,4 @@
-"""What a checkpoint has learnt to predict, as far as its file says; whether two have learnt the same."""
+"""The target of a checkpoint, as far as its file says, and whether two checkpoints have the same target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from fairchem_hdgnn.host.trained import Scale, TrainedNetwork
 
 LARGEST_RATIO = 100.0
-"""Between the root mean square deviations of normalizers of one target; eV and meV differ by a thousand."""
+"""Largest ratio between the normalizers of one target; eV and meV differ by a factor of a thousand."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Target:
     """What a checkpoint predicts.
 
     Attributes:
-        outputs: names such as ``energy``, ``gap`` and ``forces``, without vectors that only help training.
-        label: name in the records of the energy's label, or of the first output's where there is no energy; ``None``
-            where the file does not say.
-        scale: of the same output's normalizer; ``None`` where it has none.
+        outputs: names such as ``energy``, ``gap`` and ``forces``, without auxiliary vectors of the training.
+        label: name in the records of the energy's label, or of the first output's if there is no energy; ``None`` if
+            the file does not say.
+        scale: normalizer of that output; ``None`` if it has none.
     """
 
     outputs: tuple[str, ...]
@@ -28,7 +28,7 @@ class Target:
     scale: Scale | None
 
     def difference(self, other: Target) -> tuple[str, str] | None:
-        """What shows that ``other`` is another target: of this one, and of that one."""
+        """How the target differs from ``other``: a phrase for each of the two; ``None`` if it does not."""
         if set(self.outputs) != set(other.outputs):
             return f"predicts {', '.join(self.outputs)}", f"predicts {', '.join(other.outputs)}"
         if self.label and other.label and self.label != other.label:
@@ -42,7 +42,7 @@ def target_of_config(config: Mapping[str, Any], normalizers: Mapping[str, Any]) 
     """The target of a checkpoint of fairchem-core 1.10.
 
     Args:
-        config: in its present form.
+        config: config in the current format.
         normalizers: name of an output -> state of its normalizer.
     """
     model = config["model"]
@@ -54,7 +54,7 @@ def target_of_config(config: Mapping[str, Any], normalizers: Mapping[str, Any]) 
 
 
 def target_of_network(trained: TrainedNetwork) -> Target:
-    """The target of a trained network; a file of fairchem-core 2 knows nothing of labels."""
+    """The target of a trained network; files of fairchem-core 2 do not store labels."""
     label = _label(trained.dataset, trained.target) if trained.dataset else None
     return Target((trained.target, *trained.outputs[1:]), label, trained.scales.get("energy"))
 

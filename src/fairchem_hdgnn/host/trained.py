@@ -1,4 +1,4 @@
-"""A trained network apart from the fairchem that trained it: its keys, weights, normalisers and references."""
+"""A trained network independent of the fairchem that trained it: keys, weights, normalisers and references."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host import models
 
 OUTPUTS = ("energy", "forces")
-"""What a network predicts, energies always."""
+"""Outputs of a network; energies always."""
 
 ARCHITECTURES = {"HDGNN": models.HDGNN, "hdgnn": models.HDGNN, "ESCN": models.ESCN, "escn_so2": models.ESCN}
-"""By the names that configs have, without the package's."""
+"""Name in configs, without the package -> architecture."""
 
 
 class Scale(NamedTuple):
-    """Of a normaliser: label = mean + rmsd * output, eV or eV/Å."""
+    """Parameters of a normaliser: label = mean + rmsd * output, eV or eV/Å."""
 
     mean: float
     rmsd: float
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Scale:
-        """That of a normaliser's state in a checkpoint of fairchem-core 1.10, of which older ones say ``std``."""
+        """Read a normaliser's state in a checkpoint of fairchem-core 1.10; older ones use ``std`` for ``rmsd``."""
         return cls(float(state["mean"]), float(state["rmsd"] if "rmsd" in state else state["std"]))
 
 
 class HDGNN(models.PlainModel):
-    """HDGNN as a model of batches, without any fairchem."""
+    """HDGNN as a model that takes batches, without fairchem."""
 
     architecture = models.HDGNN
 
 
 class ESCN(models.PlainModel):
-    """eSCN as a model of batches, without any fairchem."""
+    """eSCN as a model that takes batches, without fairchem."""
 
     architecture = models.ESCN
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """Everything that predictions take.
+    """Everything that predictions need.
 
     Attributes:
         architecture: ``models.HDGNN`` or ``models.ESCN``.
-        keys: those of a plain model, ``output_name`` and ``vector_name`` left out.
-        weights: by the names of a plain model, ``network.*``; none: random ones.
+        keys: keys of a plain model, without ``output_name`` and ``vector_name``.
+        weights: weights under the names of a plain model, ``network.*``; empty: random ones.
         scales: normaliser of each output that has one.
-        references: energy of each element by atomic number, eV, of each output that has them.
+        references: energy of each element by atomic number, eV, for each output that has them.
         averaged: whether the weights are the moving averages (EMA).
         source: the file, for messages.
-        dataset: how records are read: ``key_mapping`` and ``src``, as far as the file says.
-        batch_size: of evaluation, where the file says it.
-        target: what its file calls the energy, such as ``gap``.
+        dataset: how records are read: ``key_mapping`` and ``src``, if the file has them.
+        batch_size: batch size in evaluation, if the file has one.
+        target: name of the energy in the file, such as ``gap``.
     """
 
     architecture: models.Architecture
@@ -74,24 +74,24 @@ class TrainedNetwork:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what the network predicts."""
+        """Names of the network's outputs."""
         return OUTPUTS if self.keys.get("regress_forces") else OUTPUTS[:1]
 
     @property
     def name(self) -> str:
-        """Of the model, without the package's."""
+        """Name of the model, without the package."""
         return "HDGNN" if self.architecture is models.HDGNN else "ESCN"
 
     def with_keys(self, changes: Mapping[str, Any]) -> TrainedNetwork:
-        """The same weights under keys of which some are others."""
+        """The same weights with some keys changed."""
         return replace(self, keys={**self.keys, **changes})
 
     def build(self) -> models.PlainModel:
-        """The model with its weights, float32, in evaluation mode.
+        """Build the model with its weights, float32, in evaluation mode.
 
         Raises:
-            ConfigError: a key is unknown or has a value that cannot be used.
-            DataError: the weights do not fit the keys.
+            ConfigError: a key is unknown or has an invalid value.
+            DataError: the weights do not match the keys.
         """
         model = (HDGNN if self.architecture is models.HDGNN else ESCN)(**self.keys)
         try:
@@ -99,11 +99,11 @@ class TrainedNetwork:
                 model.load_state_dict(self.weights)
         except RuntimeError as error:
             text = " ".join(str(error).split())[:300]
-            raise DataError(f"{self.source}: its weights do not fit its model: {text}") from error
+            raise DataError(f"{self.source}: its weights do not match its model: {text}") from error
         return model.eval()
 
     def in_units(self, outputs: Mapping[str, Tensor], batch: Any) -> dict[str, Tensor]:
-        """Outputs of the model for ``batch`` in eV and eV/Å, references of the elements added."""
+        """Convert outputs of the model for ``batch`` to eV and eV/Å, and add the element references."""
         found = {}
         for name, values in outputs.items():
             scale = self.scales.get(name, Scale(0.0, 1.0))
@@ -119,28 +119,28 @@ def architecture_of(name: Any, source: str | Path, ending: str = "") -> models.A
     """The architecture that a config names: a dotted path into this package, or a short name of fairchem 1.10.
 
     Args:
-        name: of a model, or of one of its parts.
+        name: name of a model, or of one of its parts.
         source: the file, for the message.
-        ending: of the part: ``Backbone``.
+        ending: ending of the part's name: ``Backbone``.
 
     Raises:
-        ConfigError: it is no network of this package.
+        ConfigError: it is not a network of this package.
     """
     short = str(name).rpartition(".")[2] if str(name).startswith("fairchem_hdgnn.") else str(name)
     for known, architecture in ARCHITECTURES.items():
         if short in (known + ending, f"{known}_{ending.lower()}" if ending else known):
             return architecture
     raise ConfigError(
-        f"{source}: its model '{name}' is not one of this package, which opens its own HDGNN and ESCN only; "
+        f"{source}: its model '{name}' is not one of this package (HDGNN, ESCN); "
         "open it with the fairchem-core that trained it"
     )
 
 
 def head_names(heads: Mapping[str, Any], source: str | Path) -> dict[str, str]:
-    """Output -> name of its head. Heads of displacements, which only help training, are passed over.
+    """Output -> name of its head. Displacement heads, which are auxiliary in training, are ignored.
 
     Raises:
-        ConfigError: there is no energy head of this package, or two heads for an output.
+        ConfigError: there is no energy head of this package, or an output has two heads.
     """
     found: dict[str, str] = {}
     for name, head in heads.items():
@@ -155,12 +155,12 @@ def head_names(heads: Mapping[str, Any], source: str | Path) -> dict[str, str]:
             raise ConfigError(f"{source}: has two heads for '{kind}', {found[kind]} and {name}; only one can be used")
         found[kind] = name
     if "energy" not in found:
-        raise ConfigError(f"{source}: predicts {', '.join(heads) or 'nothing'}, but no 'energy'")
+        raise ConfigError(f"{source}: has heads {', '.join(heads) or 'none'}, but none for 'energy'")
     return found
 
 
 def plain_weights(weights: Mapping[str, Tensor], heads: Mapping[str, str]) -> dict[str, Tensor]:
-    """Weights of a backbone with heads under the names of a plain model; other heads' are left out."""
+    """Weights of a backbone with heads under the names of a plain model, without those of other heads."""
     prefixes = {"backbone.backbone.": "network.backbone."}
     for output, name in heads.items():
         prefixes[f"output_heads.{name}.readout."] = f"network.{'energy' if output == 'energy' else 'force'}_head."

@@ -1,7 +1,7 @@
-"""What a checkpoint says of the training behind its weights, as plain values that can be passed on with the weights.
+"""Information about the training of a checkpoint, as plain values that can be stored with converted weights.
 
-Paths are shortened when the record is made: neither a file that it is carried in nor what is written from it names
-folders of the machine that trained.
+Paths are shortened when the record is created, so that neither a file that contains it nor text written from it
+reveals folders of the training machine.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from fairchem_hdgnn.host.generations import present_config
 from fairchem_hdgnn.host.inference_files import is_inference_file, read_inference_file
 
 KEY = "training_record"
-"""Under which a converted file carries a record."""
+"""Key of the record in a converted file."""
 
 SECTIONS = ("model", "outputs", "loss_functions", "evaluation_metrics", "optim", "task", "amp")
-"""Of a config of fairchem-core 1.10, besides the data sets."""
+"""Recorded sections of a config of fairchem-core 1.10, besides the data sets."""
 
 MaybeCount = Optional[int]
 MaybeNumber = Optional[float]
@@ -33,26 +33,26 @@ MaybeTrue = Optional[bool]
 
 _ROOTED = re.compile(r"[/~$]|[A-Za-z]:[\\/]")
 _PRIVATE_FOLDERS = 2
-"""Of an absolute path, from the root on: ``/home/NAME``, ``/scratch/PROJECT``."""
+"""Leading parts of an absolute path that are removed: ``/home/NAME``, ``/scratch/PROJECT``."""
 
 _LONGEST = 3
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What a file says of a training; ``None`` or empty: it does not say.
+    """Information about a training in a checkpoint; ``None`` or empty: not in the file.
 
     Attributes:
         config: sections of the config in fairchem 1.10's layout, ``dataset`` by split, paths shortened.
         averaged: whether the weights are moving averages (EMA).
         epoch: passes over the training data when the file was written.
         step: optimiser steps when the file was written.
-        seed: of the run.
-        num_ranks: that it ran on.
-        versions: package -> version, of what trained.
-        commit: as fairchem found it in the folder where the training was started.
+        seed: seed of the run.
+        num_ranks: number of ranks.
+        versions: package -> version used in training.
+        commit: git commit that fairchem found in the folder where the training started.
         validation: metric -> its mean over the validation set, for the weights in the file.
-        best: metric that ranks epochs -> its best value in the run, which other weights may have.
+        best: primary metric -> its best value in the run, possibly of other weights.
         own_trainer: whether this package's trainer wrote the file.
     """
 
@@ -69,11 +69,11 @@ class TrainingRecord:
     own_trainer: bool = False
 
     def as_plain(self) -> dict[str, Any]:
-        """The record as dictionaries, lists, texts and numbers."""
+        """The record as dictionaries, lists, strings and numbers."""
         return asdict(self)
 
     def section(self, name: str) -> dict[str, Any]:
-        """A section of the config, empty where it is missing or no mapping."""
+        """A section of the config; empty if it is missing or not a mapping."""
         return dict(_mapping(self.config.get(name)))
 
     @property
@@ -83,12 +83,12 @@ class TrainingRecord:
 
 
 def read_training_record(path: str | Path, *, raw_weights: bool = False, trusted: bool = False) -> TrainingRecord:
-    """The record of a checkpoint of either fairchem-core, or the one that a converted file carries.
+    """Read the record of a checkpoint of either fairchem-core, or the one stored in a converted file.
 
     Args:
         path: ``checkpoint.pt``, ``best_checkpoint.pt`` or ``inference_ckpt.pt``.
-        raw_weights: whether the raw weights are taken although the file has averaged ones.
-        trusted: unpickle whatever the file holds.
+        raw_weights: whether the raw weights are used even if the file has averaged ones.
+        trusted: unpickle any object in the file.
 
     Raises:
         DataError: the file cannot be read, or the record in it is damaged.
@@ -106,7 +106,7 @@ def read_training_record(path: str | Path, *, raw_weights: bool = False, trusted
 
 
 def of_checkpoint(checkpoint: Mapping[str, Any], *, raw_weights: bool = False) -> TrainingRecord:
-    """The record of what ``read_checkpoint`` gave for a file of fairchem-core 1.10."""
+    """The record of a checkpoint of fairchem-core 1.10 from ``read_checkpoint``."""
     config = present_config(checkpoint)
     command, conditions = (_mapping(part) for part in (config.get("cmd"), checkpoint.get("conditions")))
     versions = {str(name): str(number) for name, number in _mapping(checkpoint.get("versions")).items()}
@@ -129,7 +129,7 @@ def of_checkpoint(checkpoint: Mapping[str, Any], *, raw_weights: bool = False) -
 
 
 def shortened(path: str) -> str:
-    """The last parts of a path, without the folders that an absolute one starts from: ``all/train/data.lmdb``."""
+    """The last parts of a path, without the leading folders of an absolute one: ``all/train/data.lmdb``."""
     parts = [part for part in path.replace("\\", "/").split("/") if part.strip(".~") and not part.endswith(":")]
     if _ROOTED.match(path):
         parts = parts[min(_PRIVATE_FOLDERS, len(parts) - 1) :]
@@ -149,7 +149,7 @@ def _sections(config: Mapping[str, Any]) -> dict[str, Any]:
 def _averaged(checkpoint: Mapping[str, Any], config: Mapping[str, Any], raw_weights: bool) -> bool:
     if checkpoint.get("ema"):
         return not raw_weights
-    # The file of the best epoch has the averages in the place of the weights, and no state of training.
+    # best_checkpoint.pt has the averages in place of the weights, and no training state.
     return "step" not in checkpoint and bool(_mapping(config.get("optim")).get("ema_decay"))
 
 
@@ -168,7 +168,7 @@ def _checked(plain: Any, path: Path) -> TrainingRecord:
 
 
 def _without_paths(value: Any) -> Any:
-    """Plain values alone, and absolute paths as their last parts."""
+    """Plain values, with absolute paths shortened to their last parts."""
     if isinstance(value, Mapping):
         return {str(key): _shared(part) if key == "src" else _without_paths(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -181,7 +181,7 @@ def _without_paths(value: Any) -> Any:
 
 
 def _shared(source: Any) -> Any:
-    """A relative path can hold a name, too."""
+    """Shorten ``src``, also if it is relative, which can contain a user name too."""
     if isinstance(source, (list, tuple)):
         return [_shared(each) for each in source]
     return shortened(source) if isinstance(source, str) and source else source

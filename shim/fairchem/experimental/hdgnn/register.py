@@ -1,7 +1,7 @@
-"""Registers ``fairchem_hdgnn``'s models when fairchem sets up its imports.
+"""Register ``fairchem_hdgnn``'s models when fairchem sets up its imports.
 
-fairchem imports every folder named in ``fairchem/experimental/.include`` and lets any error there end the run, also a
-run that has nothing to do with this plugin; hence the guard.
+fairchem imports every folder named in ``fairchem/experimental/.include``. An error there would end any run, even one
+that does not use this plugin, so it is caught here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,6 @@ try:
     import fairchem_hdgnn  # noqa: F401
 except Exception as error:
     logging.getLogger(__name__).warning(
-        "fairchem_hdgnn could not be imported, so its models have no short names here; run `fairchem-hdgnn doctor`: %r",
+        "fairchem_hdgnn could not be imported, so its models have no short names; run `fairchem-hdgnn doctor`: %r",
         error,
     )

@@ -1,1 +1,1 @@
-"""OC20 as published: fetched, verified, unpacked, and its frames turned into LMDBs."""
+"""Obtain OC20 as published: download, verify, unpack, convert its frames to LMDBs."""

@@ -1,4 +1,4 @@
-"""The archives in which OC20 is published: names, sizes, checksums, and what becomes of each.
+"""The archives in which OC20 is published: names, sizes, checksums, and the folders that they become.
 
 Sizes and checksums are those of the release of February 2021, which replaced all earlier files.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 from fairchem_hdgnn.errors import ConfigError, suggestion
 
 ADDRESS = "https://dl.fbaipublicfiles.com/opencatalystproject/data"
-"""Where all archives lie."""
+"""Address of all archives."""
 
 FRAME_BYTES = 6_000
-"""Of a frame in an LMDB, on average; measured on frames of OC20, whose mean is 79 atoms."""
+"""Mean size of a frame in an LMDB; measured on frames of OC20, whose mean is 79 atoms."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Archive:
         md5: checksum, hexadecimal.
         unpacked: bytes of the LMDBs that become of it.
         folders: the splits in it, relative to the data folder.
-        frames: how many frames it holds as text, which have to be converted; 0 if it holds LMDBs.
+        frames: number of frames stored as text, which must be converted; 0 if the archive contains LMDBs.
     """
 
     file: str
@@ -107,7 +107,7 @@ def chosen(names: Iterable[str]) -> dict[str, Archive]:
     archives: dict[str, Archive] = {}
     for name in names:
         if name not in ARCHIVES and name not in GROUPS:
-            raise ConfigError(f"'{name}': no such part of OC20{suggestion(name, [*ARCHIVES, *GROUPS])}")
+            raise ConfigError(f"'{name}': not a part of OC20{suggestion(name, [*ARCHIVES, *GROUPS])}")
         archives.update((one, ARCHIVES[one]) for one in GROUPS.get(name, (name,)))
     return archives
 

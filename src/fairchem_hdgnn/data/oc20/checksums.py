@@ -1,4 +1,4 @@
-"""Whether a file is the published one."""
+"""Check that a file is the published one."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from fairchem_hdgnn.data.oc20.archives import Archive
 from fairchem_hdgnn.errors import DataError
 
 BLOCK = 2**20
-"""Bytes that are read at once."""
+"""Bytes per read."""
 
 
 def verify(path: Path, archive: Archive, remedy: str) -> None:
-    """See that a file has the size and the checksum of ``archive``.
+    """Check that a file has the size and the checksum of ``archive``.
 
     Args:
         path: the file.
-        archive: what it should be.
-        remedy: what to do if it is not.
+        archive: the archive that it should be.
+        remedy: what to do if it differs.
 
     Raises:
         DataError: it is not.
     """
     size = path.stat().st_size
     if size != archive.size:
-        raise DataError(f"{path}: has {size:,} bytes, the published file {archive.size:,}; {remedy}")
+        raise DataError(f"{path}: has {size:,} bytes, but the published file has {archive.size:,}; {remedy}")
     found = _md5(path)
     if found != archive.md5:
-        raise DataError(f"{path}: its MD5 checksum is {found}, the published one {archive.md5}; {remedy}")
+        raise DataError(f"{path}: its MD5 checksum is {found}, but the published one is {archive.md5}; {remedy}")
 
 
 def _md5(path: Path) -> str:

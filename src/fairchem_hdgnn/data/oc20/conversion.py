@@ -1,4 +1,4 @@
-"""Frames of a published archive as a folder of LMDBs, in several processes; what was stopped goes on.
+"""Convert the frames of a published archive to a folder of LMDBs, in several processes; can be resumed.
 
 The folder has at most ``PARTS`` LMDBs, each of a run of pairs of files. A pair's records are stored in one transaction,
 with a mark that they are there, so that a part holds whole pairs whatever ends its process. The marks are removed, and
@@ -32,27 +32,27 @@ from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
 
 PARTS = 64
-"""Files of a data set at most: each is open all the time while it is read."""
+"""Maximum number of files in a data set: all are open while it is read."""
 
 MARK = b"natoms of "
-"""Begins the key that says that a pair's records are there; its value is their numbers of atoms."""
+"""Prefix of the key that marks a pair's records as complete; its value is their numbers of atoms."""
 
 LENGTH = b"length"
 
 POLL = 0.2
-"""s, between looks at how far the processes are."""
+"""Seconds between progress updates."""
 
 
 def work_folder(target: Path) -> Path:
-    """Where the parts of ``target`` lie until all are complete."""
+    """Folder with the parts of ``target`` until all are complete."""
     return target.with_name(f".{target.name}.partial")
 
 
 def convert(file: Path, archive: Archive, target: Path, num_workers: int) -> None:
-    """Make the folder ``target`` of LMDBs with all frames of an archive.
+    """Create the folder ``target`` of LMDBs with all frames of an archive.
 
     Args:
-        file: where the archive lies.
+        file: path of the archive.
         archive: which it is.
         target: folder to make; absent or empty, and complete afterwards.
         num_workers: processes.
@@ -70,8 +70,9 @@ def convert(file: Path, archive: Archive, target: Path, num_workers: int) -> Non
         natoms = np.concatenate([_natoms(path, members) for path, members in parts.items()])
         if len(natoms) != archive.frames:
             raise DataError(
-                f"{work}: holds {len(natoms):,} frames, the published archive {archive.frames:,}; delete this folder, "
-                "and the same command converts anew"
+                f"{work}: has {len(natoms):,} frames, but the published archive has {archive.frames:,}; delete this "
+                "folder, "
+                "and re-run the same command"
             )
         with complete_or_absent(metadata) as temporary, temporary.open("wb") as stream:
             np.savez(stream, natoms=natoms)
@@ -87,7 +88,7 @@ def _parts(work: Path, members: list[Pair]) -> dict[Path, list[Pair]]:
 
 
 class _Progress:
-    """What the processes of a conversion share, without locks, which a process that is killed would keep.
+    """State shared by the processes of a conversion, without locks, which a killed process would keep.
 
     Attributes:
         done: frames of each part that are stored; one process writes a part.
@@ -110,7 +111,7 @@ def _start(progress: _Progress, parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone, killed perhaps: it would wait for work for ever."""
+    """Exit if the parent process is gone, perhaps killed: this process would wait for work forever."""
     while os.getppid() == parent:
         time.sleep(POLL)
     os._exit(1)
@@ -128,7 +129,8 @@ def _convert_parts(file: Path, parts: dict[Path, list[Pair]], frames: int, num_w
                 _watch(tasks, progress, bar)
         except BrokenProcessPool as error:
             raise DataError(
-                f"{file}: a process that converts it was killed, for want of memory perhaps; the same command goes on, "
+                f"{file}: the process converting it was killed, perhaps out of memory; re-run the same command to "
+                "resume, "
                 "with fewer --num-workers"
             ) from error
         finally:
@@ -147,7 +149,7 @@ def _watch(tasks: list[Future], progress: _Progress, bar: tqdm) -> None:
 
 
 def _convert_part(number: int, file: Path, path: Path, members: list[Pair]) -> None:
-    """Store what is missing in a part, the one of this number."""
+    """Store the missing records of a part, given its number."""
     [progress] = _shared
     with _opened(path) as environment:
         done = _marks(environment)
@@ -173,13 +175,11 @@ def _opened(path: Path) -> Iterator[lmdb.Environment]:
         with lmdb.open(str(path), subdir=False, lock=False, map_size=INITIAL_MAP_SIZE, meminit=False) as environment:
             yield environment
     except (lmdb.InvalidError, lmdb.CorruptedError) as error:
-        raise DataError(
-            f"{path}: damaged ({error}); delete it, and the same command converts its frames anew"
-        ) from error
+        raise DataError(f"{path}: damaged ({error}); delete it and re-run the same command") from error
     except lmdb.Error as error:
         raise DataError(
-            f"{path}: cannot be written ({error}); is the disk full? What was converted is kept, and the same command "
-            "goes on"
+            f"{path}: cannot be written ({error}); is the disk full? Converted frames are kept: re-run the same "
+            "command to resume"
         ) from error
 
 
@@ -202,7 +202,7 @@ def _natoms(path: Path, members: list[Pair]) -> np.ndarray:
 
 
 def _remove_marks(path: Path, members: list[Pair]) -> None:
-    """Leave OC20's layout: the records and their number."""
+    """Reduce a part to OC20's layout: the records and their number."""
     with _opened(path) as environment:
         marks = _marks(environment)
         if not marks:

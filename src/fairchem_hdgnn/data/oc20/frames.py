@@ -4,7 +4,7 @@ Line i of the text belongs to frame i: ``random123,frame4,-56.7``, which are sys
 reference energy (clean slab and molecule), eV. OC20's label is the frame's energy minus that one. Forces are those of
 the calculation, also on atoms that the column ``move_mask`` keeps where they are.
 
-Nothing is unpacked: the files are read where they lie in the archive, and one frame is in memory at a time.
+Nothing is unpacked: the files are read inside the archive, and one frame is in memory at a time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Pair:
     """A file of frames and the file of their references, by first byte in the archive and length.
 
     Attributes:
-        name: what the two have in common.
+        name: common part of the two file names.
         frames: of the frames.
         references: of the references.
     """
@@ -52,7 +52,7 @@ def pairs(archive: Path) -> list[Pair]:
     """All pairs of files in an archive, in the order of their numbers.
 
     Raises:
-        DataError: the archive is damaged, holds no frames, or one of a pair is missing.
+        DataError: the archive is damaged, contains no frames, or lacks one file of a pair.
     """
     found: dict[str, dict[str, tuple[int, int]]] = {FRAMES: {}, REFERENCES: {}}
     try:
@@ -63,11 +63,11 @@ def pairs(archive: Path) -> list[Pair]:
                     if member.isfile() and name.endswith(ending):
                         places[name.removesuffix(ending)] = (member.offset_data, member.size)
     except tarfile.TarError as error:
-        raise DataError(f"{archive}: no tar archive, or a damaged one ({error}); fetch it again") from error
+        raise DataError(f"{archive}: not a tar archive, or damaged ({error}); download it again") from error
     if lonely := sorted(found[FRAMES].keys() ^ found[REFERENCES].keys()):
-        raise DataError(f"{archive}: {lonely[0]} lacks {FRAMES} or {REFERENCES}; fetch it again")
+        raise DataError(f"{archive}: {lonely[0]} lacks {FRAMES} or {REFERENCES}; download it again")
     if not found[FRAMES]:
-        raise DataError(f"{archive}: holds no *{FRAMES}; this is not an archive of frames")
+        raise DataError(f"{archive}: contains no *{FRAMES}, so it is not an archive of frames; download it again")
     names = sorted(found[FRAMES], key=lambda name: (len(name), name))
     return [Pair(name, found[FRAMES][name], found[REFERENCES][name]) for name in names]
 
@@ -84,7 +84,7 @@ def records(archive: Path, pair: Pair) -> Iterator[Data]:
     for number, (frame, reference) in enumerate(itertools.zip_longest(frames, references), start=1):
         if frame is None or reference is None:
             raise DataError(
-                f"{place}: has another number of frames than {pair.name}{REFERENCES}; fetch the archive again"
+                f"{place}: differs from {pair.name}{REFERENCES} in the number of frames; download the archive again"
             )
         yield _record(frame, reference, f"{place}: frame {number}")
 
@@ -99,7 +99,7 @@ def _lines(archive: Path, extent: tuple[int, int], place: str) -> Iterator[str]:
         with lzma.open(packed, "rt", encoding="utf-8") as lines:
             yield from map(str, lines)
     except (EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise DataError(f"{place}: damaged ({error}); fetch the archive again") from error
+        raise DataError(f"{place}: damaged ({error}); download the archive again") from error
 
 
 def _frames(lines: Iterator[str]) -> Iterator[str]:
@@ -117,18 +117,18 @@ def _record(frame: str, reference: str, place: str) -> Data:
         energy, forces = float(results["energy"]), np.asarray(results["forces"], dtype=np.float64)
         label = energy - float(match[3]) if match else np.nan
         tags = np.asarray(atoms.arrays["tags"], dtype=np.int64)
-    except Exception as error:  # whatever a line that is not a frame's makes of ASE's reader
-        raise DataError(f"{place}: cannot be read ({_one_line(error)}); fetch the archive again") from error
+    except Exception as error:  # ASE's reader can raise anything on malformed lines
+        raise DataError(f"{place}: cannot be read ({_one_line(error)}); download the archive again") from error
     if match is None or not np.isfinite(label):
         raise DataError(
-            f"{place}: {reference.strip()!r} is not system, frame and reference energy; fetch the archive again"
+            f"{place}: {reference.strip()!r} is not a system, frame and reference energy; download the archive again"
         )
     if forces.shape != atoms.positions.shape or not np.isfinite([forces, atoms.positions]).all():
         raise DataError(
-            f"{place}: its forces or positions are not three finite numbers an atom; fetch the archive again"
+            f"{place}: its forces or positions are not three finite numbers per atom; download the archive again"
         )
     if not TAGS.issuperset(tags.tolist()):
-        raise DataError(f"{place}: its tags are not 0, 1 and 2; fetch the archive again")
+        raise DataError(f"{place}: its tags are not 0, 1 and 2; download the archive again")
     record = atoms_to_record(atoms, int(match[1]))
     record.pos = torch.tensor(inside_cell(atoms), dtype=torch.float32)
     record.pbc = torch.from_numpy(atoms.pbc.copy())[None]

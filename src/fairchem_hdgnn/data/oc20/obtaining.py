@@ -1,4 +1,4 @@
-"""One part of OC20 after the other: fetched or found, verified, unpacked or converted, and in place."""
+"""Obtain parts of OC20: download or find an archive, verify it, unpack or convert it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fairchem_hdgnn.data.oc20.unpacking import unpack
 from fairchem_hdgnn.errors import ConfigError, DataError
 
 ARCHIVE_FOLDER = "archives"
-"""Below the data folder: where archives lie until they are unpacked."""
+"""Subfolder of the data folder for archives until they are unpacked."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Request:
     num_workers: int = 1
 
     def address_of(self, archive: Archive) -> str:
-        """Where an archive is fetched."""
+        """URL of an archive."""
         return f"{self.address.rstrip('/')}/{archive.file}"
 
     def place_of(self, archive: Archive) -> Path:
-        """Where a whole archive lies."""
+        """Path of a complete archive."""
         return (self.source or self.data / ARCHIVE_FOLDER) / archive.file
 
 
 def prepare(request: Request, archives: Mapping[str, Archive]) -> None:
-    """See that there is room for these archives and what becomes of them, and leave to write; remove damaged ones.
+    """Check disk space and write permission for these archives and their contents; remove damaged archives.
 
     Raises:
         ConfigError: the data folder cannot be written, or has too little room.
@@ -66,22 +66,24 @@ def prepare(request: Request, archives: Mapping[str, Archive]) -> None:
     try:
         request.data.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out {request.data}: cannot be made ({error.strerror}); name another folder") from error
+        raise ConfigError(
+            f"--out {request.data}: cannot be created ({error.strerror}); choose another folder"
+        ) from error
     if not os.access(request.data, os.W_OK):
-        raise ConfigError(f"--out {request.data}: is not writable; name another folder")
+        raise ConfigError(f"--out {request.data}: is not writable; choose another folder")
     if request.source is None:
         for archive in archives.values():
             _damaged(request.place_of(archive)).unlink(missing_ok=True)
     needed, free = _needed(request, archives), shutil.disk_usage(request.data).free
     if needed > free:
         raise ConfigError(
-            f"--out {request.data}: {', '.join(archives)} will take up to {in_words(needed)}, but {in_words(free)} are "
-            "free; make room, or name another folder"
+            f"--out {request.data}: {', '.join(archives)} needs up to {in_words(needed)}, but {in_words(free)} are "
+            "free; free some space, or choose another folder"
         )
 
 
 def _damaged(file: Path) -> Path:
-    """Where a file is set aside that is not the published one."""
+    """New name for a file that is not the published one."""
     return file.with_name(file.name + ".damaged")
 
 
@@ -102,7 +104,7 @@ def _converted(target: Path) -> int:
 
 
 def obtain(request: Request, archive: Archive) -> list[str]:
-    """Bring the splits of an archive into the data folder, and return those that were not there before.
+    """Create the splits of an archive in the data folder, and return those that are new.
 
     Raises:
         ConfigError, DataError: it cannot be fetched, is not the published file, or the disk is full; or another process
@@ -129,11 +131,11 @@ def obtain(request: Request, archive: Archive) -> list[str]:
 
 
 def _fetch(request: Request, archive: Archive, file: Path) -> None:
-    """An archive gets its name only when it is known to be the published one."""
+    """Download an archive; it gets its name only after verification."""
     part, damaged = part_of(file), _damaged(file)
     fetch(request.address_of(archive), part, archive.size)
     try:
-        verify(part, archive, f"it is now {damaged.name}, and the same command fetches it anew")
+        verify(part, archive, f"it was renamed to {damaged.name}; re-run the same command to download it again")
     except DataError:
         part.replace(damaged)
         discard(part)
@@ -143,14 +145,14 @@ def _fetch(request: Request, archive: Archive, file: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock file; the operating system lets go of it when the process and those that it started have ended."""
+    """Hold a lock file; the operating system releases it when this process and its children have ended."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(
-                f"{lock.parent}: another process fetches or converts {lock.stem[1:]} there; wait until it has ended"
+                f"{lock.parent}: another process is downloading or converting {lock.stem[1:]}; wait until it ends"
             ) from error
         except OSError:  # a file system without locks
             pass

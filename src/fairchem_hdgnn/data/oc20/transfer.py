@@ -1,4 +1,4 @@
-"""A large file over HTTP, into ``NAME.part``: continued where it stopped, asked for again when the connection drops."""
+"""Download a large file over HTTP to ``NAME.part``; resumes, and retries when the connection drops."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fairchem_hdgnn.data.oc20.answers import CHANGED, DroppedError, Identity, St
 from fairchem_hdgnn.errors import ConfigError, DataError
 
 CHUNK = 2**18
-"""Bytes that are written at once: what a kill can lose."""
+"""Bytes per write: the most that a kill can lose."""
 
 NO_RANGES = "the server sends whole files only"
 
@@ -31,12 +31,12 @@ NO_ADDRESS = (
 
 
 class UnreachableError(DataError):
-    """No server answers at an address: there is no network, or none to there."""
+    """No server responds at an address: there is no network, or no route to it."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a server.
+    """Timeouts and retries.
 
     Attributes:
         timeout: for its next bytes, s.
@@ -53,17 +53,17 @@ PATIENCE = Patience()
 
 
 def part_of(path: Path) -> Path:
-    """Where a file lies while it is fetched."""
+    """Path of a file while it is downloaded."""
     return path.with_name(path.name + ".part")
 
 
 def held(part: Path) -> int:
-    """Bytes that lie there."""
+    """Bytes on disk."""
     return part.stat().st_size if part.exists() else 0
 
 
 def discard(part: Path) -> None:
-    """Remove a part and what is known about it."""
+    """Remove a part and its metadata."""
     part.unlink(missing_ok=True)
     _notes(part).unlink(missing_ok=True)
 
@@ -73,7 +73,7 @@ def _notes(part: Path) -> Path:
 
 
 def fetch(address: str, part: Path, size: int, patience: Patience = PATIENCE) -> None:
-    """Bring ``part`` to ``size`` bytes of the file at ``address``.
+    """Download the file at ``address`` to ``part`` until it has ``size`` bytes.
 
     Raises:
         UnreachableError: no server answers.
@@ -96,8 +96,8 @@ def fetch(address: str, part: Path, size: int, patience: Patience = PATIENCE) ->
             most = max(most, held(part))
             if failures == patience.attempts:
                 raise DataError(
-                    f"{address}: {reason}, {failures} times in a row; {most:,} of {size:,} bytes lie in {part}, and "
-                    "the same command goes on from there"
+                    f"{address}: {reason}, {failures} times in a row; {most:,} of {size:,} bytes are in {part}; "
+                    "re-run the same command to resume"
                 )
             if held(part) < size:
                 time.sleep(min(patience.wait * 2**failures, 60.0))
@@ -105,7 +105,7 @@ def fetch(address: str, part: Path, size: int, patience: Patience = PATIENCE) ->
 
 
 class _Transfer:
-    """Requests for one file; ``answered`` once a server did."""
+    """Requests for one file; ``answered`` is set once a server has responded."""
 
     def __init__(
         self, session: requests.Session, address: str, part: Path, size: int, timeout: float, bar: tqdm
@@ -115,7 +115,7 @@ class _Transfer:
         self.answered = False
 
     def attempt(self) -> str:
-        """Ask once for what is missing, write what comes, and say why it ended."""
+        """Request the missing bytes once, write the response, and return why it ended."""
         try:
             self._ask_and_receive()
         except StaleError as problem:
@@ -145,14 +145,12 @@ class _Transfer:
         try:
             response = self.session.get(self.address, headers=headers, stream=True, timeout=self.timeout)
         except NO_ADDRESS as error:
-            raise ConfigError(
-                f"--mirror: {self.address} is no address that can be fetched ({_cause(error)})"
-            ) from error
+            raise ConfigError(f"--mirror: {self.address} is not a valid address ({_cause(error)})") from error
         except requests.RequestException as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise DataError(
-                    f"{self.address}: the server's certificate is not trusted ({_cause(error)}); name your "
-                    "authorities' file in the environment variable REQUESTS_CA_BUNDLE, or another address with --mirror"
+                    f"{self.address}: the server's certificate is not trusted ({_cause(error)}); set the "
+                    "environment variable REQUESTS_CA_BUNDLE to your CA file, or choose another address with --mirror"
                 ) from error
             if not self.answered:
                 raise UnreachableError(f"{self.address}: cannot be reached ({_cause(error)})") from error
@@ -169,15 +167,15 @@ class _Transfer:
                     file.write(chunk)
                     self.bar.update(len(chunk))
                     if self.bar.n > self.size:
-                        raise StaleError(f"{self.address}: the file there is longer than {self.size:,} bytes")
+                        raise StaleError(f"{self.address}: the file on the server is longer than {self.size:,} bytes")
         except requests.RequestException as error:
             raise DroppedError(_cause(error)) from error
         except OSError as error:
             if error.errno not in FULL:
                 raise
             raise DataError(
-                f"{self.part}: {os.strerror(error.errno)}; {held(self.part):,} of {self.size:,} bytes are kept: make "
-                "room, and the same command goes on from there"
+                f"{self.part}: {os.strerror(error.errno)}; {held(self.part):,} of {self.size:,} bytes are kept: free "
+                "some space and re-run the same command to resume"
             ) from error
 
     def _tell(self, text: str) -> None:
@@ -185,7 +183,7 @@ class _Transfer:
 
 
 def _cause(error: BaseException) -> str:
-    """What lies at the bottom of an error, in one line."""
+    """The root cause of an error, in one line."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return " ".join(str(error).split()) or type(error).__name__

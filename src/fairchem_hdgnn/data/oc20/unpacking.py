@@ -1,4 +1,4 @@
-"""Archives that hold LMDBs: each split appears as a whole or not at all, and nothing else in an archive is written.
+"""Unpack archives of LMDBs: each split appears atomically, and nothing else in an archive is written.
 
 Only regular files that lie in a split's folder are taken, under names made here: links, devices and paths that lead
 elsewhere cannot do anything, and an archive that has them is refused.
@@ -22,22 +22,20 @@ from fairchem_hdgnn.data.oc20.transfer import FULL
 from fairchem_hdgnn.errors import DataError
 
 BLOCK = 2**20
-"""Bytes that are copied at once."""
+"""Bytes per copy."""
 
 
 def unpack(archive: Path, folders: Iterable[str], data: Path) -> None:
     """Unpack the splits ``folders`` of ``archive`` into the folder ``data``.
 
     Raises:
-        DataError: the archive is damaged, lacks a split or holds what it must not; or the disk is full.
+        DataError: the archive is damaged, lacks a split or has forbidden members; or the disk is full.
     """
     with _work_folder(data / f".{archive.name}.unpacking") as work:
         _write_members(archive, tuple(folders), work)
         for folder in folders:
             if not any((work / folder).glob("*.lmdb")):
-                raise DataError(
-                    f"{archive}: holds no LMDB in {folder}; delete it, and the same command fetches it again"
-                )
+                raise DataError(f"{archive}: contains no LMDB in {folder}; delete it and re-run the same command")
         for folder in folders:
             (data / folder).parent.mkdir(parents=True, exist_ok=True)
             (work / folder).replace(data / folder)
@@ -53,8 +51,9 @@ def _work_folder(work: Path) -> Iterator[Path]:
         if error.errno not in FULL:
             raise
         raise DataError(
-            f"{work.parent}: {os.strerror(error.errno)} while unpacking; the archive is kept: make room, and the same "
-            "command goes on"
+            f"{work.parent}: {os.strerror(error.errno)} while unpacking; the archive is kept: free some space and "
+            "re-run the "
+            "same command"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -78,7 +77,7 @@ def _write_members(archive: Path, folders: tuple[str, ...], work: Path) -> None:
                     _write(work / place, iter(partial(content.read, BLOCK), b""))
     except (tarfile.TarError, EOFError, zlib.error) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{archive}: damaged ({reason}); delete it, and the same command fetches it again") from error
+        raise DataError(f"{archive}: damaged ({reason}); delete it and re-run the same command") from error
 
 
 def _write(path: Path, blocks: Iterator[bytes]) -> None:
@@ -93,16 +92,16 @@ def _write(path: Path, blocks: Iterator[bytes]) -> None:
 def _refuse_unsafe(archive: Path, member: tarfile.TarInfo) -> None:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
-        what = "leads out of the folder that it is unpacked into"
+        what = "would be written outside of the target folder"
     elif not member.isfile() and not member.isdir():
         what = "is neither a file nor a folder"
     else:
         return
-    raise DataError(f"{archive}: {member.name!r} in it {what}; this is not an archive of OC20: do not use it")
+    raise DataError(f"{archive}: its member {member.name!r} {what}; this is not an OC20 archive: do not use it")
 
 
 def _place(name: str, folders: tuple[str, ...]) -> str | None:
-    """Where a member goes: ``any/where/is2re/10k/train/data.lmdb`` is ``is2re/10k/train/data.lmdb``."""
+    """Target of a member: ``any/where/is2re/10k/train/data.lmdb`` becomes ``is2re/10k/train/data.lmdb``."""
     path = PurePosixPath(name)
     folder = next((one for one in folders if f"/{path.parent}".endswith(f"/{one}")), None)
     return None if folder is None or path.name.endswith("-lock") else f"{folder}/{path.name}"

@@ -1,1 +1,1 @@
-"""From files of structures to records: names, formats, pairs, tables, labels."""
+"""Convert structure files to records: names, formats, pairs, tables, labels."""

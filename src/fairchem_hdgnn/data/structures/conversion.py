@@ -1,4 +1,4 @@
-"""From structures that ASE reads to OC20's IS2RE or S2EF records."""
+"""Convert structures that ASE reads to OC20's IS2RE or S2EF records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from fairchem_hdgnn.data.directories import new_directory
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.neighbor_lists import Search
-from fairchem_hdgnn.data.records import record_id, relaxed_beside, store_edges
+from fairchem_hdgnn.data.records import record_id, relaxed_minimum_image, store_edges
 from fairchem_hdgnn.data.statistics import Statistics
 from fairchem_hdgnn.data.structures.labelling import Energies, forces_of, initial_energy, not_converged
 from fairchem_hdgnn.data.structures.provenance import (
@@ -40,23 +40,23 @@ from fairchem_hdgnn.errors import DataError
 
 @dataclass(frozen=True)
 class Conversion(FileLayout):
-    """How structures become records.
+    """Options of the conversion.
 
     Attributes:
         task: ``is2re`` (initial structure, relaxed energy) or ``s2ef`` (frames with energy and forces).
         relaxations: for IS2RE: each file is one relaxation, whose first structure is the input and whose last one
-            gives ``y_relaxed`` and ``pos_relaxed``. Otherwise each structure is an input of its own, and its energy
-            is ``y_relaxed``; ``pos_relaxed`` is taken from an array of that name where there is one.
+            gives ``y_relaxed`` and ``pos_relaxed``. Otherwise each structure is a separate input, and its energy
+            is ``y_relaxed``; ``pos_relaxed`` is taken from an array of that name, if there is one.
         pairs, pattern, format: as of ``FileLayout``.
         energy_key: entry of ``atoms.info``, or column of ``energies``, that holds the energy, eV; else ``y_relaxed`` or
             the calculator's energy.
-        forces_key: array that holds the forces, eV/Å; else ``forces`` or the calculator's.
+        forces_key: array with the forces, eV/Å; default ``forces`` or the calculator's.
         energies: table of energies by name, eV.
         reference_slabs, reference_gas: tables of energies to subtract, eV.
         labelled: whether records get labels, which are then demanded: energies, forces, relaxed positions; a test split
             has none.
         tags: table of the adsorbates' atoms by name.
-        adsorbate_elements: what the adsorbate consists of where structures have no tags; else its bonds tell.
+        adsorbate_elements: elements of the adsorbate in structures without tags; default: inferred from bonds.
         kinds: which kinds of structures become records; others are left out by name.
         on_error: ``stop`` at the first structure that cannot become a record, or ``skip`` it by name.
         keep_unconverged: keep relaxations that did not converge.
@@ -79,12 +79,12 @@ class Conversion(FileLayout):
 
 @dataclass
 class Report:
-    """What was found.
+    """Report of a conversion.
 
     Attributes:
         statistics: of the records.
         read: files, pairs or folders that gave records.
-        left_out: what did not become a record, with the reason.
+        left_out: structures that did not become a record, with the reason.
         sources: where each record comes from.
         to_check: systems whose derived tags are in doubt.
         constraints: constraints that are not fixed atoms -> number of systems.
@@ -105,7 +105,7 @@ class Report:
 
 
 def make_lmdb(source: Path, out: Path, conversion: Conversion, *, progress: bool = True) -> Report:
-    """Convert ``source`` into ``out/data.lmdb`` and ``out/metadata.npz``, with tables of where records come from.
+    """Convert ``source`` to ``out/data.lmdb`` and ``out/metadata.npz``, with tables of the records' provenance.
 
     Args:
         source: file, or directory whose files without structures are left out and named in the report.
@@ -127,7 +127,7 @@ def make_lmdb(source: Path, out: Path, conversion: Conversion, *, progress: bool
 
 
 class _Converter:
-    """Reads the tables and finds the files first, so that what is wrong with them is known before anything is read."""
+    """Read the tables and find the files first, so that errors in them appear before structures are read."""
 
     def __init__(self, source: Path, conversion: Conversion, report: Report) -> None:
         self.source, self.conversion, self.report = source, conversion, report
@@ -140,7 +140,7 @@ class _Converter:
 
     def records(self, progress: bool) -> Iterator[Data]:
         """All records, one at a time; the report grows with them."""
-        # Only the number of files is known beforehand, so that is what a directory's progress is counted in.
+        # Only the number of files is known in advance, so the progress of a directory counts files.
         units = tqdm(self.units, desc="files", unit="file", disable=not progress or len(self.units) == 1)
         with tqdm(desc="structures", unit="structure", disable=not progress or len(self.units) > 1) as structures:
             for unit in units:
@@ -151,13 +151,13 @@ class _Converter:
                 self.report.read += int(self.report.statistics.num_records > before)
         if self.report.statistics.num_records == 0:
             first = self.report.left_out[0]
-            raise DataError(f"{self.source}: no structure there can be used; the first: {first.file}: {first.reason}")
+            raise DataError(f"{self.source}: no usable structures; the first problem: {first.file}: {first.reason}")
         self._report_unused_tags()
 
     def _of(self, unit: Unit) -> Iterator[Data]:
-        """Records of one file; a structure that fails is left out or stops everything, as was asked for."""
+        """Records of one file; a structure that fails is left out or stops the run, depending on ``on_error``."""
         if unit.lonely:
-            self._fail(unit, None, StructureError(f"{unit.path}: has no partner that fits --pairs"))
+            self._fail(unit, None, StructureError(f"{unit.path}: has no partner that matches --pairs"))
         before, samples = self.report.statistics.num_records, unit.read(unit)
         while True:
             sample = None
@@ -180,7 +180,7 @@ class _Converter:
 
     def _fail(self, unit: Unit, sample: Sample | None, error: DataError) -> None:
         if self.conversion.on_error == "stop":
-            raise type(error)(f"{error}; --on-error skip leaves out what cannot be used, by name") from error
+            raise type(error)(f"{error}; --on-error skip leaves out and lists unusable structures") from error
         self._leave_out(unit.path, "" if sample is None else str(sample.frame), str(error))
 
     def _leave_out(self, path: Path, structure: str, reason: str) -> None:
@@ -207,8 +207,8 @@ class _Converter:
         name = record_id(record)
         if name in self.report.statistics.sids:
             raise StructureError(
-                f"{sample.path}: a second structure with the id {name}; ids must differ: choose files with "
-                "--pattern, or give each structure its own sid"
+                f"{sample.path}: a second structure with the id {name}; ids must be unique: choose files with "
+                "--pattern, or set a unique sid for each structure"
             )
         self._add(record, name, sample, tagged, fixed, written)
         return record
@@ -245,7 +245,7 @@ class _Converter:
         if initial is not None:
             record.y_init = initial - subtracted
         if relaxed is not None:
-            record.pos_relaxed = relaxed_beside(sample.initial, relaxed)
+            record.pos_relaxed = relaxed_minimum_image(sample.initial, relaxed)
         return written
 
     def _add(self, record: Data, name: str, sample: Sample, tagged: Tagged, fixed: Fixed, written: str) -> None:
@@ -270,4 +270,4 @@ class _Converter:
         table = self.adsorbates.table
         self.report.unused_tags = [f"line {row.line} ({row.name})" for row in table.unused]
         if len(table.unused) == len(table.rows):
-            raise DataError(f"{table.path}: no row fits a structure; the first: {self.report.unused_tags[0]}")
+            raise DataError(f"{table.path}: no row matches a structure; the first: {self.report.unused_tags[0]}")

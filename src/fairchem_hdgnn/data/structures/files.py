@@ -1,4 +1,4 @@
-"""Structures from whatever ASE reads: one file, or a directory of files."""
+"""Read structures with ASE: one file, or a folder of files."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ VASP_NAMES = {
 """Patterns of names in lower case -> ASE's format; ASE itself knows most of them in upper case only."""
 
 OTHER_ENDINGS = {".cif": "cif", ".extxyz": "extxyz", ".pdb": "proteindatabank", ".traj": "traj", ".xyz": "extxyz"}
-"""Endings that count more than the rest of a name: ``POSCAR.cif`` is no POSCAR."""
+"""Endings that take precedence over the rest of a name: ``POSCAR.cif`` is not a POSCAR."""
 
 START = 4096
-"""Bytes that tell whether there is anything in a file."""
+"""Bytes read to check that a file is not empty."""
 
 
 def structure_files(source: Path, pattern: str = "**/*") -> list[Path]:
@@ -54,7 +54,7 @@ def structure_files(source: Path, pattern: str = "**/*") -> list[Path]:
 
 
 def read_structures(path: Path, format: str | None = None) -> Iterator[Atoms]:
-    """All structures of a file, one at a time; what a database knows of a structure is in ``atoms.info``.
+    """All structures of a file, one at a time; a database's data of a structure are in ``atoms.info``.
 
     Args:
         path: the file, which may be compressed (``.gz``, ``.bz2``, ``.xz``).
@@ -70,21 +70,19 @@ def read_structures(path: Path, format: str | None = None) -> Iterator[Atoms]:
 
 
 def check_format(format: str) -> None:
-    """See that ASE reads a format of this name.
+    """Check that ASE reads the format.
 
     Raises:
         ConfigError: it does not.
     """
     if format not in ioformats:
-        raise ConfigError(f"format '{format}': ASE knows none of that name{suggestion(format, ioformats)}")
+        raise ConfigError(f"format '{format}': ASE has no such format{suggestion(format, ioformats)}")
     if not ioformats[format].can_read:
-        raise ConfigError(
-            f"format '{format}': ASE writes it but does not read it; convert the file with another program"
-        )
+        raise ConfigError(f"format '{format}': ASE can write but not read it; convert the file with another program")
 
 
 def format_of(path: Path) -> str | None:
-    """ASE's name for the format of a file that is called after one of VASP; ``None`` where ASE has to find out."""
+    """ASE's format for a file named like one of VASP; ``None`` if ASE must detect it."""
     name = Path(get_compression(path.name.lower())[0])
     if name.suffix in DATABASES:
         return None
@@ -93,7 +91,7 @@ def format_of(path: Path) -> str | None:
 
 
 def check_content(path: Path) -> None:
-    """See that there is something in a file.
+    """Check that a file is not empty.
 
     Raises:
         DataError: it is missing, empty, or compressed and truncated.
@@ -104,19 +102,19 @@ def check_content(path: Path) -> None:
     except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
         raise DataError(f"{path}: cannot be read ({_one_line(error)}): copy it again") from error
     if not start.strip():
-        raise DataError(f"{path}: is empty, as a calculation that was killed leaves its files; run it again")
+        raise DataError(f"{path}: is empty, perhaps because the calculation was killed; rerun it")
 
 
 def unreadable(path: Path, error: Exception, format: str | None = None, place: str = "") -> DataError:
     """The error for a file that a reader of ASE fails on, in one line."""
     reason = f"{path}: ASE cannot read it{f' as {format}' if format else ''}{place} ({_one_line(error)})"
     if isinstance(error, UnknownFileTypeError):
-        return DataError(f"{reason}; name its format if it holds structures")
+        return DataError(f"{reason}; give --format if it contains structures")
     if "chemical symbols" in str(error):
         return DataError(
-            f"{reason}; put its POTCAR or OUTCAR beside it, or a line of symbols above that of the numbers"
+            f"{reason}; put its POTCAR or OUTCAR next to it, or add a line of symbols above that of the numbers"
         )
-    return DataError(f"{reason}; it is truncated, damaged or of another format")
+    return DataError(f"{reason}; it is truncated, damaged or in another format")
 
 
 def _structures(path: Path, format: str | None) -> Iterator[Atoms]:
@@ -129,7 +127,7 @@ def _structures(path: Path, format: str | None) -> Iterator[Atoms]:
     except Exception as error:  # each of ASE's readers fails in its own way
         raise unreadable(path, error, format, f" after structure {count - 1}" if count else "") from error
     if count == 0:
-        raise DataError(f"{path}: ASE finds no structure in it; it is truncated, or of another format")
+        raise DataError(f"{path}: ASE finds no structure in it; it is truncated, or in another format")
 
 
 def _read(path: Path, format: str | None) -> Iterator[Atoms]:

@@ -1,4 +1,4 @@
-"""Labels of a sample: energies, forces, whether its relaxation converged; what is missing is named."""
+"""Labels of a sample: energies, forces, convergence of its relaxation; errors name what is missing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fairchem_hdgnn.data.structures.tables import EnergyTable
 from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE
 
 LARGEST_FORCE = 0.1
-"""eV/Å on a free atom; a relaxation that ends with more did not converge, where nothing else says whether it did."""
+"""eV/Å on a free atom; a larger final force means not converged, if nothing else states the convergence."""
 
 
 @dataclass(frozen=True)
 class Energies:
-    """Where energies come from, and what is subtracted from them.
+    """The source of energies, and the references subtracted from them.
 
     Attributes:
         key: entry of ``atoms.info``, or column of the table.
@@ -36,16 +36,16 @@ class Energies:
 
     @property
     def referenced(self) -> bool:
-        """Whether anything is subtracted."""
+        """Whether references are subtracted."""
         return self.slabs is not None or self.gas is not None
 
     def label(self, sample: Sample, tags: np.ndarray, usual: tuple[str, ...]) -> tuple[float, float, str]:
         """Label of a sample, eV; what was subtracted, eV; and the sum as text, empty if nothing was.
 
         Args:
-            sample: with ``relaxed`` where its energy belongs to the relaxed structure.
+            sample: the sample, with ``relaxed`` if its energy is that of the relaxed structure.
             tags: of its atoms [atoms].
-            usual: entries of ``atoms.info`` that may hold the energy, if no other is named.
+            usual: default keys of ``atoms.info`` for the energy.
 
         Raises:
             DataError: there is no energy, or no reference for it.
@@ -71,7 +71,7 @@ class Energies:
 
 
 def energy_of(atoms: Atoms, name: str, key: str | None, usual: tuple[str, ...]) -> float:
-    """Energy that a structure carries, eV: of its info, or of its calculator's results.
+    """Energy stored in a structure, eV: in its info, or in its calculator's results.
 
     Raises:
         StructureError: there is none, or it is not finite.
@@ -81,14 +81,14 @@ def energy_of(atoms: Atoms, name: str, key: str | None, usual: tuple[str, ...]) 
     if value is None:
         known = ", ".join(sorted(map(str, atoms.info))) or "nothing"
         raise StructureError(
-            f"{name}: no '{keys[-1]}' (its info has {known}); name the entry with --energy-key, give a table with "
+            f"{name}: no '{keys[-1]}' (its info has {known}); choose the key with --energy-key, give a table with "
             "--energies, or use --unlabelled"
         )
     return finite(value, name, "energy")
 
 
 def initial_energy(sample: Sample, key: str | None) -> float | None:
-    """Energy of the initial structure, eV, where it is known."""
+    """Energy of the initial structure, eV, if it is known."""
     if sample.relaxed is None:
         value = sample.initial.info.get("y_init")
         return None if value is None else finite(value, str(sample), "y_init")
@@ -99,7 +99,7 @@ def initial_energy(sample: Sample, key: str | None) -> float | None:
 
 
 def forces_of(atoms: Atoms, name: str, key: str | None) -> Float[torch.Tensor, "atoms 3"]:
-    """Forces that a structure carries, eV/Å, without the change that constraints make.
+    """Forces stored in a structure, eV/Å, without the effect of constraints.
 
     Raises:
         StructureError: there are none, or not three finite numbers an atom.
@@ -109,7 +109,7 @@ def forces_of(atoms: Atoms, name: str, key: str | None) -> Float[torch.Tensor, "
         arrays = ", ".join(sorted(set(atoms.arrays) - {"numbers", "positions"})) or "none"
         what = f"'{key}'" if key else "forces"
         raise StructureError(
-            f"{name}: no {what}, which S2EF needs (eV/Å; its arrays: {arrays}); name the array with --forces-key, or "
+            f"{name}: no {what}, which S2EF needs (eV/Å; its arrays: {arrays}); choose the array with --forces-key, or "
             "use --task is2re for energies alone"
         )
     forces = np.asarray(forces)
@@ -119,7 +119,7 @@ def forces_of(atoms: Atoms, name: str, key: str | None) -> Float[torch.Tensor, "
 
 
 def not_converged(sample: Sample, fixed: Bool[np.ndarray, "atoms"]) -> str:
-    """Why the relaxation did not converge; empty if it did, or if nothing says so."""
+    """Why the relaxation did not converge; empty if it did, or if that is unknown."""
     if sample.relaxed is None or sample.results.get("converged") is True:
         return ""
     if sample.results.get("converged") is False:
@@ -130,11 +130,11 @@ def not_converged(sample: Sample, fixed: Bool[np.ndarray, "atoms"]) -> str:
     largest = float(np.linalg.norm(np.asarray(forces)[~fixed], axis=1).max())
     if not largest > LARGEST_FORCE:
         return ""
-    return f"the relaxation did not converge (it ends with {largest:.2f} eV/Å on a free atom; limit {LARGEST_FORCE:g})"
+    return f"the relaxation did not converge (final force on a free atom {largest:.2f} eV/Å; limit {LARGEST_FORCE:g})"
 
 
 def calculated(atoms: Atoms, name: str) -> Any:
-    """A stored result, without the change that constraints make to forces."""
+    """A stored result, without the effect of constraints on forces."""
     return atoms.calc.results.get(name) if atoms.calc is not None else None
 
 

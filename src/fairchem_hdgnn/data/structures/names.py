@@ -1,4 +1,4 @@
-"""How a structure is called: the parts of its path, without what is the same for all, and an id made of them."""
+"""Names of a structure: the parts of its path without those common to all, and an id made of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUFFIXES = (
 """Endings of structure files; others may belong to a name, such as that of ``Ni0.5``."""
 
 OF_THE_FOLDER = re.compile(r"(poscar|contcar|centcar|outcar|oszicar|xdatcar|vasprun)", re.IGNORECASE)
-"""Files that are called the same in each folder, so that the folder is their name."""
+"""Files with the same name in each folder, which are therefore named by their folder."""
 
 
 def name_parts(name: str | PurePath) -> Parts:
@@ -43,7 +43,7 @@ def without_suffix(name: str) -> str:
 
 
 def short_ids(names: Sequence[Parts]) -> list[str]:
-    """An id of each: its last part where no other ends with the same, else all of its parts.
+    """An id for each name: its last part if unique, else all of its parts.
 
     Ids name files elsewhere, so parts are joined by ``_``.
     """

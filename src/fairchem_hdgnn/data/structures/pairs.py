@@ -1,4 +1,4 @@
-"""Initial and relaxed structures in files of their own, paired by what the wildcards of two patterns stand for."""
+"""Pair initial and relaxed structures in separate files by the wildcards of two patterns."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def paired_files(root: Path, patterns: str) -> tuple[list[Pair], list[Path]]:
     """
     both = patterns.split(",")
     if len(both) != 2 or not all(part.strip() for part in both):
-        raise DataError(f"--pairs '{patterns}': write two patterns with a comma, such as '*/POSCAR,*/CONTCAR'")
+        raise DataError(f"--pairs '{patterns}': write two patterns separated by a comma, such as '*/POSCAR,*/CONTCAR'")
     initial, relaxed = (part.strip().removeprefix("./") for part in both)
     if _WILDCARDS.findall(initial) != _WILDCARDS.findall(relaxed):
         raise DataError(f"--pairs '{patterns}': both patterns need the same wildcards in the same order")
     if initial == relaxed:
-        raise DataError(f"--pairs '{patterns}': both patterns name the same files")
+        raise DataError(f"--pairs '{patterns}': both patterns match the same files")
     if not root.is_dir():
-        raise DataError(f"{root}: is no folder; --pairs takes the folder that the patterns start from")
+        raise DataError(f"{root}: is not a folder; --pairs needs the folder that the patterns are relative to")
     starts, ends = _matches(root, initial), _matches(root, relaxed)
     for pattern, found in ((initial, starts), (relaxed, ends)):
         if not found:
@@ -61,7 +61,7 @@ def paired_files(root: Path, patterns: str) -> tuple[list[Pair], list[Path]]:
 
 
 def _matches(root: Path, pattern: str) -> dict[Parts, Path]:
-    """What the wildcards stand for -> file."""
+    """Text matched by the wildcards -> file."""
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise DataError(f"--pairs '{pattern}': write it relative to {root}")
     expression = re.compile(_expression(pattern))

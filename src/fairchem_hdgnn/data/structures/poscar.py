@@ -17,14 +17,14 @@ COUNTS_LINE = 5
 """Index of the line of a VASP 4 POSCAR that counts the atoms; VASP 5 has the symbols there."""
 
 ATOMS_LINE = COUNTS_LINE + 3
-"""Index of the first line that may hold an atom."""
+"""Index of the first line that can contain an atom."""
 
 FLAG = re.compile(r"(?i)\s\.?([tf])[a-z]*\.?(?=\s|$)")
-"""A logical of Fortran; ASE knows ``T`` and ``F`` only, and takes an atom with ``.FALSE.`` for a free one."""
+"""A Fortran logical; ASE knows ``T`` and ``F`` only, and treats an atom with ``.FALSE.`` as free."""
 
 
 def open_text(path: Path) -> io.TextIOWrapper:
-    """Open a text file, compressed or not; ASE's readers find the files beside it by its ``name``."""
+    """Open a text file, compressed or not; ASE's readers find the files next to it by its ``name``."""
     binary: Any = open_with_compression(str(path), "rb")
     # The files of bz2 and lzma have no name before Python 3.13.
     if not hasattr(binary, "name"):
@@ -38,7 +38,7 @@ def read_poscar(path: Path, numbers: Int[np.ndarray, "atoms"] | None = None) -> 
     Args:
         path: the file.
         numbers: atomic numbers for a file of VASP 4, which has no line of symbols; without them ASE looks at the
-            comment in the first line, and at POTCAR and OUTCAR beside the file.
+            comment in the first line, and at POTCAR and OUTCAR next to the file.
     """
     with open_text(path) as file:
         lines = file.read().splitlines(keepends=True)

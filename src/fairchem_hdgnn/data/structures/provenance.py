@@ -1,4 +1,4 @@
-"""Where records come from: tables beside the LMDB that lead from an id back to file and structure.
+"""Provenance of records: tables next to the LMDB that map an id to its file and structure.
 
 ``sources.csv`` has one row a record, ``left_out.csv`` one row for what did not become one, and ``tags_to_check.csv``
 the adsorbates of systems whose derived tags are in doubt, in the form that ``--tags`` takes.
@@ -28,10 +28,10 @@ class Source:
 
     Attributes:
         id: ``sid`` of the record; with ``_fid`` for frames.
-        file: relative to what was converted.
+        file: path relative to the converted source.
         structure: place in the file, from 0.
         kind: adsorbed, slab, gas, bulk or cluster.
-        tags: where they come from.
+        tags: origin of the tags.
         fixed: where the fixed atoms come from.
         doubts: why derived tags may be wrong.
         label: the sum that the label is, eV, where references were subtracted.
@@ -66,7 +66,7 @@ class ToCheck:
 
 
 def write_rows(path: Path, rows: Sequence[Source] | Sequence[LeftOut] | Sequence[ToCheck]) -> None:
-    """Write a table with a header; nothing if there is no row."""
+    """Write a table with a header; write no file if there are no rows."""
     if not rows:
         return
     with path.open("w", newline="", encoding="utf-8") as stream:
@@ -111,7 +111,9 @@ class AdsorbateTable:
         text = " ".join(row.cells[place : place + 1] if self.table.separated else row.cells)
         where = f"{self.table.path}: line {row.line} ({row.name})"
         if not text or not _is_ranges(text):
-            raise DataError(f"{where} has {text!r}; write atoms of the adsorbate from 0, such as '36-37 40', or 'none'")
+            raise DataError(
+                f"{where} has {text!r}; write the adsorbate's atoms, counted from 0, such as '36-37 40', or 'none'"
+            )
         mask = np.zeros(natoms, dtype=bool)
         for piece in text.split() if text != NO_ADSORBATE else []:
             first, _, last = piece.partition("-")

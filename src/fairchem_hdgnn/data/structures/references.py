@@ -23,7 +23,7 @@ from fairchem_hdgnn.data.structures.tables import NamedTable, is_number, number
 from fairchem_hdgnn.errors import DataError, suggestion
 
 Term = tuple[str, float]
-"""What is subtracted and its energy, eV."""
+"""Key of a subtracted reference and its energy, eV."""
 
 
 class References:
@@ -34,7 +34,7 @@ class References:
         what: ``slab`` or ``gas``.
 
     Raises:
-        DataError: the table cannot be read, an energy is no number, or a key stands twice with different energies.
+        DataError: the table cannot be read, an energy is not a number, or a key has two different energies.
     """
 
     def __init__(self, path: Path, what: str) -> None:
@@ -48,7 +48,7 @@ class References:
                 )
             if self.energies.setdefault(row.name, energy) != energy:
                 raise DataError(
-                    f"{path}: line {row.line} gives {row.name} a second energy; keep one, or name them apart"
+                    f"{path}: line {row.line} gives {row.name} a second energy; keep one, or use different names"
                 )
         self._patterns = [key for key in self.energies if any(mark in key for mark in "*?[")]
         self._formulas: dict[tuple[tuple[str, int], ...], list[str]] = {}
@@ -57,11 +57,11 @@ class References:
                 self._formulas.setdefault(_sorted(counts), []).append(key)
 
     def terms(self, key: str | None, names: Sequence[str], symbols: Sequence[str]) -> list[Term]:
-        """What to subtract for a structure.
+        """The references to subtract for a structure.
 
         Args:
             key: the row's name, where the table of energies says it.
-            names: what the structure is called.
+            names: names of the structure.
             symbols: elements of the slab without adsorbate, or of the adsorbate, one an atom.
 
         Raises:
@@ -76,7 +76,8 @@ class References:
         found = named or self._formulas.get(_sorted(counts), [])
         if len(found) > 1:
             raise DataError(
-                f"{self.path}: {' and '.join(found[:2])} both fit; name the row in a column '{self.what}' of the "
+                f"{self.path}: {' and '.join(found[:2])} both match; write the row's name in a column '{self.what}' "
+                "of the "
                 "--energies table"
             )
         if found:
@@ -107,7 +108,7 @@ def _sorted(counts: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
 
 
 def written_sum(total: float, slab: Sequence[Term], gas: Sequence[Term]) -> str:
-    """The sum as it was made, eV: ``-322.30 - slab pd-0000 (-195.88) - gas 4a12 (-125.15) = -1.27``."""
+    """The calculation as text, eV: ``-322.30 - slab pd-0000 (-195.88) - gas 4a12 (-125.15) = -1.27``."""
     terms = [("slab", *term) for term in slab] + [("gas", *term) for term in gas]
     label = total - sum(energy for _, _, energy in terms)
     return " ".join(

@@ -1,4 +1,4 @@
-"""Samples as records: what is refused, where atoms are put, how relaxed positions follow."""
+"""Convert samples to records: validation, wrapping of atoms, relaxed positions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def check_sample(sample: Sample) -> None:
     """Raise ``StructureError`` if a structure cannot become a record."""
     atoms, name = sample.initial, str(sample)
     if len(atoms) == 0:
-        raise StructureError(f"{name}: holds no atoms")
+        raise StructureError(f"{name}: contains no atoms")
     if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
         raise StructureError(f"{name}: positions or cell are not finite")
     if atoms.cell.rank not in (0, 3):
         raise StructureError(
-            f"{name}: its cell has {atoms.cell.rank} vectors; give it vacuum with atoms.center(vacuum=10, ...)"
+            f"{name}: its cell has {atoms.cell.rank} vectors; add vacuum with atoms.center(vacuum=10, ...)"
         )
     if atoms.cell.rank == 0 and atoms.pbc.any():
         raise StructureError(f"{name}: it is periodic but has no cell; set its cell, or atoms.pbc = False")
@@ -29,19 +29,20 @@ def check_sample(sample: Sample) -> None:
         return
     if not np.array_equal(atoms.numbers, relaxed.numbers):
         raise StructureError(
-            f"{sample.path}: its initial and relaxed structure have different atoms, or another order; pair the files "
-            "that belong together, or leave --relaxations out"
+            f"{sample.path}: the atoms of its initial and relaxed structure differ, perhaps in order only; pair the "
+            "files "
+            "that belong together, or omit --relaxations"
         )
     if not same_cell(atoms, relaxed):
         raise StructureError(
-            f"{sample.path}: its cell changes during the relaxation; OC20's records have one fixed cell"
+            f"{sample.path}: its cell changes during the relaxation; records in OC20's format have one fixed cell"
         )
 
 
 def unlabelled_record(
     sample: Sample, tags: Int64[np.ndarray, "atoms"], fixed: Bool[np.ndarray, "atoms"], task: Task
 ) -> Data:
-    """The record of a sample that :func:`check_sample` admits, without labels; a frame of S2EF has ``fid``."""
+    """The record of a sample that passed :func:`check_sample`, without labels; a frame of S2EF has ``fid``."""
     atoms = sample.initial
     record = atoms_to_record(atoms, sample.id)
     record.pos = torch.tensor(inside_cell(atoms), dtype=torch.float32)
@@ -54,7 +55,7 @@ def unlabelled_record(
 
 
 def _frame_number(sample: Sample) -> int:
-    """``atoms.info["fid"]``, else the place in the file."""
+    """``atoms.info["fid"]``, else the index in the file."""
     given = sample.initial.info.get("fid", sample.frame)
     try:
         return int(given)
@@ -63,7 +64,7 @@ def _frame_number(sample: Sample) -> int:
 
 
 def relaxed_positions(sample: Sample) -> Float64[np.ndarray, "atoms 3"] | None:
-    """Where a sample's atoms relax to, Å: of its relaxed structure, or of the array ``pos_relaxed``.
+    """Relaxed positions of a sample, Å: from its relaxed structure, or from the array ``pos_relaxed``.
 
     Raises:
         StructureError: they are not three finite numbers an atom.

@@ -1,4 +1,4 @@
-"""What a folder holds, one sample at a time: a structure, or an initial structure and what it relaxes to."""
+"""Read the samples in a folder one at a time: a structure, or an initial and its relaxed structure."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Task = Literal["is2re", "s2ef"]
 
 @dataclass
 class Sample:
-    """One structure to make a record of.
+    """One structure that becomes a record.
 
     Attributes:
         path: the file, or folder, that it comes from.
         frame: place in that file, from 0.
         id: name in the LMDB.
-        names: what tables may call it, the surest first.
-        initial: what the record holds.
-        relaxed: where it relaxes to.
+        names: names that it can have in tables, the most specific first.
+        initial: the structure of the record.
+        relaxed: the relaxed structure.
         results: of a calculation, as far as known apart from the structures: ``energy`` of the relaxed and
             ``initial_energy`` of the initial structure (eV), ``forces`` on the relaxed one (eV/Å), ``converged``, and
             ``other_start`` where the output of the calculation begins with another structure than the initial one.
@@ -60,7 +60,7 @@ class Unit:
         read: its samples.
         id: set when all units are known.
         lonely: half of a pair without the other half.
-        optional: may hold no structures: folders have notes and scripts, too.
+        optional: may contain no structures: folders can have notes and scripts, too.
         one_system: its structures are frames of one system, and share its id.
     """
 
@@ -76,13 +76,13 @@ class Unit:
 
 @dataclass(frozen=True)
 class FileLayout:
-    """How files hold samples.
+    """How files map to samples.
 
     Attributes:
         task: ``is2re`` or ``s2ef``.
         relaxations: each file is one relaxation, from its first to its last structure.
         pairs: ``INITIAL,RELAXED``, two patterns of files.
-        pattern: which files of a folder; ``None`` takes all, and folders of VASP calculations as a whole.
+        pattern: files of a folder to read; ``None``: all, and folders of VASP calculations as a whole.
         format: ASE's name of the files' format.
     """
 
@@ -94,7 +94,7 @@ class FileLayout:
 
 
 def find_units(source: Path, layout: FileLayout) -> list[Unit]:
-    """What there is to read, in the order of paths.
+    """The units to read, in the order of paths.
 
     Raises:
         DataError: ``source`` does not exist, or nothing there matches.
@@ -143,13 +143,13 @@ def _files(source: Path, layout: FileLayout, without: list[Path]) -> list[Unit]:
 
 
 def _refuse_unpaired(paths: list[Path]) -> None:
-    """Raise ``DataError`` where a POSCAR lies beside its CONTCAR: the relaxed structure is no input."""
+    """Raise ``DataError`` for a POSCAR next to its CONTCAR: the relaxed structure is not an input."""
     starts = {name_parts(path): path for path in paths if "poscar" in path.name.lower()}
     for path in paths:
         start = starts.get(name_parts(path)) if "contcar" in path.name.lower() else None
         if start is not None:
             raise DataError(
-                f"{path}: lies beside {start.name}; pair them, such as with --pairs '**/POSCAR,**/CONTCAR' or "
+                f"{path}: is next to {start.name}; pair them, for example with --pairs '**/POSCAR,**/CONTCAR' or "
                 "'**/*.poscar,**/*.contcar', or choose one with --pattern"
             )
 
@@ -184,7 +184,7 @@ def _relaxation(unit: Unit, format_name: str | None) -> Iterator[Sample]:
     for last in frames:  # noqa: B007 (the value after the loop is wanted)
         pass
     if last is None:
-        raise StructureError(f"{unit.path}: holds one structure, not a relaxation; leave --relaxations out")
+        raise StructureError(f"{unit.path}: has one structure, not a relaxation; omit --relaxations")
     sample.relaxed = last
     yield sample
 
@@ -195,7 +195,7 @@ def _pair(unit: Unit, initial: Path, relaxed: Path, format_name: str | None) -> 
     for frame, (start, end) in enumerate(structures):
         if start is None or end is None:
             longer = relaxed if start is None else initial
-            raise StructureError(f"{longer}: holds more structures than its partner; pair files of the same length")
+            raise StructureError(f"{longer}: has more structures than its partner; pair files of the same length")
         sample = _sample(unit, start, frame, single=len(structures) == 1)
         sample.relaxed = end
         yield sample
@@ -236,4 +236,4 @@ def _sample(unit: Unit, atoms: Atoms, frame: int, *, single: bool) -> Sample:
 
 
 class StructureError(DataError):
-    """A structure that cannot become a record, as opposed to a file that holds none."""
+    """A structure that cannot become a record, as opposed to a file without structures."""

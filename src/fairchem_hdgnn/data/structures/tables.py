@@ -1,4 +1,4 @@
-"""Tables with one row a structure, found by its name: with or without folder, suffix, header; commas or blanks."""
+"""Tables with one row per structure, found by its name: with or without folder, suffix, header; commas or blanks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class NamedTable:
         if lines and lines[0][1][1:] and not any(is_value(cell) for cell in lines[0][1][1:]):
             self.columns = tuple(lines.pop(0)[1][1:])
         if not lines:
-            raise DataError(f"{path}: has no rows; write one row a structure: its name and the value")
+            raise DataError(f"{path}: has no rows; write one row per structure: its name and the value")
         self.rows = [Row(line, cells[0], tuple(cells[1:])) for line, cells in lines]
         self._by_end: dict[str, list[tuple[Parts, Row]]] = {}
         for row in self.rows:
@@ -72,7 +72,7 @@ class NamedTable:
         """The row of the structure that goes by any of ``names``; of several the one that names most of its folders.
 
         Args:
-            names: what the structure may be called, the surest first.
+            names: possible names of the structure, the most specific first.
             who: the structure, for messages.
 
         Raises:
@@ -86,11 +86,14 @@ class NamedTable:
                 continue
             if len({row.cells for row in rows}) > 1:
                 lines = " and ".join(str(row.line) for row in rows[:2])
-                raise DataError(f"{self.path}: lines {lines} both name {who}, with different values; write its folder")
+                raise DataError(
+                    f"{self.path}: lines {lines} both match {who}, with different values; add its folder to the name"
+                )
             other = self._taken.setdefault(rows[0].line, who)
             if other != who:
                 raise DataError(
-                    f"{self.path}: line {rows[0].line} ({rows[0].name}) fits {other} and {who}; write their folders"
+                    f"{self.path}: line {rows[0].line} ({rows[0].name}) matches {other} and {who}; add their folders "
+                    "to the names"
                 )
             return rows[0]
         return None
@@ -107,7 +110,7 @@ class NamedTable:
 
 
 def _common(row: Parts, name: Parts) -> int:
-    """In how many parts both agree, if all parts of one occur in the other in the same order, the last as its last."""
+    """Number of matching parts, if all parts of one name occur in the other in order and the last parts are equal."""
     short, long = sorted((row, name), key=len)
     rest = iter(long)
     return len(short) if short[-1] == long[-1] and all(part in rest for part in short) else 0
@@ -119,7 +122,7 @@ def _cells(path: Path) -> tuple[bool, list[tuple[int, list[str]]]]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is no text file; write it as text or CSV in UTF-8") from error
+        raise DataError(f"{path}: is not a text file; write it as text or CSV in UTF-8") from error
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and line.lstrip()[0] != "#"]
     separator = next((mark for mark in SEPARATORS if numbered and mark in numbered[0][1]), None)
     split = str.split if separator is None else lambda line: next(csv.reader([line], delimiter=separator))
@@ -127,7 +130,7 @@ def _cells(path: Path) -> tuple[bool, list[tuple[int, list[str]]]]:
 
 
 def is_number(text: str) -> bool:
-    """Whether a cell is meant as a number: ``nan`` and decimal commas too, which ``number`` refuses."""
+    """Whether a cell looks like a number, including ``nan`` and decimal commas, which ``number`` refuses."""
     return math.isfinite(number(text)) or text.lower() == "nan" or _DECIMAL_COMMA.fullmatch(text) is not None
 
 
@@ -164,7 +167,7 @@ class EnergyTable:
         if column is not None and table.columns:
             place = table.column(column)
             if place is None:
-                raise DataError(f"{table.path}: has no column '{column}', but {', '.join(table.columns)}")
+                raise DataError(f"{table.path}: has no column '{column}'; its columns are {', '.join(table.columns)}")
             return place
         numeric = [
             place

@@ -1,4 +1,4 @@
-"""A folder with a calculation of VASP: where the relaxation starts, where it ends, and its energy."""
+"""Read a folder with a VASP calculation: first and last structure of the relaxation, and its energy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fairchem_hdgnn.errors import DataError
 
 STRUCTURES = ("poscar", "contcar")
 RESULTS = {"outcar": outcar_run, "vasprun.xml": vasprun_run, "oszicar": oszicar_run}
-"""Files with energies, the one with most to say first."""
+"""Files with energies, the most informative first."""
 
 FRAMES = {"outcar": outcar_steps, "vasprun.xml": vasprun_steps}
 """Files with positions, energies and forces of all ionic steps."""
@@ -42,7 +42,7 @@ SAME = 1e-3
 
 @dataclass(frozen=True)
 class Relaxation:
-    """What a folder says of a relaxation; the atoms of both structures are in the same order.
+    """A relaxation read from a folder; the atoms of both structures are in the same order.
 
     Attributes:
         initial: POSCAR with its fixed atoms; without one the first ionic step.
@@ -65,7 +65,7 @@ class Relaxation:
 
 
 def is_vasp_folder(folder: Path) -> bool:
-    """Whether POSCAR or CONTCAR lies there together with OUTCAR, vasprun.xml or OSZICAR, compressed or not."""
+    """Whether a folder has POSCAR or CONTCAR and OUTCAR, vasprun.xml or OSZICAR, compressed or not."""
     return _is_calculation(_files(folder))
 
 
@@ -86,7 +86,7 @@ def vasp_folders(root: Path, pattern: str = "**/*") -> list[Path]:
 
 
 def read_vasp_folder(folder: Path) -> Relaxation:
-    """Read a calculation; of one that was killed, what its complete ionic steps say.
+    """Read a calculation; of one that was killed, its complete ionic steps.
 
     Raises:
         DataError: no ionic step is complete, a structure is missing or damaged, or files are not of one calculation.
@@ -103,9 +103,7 @@ def read_vasp_folder(folder: Path) -> Relaxation:
         elif last is None and walk:
             last = walk[-1]
     if last is None:
-        raise DataError(
-            f"{folder}: {run.file.name} holds an energy, but there is no CONTCAR with its structure; add it"
-        )
+        raise DataError(f"{folder}: {run.file.name} has an energy, but there is no CONTCAR with its structure; add it")
     if "poscar" in files:
         initial = _structure(files["poscar"], last)
     elif first is not None:
@@ -113,7 +111,7 @@ def read_vasp_folder(folder: Path) -> Relaxation:
         if not initial.constraints and "contcar" in files:
             initial = _fixed_as(first, _structure(files["contcar"], last), folder)
     else:
-        raise DataError(f"{folder}: there is no POSCAR, nor a file with the first ionic step; add it")
+        raise DataError(f"{folder}: there is no POSCAR, and no file with the first ionic step; add one of them")
     relaxed = _fixed_as(last, initial, folder)
     same = first is not None and _same(initial, first)
     initial_energy = run.first.energy if same else None
@@ -124,7 +122,7 @@ def read_vasp_frames(folder: Path) -> Iterator[Atoms]:
     """All complete ionic steps with energies (eV, sigma -> 0) and forces (eV/Å), and the fixed atoms of POSCAR.
 
     Raises:
-        DataError: neither OUTCAR nor vasprun.xml holds a complete ionic step, or the files are not of one calculation.
+        DataError: neither OUTCAR nor vasprun.xml has a complete ionic step, or the files are of several calculations.
     """
     files = _filled(folder)
     run = _run(folder, {name: path for name, path in files.items() if name in FRAMES})
@@ -132,7 +130,10 @@ def read_vasp_frames(folder: Path) -> Iterator[Atoms]:
     fixed = _structure(structure, run.last.atoms) if structure is not None else None
     for index, step in enumerate(_steps(run.file)):
         if step.atoms is None or step.forces is None:
-            raise DataError(f"{run.file}: its ionic step {index} has no positions and forces; they are needed for S2EF")
+            raise DataError(
+                f"{run.file}: its ionic step {index} has no positions and forces, which S2EF needs; use --task is2re "
+                "or --on-error skip"
+            )
         atoms = _fixed_as(step.atoms, fixed, folder) if fixed is not None else step.atoms
         results = {"energy": step.energy, "forces": step.forces, "free_energy": step.free_energy}
         atoms.calc = SinglePointCalculator(atoms, **results)
@@ -140,7 +141,7 @@ def read_vasp_frames(folder: Path) -> Iterator[Atoms]:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Files by their names in lower case, without the ending of a compression; one that is not compressed wins."""
+    """Files by lower-case name without compression suffix; an uncompressed file takes precedence."""
     if not folder.is_dir():
         return {}
     found: dict[str, Path] = {}
@@ -155,13 +156,13 @@ def _filled(folder: Path) -> dict[str, Path]:
     files = _files(folder)
     if not _is_calculation(files):
         raise DataError(
-            f"{folder}: no calculation of VASP; it needs POSCAR or CONTCAR, and OUTCAR, vasprun.xml or OSZICAR"
+            f"{folder}: not a VASP calculation; it needs POSCAR or CONTCAR, and OUTCAR, vasprun.xml or OSZICAR"
         )
     return {name: path for name, path in files.items() if path.stat().st_size > 0}
 
 
 def _run(folder: Path, files: dict[str, Path]) -> Run:
-    """What the first file with a complete ionic step says."""
+    """The run from the first file with a complete ionic step."""
     problems = []
     for name, read in RESULTS.items():
         if name not in files:
@@ -175,12 +176,12 @@ def _run(folder: Path, files: dict[str, Path]) -> Run:
             problems.append(_unreadable(files[name], problem))
     if problems:
         raise problems[0]
-    raise DataError(f"{folder}: no file there holds a complete ionic step; leave it out, or run the calculation again")
+    raise DataError(f"{folder}: none of its files has a complete ionic step; leave it out, or rerun the calculation")
 
 
 def _unreadable(path: Path, problem: Exception) -> DataError:
     if isinstance(problem, IncompleteError):
-        return DataError(f"{path}: ends before the first ionic step is complete; leave it out or run it again")
+        return DataError(f"{path}: ends before the first ionic step is complete; leave it out or rerun it")
     return unreadable(path, problem, format_of(path))
 
 
@@ -193,7 +194,7 @@ def _steps(path: Path) -> Iterator[Step]:
 
 
 def _structure(path: Path, like: Atoms | None) -> Atoms:
-    """A POSCAR or CONTCAR; a file of VASP 4 has no symbols, so it takes those of ``like``."""
+    """Read a POSCAR or CONTCAR; a file of VASP 4 has no symbols, so those of ``like`` are used."""
     check_content(path)
     try:
         return read_poscar(path, None if like is None else like.numbers)
@@ -202,10 +203,10 @@ def _structure(path: Path, like: Atoms | None) -> Atoms:
 
 
 def _fixed_as(atoms: Atoms, other: Atoms, folder: Path) -> Atoms:
-    """A copy of ``atoms`` in which the same atoms are fixed as in ``other``."""
+    """A copy of ``atoms`` with the fixed atoms of ``other``."""
     if not np.array_equal(atoms.numbers, other.numbers):
         raise DataError(
-            f"{folder}: its files are of different calculations, of {other.symbols} and of {atoms.symbols}; "
+            f"{folder}: its files are from different calculations, of {other.symbols} and {atoms.symbols}; "
             f"remove the wrong ones"
         )
     atoms = atoms.copy()
@@ -214,7 +215,7 @@ def _fixed_as(atoms: Atoms, other: Atoms, folder: Path) -> Atoms:
 
 
 def _same(one: Atoms, other: Atoms) -> bool:
-    """Whether two structures are the same but for rounding and lattice vectors."""
+    """Whether two structures are equal up to rounding and lattice vectors."""
     if len(one) != len(other) or not same_cell(one, other):
         return False
     distances = find_mic(one.positions - other.positions, one.cell)[1]

@@ -1,4 +1,4 @@
-"""Ionic steps in OUTCAR, vasprun.xml and OSZICAR, through ASE's readers where there are any; also of killed runs."""
+"""Read ionic steps from OUTCAR, vasprun.xml and OSZICAR, with ASE's readers if possible; also of killed runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """What a file says of a run: its first and last complete ionic step, and whether it converged, if it says so."""
+    """A run read from a file: its first and last complete ionic step, and whether it converged, if known."""
 
     file: Path
     first: Step
@@ -58,7 +58,7 @@ class Run:
 
 
 def outcar_run(path: Path) -> Run:
-    """Of an OUTCAR, also of one that ends in the middle of a step.
+    """Read the run of an OUTCAR, even if it ends in the middle of a step.
 
     Raises:
         IncompleteError: no ionic step is complete.
@@ -105,7 +105,7 @@ def _step(chunk: outcar.OUTCARChunk) -> Step:
 
 
 class _Watched:
-    """Lines of an OUTCAR on their way to ASE, and what they say of convergence."""
+    """Pass the lines of an OUTCAR to ASE, and record what they say about convergence."""
 
     def __init__(self, file: io.TextIOWrapper) -> None:
         self.file, self.name = file, file.name
@@ -150,7 +150,7 @@ def _static(settings: dict[str, int]) -> bool:
 
 
 def vasprun_run(path: Path) -> Run:
-    """Of a vasprun.xml, also of one that is cut off.
+    """Read the run of a vasprun.xml, even if it is truncated.
 
     Raises:
         IncompleteError: no ionic step is complete.
@@ -185,7 +185,7 @@ def _step_of(frame: Atoms) -> Step:
 
 
 def _loops(path: Path) -> tuple[list[int], dict[str, int], bool]:
-    """What ASE does not tell: lengths of the electronic loops, settings, and whether the file is cut off."""
+    """Data that ASE does not read: lengths of the electronic loops, settings, and whether the file is truncated."""
     lengths: list[int] = []
     settings: dict[str, int] = {}
     with open_text(path) as file:
@@ -197,7 +197,7 @@ def _loops(path: Path) -> tuple[list[int], dict[str, int], bool]:
                     lengths.append(sum(child.tag == "scstep" for child in ground_state))
                     element.clear()
                 elif element.tag == "parameters":
-                    # NELM stands there twice; the second one is that of linear response.
+                    # NELM occurs twice; the second one belongs to linear response.
                     for entry in element.iter("i"):
                         if entry.get("name") in SETTINGS and entry.text is not None:
                             settings.setdefault(entry.get("name", ""), int(entry.text))
@@ -207,7 +207,7 @@ def _loops(path: Path) -> tuple[list[int], dict[str, int], bool]:
 
 
 def oszicar_run(path: Path) -> Run:
-    """Of an OSZICAR, which has energies only.
+    """Read the run of an OSZICAR, which has energies only.
 
     Raises:
         IncompleteError: no ionic step is complete.

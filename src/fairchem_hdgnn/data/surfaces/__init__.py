@@ -1,1 +1,1 @@
-"""What is slab and what adsorbate: bonds, vacuum, layers, tags."""
+"""Distinguish slab and adsorbate: bonds, vacuum, layers, tags."""

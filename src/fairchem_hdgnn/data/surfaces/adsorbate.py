@@ -1,4 +1,4 @@
-"""Which atoms of a slab are the adsorbate: those that its bonds do not make part of the lattice."""
+"""Find the adsorbate of a slab: the atoms that do not belong to the lattice by their bonds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ APART_RATIO = 1.5
 
 @dataclass(frozen=True)
 class Found:
-    """The adsorbate, and why that may be wrong."""
+    """The adsorbate, and reasons for doubt."""
 
     mask: Mask
     doubts: tuple[str, ...]
@@ -62,7 +62,7 @@ def find_adsorbate(structure: Structure) -> Found:
 
 
 def _any_of(molecules: Components, atoms: Mask) -> Mask:
-    """All atoms of molecules that hold one of the given atoms."""
+    """All atoms of molecules that contain one of the given atoms."""
     return np.isin(molecules.label, molecules.label[atoms])
 
 

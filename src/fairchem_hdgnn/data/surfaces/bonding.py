@@ -44,11 +44,11 @@ class Pairs:
     ratio: Float64[np.ndarray, "pairs"]
 
     def where(self, mask: Bool[np.ndarray, "pairs"]) -> Pairs:
-        """Some of them."""
+        """A subset of the pairs."""
         return Pairs(self.first[mask], self.second[mask], self.shift[mask], self.vector[mask], self.ratio[mask])
 
     def among(self, atoms: Mask) -> Pairs:
-        """Those between two of the given atoms."""
+        """The pairs between two of the given atoms."""
         return self.where(atoms[self.first] & atoms[self.second])
 
 
@@ -107,7 +107,7 @@ class Components:
 
 
 def components(number: int, bonds: Pairs) -> Components:
-    """Components of ``number`` atoms; an atom without bonds is one of its own.
+    """Connected components of ``number`` atoms; an atom without bonds is a separate component.
 
     A walk over the bonds gives each atom the image in which it is first met. A bond that leads to another image closes
     a ring through the cell's boundary; the rank is that of all such shifts.

@@ -34,13 +34,13 @@ Heights = Float64[np.ndarray, "atoms"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a structure lies in its cell.
+    """Orientation of a structure in its cell.
 
     Attributes:
         form: ``slab``; ``bulk`` without vacuum; ``box`` with vacuum all around, or without a cell.
         normal: unit vector across the vacuum, or the widest gap, in the direction of a cell vector; zeros in a box.
         height: along ``normal``, Å, with the two sides of a cell boundary brought together.
-        doubts: why this may be wrong.
+        doubts: reasons for doubt.
     """
 
     form: Literal["slab", "bulk", "box"]
@@ -69,7 +69,7 @@ class Structure:
 
 
 def analyze(atoms: Atoms) -> Structure:
-    """Find pairs, bonds and vacuum of a structure."""
+    """Find the pairs, bonds and vacuum of a structure."""
     whole, doubts = _with_cell(atoms)
     metal = metals(whole)
     widest = float(covalent_radii[whole.numbers].max())

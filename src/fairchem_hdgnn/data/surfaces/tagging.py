@@ -38,8 +38,8 @@ class Tagged:
     Attributes:
         tags: of each atom.
         kind: of structure.
-        origin: one phrase on where the tags come from.
-        doubts: each a short phrase on why derived tags may be wrong; empty when sure.
+        origin: a phrase on the origin of the tags.
+        doubts: short phrases on why derived tags may be wrong; empty if there is no doubt.
     """
 
     tags: Tags
@@ -54,7 +54,7 @@ class Fixed:
 
     Attributes:
         fixed: which atoms may not move in any direction.
-        origin: one phrase on where that comes from.
+        origin: a phrase on the origin of ``fixed``.
         other: names of constraints that are not fixed atoms, sorted.
     """
 
@@ -211,7 +211,7 @@ def _translated(atoms: Atoms, tags: Tags) -> Tagged:
 
 
 def _are_layers(atoms: Atoms, tags: Tags, layout: Layout) -> bool:
-    """Whether the tags number layers from the top, with 0 for what lies on them."""
+    """Whether the tags number layers from the top, with 0 for atoms on top of them."""
     numbers = sorted(set(tags.tolist()))
     layers = [number for number in numbers if number != 0]
     if layers != list(range(1, len(layers) + 1)) or len(numbers) < 2:
@@ -230,7 +230,7 @@ def _are_layers(atoms: Atoms, tags: Tags, layout: Layout) -> bool:
 
 
 def _up(atoms: Atoms, tags: Tags) -> int:
-    """Side of the surface, 1 along the normal, where tags alone do not tell."""
+    """Side of the surface, 1 along the normal, if tags alone do not determine it."""
     structure = analyze(atoms)
     layout, fixed = structure.layout, fixed_atoms(atoms)
     mask = find_adsorbate(structure).mask

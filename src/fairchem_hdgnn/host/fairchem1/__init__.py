@@ -1,1 +1,1 @@
-"""fairchem-core 1.10 as host: models, trainer, data sets, calculator, launching."""
+"""Integration with fairchem-core 1.10: models, trainer, data sets, calculator, launching."""

@@ -1,8 +1,8 @@
-"""An optimiser step from several batches, whose gradient is that of one batch with all their structures.
+"""Gradient accumulation: an optimiser step over several batches has the gradient of one batch with all structures.
 
-fairchem divides the sum of a loss by the number of rows (structures or atoms) of one batch on all ranks. The gradients
-of batches of different sizes are then not to be averaged; here each loss is divided by the rows of the whole step. So
-the batches of a step are read first and counted, and then gone through one after the other.
+fairchem divides the sum of a loss by the number of rows (structures or atoms) of one batch on all ranks. Averaging the
+gradients of batches of different sizes would then be wrong; here each loss is divided by the rows of the whole step.
+So the batches of a step are read and counted first, and then processed one after the other.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ Losses = Sequence[tuple[str, dict[str, Any]]]
 
 
 def num_steps(num_batches: int, accumulate: int) -> int:
-    """Optimiser steps from so many batches of a rank; the last step takes what is left."""
+    """Optimiser steps for this number of batches per rank; the last step takes the remainder."""
     return math.ceil(num_batches / accumulate)
 
 
 def grouped(batches: Iterable[Batch], accumulate: int) -> Iterator[list[Batch]]:
-    """The batches of each optimiser step; fewer in the last one, if they do not come out even."""
+    """The batches of each optimiser step; the last step can have fewer."""
     iterator = iter(batches)
     while group := list(islice(iterator, accumulate)):
         yield group
 
 
 class StepLoss(DDPLoss):
-    """A loss of fairchem whose mean can be over an optimiser step instead of one batch.
+    """A loss of fairchem whose mean can extend over an optimiser step instead of one batch.
 
     Args:
-        name: fairchem's, e.g. ``mae``.
+        name: fairchem's name, e.g. ``mae``.
         reduction: ``mean`` or ``sum`` over structures or atoms; ``None`` for ``mean``.
 
     Attributes:
-        num_rows: structures or atoms in the step under way, on all ranks; ``None`` outside of one.
+        num_rows: structures or atoms in the current step, on all ranks; ``None`` outside of a step.
     """
 
     def __init__(self, name: str, reduction: str | None) -> None:
@@ -52,11 +52,11 @@ class StepLoss(DDPLoss):
         self.num_rows: int | None = None
 
     def mean(self, input: Tensor, loss: Tensor, natoms: Tensor) -> Tensor:
-        """This batch's part of the mean; gradients of it are averaged over ranks and added up over batches.
+        """This batch's contribution to the mean; its gradients are averaged over ranks and summed over batches.
 
         Args:
             input: predictions, [rows, ...].
-            loss: of each row, [rows] or [rows, components].
+            loss: loss of each row, [rows] or [rows, components].
             natoms: atoms of each structure.
         """
         if self.num_rows is None:
@@ -65,11 +65,11 @@ class StepLoss(DDPLoss):
 
 
 def use_step_losses(losses: Losses, settings: Iterable[Mapping[str, Mapping[str, Any]]]) -> None:
-    """Put a ``StepLoss`` in the place of each ``fn`` in fairchem's list of losses.
+    """Replace each ``fn`` in fairchem's list of losses by a ``StepLoss``.
 
     Args:
-        losses: in the order of the settings.
-        settings: ``loss_functions`` of a configuration, which they were made from.
+        losses: losses in the order of the settings.
+        settings: ``loss_functions`` of the config from which they were made.
     """
     keys = [loss for entry in settings for loss in entry.values()]
     for (_, loss), key in zip(losses, keys):
@@ -80,13 +80,13 @@ def use_step_losses(losses: Losses, settings: Iterable[Mapping[str, Mapping[str,
 def means_over(
     batches: Sequence[Batch], losses: Losses, outputs: Mapping[str, Mapping[str, Any]], device: torch.device
 ) -> Iterator[None]:
-    """Let means of losses be over all these batches and those of the other ranks in the block. Collective.
+    """In the block, take means of losses over all these batches and those of the other ranks. Collective.
 
     Args:
-        batches: of an optimiser step, on this rank.
-        losses: after ``use_step_losses``.
+        batches: batches of an optimiser step, on this rank.
+        losses: losses after ``use_step_losses``.
         outputs: settings of each target: ``level``, ``train_on_free_atoms``.
-        device: on which ranks talk to one another.
+        device: device for communication between ranks.
     """
     counts = [sum(_num_rows(batch, outputs[target]) for batch in batches) for target, _ in losses]
     totals = distutils.all_reduce(torch.tensor(counts), device=device).tolist()
@@ -106,17 +106,17 @@ def _num_rows(batch: Batch, output: Mapping[str, Any]) -> int:
 
 
 class AccumulatedLoss:
-    """Takes the place of a loss where only its backward pass is asked for: that goes through all batches of a step.
+    """Stand-in for a loss whose backward pass processes all batches of a step.
 
-    Ranks add their gradients up in the last batch alone.
+    Ranks reduce their gradients in the last batch only.
 
     Args:
-        batches: of the step, on this rank.
-        backward: runs forward and backward pass of a batch, given with its place among them, and returns the loss.
-        model: which they go through, wrapped if there are several ranks.
+        batches: batches of the step, on this rank.
+        backward: runs forward and backward pass of a batch, given with its index in the step, and returns the loss.
+        model: the model, wrapped if there are several ranks.
 
     Attributes:
-        value: sum of the losses, once the backward pass is over.
+        value: sum of the losses, after the backward pass.
     """
 
     def __init__(self, batches: Sequence[Batch], backward: Callable[[Batch, int], float], model: nn.Module) -> None:
@@ -124,7 +124,7 @@ class AccumulatedLoss:
         self._batches, self._backward, self._model = batches, backward, model
 
     def backward(self) -> None:
-        """Add the gradients of all batches to those of the parameters."""
+        """Add the gradients of all batches to the parameters' gradients."""
         for place, batch in enumerate(self._batches):
             last = place == len(self._batches) - 1
             with contextlib.nullcontext() if last else _on_this_rank(self._model):

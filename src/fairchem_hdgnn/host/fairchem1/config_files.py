@@ -1,4 +1,4 @@
-"""Config files: where they are, and what they say once includes and overrides are merged."""
+"""Find config files, and read them with includes and overrides merged."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ PACKAGED = "hdgnn:"
 
 
 def find_config(name: str) -> Path:
-    """The config file of this name.
+    """Find the config file with this name.
 
     Args:
         name: a path, or ``hdgnn:...`` for a shipped config.
 
     Raises:
-        ConfigError: there is none; with the nearest shipped config if it was to be one of those.
+        ConfigError: it does not exist; for a shipped config, suggests the nearest one.
     """
     if not name.startswith(PACKAGED):
         name = expanded(name)
         if not Path(name).is_file():
-            raise ConfigError(f"no file '{name}'; shipped configs: {PACKAGED}oc20/..., from any directory")
+            raise ConfigError(f"no file '{name}'; shipped configs are {PACKAGED}oc20/..., in any directory")
         return Path(name)
     folder = shipped_configs()
     path = folder / name[len(PACKAGED) :]
@@ -45,7 +45,7 @@ def find_config(name: str) -> Path:
 
 
 def splits_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Settings of the splits that have a source, as fairchem understands them: val and test start from those of train.
+    """Settings of the splits that have a source; as in fairchem, val and test inherit those of train.
 
     Args:
         config: a fairchem config.
@@ -61,49 +61,49 @@ def splits_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Refuse what is not of the form ``--section.key=value``.
+    """Refuse overrides that are not of the form ``--section.key=value``.
 
     Raises:
         ConfigError: names the override.
     """
     for override in overrides:
         if not override.startswith("--") or override.count("=") != 1:
-            raise ConfigError(f"'{override}': neither a flag nor an override of the form --section.key=value")
+            raise ConfigError(f"'{override}': not a flag, nor an override of the form --section.key=value")
 
 
 def read_config(name: str | Path, overrides: Sequence[str] = (), sections: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a config as fairchem does: files that it includes come first, then itself, then the overrides.
+    """Read a config as fairchem does: included files first, then the file itself, then the overrides.
 
-    What comes back is :func:`config_forms.prepared`.
+    The result is passed through :func:`config_forms.prepared`.
 
     Args:
         name: as for :func:`find_config`.
         overrides: ``--section.key=value``, as on the command line of training.
-        sections: what the config must have.
+        sections: sections that the config must have.
 
     Raises:
-        ConfigError: the file, an include or a section is missing, the file is no YAML, two includes contradict, or an
-            override is none.
+        ConfigError: the file, an include or a section is missing, the file is not YAML, two includes conflict, or an
+            override is invalid.
     """
     path = find_config(str(name))
     try:
         config, _, conflicts = load_config(path)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: no text, so no config; is it a data set or a checkpoint?") from error
+        raise ConfigError(f"{path}: not a text file, so not a config; is it a data set or a checkpoint?") from error
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         if not path.read_text().strip():
             raise ConfigError(f"{path}: is empty; see configs/ for examples") from error
         raise ConfigError(f"{path}: {' '.join(str(error).split())[:300]}") from error
     if conflicts:
-        raise ConfigError(f"{path}: its includes contradict each other in {', '.join(map(str, conflicts))}")
+        raise ConfigError(f"{path}: its includes conflict in {', '.join(map(str, conflicts))}")
     check_overrides(overrides)
     for override in overrides:
         try:
             config, _ = merge_dicts(config, create_dict_from_args([override]))
         except (AttributeError, TypeError, ValueError, IndexError) as error:
-            raise ConfigError(f"'{override}': does not fit the config ({error})") from error
+            raise ConfigError(f"'{override}': cannot be applied to the config ({error})") from error
     config = prepared(config)
     for section in sections:
         if not config.get(section):
-            raise ConfigError(f"{path}: no section '{section}'")
+            raise ConfigError(f"{path}: section '{section}' is missing or empty")
     return config

@@ -1,4 +1,4 @@
-"""Configs as people write them, in the form that fairchem's trainer reads: older layouts, numbers, paths."""
+"""Convert configs to the form that fairchem's trainer reads: older formats, numbers, paths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def by_split(section: Any) -> dict[str, Any]:
-    """Settings of each split in a ``dataset`` section, in any of the forms that fairchem takes; empty for no form.
+    """Settings of each split in a ``dataset`` section, in any form that fairchem accepts; empty for other values.
 
     Args:
         section: settings by split, a list in the order train, val, test, or those of the training data alone.
@@ -33,7 +33,7 @@ def by_split(section: Any) -> dict[str, Any]:
 
 
 def prepared(config: dict[str, Any]) -> dict[str, Any]:
-    """A config in fairchem 1.10's layout, its numbers as numbers and its paths whole.
+    """Convert a config to fairchem 1.10's format, with numbers parsed and paths expanded.
 
     Raises:
         ConfigError: an old config that fairchem cannot convert, or a path with a variable that is not set.
@@ -45,10 +45,10 @@ def prepared(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def present_layout(config: dict[str, Any]) -> dict[str, Any]:
-    """A config of before 2024 as fairchem converts it for its trainer; any other as it is.
+    """Convert a config with the format before 2024 as fairchem does; return any other config unchanged.
 
     Such a config has ``task.dataset`` and no ``loss_functions``; outputs, losses and metrics follow from the task.
-    Still older ones have the model's keys in ``model_attributes``.
+    Even older ones have the model's keys in ``model_attributes``.
 
     Raises:
         ConfigError: fairchem cannot convert it.
@@ -66,13 +66,14 @@ def present_layout(config: dict[str, Any]) -> dict[str, Any]:
             new = update_config({**config, "dataset": splits["train"]})
     except (KeyError, NotImplementedError, AttributeError, TypeError) as error:
         raise ConfigError(
-            f"task.dataset: a config of before 2024 that fairchem cannot convert ({error!r}); write it as in configs/"
+            f"task.dataset: has the format before 2024, but fairchem cannot convert it ({error!r}); write it as in "
+            "configs/"
         ) from error
     return {**new, "dataset": {**splits, "train": new["dataset"]}}
 
 
 def _with_primary_metric(config: dict[str, Any]) -> dict[str, Any]:
-    """The metric that ranks epochs, where a config of before 2024 leaves it to its task."""
+    """Add the primary metric, which a config with the format before 2024 takes from its task."""
     task = config.get("task")
     metrics = config.get("evaluation_metrics")
     if not (isinstance(task, dict) and "dataset" in task and isinstance(metrics, dict)):
@@ -84,7 +85,7 @@ def _with_primary_metric(config: dict[str, Any]) -> dict[str, Any]:
 def _optim(optim: dict[str, Any]) -> dict[str, Any]:
     optim = dict(optim)
     if optim.get("scheduler", "") is None:
-        # fairchem's word for none, which YAML reads as nothing.
+        # fairchem uses the string "Null"; YAML reads an unquoted Null as none.
         optim["scheduler"] = "Null"
     if type(optim.get("ema_decay")) is int:
         optim["ema_decay"] = float(optim["ema_decay"])
@@ -92,14 +93,14 @@ def _optim(optim: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_old(config: Mapping[str, Any]) -> bool:
-    """Whether fairchem takes ``config`` for one of before 2024, and its task says how to convert it."""
+    """Whether fairchem treats ``config`` as one with the format before 2024."""
     task = config.get("task")
     has_task = isinstance(task, dict) and "dataset" in task
     return not config.get("loss_functions") and (has_task or "loss_fns" in config)
 
 
 def with_numbers(value: Any) -> Any:
-    """The same with ``1e-2``, which YAML reads as text, as a number: a whole one where it is whole, as ``1e3``."""
+    """Convert strings such as ``1e-2``, which YAML does not read as numbers; whole ones, as ``1e3``, to ``int``."""
     if isinstance(value, dict):
         return {name: with_numbers(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -111,7 +112,7 @@ def with_numbers(value: Any) -> Any:
 
 
 def with_paths(value: Any, subject: str) -> Any:
-    """The same with ``~`` and ``$VARIABLE`` resolved in the values of ``PATH_KEYS``.
+    """Expand ``~`` and ``$VARIABLE`` in the values of ``PATH_KEYS``.
 
     Args:
         value: a section of a config.
@@ -142,10 +143,10 @@ def _paths(value: Any, subject: str) -> Any:
 
 
 def checkpoint_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration stored in a checkpoint, in fairchem 1.10's form (older forms are converted).
+    """The config stored in a checkpoint, in fairchem 1.10's format (older formats are converted).
 
-    Its trainer is ``ocp``. Under ``trainer: energy`` and ``forces``, other names of the same class, fairchem stores the
-    name of a task, ``is2re`` or ``s2ef``, for which it finds no trainer afterwards.
+    Its trainer is ``ocp``. For ``trainer: energy`` and ``forces``, aliases of the same class, fairchem stores the name
+    of a task, ``is2re`` or ``s2ef``, under which it later finds no trainer.
     """
     with quiet_fairchem():
         return {**update_config(checkpoint["config"]), "trainer": "ocp"}

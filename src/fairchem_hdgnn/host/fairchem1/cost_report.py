@@ -1,4 +1,4 @@
-"""The cost of training a config on OC20, in words and numbers."""
+"""Report the cost of training a config on OC20."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ DATA_SETS = {"OC20 IS2RE all": 460_328, "OC20 S2EF 2M": 2_000_000}
 """Training structures."""
 
 AVERAGE_ATOMS = 73
-"""Atoms of an OC20 structure on average; they have 7 to 225 (Gasteiger et al., GemNet-OC, 2022)."""
+"""Mean atoms per OC20 structure; they have 7 to 225 (Gasteiger et al., GemNet-OC, 2022)."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What training ``config`` costs.
+    """The cost of training a config.
 
     Attributes:
-        name: of the model.
+        name: name of the model.
         batch_size: structures per GPU in a batch.
-        accumulate: batches in a step of the optimiser.
+        accumulate: batches per optimiser step.
         neighbors: edges into each atom.
         structure: cost of a step on one average structure.
         batch: cost of a step on a batch of them.
-        gpu: what it runs on.
-        num_gpus: how many of them.
-        precision: of the networks.
+        gpu: GPU type.
+        num_gpus: number of GPUs.
+        precision: precision of the networks.
     """
 
     name: str
@@ -69,19 +69,19 @@ class Report:
 
     @property
     def effective_batch_size(self) -> int:
-        """Structures in a step of the optimiser."""
+        """Structures per optimiser step."""
         return self.batch_size * self.accumulate * self.num_gpus
 
     def hours(self, num_structures: int) -> float:
-        """Time of an epoch at the least."""
+        """Lower bound of the time of an epoch."""
         return num_structures / self.effective_batch_size * self.step_seconds / 3600
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """What is told, with its heading."""
+        """Headings and texts of the report."""
         one, edges = self.structure, AVERAGE_ATOMS * self.neighbors
         yield "model", f"{self.name}, {one.parameters:,.0f} parameters"
         yield "structure", f"{AVERAGE_ATOMS} atoms (average of OC20), {edges:,} edges ({self.neighbors} into each atom)"
-        yield "per edge", f"{one.forward_flops / edges / 1e6:,.2f} MFLOP forward, work on atoms included"
+        yield "per edge", f"{one.forward_flops / edges / 1e6:,.2f} MFLOP forward, including work on atoms"
         yield (
             "per structure",
             f"{one.forward_flops / 1e9:,.1f} GFLOP forward, {one.training_flops / 1e9:,.1f} GFLOP per training step, "
@@ -92,7 +92,7 @@ class Report:
             (
                 f"{self.batch.weight_bytes / 1e9:,.2f} GB weights, gradients, AdamW and EMA + "
                 f"{one.activation_bytes / 1e9:,.2f} GB activations per structure; {self.batch_size} structures: "
-                f"{self.memory_bytes / 1e9:,.1f} of {self.gpu.memory} GB, temporaries not included"
+                f"{self.memory_bytes / 1e9:,.1f} of {self.gpu.memory} GB, without temporaries"
             ),
         )
         yield (
@@ -104,7 +104,7 @@ class Report:
             yield (
                 f"epoch, {name}",
                 f"{self.hours(size):,.2f} h for {size:,} structures on {self.num_gpus} x {self.gpu.name} "
-                f"({self.precision.value}), at the least",
+                f"({self.precision.value}), lower bound",
             )
 
 
@@ -113,8 +113,8 @@ def report(source: str | Path, gpu: Gpu, num_gpus: int) -> Report:
 
     Args:
         source: fairchem YAML with a plain HDGNN or eSCN, or ``hdgnn:...`` for a shipped one.
-        gpu: kind of GPU.
-        num_gpus: how many of them.
+        gpu: GPU type.
+        num_gpus: number of GPUs.
 
     Raises:
         ConfigError: another model, or a key that cannot be used.
@@ -123,7 +123,7 @@ def report(source: str | Path, gpu: Gpu, num_gpus: int) -> Report:
     model, optim = dict(config.get("model") or {}), config.get("optim") or {}
     name = str(dotted_name(model.pop("name", None)))
     if name not in MODELS:
-        raise ConfigError(f"{source}: model.name: '{name}' has no cost estimate; {' and '.join(MODELS)} have")
+        raise ConfigError(f"{source}: model.name: '{name}' has no cost estimate; only {' and '.join(MODELS)} have one")
     batch_size, accumulate = optim.get("batch_size", 1), optim.get("accumulate", 1)
     precision = Precision.from_config(optim, amp=False)
     model_class, config_class = MODELS[name]

@@ -1,4 +1,4 @@
-"""fairchem's trainer with ``optim.fine_tuning``: another model's weights to start from, frozen and slower layers."""
+"""fairchem's trainer with ``optim.fine_tuning``: start from another model's weights, layer-wise rates, freezing."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from fairchem_hdgnn.hyperparameters import from_keys
 logger = logging.getLogger(__name__)
 
 OWN_RATES = ("CyclicLR",)
-"""Schedules that know one range of learning rates for all parameters."""
+"""Schedules that set one range of learning rates for all parameters."""
 
 
 def fine_tuning_of(config: Mapping[str, Any]) -> FineTuning:
-    """The section of a whole config; defaults where it has none.
+    """The section ``optim.fine_tuning`` of a config; defaults if it is missing.
 
     Raises:
         ConfigError: an unknown key or a value that cannot be used.
@@ -39,10 +39,10 @@ def fine_tuning_of(config: Mapping[str, Any]) -> FineTuning:
 
 
 def check_start(config: Mapping[str, Any]) -> None:
-    """Look whether ``init_from`` can be read, before a job is handed in.
+    """Check that ``init_from`` can be read, before a job is submitted.
 
     Raises:
-        DataError: it cannot.
+        DataError: it cannot be read.
         ConfigError: the section or the model in the file cannot be used.
     """
     path = fine_tuning_of(config).init_from
@@ -51,15 +51,15 @@ def check_start(config: Mapping[str, Any]) -> None:
 
 
 class FineTuningTrainer(OCPTrainer):
-    """What the trainer does for ``optim.fine_tuning``; without that section it is fairchem's."""
+    """The part of the trainer that implements ``optim.fine_tuning``; without that section it is fairchem's trainer."""
 
     model: Any
 
     def load_optimizer(self) -> None:
-        """As fairchem, without frozen parameters and with a learning rate for each layer.
+        """As fairchem, but without frozen parameters and with a learning rate for each layer.
 
         Raises:
-            ConfigError: a pattern fits no parameter, or all are frozen.
+            ConfigError: a pattern matches no parameter, or all are frozen.
         """
         super().load_optimizer()
         self._has_weights = False
@@ -69,23 +69,23 @@ class FineTuningTrainer(OCPTrainer):
             use_factors(self.optimizer, self._unwrapped_model, factors)
 
     def load_extras(self) -> None:
-        """As fairchem; the schedule scales each layer's own rate, and what is frozen needs no gradient.
+        """As fairchem, but the schedule scales each layer's rate, and frozen parameters need no gradient.
 
         Raises:
-            ConfigError: a schedule that has one range of rates for all.
+            ConfigError: a schedule that sets one range of rates for all layers.
         """
         super().load_extras()
         scheduler = self.scheduler.scheduler_type
         different = any(group.get("factor", 1.0) != 1.0 for group in self.optimizer.param_groups)
         if different and scheduler in OWN_RATES:
-            raise ConfigError(f"optim.scheduler {scheduler}: sets one rate for all layers; choose another one")
+            raise ConfigError(f"optim.scheduler {scheduler}: sets one rate for all layers; choose another scheduler")
         if different and scheduler == "OneCycleLR":
             # Its rates come from max_lr, which has replaced those of the groups.
             scale_rates(self.optimizer)
         self._freeze()
 
     def _freeze(self) -> None:
-        # Averages (EMA) are of all parameters, frozen ones too: any reader of checkpoints takes them for that.
+        # Averages (EMA) cover all parameters, including frozen ones, as readers of checkpoints assume.
         frozen = matching(self._unwrapped_model, self.fine_tuning.freeze or (), f"{SECTION}.freeze")
         if not frozen:
             return
@@ -93,23 +93,23 @@ class FineTuningTrainer(OCPTrainer):
             if name in frozen:
                 parameter.requires_grad_(False)
         if isinstance(self.model, DistributedDataParallel):
-            # It counts on a gradient for each parameter that needed one when it was made.
+            # DDP expects a gradient for each parameter that required one when it was constructed.
             self.model = DistributedDataParallel(self._unwrapped_model)
         if distutils.is_master():
             total = sum(1 for _ in self._unwrapped_model.parameters())
             logger.info("Fine-tuning: %d of %d parameters are frozen.", len(frozen), total)
 
     def load_checkpoint(self, checkpoint_path: str, *args: Any, **kwargs: Any) -> None:
-        """As fairchem; a run that goes on does not start from other weights."""
+        """As fairchem; a resumed run does not load ``init_from``."""
         super().load_checkpoint(checkpoint_path, *args, **kwargs)
         self._has_weights = True
 
     def initialise(self) -> None:
-        """Take over the weights of ``init_from``, once, unless a checkpoint has been loaded. Collective.
+        """Load the weights of ``init_from``, once, unless a checkpoint has been loaded. Collective.
 
         Raises:
-            DataError: the file cannot be read, or its weights do not fit.
-            ConfigError: it holds a model of another kind, or there is no normalizer for its heads' unit.
+            DataError: the file cannot be read, or its weights do not match.
+            ConfigError: it has a model of another architecture, or the config lacks a normalizer that its heads need.
         """
         path = self.fine_tuning.init_from
         if path is None or self._has_weights:
@@ -152,8 +152,8 @@ class FineTuningTrainer(OCPTrainer):
             for part, (there, here) in parts.items():
                 if name in there and target not in here:
                     raise ConfigError(
-                        f"dataset.train.transforms.{part}.{target}: missing, but the heads of {trained.source} answer "
-                        f"in its units; add it (its numbers are replaced by the file's), or set {SECTION}.heads: fresh"
+                        f"dataset.train.transforms.{part}.{target}: missing, but the heads of {trained.source} need "
+                        f"it; add it (its numbers are replaced by the file's), or set {SECTION}.heads: fresh"
                     )
 
     def _take_scales(self, trained: TrainedNetwork) -> None:
@@ -165,7 +165,7 @@ class FineTuningTrainer(OCPTrainer):
                 references = self.elementrefs[target].element_references
                 if references.shape != trained.references[name].shape:
                     raise ConfigError(
-                        f"dataset.train.transforms.element_references.{target}: is for {len(references)} elements, "
+                        f"dataset.train.transforms.element_references.{target}: has {len(references)} elements, but "
                         f"{trained.source} has {len(trained.references[name])}; set {SECTION}.heads: fresh"
                     )
                 references.copy_(trained.references[name])
@@ -175,4 +175,4 @@ class FineTuningTrainer(OCPTrainer):
         if self.fine_tuning.keeps_normalizer:
             for name, target in self._outputs(trained).items():
                 if name in trained.scales:
-                    logger.info("Fine-tuning: the normalizer of %s is the file's, %s.", target, trained.scales[name])
+                    logger.info("Fine-tuning: normalizer of %s from the file: %s.", target, trained.scales[name])

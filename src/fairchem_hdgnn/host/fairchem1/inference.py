@@ -1,4 +1,4 @@
-"""The model of a checkpoint, ready to predict: in fairchem's trainer, and as an ASE calculator."""
+"""Load a checkpoint for prediction, in fairchem's trainer or as an ASE calculator."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def inference_trainer(
     model_overrides: Mapping[str, Any] | None = None,
     trusted: bool = False,
 ) -> OCPTrainer:
-    """fairchem's trainer with a checkpoint's weights, in float32 without mixed precision, and no data sets.
+    """Build fairchem's trainer with a checkpoint's weights, in float32 without mixed precision and data sets.
 
-    The averaged weights (EMA) are used where the checkpoint has them, as fairchem's ``validate`` does;
-    its inference-only loader would take the raw ones from ``checkpoint.pt``.
+    The averaged weights (EMA) are used if the checkpoint has them, as in fairchem's ``validate``; its inference-only
+    loader would use the raw ones from ``checkpoint.pt``.
 
     Args:
         path: the checkpoint.
-        cpu: stay on the CPU although a GPU is there.
-        device_index: which GPU.
+        cpu: run on the CPU even if a GPU is available.
+        device_index: index of the GPU.
         seed: for models that draw random numbers in prediction, such as HDGNN's edge frames.
-        model_overrides: keys of ``model:`` that replace those in the checkpoint, e.g. ``{"frames": "fixed"}``.
+        model_overrides: keys of ``model:`` that override those in the checkpoint, e.g. ``{"frames": "fixed"}``.
         trusted: see ``read_checkpoint``.
 
     Raises:
-        DataError: the checkpoint cannot be read, or its weights do not fit the model.
+        DataError: the checkpoint cannot be read, or its weights do not match the model.
         ConfigError: the model it names is not registered.
     """
     checkpoint = read_checkpoint(path, trusted=trusted)
@@ -78,11 +78,11 @@ def inference_trainer(
 
 
 def load_weights(trainer: OCPTrainer, checkpoint: Mapping[str, Any], path: str | Path) -> None:
-    """Put a checkpoint's weights, normalisers and element references into ``trainer``, EMA weights first."""
+    """Load a checkpoint's weights (averaged ones if present), normalisers and element references into ``trainer``."""
     try:
         trainer.load_checkpoint(str(path), dict(checkpoint), inference_only=True)
     except RuntimeError as error:
-        raise DataError(f"{path}: its weights do not fit its model: {' '.join(str(error).split())[:300]}") from error
+        raise DataError(f"{path}: its weights do not match its model: {' '.join(str(error).split())[:300]}") from error
     if checkpoint.get("ema"):
         averages = ExponentialMovingAverage(trainer.model.parameters(), decay=checkpoint["ema"]["decay"])
         averages.load_state_dict(checkpoint["ema"])
@@ -90,7 +90,7 @@ def load_weights(trainer: OCPTrainer, checkpoint: Mapping[str, Any], path: str |
 
 
 class _Calculator(OCPCalculator):
-    """fairchem's calculator, fed with a checkpoint that has been read already."""
+    """fairchem's calculator for a checkpoint that has already been read."""
 
     def __init__(self, checkpoint: dict[str, Any], path: Path, cpu: bool, seed: int) -> None:
         self._checkpoint = checkpoint
@@ -99,34 +99,33 @@ class _Calculator(OCPCalculator):
         super().__init__(config_yml=config, checkpoint_path=path, cpu=cpu, seed=seed)
 
     def load_checkpoint(self, checkpoint_path: str | Path, checkpoint: dict[str, Any] | None = None) -> None:
-        """Load the weights, averaged ones (EMA) first; called by fairchem's constructor."""
+        """Load the weights, averaged ones (EMA) if present; called by fairchem's constructor."""
         load_weights(self.trainer, self._checkpoint, checkpoint_path)
 
 
 def calculator(
     checkpoint: str | Path, *, cpu: bool | None = None, seed: int = 0, trusted: bool = False
 ) -> OCPCalculator | NetworkCalculator:
-    """An ASE calculator for a checkpoint, ready in any process: ``atoms.calc = calculator("checkpoint.pt")``.
+    """An ASE calculator for a checkpoint, usable in any process: ``atoms.calc = calculator("checkpoint.pt")``.
 
-    Energies are in eV, forces in eV/Å, in float32. The graph is built from the atoms at every call, mixed precision
-    is off, and the averaged weights (EMA) are used where the checkpoint has them, which fairchem's
-    own ``OCPCalculator`` does not do for ``checkpoint.pt``. ``atoms.pbc`` decides, for each cell vector, whether the
-    structure repeats along it.
+    Energies are in eV, forces in eV/Å, in float32. The graph is built from the atoms in every call, mixed precision is
+    off, and the averaged weights (EMA) are used if the checkpoint has them, which fairchem's own ``OCPCalculator`` does
+    not do for ``checkpoint.pt``. ``atoms.pbc`` determines along which cell vectors the structure is periodic.
 
-    Forces are there if the checkpoint was trained on them. They are a head of their own, not the energy's gradient, and
-    as there is no envelope at the cutoff, both can jump where a neighbour comes or goes.
+    Forces are available if the checkpoint was trained on them. A separate head predicts them, they are not the energy's
+    gradient. As there is no envelope at the cutoff, both can jump when a neighbour enters or leaves it.
 
-    A model of IS2RE answers with the energy of the *relaxed* system for the unrelaxed atoms it is given: use
-    it on initial structures; a relaxation needs a model trained on energies and forces (S2EF).
+    An IS2RE model returns the energy of the *relaxed* system for the unrelaxed atoms: use it on initial structures. A
+    relaxation needs a model trained on energies and forces (S2EF).
 
     Args:
         checkpoint: ``checkpoint.pt`` or ``best_checkpoint.pt``, or ``inference_ckpt.pt`` of fairchem-core 2.
         cpu: run on the CPU; by default a GPU is used if there is one.
-        seed: of every random number drawn in prediction.
-        trusted: unpickle whatever the file holds; see ``read_checkpoint``.
+        seed: random seed of the prediction.
+        trusted: unpickle any object in the file; see ``read_checkpoint``.
 
     Raises:
-        DataError: the checkpoint is missing, unreadable, or does not fit its model.
+        DataError: the checkpoint is missing, unreadable, or does not match its model.
     """
     path = Path(checkpoint)
     if is_inference_file(path):

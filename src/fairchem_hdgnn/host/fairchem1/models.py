@@ -1,4 +1,4 @@
-"""The networks as models of fairchem-core 1.10, registered: plain, and as hydra backbone with heads."""
+"""The networks registered as models of fairchem-core 1.10: plain, and as hydra backbone with heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of models: whether fairchem knows them; short ones turned into dotted ones, which work in every process."""
+"""Names of models: check that fairchem knows them, and turn short names into dotted ones, valid in every process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fairchem_hdgnn.errors import ConfigError
 
 
 def known_model(name: Any, source: str | Path) -> str:
-    """The registered or dotted name of a model, once it is sure that it can be imported.
+    """Check that a model can be imported, and return its registered or dotted name.
 
     Args:
-        name: as a config has it.
-        source: the file that it comes from; for the message.
+        name: name in a config.
+        source: file with the config; for the message.
 
     Raises:
         ConfigError: fairchem cannot find the model.
@@ -27,17 +27,17 @@ def known_model(name: Any, source: str | Path) -> str:
         registry.get_model_class(name)
     except (RuntimeError, ImportError) as error:
         raise ConfigError(
-            f"{source}: its model '{name}' is not known to fairchem here; install the package that provides it, "
+            f"{source}: its model '{name}' is not registered with fairchem; install the package that provides it, "
             "and write model.name as a dotted path such as fairchem_hdgnn.HDGNN"
         ) from error
     return name
 
 
 def dotted_name(name: Any) -> Any:
-    """``fairchem_hdgnn.HDGNN`` for ``hdgnn``, and so on; any other name as it is.
+    """Return ``fairchem_hdgnn.HDGNN`` for ``hdgnn``, and so on; any other name unchanged.
 
-    A checkpoint keeps the name that the config had. fairchem finds a short one only where the plugin was imported
-    before; a dotted one it imports itself.
+    A checkpoint stores the name in the config. fairchem finds a short name only if the plugin was imported before;
+    it imports a dotted one itself.
     """
     registered = registry.mapping["model_name_mapping"].get(name)
     for public_name in fairchem_hdgnn.__all__:

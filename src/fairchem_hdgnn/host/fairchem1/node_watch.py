@@ -1,7 +1,7 @@
-"""A node that dies under a job: noticed by the silence of its ranks, named in one line, and the job requeued.
+"""Detect a node that fails during a job, name it in one line, and requeue the job.
 
-Otherwise the other ranks wait, or fail with an address and a port for a reason, and the job lasts until Slurm gives the
-node up, which takes minutes (``SlurmdTimeout``, 300 s by default).
+Otherwise the other ranks wait, or fail with only an address and a port in the message, and the job lasts until Slurm
+declares the node down, which takes minutes (``SlurmdTimeout``, 300 s by default).
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS, requeue
 logger = logging.getLogger(__name__)
 
 BEAT = 2.0
-"""Seconds between two signs of life of a rank."""
+"""Seconds between two heartbeats of a rank."""
 
 SILENCE = 20.0
-"""Seconds without one, after which it is asked whether the node is still there."""
+"""Seconds without a heartbeat after which the node is probed."""
 
 PROBE = 5.0
-"""Seconds within which a node has to take a connection."""
+"""Timeout of a probe, seconds."""
 
 START = timedelta(minutes=30)
-"""How long ranks may take to start."""
+"""Maximum time for ranks to start."""
 
 CLOCKS_APART = 60.0
-"""Seconds; ranks start within fewer."""
+"""Seconds of clock difference to warn about; ranks start within less."""
 
 SLURMD_PORT = 6818
 """Slurm's default."""
 
 LOST_CONNECTION = ("gloo", "NCCL", "peer", "Connection", "store")
-"""In the messages of errors that a rank raises because another one has gone."""
+"""Words in the errors that a rank raises when it loses the connection to another one."""
 
 
 @contextmanager
 def node_watch() -> Iterator[None]:
-    """Watch over the nodes of a job while its ranks run; without effect where ``srun`` did not start them.
+    """Monitor the nodes of a job while its ranks run; no effect if ``srun`` did not start them.
 
-    If a node dies, the first rank on another one says so and requeues the job. Its process ends with
+    If a node fails, the first rank on another node reports it and requeues the job. Its process exits with
     ``PREEMPTED_EXIT_STATUS``, and the recipes' ``srun --kill-on-bad-exit`` ends the others.
     """
     if not is_rank_of_srun() or int(os.environ.get("SLURM_STEP_NUM_NODES", "1")) == 1:
@@ -64,8 +64,8 @@ def node_watch() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if any(word in str(error) for word in LOST_CONNECTION):
-            logger.warning("The connection to another rank is lost; asking whether its node is still there.")
-            # If it is not, the watch ends this process meanwhile.
+            logger.warning("Lost the connection to another rank; checking whether its node is still up.")
+            # If it is down, the watch ends this process meanwhile.
             time.sleep(SILENCE + 4 * PROBE)
         raise
     finally:
@@ -73,11 +73,11 @@ def node_watch() -> Iterator[None]:
 
 
 class NodeWatch(threading.Thread):
-    """A thread that gives signs of life to the store of torch.distributed; rank 0 reads those of all ranks.
+    """A thread that sends heartbeats to the store of torch.distributed; rank 0 reads those of all ranks.
 
     Args:
         address: host and port of torch.distributed's store.
-        rank: of this process.
+        rank: rank of this process.
         world_size: number of ranks.
         node: Slurm's name of this node.
     """
@@ -91,15 +91,15 @@ class NodeWatch(threading.Thread):
         self._heard = [0.0] * world_size
 
     def stop(self) -> None:
-        """End at the next beat."""
+        """Stop at the next heartbeat."""
         self._stopped.set()
 
     def run(self) -> None:
-        """Beat and look, until stopped or until a node is dead."""
+        """Send and check heartbeats until stopped or until a node is down."""
         try:
             store = self._meet()
-        except RuntimeError as error:  # a rank that never came; torch.distributed says so itself
-            logger.debug("no watch over the nodes: %s", error)
+        except RuntimeError as error:  # a rank never connected; torch.distributed reports that itself
+            logger.debug("nodes are not monitored: %s", error)
             return
         while not self._stopped.wait(BEAT):
             dead = self._dead_nodes(self._silent_ranks(store))
@@ -107,25 +107,25 @@ class NodeWatch(threading.Thread):
                 self._end(dead)
 
     def _dead_nodes(self, silent: Sequence[int]) -> list[str]:
-        """Nodes of silent ranks that do not answer; a rank that has ended is silent, too, on a node that does."""
+        """Nodes of silent ranks that do not answer a probe; a rank that has ended is silent on a node that answers."""
         dead = [node for node in dict.fromkeys(self._nodes[rank] for rank in silent) if not answers(node)]
         for rank in silent:
-            # Not to be asked about again before another silence.
+            # Do not probe again before another period of silence.
             self._heard[rank] = time.monotonic()
         return dead
 
     def _meet(self) -> dist.TCPStore:
-        """Connect, learn where each rank is, and compare clocks.
+        """Connect, learn the node of each rank, and compare clocks.
 
         Raises:
-            RuntimeError: another rank has not come in time.
+            RuntimeError: another rank did not connect in time.
         """
         store = dist.TCPStore(*self._address, is_master=False, timeout=START, wait_for_workers=False)
         store.set(_key("node", self._rank), self._node)
         self._nodes = [store.get(_key("node", rank)).decode() for rank in range(self._world_size)]
         store.set(_key("clock", self._rank), str(time.time()))
         if self._rank == 0:
-            # All ranks met just now, at the same time.
+            # All ranks have just connected, at the same time.
             self._compare_clocks([float(store.get(_key("clock", rank))) for rank in range(self._world_size)])
         self._heard = [time.monotonic()] * self._world_size
         store.set_timeout(timedelta(seconds=PROBE))
@@ -135,13 +135,13 @@ class NodeWatch(threading.Thread):
         for node, clock in dict(zip(self._nodes, clocks)).items():
             if abs(clock - clocks[0]) > CLOCKS_APART:
                 logger.warning(
-                    "The clocks of %s and %s are %.0f s apart: times in logs mislead, and from 300 s on Slurm refuses "
-                    "jobs; set them right (NTP).",
+                    "The clocks of %s and %s are %.0f s apart: times in logs are misleading, and from 300 s on Slurm "
+                    "refuses jobs; synchronise them (NTP).",
                     *(self._nodes[0], node, abs(clock - clocks[0])),
                 )
 
     def _silent_ranks(self, store: dist.TCPStore) -> list[int]:
-        """Ranks without a sign of life for ``SILENCE``; rank 0 has the store, so without the store it is silent."""
+        """Ranks without a heartbeat for ``SILENCE``; rank 0 hosts the store, so it is silent if the store is lost."""
         now = time.monotonic()
         try:
             store.add(_key("beat", self._rank), 1)
@@ -158,20 +158,20 @@ class NodeWatch(threading.Thread):
         return [rank for rank, heard in enumerate(self._heard) if now - heard > SILENCE]
 
     def _end(self, dead: Sequence[str]) -> None:
-        """Say what has happened, requeue from the first rank that is left, and end this process."""
+        """Report the failure, requeue the job from the first remaining rank, and exit this process."""
         left = [rank for rank, node in enumerate(self._nodes) if node not in dead]
         if self._rank == left[0]:
             job = os.environ["SLURM_JOB_ID"]
             message = f"{' and '.join(map(self._with_ranks, dead))} does not answer: it or its network has failed."
             logger.error("%s", message)
-            # All that ranks print goes through the first node, so that of its own death the log says nothing.
+            # The ranks' output goes through the first node, so its own failure cannot appear in the log.
             subprocess.run(["scontrol", "update", f"JobId={job}", f"Comment={message}"], check=False)
-            logger.warning("%s It goes on from its last checkpoint.", requeue(job))
+            logger.warning("%s It will resume from its last checkpoint.", requeue(job))
         else:
-            # The first rank's end ends this one.
+            # The exit of the first rank ends this one.
             time.sleep(6 * PROBE)
         logging.shutdown()
-        # From a thread, while the main thread may wait for a rank that will not answer.
+        # Called from a thread: the main thread may be waiting for a rank that will not answer.
         os._exit(PREEMPTED_EXIT_STATUS)
 
     def _with_ranks(self, node: str) -> str:
@@ -180,7 +180,7 @@ class NodeWatch(threading.Thread):
 
 
 def answers(node: str) -> bool:
-    """Whether a node's Slurm daemon takes a connection; asked seldom, as the daemon notes such calls in its log."""
+    """Whether a node's Slurm daemon accepts a connection; call rarely, because the daemon logs such connections."""
     shown = subprocess.run(["scontrol", "show", "node", node], capture_output=True, text=True, check=False).stdout
     address, port = re.search(r"NodeAddr=(\S+)", shown), re.search(r"\bPort=(\d+)", shown)
     try:

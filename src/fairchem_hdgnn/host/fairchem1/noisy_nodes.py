@@ -1,15 +1,15 @@
-"""Noisy Nodes (:mod:`fairchem_hdgnn.host.noisy_nodes`) as a transform of fairchem-core 1.10. In a configuration::
+"""Noisy Nodes (:mod:`fairchem_hdgnn.host.noisy_nodes`) as a transform of fairchem-core 1.10. In a config::
 
     dataset:
       train:
         transforms:
           noisy_nodes:
-            probability: 0.5            # of a structure to be moved
+            probability: 0.5            # that a structure is moved
             standard_deviation: 0.3     # of the noise, Å
 
-The transform, applied to each record of every split, only adds the target ``displacement``. Structures are moved by
-``fairchem_hdgnn.Trainer``, in training steps and nowhere else, so evaluation sees them as they are. fairchem has no
-registry of transforms: ``format: safe_lmdb`` knows this one, and the trainer tells data sets of other formats.
+The transform, applied to each record of every split, only adds the target ``displacement``. ``fairchem_hdgnn.Trainer``
+moves the structures, in training steps only, so evaluation uses unmodified structures. fairchem has no registry of
+transforms: ``format: safe_lmdb`` supports this one, and the trainer adds it to data sets of other formats.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fairchem_hdgnn.host.noisy_nodes import TRANSFORM, add_displacement
 
 
 class Transforms(DataTransforms):
-    """fairchem's transforms of a record, and ``noisy_nodes`` after them; goes with its data set into any process."""
+    """fairchem's transforms of a record, followed by ``noisy_nodes``; can be pickled with its data set."""
 
     def __call__(self, data_object: Data) -> Data:
         """The record, transformed."""
@@ -33,7 +33,7 @@ class Transforms(DataTransforms):
 
 
 def teach_transform(dataset: Any) -> None:
-    """Let a data set of any of fairchem's formats find ``noisy_nodes``."""
+    """Add ``noisy_nodes`` to the transforms of a data set of any of fairchem's formats."""
     whole = getattr(dataset, "dataset", dataset)
     if type(getattr(whole, "transforms", None)) is DataTransforms:
         whole.transforms = Transforms(whole.transforms.config)

@@ -1,4 +1,4 @@
-"""A checkpoint of fairchem-core 1.10 as an opened checkpoint, in its trainer, and its data sets."""
+"""Open checkpoints of fairchem-core 1.10 in its trainer, and its data sets."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class ConfigModel(OpenedModel):
 
     Args:
         source: file with the config.
-        seed: of the weights.
-        overrides: keys that replace those of ``model:``.
+        seed: random seed of the weights.
+        overrides: keys that override those of ``model:``.
     """
 
     def __init__(self, source: str, seed: int, overrides: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ def open_lmdb_split(dataset_config: Mapping[str, Any], source: Path, data_format
     """fairchem's data set over ``source``; see :func:`fairchem_hdgnn.host.opening.open_split`.
 
     Raises:
-        DataError: the files are missing, damaged or hold objects that ``safe_lmdb`` refuses.
+        DataError: the files are missing, damaged or contain objects that ``safe_lmdb`` refuses.
     """
     config = {
         "format": data_format or safe_format(dataset_config.get("format", "lmdb")),

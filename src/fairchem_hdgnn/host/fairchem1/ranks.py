@@ -1,4 +1,4 @@
-"""Where this process stands among its peers, for every launcher: srun, submitit, torchrun, fairchem's own."""
+"""The rank of this process, for every launcher: srun, submitit, torchrun, fairchem's own."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def is_task_of_many() -> bool:
 
 
 def is_rank_of_srun() -> bool:
-    """Whether this process is one of several tasks of ``srun``, with its rank in the environment already."""
+    """Whether this process is one of several tasks of ``srun`` whose rank is already in the environment."""
     return "SLURM_PROCID" in os.environ and os.environ.get("RANK") == os.environ["SLURM_PROCID"]
 
 
 def set_rank_environment() -> None:
-    """Give a task of ``srun`` the variables that torch.distributed reads; leave any other process alone.
+    """Set the variables that torch.distributed reads in a task of ``srun``; do nothing in any other process.
 
-    torchrun and fairchem's ``--num-gpus`` set ``RANK`` and the rest themselves; ``srun`` (and with it submitit)
-    describes a task in variables of its own. ``MASTER_ADDR`` and ``MASTER_PORT`` are kept where the batch script
-    exports them (our recipes do: it runs on the first node and can pick a free port there); otherwise they are the
-    first host of the step and a port derived from the job id.
+    torchrun and fairchem's ``--num-gpus`` set ``RANK`` and the others themselves; ``srun`` (and with it submitit) uses
+    its own variables. ``MASTER_ADDR`` and ``MASTER_PORT`` are kept if the batch script exports them (our recipes do:
+    the script runs on the first node and can choose a free port there); otherwise they are the first host of the step
+    and a port derived from the job id.
     """
     if not is_task_of_many():
         return
@@ -59,12 +59,12 @@ def on_first_rank(look: Callable[[], None], device: torch.device) -> None:
 
 
 def check_same_start(checkpoint: Path, step: int, device: torch.device) -> None:
-    """Refuse a rank that has not gone on from where rank 0 has; only rank 0 writes checkpoints. Collective.
+    """Refuse a rank that has resumed from another step than rank 0, which writes the checkpoints. Collective.
 
     Args:
-        checkpoint: the run's own.
-        step: that this rank has come to.
-        device: of this rank.
+        checkpoint: the run's checkpoint.
+        step: step of this rank.
+        device: device of this rank.
 
     Raises:
         ConfigError: on the ranks that differ.
@@ -73,8 +73,8 @@ def check_same_start(checkpoint: Path, step: int, device: torch.device) -> None:
     distutils.broadcast_object_list(first, src=0, device=device)
     if first != [step]:
         raise ConfigError(
-            f"{checkpoint}: rank 0 goes on from step {first[0]} in it, this rank sees step {step}; choose a --run-dir "
-            "that all nodes share"
+            f"{checkpoint}: rank 0 resumes from step {first[0]}, but this rank from step {step}; choose a --run-dir on "
+            "a file system that all nodes share"
         )
 
 

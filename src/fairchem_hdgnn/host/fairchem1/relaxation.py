@@ -1,4 +1,4 @@
-"""fairchem's relaxations, with any ASE and on any number of ranks, that leave the training around them as it was."""
+"""Run fairchem's relaxations with any ASE and on any number of ranks, without side effects on a training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RESULTS = "relaxed_positions.npz"
 
 
 def require_relaxable(task: Mapping[str, Any], outputs: Mapping[str, Any], *, has_data: bool) -> None:
-    """See that a config says enough for relaxations.
+    """Check that a config has what relaxations need.
 
     Args:
         task: its section ``task``.
@@ -39,33 +39,35 @@ def require_relaxable(task: Mapping[str, Any], outputs: Mapping[str, Any], *, ha
         has_data: whether it has structures to relax.
 
     Raises:
-        ConfigError: there are none, the model gives no forces (no stress for a cell), or a key has a wrong value.
+        ConfigError: no structures, a model without forces (or stress, for a cell), or a key with an invalid value.
     """
     if not has_data:
-        stale = "; fairchem 1.10 does not read task.relax_dataset" if "relax_dataset" in task else ""
-        raise ConfigError(f"dataset.relax.src: missing; name the LMDB of the structures to relax{stale}")
+        stale = "; fairchem 1.10 ignores task.relax_dataset" if "relax_dataset" in task else ""
+        raise ConfigError(f"dataset.relax.src: missing; set it to the LMDB with the structures to relax{stale}")
     if "forces" not in outputs:
         raise ConfigError(
-            "outputs.forces: missing; a relaxation follows forces, so take a model that was trained on them "
+            "outputs.forces: missing; a relaxation needs forces, so use a model that was trained on them "
             "(model.regress_forces: true)"
         )
     settings = from_keys(Task, {key: value for key, value in task.items() if key in key_names(Task)}, "task")
     from_keys(RelaxOpt, settings.relax_opt or {}, "task.relax_opt")
     if "stress" not in outputs and (task.get("relax_cell") or task.get("relax_volume")):
-        raise ConfigError("outputs.stress: missing; task.relax_cell and task.relax_volume need a model of the stress")
+        raise ConfigError(
+            "outputs.stress: missing; task.relax_cell and task.relax_volume need a model that predicts the stress"
+        )
 
 
 def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = "") -> None:
     """Call fairchem's ``run_relaxations`` so that each structure is relaxed once. Collective.
 
-    By itself fairchem pads the ranks' shares, and two ranks that relax one structure take away each other's trajectory;
-    lets ranks wait for each other in forward passes, of which they make different numbers; leaves the averaged weights
-    (EMA) in the model; and subtracts each energy of a batch from each reference.
+    Unmodified, fairchem pads the ranks' shares, so that two ranks relax one structure and overwrite its trajectory;
+    makes ranks wait for each other in forward passes, although their numbers differ; leaves the averaged weights (EMA)
+    in the model; and subtracts each energy of a batch from each reference.
 
     Args:
-        trainer: has the structures, ``relax_dataset``.
+        trainer: the trainer, with the structures in ``relax_dataset``.
         relax: ``OCPTrainer.run_relaxations`` of ``trainer``.
-        part: folder below ``task.relax_opt.traj_dir``.
+        part: subfolder of ``task.relax_opt.traj_dir``.
 
     Raises:
         ConfigError: see :func:`require_relaxable`; or there are fewer structures than ranks.
@@ -73,7 +75,7 @@ def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = 
     """
     task, outputs = trainer.config["task"], trainer.config["outputs"]
     require_relaxable(task, outputs, has_data=trainer.relax_dataset is not None)
-    # A copy, as fairchem puts a Path into it, which then would be in checkpoints.
+    # A copy: fairchem stores a Path in it, which would otherwise end up in checkpoints.
     settings = dict(task.get("relax_opt") or {})
     if settings.get("traj_dir"):
         settings["traj_dir"] = Path(settings["traj_dir"]) / part
@@ -100,7 +102,7 @@ def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = 
 
 
 def _share(dataset: Any, folder: Path | None, device: torch.device) -> list[int]:
-    """Records for this rank, of those without a trajectory in ``folder``; all ranks get some, or none does."""
+    """This rank's share of the records without a trajectory in ``folder``; all ranks get some, or none does."""
     found: list[list[int]] = [[]]
     on_first_rank(lambda: found.__setitem__(0, _unfinished(dataset, folder)), device)
     distutils.broadcast_object_list(found, src=0, device=device)
@@ -117,14 +119,14 @@ def _unfinished(dataset: Any, folder: Path | None) -> list[int]:
     for sid, count in Counter(ids).most_common(1):
         if count > 1:
             raise DataError(
-                f"dataset.relax: {count} structures have sid {sid}, by which results are named; renumber them"
+                f"dataset.relax: {count} structures have sid {sid}, which identifies the results; renumber them"
             )
     if folder is None:
         return list(range(len(ids)))
     unfinished = [index for index, sid in enumerate(ids) if not (folder / f"{sid}.traj").is_file()]
     if len(unfinished) < len(ids):
         logger.warning(
-            "%d of %d structures have a trajectory in %s: they are not relaxed again, and are not in %s",
+            "%d of %d structures already have a trajectory in %s: they are skipped, and are missing in %s",
             len(ids) - len(unfinished), len(ids), folder, RESULTS,
         )  # fmt: skip
     return unfinished
@@ -135,7 +137,7 @@ def _sid(record: Any) -> str:
 
 
 def _with_columns(collate: Callable[[list[Any]], Batch], records: list[Any]) -> Batch:
-    """A batch whose relaxed energies are a column, [systems, 1], as predictions are."""
+    """A batch whose relaxed energies are a column, [systems, 1], like predictions."""
     batch = collate(records)
     if "energy_relaxed" in batch:
         batch.energy_relaxed = torch.as_tensor(batch.energy_relaxed).view(-1, 1)
@@ -144,7 +146,7 @@ def _with_columns(collate: Callable[[list[Any]], Batch], records: list[Any]) -> 
 
 @contextlib.contextmanager
 def _instantiable() -> Iterator[None]:
-    """Let fairchem's classes be made although they lack methods of ASE's optimizers, of which fairchem uses none."""
+    """Allow instances of fairchem's classes although they lack abstract methods of ASE, none of which are used."""
     kinds: list[Any] = [kind for kind in (OptimizableBatch, OptimizableUnitCellBatch) if inspect.isabstract(kind)]
     lacking = [kind.__abstractmethods__ for kind in kinds]
     for kind in kinds:
@@ -158,7 +160,7 @@ def _instantiable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _replaced(holder: Any, **values: Any) -> Iterator[Callable[..., None]]:
-    """Attributes of ``holder`` for the length of a block, in which more can be given."""
+    """Replace attributes of ``holder`` in the block; the yielded function replaces more."""
     former: dict[str, Any] = {}
 
     def replace(**values: Any) -> None:
@@ -176,7 +178,7 @@ def _replaced(holder: Any, **values: Any) -> Iterator[Callable[..., None]]:
 
 @contextlib.contextmanager
 def _averages(ema: Any) -> Iterator[None]:
-    """The averaged weights in the model, where there are any; then the others again."""
+    """Use the averaged weights, if there are any, in the block."""
     if ema is None:
         yield
         return

@@ -1,8 +1,7 @@
-"""``format: safe_lmdb``: fairchem's ``lmdb`` data set for files that somebody else made.
+"""``format: safe_lmdb``: fairchem's ``lmdb`` data set for untrusted files.
 
-The records are the same, but nothing in the files can run: records go through
-:mod:`fairchem_hdgnn.data.safe_pickle`, ``metadata.npz`` is read without pickles. Damaged files
-are refused when the data set is opened, with the file's name.
+The records are the same, but no code in the files can run: :mod:`fairchem_hdgnn.data.safe_pickle` reads the records,
+and ``metadata.npz`` is read without pickles. Damaged files are refused by name when the data set is opened.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.fairchem1.noisy_nodes import Transforms
 
 LMDB_FORMATS = {"lmdb", "single_point_lmdb", "trajectory_lmdb", "safe_lmdb"}
-"""fairchem's formats that are read from LMDB files, and this one."""
+"""fairchem's formats for LMDB files, and this one."""
 
 
 def safe_format(name: str) -> str:
-    """The format that reads the same files as ``name`` and runs nothing in them, where there is one."""
+    """The format that reads the same files as ``name`` without running code, if there is one; otherwise ``name``."""
     return "safe_lmdb" if name in LMDB_FORMATS else name
 
 
 @registry.register_dataset("safe_lmdb")
 class SafeLmdbDataset(LmdbDataset):
-    """One LMDB file, or all ``*.lmdb`` of a folder; takes the keys of fairchem's ``lmdb``.
+    """One LMDB file, or all ``*.lmdb`` files of a folder; has the keys of fairchem's ``lmdb``.
 
     Raises:
-        ConfigError: if ``src`` is missing or names several places.
-        DataError: if a file is missing, empty, truncated, damaged, or holds a pickled object.
+        ConfigError: ``src`` is missing or a list.
+        DataError: a file is missing, empty, truncated, damaged, or contains a pickled object.
     """
 
     def __init__(self, config: dict) -> None:
@@ -56,12 +55,12 @@ class SafeLmdbDataset(LmdbDataset):
             _refuse_objects(Path(config["lin_ref"]))
         super().__init__(config)
         if self.num_samples == 0:
-            raise DataError(f"LMDB {src} holds no records: make it again")
+            raise DataError(f"LMDB {src} contains no records: re-create it")
         self.transforms = Transforms(config.get("transforms"))
         self._check_metadata()
 
     def connect_db(self, lmdb_path: Path | None = None) -> lmdb.Environment:
-        """Open a file, shared with every other data set of this process that reads it."""
+        """Open a file; the environment is shared with other data sets of this process that read it."""
         environment = open_lmdb(self.path if lmdb_path is None else lmdb_path)
         # The constructor unpickles this entry next, so it is checked first.
         read_length(environment)
@@ -71,7 +70,7 @@ class SafeLmdbDataset(LmdbDataset):
         """The record ``idx``.
 
         Raises:
-            DataError: if it is missing, damaged, or holds what a record has no use for.
+            DataError: it is missing, damaged, or contains objects that do not belong in a record.
         """
         index = int(self.indices[idx])
         if self.path.is_file():
@@ -85,7 +84,7 @@ class SafeLmdbDataset(LmdbDataset):
         return record if self.key_mapping is None else rename_data_object_keys(record, self.key_mapping)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the open files, for a process that loads data."""
+        """The state without the open files, for a data-loader process."""
         return {name: value for name, value in vars(self).items() if name not in ("env", "envs")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -97,7 +96,7 @@ class SafeLmdbDataset(LmdbDataset):
             self.envs = [self.connect_db(path) for path in lmdb_files(self.path)]
 
     def __del__(self) -> None:
-        """Leave the environments to their other readers; the last one closes them."""
+        """Do not close the environments: other data sets may read them; the last one closes them."""
 
     def _check_metadata(self) -> None:
         folder = self.path.parent if self.path.is_file() else self.path
@@ -107,13 +106,13 @@ class SafeLmdbDataset(LmdbDataset):
         arrays = _refuse_objects(path)
         count = len(arrays.get("natoms", ()))
         if "natoms" not in arrays or (count != self.num_samples and not self.sharded):
-            raise DataError(f"{path} describes {count} systems, {self.path} holds {self.num_samples}: make it again")
+            raise DataError(f"{path} describes {count} systems, but {self.path} has {self.num_samples}: re-create it")
 
 
 def _refuse_objects(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file that holds plain arrays only; fairchem itself would unpickle objects in it."""
+    """The arrays of an .npz file, without unpickling objects, as fairchem itself would."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as plain arrays ({error}): make it again") from error
+        raise DataError(f"{path} cannot be read as plain arrays ({error}): re-create it") from error

@@ -1,4 +1,4 @@
-"""Jobs through submitit: one for each config, each restarted from its own pickle when Slurm takes the machine away."""
+"""Jobs through submitit: one per config, each restarted from its own pickle when Slurm preempts it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fairchem_hdgnn.host.sight import look
 from fairchem_hdgnn.host.slurm_queue import check_can_start, refusal
 
 MAX_TIMEOUTS = 100
-"""How often a job may reach its time limit and be requeued. fairchem allows 3, too few for a long run in short jobs."""
+"""How often a job may time out and be requeued. fairchem allows 3, too few for a long run in short jobs."""
 
 
 def submit_jobs(args: argparse.Namespace, configs: list[dict[str, Any]], extra: dict[str, Any] | None = None) -> None:
-    """Submit as fairchem's ``--submit`` does, on CPU nodes too, and say where everything goes.
+    """Submit like fairchem's ``--submit``, also on CPU nodes, and print where logs and configs are.
 
     Args:
-        args: of fairchem's command line.
-        configs: several become an array.
+        args: arguments of fairchem's command line.
+        configs: the configs; several become a job array.
         extra: further ``#SBATCH`` options by name.
 
     Raises:
-        UserError: sbatch refused, or a job could never start.
+        UserError: sbatch refused a job, or a job could never start.
     """
     executor = _executor(args, configs[0], extra)
     for config in configs:
@@ -45,7 +45,7 @@ def submit_jobs(args: argparse.Namespace, configs: list[dict[str, Any]], extra: 
 
 
 def submission_script(args: argparse.Namespace, config: dict[str, Any], extra: dict[str, Any] | None = None) -> str:
-    """The batch script that submitit would hand to sbatch for one job."""
+    """The batch script that submitit would pass to sbatch for one job."""
     executor = _executor(args, config, extra)
     return executor._make_submission_file_text(executor._submitit_command_str, "dry-run")
 

@@ -1,4 +1,4 @@
-"""fairchem's trainer with a training loop that survives: exact resume, whole checkpoints, preemption, loud stops."""
+"""fairchem's trainer with a robust training loop: exact resume, atomic checkpoints, preemption, explicit errors."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ from fairchem_hdgnn.host.which import versions
 
 
 class Trainer(FineTuningTrainer):
-    """fairchem's ``ocp`` trainer but for its training loop; a YAML names the one of ``checks``, which looks first.
+    """fairchem's ``ocp`` trainer with its own training loop; its subclass in ``checks``, named in YAMLs, adds checks.
 
-    It reads the same configuration and writes the same checkpoints (they say ``ocp``, so any fairchem tool opens
-    them). What differs:
+    It reads the same config and writes the same checkpoints (with trainer ``ocp``, so any fairchem tool opens them).
+    Differences:
 
-    - A resumed run repeats the losses of the uninterrupted one (same world size and batch size), on a CPU bit for bit
-      and on a GPU, which adds up edges in no fixed order, to rounding: checkpoints are written after the scheduler's
+    - A resumed run reproduces the losses of the uninterrupted one (same world size and batch size), bit for bit on a
+      CPU and up to rounding on a GPU, which sums edges in no fixed order: checkpoints are written after the scheduler's
       step, and random numbers are a function of (seed, rank, batch).
-    - ``checkpoint.pt`` is replaced atomically and never by weights that are not finite.
+    - ``checkpoint.pt`` is replaced atomically, and never by weights that are not finite.
     - SIGUSR1 and SIGTERM stop the run between two batches, with a checkpoint and a requeue under Slurm.
-    - A nan ends the run and names the structures; fairchem turns it into a zero.
-    - ``optim.accumulate`` (an optimiser step from several batches), ``optim.precision`` (``bfloat16``, ``tf32``),
-      ``final_coefficient`` of a loss, the ``noisy_nodes`` transform; run directories are unique.
-    - Relaxations run with any ASE and on several ranks, and leave a training as it was.
+    - A nan stops the run with an error that names the structures; fairchem replaces it by zero.
+    - ``optim.accumulate`` (gradient accumulation), ``optim.precision`` (``bfloat16``, ``tf32``), ``final_coefficient``
+      of a loss, the ``noisy_nodes`` transform; run directories are unique.
+    - Relaxations run with any ASE and on several ranks, without side effects on a training.
     """
 
     step: int
@@ -63,7 +63,7 @@ class Trainer(FineTuningTrainer):
     best_val_metric: float | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As ``OCPTrainer``; a ConfigError where nothing can be written in ``run_dir``."""
+        """As ``OCPTrainer``; raises a ConfigError if ``run_dir`` is not writable."""
         self._watch: PreemptionWatch | None = None
         self._has_advanced = False
         self._relaxing = False
@@ -85,7 +85,7 @@ class Trainer(FineTuningTrainer):
         return run_id[0]
 
     def load_datasets(self) -> None:
-        """As fairchem; its data sets learn the ``noisy_nodes`` transform."""
+        """As fairchem, and add the ``noisy_nodes`` transform to the data sets."""
         super().load_datasets()
         for split in ("train", "val", "test", "relax"):
             teach_transform(getattr(self, f"{split}_dataset", None))
@@ -94,13 +94,13 @@ class Trainer(FineTuningTrainer):
             self.test_loader = None
 
     def load_task(self) -> None:
-        """As fairchem, and the precision."""
+        """As fairchem, and read the settings of precision and Noisy Nodes."""
         super().load_task()
         self.precision = Precision.from_config(self.config["optim"], amp=self.config["amp"])
         self.noisy_nodes = NoisyNodes.of_config(self.config)
 
     def load_loss(self) -> None:
-        """As fairchem; means of losses are over an optimiser step, and weights of losses change."""
+        """As fairchem, but losses are averaged over an optimiser step, and their weights follow a schedule."""
         super().load_loss()
         use_step_losses(self.loss_functions, self.config["loss_functions"])
         self.loss_schedule = LossSchedule(self.config["loss_functions"])
@@ -111,16 +111,16 @@ class Trainer(FineTuningTrainer):
         return super()._compute_loss(out, batch)
 
     def load_extras(self) -> None:
-        """As fairchem; the length of a one-cycle schedule follows ``max_epochs``."""
+        """As fairchem; the length of a one-cycle schedule defaults to ``max_epochs``."""
         optim = self.config["optim"]
         if optim.get("scheduler") == "OneCycleLR":
-            # Into the config, so that it is in checkpoints, which stock fairchem opens too.
+            # Stored in the config, so that it is in checkpoints, which unmodified fairchem opens too.
             optim.setdefault("epochs", optim["max_epochs"])
         super().load_extras()
 
     @property
     def checkpoint_path(self) -> Path:
-        """Where the state of training is kept."""
+        """Path of the checkpoint with the training state."""
         return Path(self.config["cmd"]["checkpoint_dir"]) / "checkpoint.pt"
 
     @property
@@ -134,11 +134,11 @@ class Trainer(FineTuningTrainer):
     # Training.
 
     def train(self, disable_eval_tqdm: bool = False) -> None:
-        """Train until ``optim.max_epochs``, from wherever a loaded checkpoint left off.
+        """Train until ``optim.max_epochs``, starting from a loaded checkpoint if there is one.
 
         Raises:
             TrainingError: a prediction, gradient or weight is nan or infinite, or a batch does not fit into memory.
-            ConfigError: another process trains in this run directory, or another rank does not see it.
+            ConfigError: another process trains in this run directory, or another rank cannot access it.
             SystemExit: the scheduler preempted the run (status ``PREEMPTED_EXIT_STATUS``).
         """
         self.initialise()
@@ -177,7 +177,7 @@ class Trainer(FineTuningTrainer):
                 try:
                     self._train_step(batches)
                 except PreemptedError:
-                    # What was done of this step is done again.
+                    # The partial step is repeated after resuming.
                     self.step, self.epoch, self.metrics = before
                     self.save()
                     raise
@@ -194,12 +194,12 @@ class Trainer(FineTuningTrainer):
         self._has_advanced = True
 
     def stop_if_preempted(self) -> None:
-        """Ask between two batches. Collective.
+        """Check for a preemption signal between two batches. Collective.
 
-        The first step or evaluation is finished: a job that is warned at each start must not be requeued in vain.
+        The first step or evaluation is always finished: a job that is signalled at each start must still make progress.
 
         Raises:
-            PreemptedError: the scheduler wants the machine back.
+            PreemptedError: the scheduler is reclaiming the machine.
         """
         if self._watch is not None and self._watch.agreed() and self._has_advanced:
             raise PreemptedError
@@ -208,7 +208,7 @@ class Trainer(FineTuningTrainer):
         if not self.model.training:
             self.stop_if_preempted()
         collect_labels(batch, self.output_targets)
-        # Of what does not fit into memory fairchem relaxes one half, then the other.
+        # If a relaxation does not fit into memory, fairchem relaxes one half of the batch, then the other.
         halved = self._relaxing and len(batch.natoms) > 1
         explained = nullcontext() if halved else explained_out_of_memory(batch, self._unwrapped_model)
         with self.precision.autocast(self.device), explained:
@@ -237,7 +237,7 @@ class Trainer(FineTuningTrainer):
 
     def run_relaxations(self) -> None:
         """As fairchem; see :func:`fairchem_hdgnn.host.fairchem1.relaxation.run_relaxations`. Collective."""
-        # Ranks take different numbers of steps, so they cannot agree on a signal before all are done.
+        # Ranks do different numbers of steps, so they cannot agree on a signal before all are done.
         watch, self._watch, self._relaxing = self._watch, None, True
         try:
             run_relaxations(self, super().run_relaxations, f"step-{self.step}" if watch else "")
@@ -245,7 +245,7 @@ class Trainer(FineTuningTrainer):
             self._watch, self._relaxing = watch, False
 
     def _start_best_metric(self) -> None:
-        """Keep the best metric of a resumed run, unless the config now ranks by another one."""
+        """Keep the best metric of a resumed run, unless the config now has another primary metric."""
         primary_metric = self.evaluation_metrics.get("primary_metric", self.evaluator.task_primary_metric[self.name])
         if self.primary_metric != primary_metric or self.best_val_metric is None:
             self.primary_metric = primary_metric
@@ -259,14 +259,14 @@ class Trainer(FineTuningTrainer):
         Args:
             metrics: validation metrics to keep with it.
             checkpoint_file: name inside the run's checkpoint folder.
-            training_state: all that is needed to go on; otherwise (``best_checkpoint.pt``) the averaged weights alone.
+            training_state: whether to save all that resuming needs, or (``best_checkpoint.pt``) only averaged weights.
 
         Returns:
             Its path on rank 0, ``None`` on the others.
 
         Raises:
-            TrainingError: a weight is nan or infinite; the earlier checkpoint stays.
-            DataError: the file system refused; the earlier checkpoint stays.
+            TrainingError: a weight is nan or infinite; the earlier checkpoint is unchanged.
+            DataError: it cannot be written; the earlier checkpoint is unchanged.
         """
         if self.is_debug:
             return None
@@ -291,10 +291,10 @@ class Trainer(FineTuningTrainer):
     def save_results(
         self, predictions: dict[str, Any], results_file: str | None, keys: Sequence[str] | None = None
     ) -> None:
-        """As fairchem, but the file is complete or absent.
+        """As fairchem, but the file is written atomically.
 
         Raises:
-            DataError: the file system refused; an earlier file of that name stays.
+            DataError: it cannot be written; an earlier file is unchanged.
         """
         if results_file is None:
             return
@@ -336,7 +336,7 @@ class Trainer(FineTuningTrainer):
     def load_checkpoint(
         self, checkpoint_path: str, checkpoint: dict | None = None, inference_only: bool = False
     ) -> None:
-        """As fairchem; says when the run cannot go on exactly as it would have without the interruption."""
+        """As fairchem; warns if the resumed run cannot reproduce the uninterrupted one exactly."""
         checkpoint = checkpoint or read_checkpoint(checkpoint_path)
         check_fits(checkpoint, self.model, self.config, checkpoint_path, inference_only=inference_only)
         super().load_checkpoint(checkpoint_path, checkpoint, inference_only)

@@ -1,4 +1,4 @@
-"""One step of the optimiser: each of its batches forward and backward, with what is drawn, checked and logged."""
+"""One optimiser step: forward and backward pass of each batch, with random numbers, checks and logging."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ logger = logging.getLogger(__name__)
 def train_step(trainer: OCPTrainer, batches: list[Batch], first: int) -> None:
     """Update the weights once with all ``batches``, and ``trainer.metrics``; log. Collective.
 
-    fairchem's own ``_backward`` clips the gradient and updates weights and their averages; it is given a loss whose
-    backward pass goes through the batches.
+    fairchem's own ``_backward`` clips the gradient and updates weights and their averages; it receives a loss whose
+    backward pass processes all batches.
 
     Args:
         trainer: :class:`fairchem_hdgnn.host.fairchem1.trainer.Trainer`.
-        batches: of this step, on this rank; the losses are means over all of them.
-        first: number of the first of them since the training began, counted from 1.
+        batches: batches of this step, on this rank; the losses are means over all of them.
+        first: number of the first batch since the start of the training, counted from 1.
 
     Raises:
-        PreemptedError: the scheduler wants the machine back; weights are as before, metrics are not.
+        PreemptedError: the scheduler is reclaiming the machine; weights are unchanged, metrics are not.
         TrainingError: a prediction, loss or gradient is nan or infinite, or a batch does not fit into memory.
         DataError: a target is nan or infinite.
     """
@@ -53,14 +53,14 @@ def train_step(trainer: OCPTrainer, batches: list[Batch], first: int) -> None:
 
 
 def settle_buckets(trainer: OCPTrainer, batch: Batch, first: int) -> None:
-    """Go through a batch once, so that a resumed run adds gradients up as one that was not interrupted. Collective.
+    """Do one backward pass in advance, so that a resumed run sums gradients in the same order. Collective.
 
-    ``DistributedDataParallel`` sorts parameters into buckets anew after a process's first backward pass, and where a
-    parameter is in its bucket decides in which order three ranks or more are added up.
+    ``DistributedDataParallel`` rebuilds its buckets after a process's first backward pass, and the position of a
+    parameter in its bucket determines the order in which three or more ranks are summed.
 
     Args:
-        trainer: as for :func:`train_step`; its weights and gradients are as before.
-        batch: of this rank.
+        trainer: as for :func:`train_step`; its weights and gradients are unchanged afterwards.
+        batch: a batch of this rank.
         first: its number.
     """
     if distutils.get_world_size() <= 2:
@@ -90,7 +90,7 @@ def _train_batch(trainer: OCPTrainer, first: int, batch: Batch, place: int) -> f
 
 
 def _draw(trainer: OCPTrainer, batch: Batch, number: int) -> None:
-    """Make all random numbers of a batch a function of (seed, rank, number): then there is no state to save."""
+    """Make all random numbers of a batch a function of (seed, rank, number), so that there is no state to save."""
     torch.manual_seed(step_seed("batch", trainer.config["cmd"]["seed"] or 0, number))
     set_step(trainer.model, number)
     if trainer.noisy_nodes is not None:

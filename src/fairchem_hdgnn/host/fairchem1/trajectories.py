@@ -1,4 +1,4 @@
-"""fairchem's LBFGS for batches, with trajectories that hold where each relaxation ended and show what is periodic."""
+"""fairchem's LBFGS for batches, with trajectories that include the final structure and the correct ``pbc``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fairchem_hdgnn.data.periodicity import periodic_directions
 
 
 class WholeTrajectories(LBFGS):
-    """fairchem's optimiser, which writes a structure after a step only if the step has not relaxed it."""
+    """fairchem's optimiser with complete trajectories: its own lack the structure that the last step relaxed."""
 
     def run(self, fmax: float, steps: int) -> bool:
-        """As fairchem; structures that need no step leave a trajectory of one frame.
+        """As fairchem; structures that need no step get a trajectory with one frame.
 
         Args:
-            fmax: eV/Å; a structure is relaxed when no free atom's force is larger.
-            steps: most steps.
+            fmax: eV/Å; a structure is relaxed when no force on a free atom is larger.
+            steps: maximum number of steps.
         """
         self._moved = torch.ones(len(self.optimizable.batch), dtype=torch.bool)
         self._begun = False
@@ -42,7 +42,7 @@ class WholeTrajectories(LBFGS):
         self._begun = True
 
     def _frames(self) -> Iterator[Atoms]:
-        """The structures as they are; fairchem takes all for periodic in all directions, and wraps them so."""
+        """The structures with their own ``pbc``; fairchem treats all as fully periodic, and wraps them accordingly."""
         batch = self.optimizable.batch
         directions = (periodic_directions(batch) & (batch.cell != 0).any(dim=-1)).cpu().numpy()
         positions = torch.split(batch.pos, batch.natoms.tolist())
@@ -50,6 +50,6 @@ class WholeTrajectories(LBFGS):
             if not pbc.all():
                 atoms.set_positions(pos.cpu().numpy(), apply_constraint=False)
                 atoms.pbc = pbc
-                # Otherwise ASE takes the results for those of other atoms.
+                # Otherwise ASE discards the results as those of other atoms.
                 atoms.calc.atoms = atoms.copy()
             yield atoms

@@ -1,1 +1,1 @@
-"""fairchem-core 2 as host: models, data sets and checkpoints for its own runner."""
+"""Integration with fairchem-core 2: models, data sets and checkpoints for its own runner."""

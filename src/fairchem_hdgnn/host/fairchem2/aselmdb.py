@@ -1,6 +1,6 @@
-"""OC20 LMDBs as the ``.aselmdb`` files that fairchem-core 2 reads itself, for those who want its own data sets.
+"""Convert OC20 LMDBs to ``.aselmdb`` files, for use with fairchem-core 2's own data sets.
 
-In a configuration::
+In a config::
 
     splits:
       train: {src: OUT}
@@ -34,11 +34,11 @@ from fairchem_hdgnn.host.fairchem2.atomic_data import atomic_data
 BACKEND = "ase_db_backends"
 
 SYSTEMS_OF_A_FILE = 10_000
-"""Each is written in one transaction, and ase-db-backends slows down with the systems of a file."""
+"""Each file is written in one transaction, and ase-db-backends slows down as a file grows."""
 
 RELAXED = "y_relaxed"
 OF_FRAMES = {"y": "energy", "energy": "energy", "force": "forces", "forces": "forces"}
-"""Labels of S2EF, as OC20 and as this package name them -> as ASE does."""
+"""S2EF labels: name in OC20 and in this package -> name in ASE."""
 
 
 def make_aselmdb(source: Path, out: Path) -> dict[str, int]:
@@ -47,19 +47,19 @@ def make_aselmdb(source: Path, out: Path) -> dict[str, int]:
 
     Args:
         source: an ``.lmdb`` file, or a folder of them.
-        out: folder to make; there when it is whole, and not before.
+        out: folder to create; it appears when it is complete.
 
     Returns:
-        How many systems there are, and how many of them have ``energy`` and ``forces``.
+        The number of ``systems``, and of those with ``energy`` and ``forces``.
 
     Raises:
-        DataError: ase-db-backends is not installed; ``source`` cannot be read or holds nothing; ``out`` exists.
+        DataError: ase-db-backends is not installed; ``source`` cannot be read or is empty; ``out`` exists.
     """
     if importlib.util.find_spec(BACKEND) is None:
         raise DataError("ase-db-backends, which writes .aselmdb files, is not installed: pip install ase-db-backends")
     records = Records(source)
     if len(records) == 0:
-        raise DataError(f"{source} holds no records: make it again")
+        raise DataError(f"{source} contains no records: re-create it")
     counts = {"systems": len(records), "energy": 0, "forces": 0}
     natoms: list[int] = []
     with new_directory(out) as partial:
@@ -74,21 +74,20 @@ def make_aselmdb(source: Path, out: Path) -> dict[str, int]:
 
 
 def atoms_of(record: Data) -> tuple[Atoms, dict[str, Any]]:
-    """A record for ASE: structure, and what fairchem copies into ``atoms.info``.
+    """Convert a record for ASE: the structure, and the entries that fairchem copies into ``atoms.info``.
 
     Args:
-        record: as in OC20's LMDBs.
+        record: a record as in OC20's LMDBs.
 
     Returns:
-        Positions and cell in Å, with tags and ``FixAtoms``. The entries hold ``sid``, which for a frame is
-        ``sid_fid``, and the relaxed energy, eV, under ``energy``. A frame has a calculator with its energy and forces,
-        eV/Å.
+        Positions and cell in Å, with tags and ``FixAtoms``. The entries are ``sid``, which for a frame is ``sid_fid``,
+        and the relaxed energy, eV, as ``energy``. A frame has a calculator with its energy and forces, eV/Å.
 
     Raises:
         DataError: as :func:`atomic_data`.
     """
     relaxed = RELAXED in record
-    # OC20's IS2RE records hold forces too, of the unrelaxed structure.
+    # OC20's IS2RE records also have forces, of the unrelaxed structure.
     found = atomic_data(record, {RELAXED: "energy"} if relaxed else OF_FRAMES, dataset="")
     atoms = Atoms(
         numbers=found.atomic_numbers.numpy(),
@@ -116,10 +115,10 @@ def _converted(records: Records, index: int) -> tuple[Atoms, dict[str, Any]]:
 
 
 def _written(path: Path, systems: Iterator[tuple[Atoms, dict[str, Any]]]) -> Iterator[tuple[Atoms, dict[str, Any]]]:
-    """Write one file, and pass its systems on."""
+    """Write one file, and yield its systems."""
     with ase.db.connect(path, use_lock_file=False) as database:
         for atoms, data in systems:
             database.write(atoms, data=data)
             yield atoms, data
-    # fairchem takes every file of a folder for a part of the set.
+    # fairchem reads every file of a folder as part of the data set.
     path.with_name(f"{path.name}-lock").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""From an OC20 record to the graph that fairchem-core 2 batches."""
+"""Convert an OC20 record to the graph object of fairchem-core 2."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from fairchem_hdgnn.errors import DataError
 
 
 def atomic_data(record: Data, labels: Mapping[str, str], dataset: str) -> AtomicData:
-    """A record as fairchem's graph, without edges: models build them.
+    """Convert a record to fairchem's graph, without edges: models build them.
 
     Args:
-        record: as in OC20's LMDBs.
-        labels: name in the record -> name of the task, such as ``{"y_relaxed": "relaxed_energy"}``. Those that the
-            record lacks are left out. A value for each atom has their number as its first dimension.
-        dataset: as tasks name it in ``datasets``.
+        record: a record as in OC20's LMDBs.
+        labels: name in the record -> name of the task, such as ``{"y_relaxed": "relaxed_energy"}``. Labels that the
+            record lacks are omitted. Per-atom values have shape [atoms, 3].
+        dataset: name of the data set in the ``datasets`` of tasks.
 
     Returns:
-        Positions and cell in Å, float32; ``sid`` as text, ``sid_fid`` for a frame. A record without ``pbc`` repeats
-        along all three cell vectors, as OC20's do; one with a cell of zeros is a molecule.
+        Positions and cell in Å, float32; ``sid`` as a string, ``sid_fid`` for a frame. A record without ``pbc`` is
+        periodic along all three cell vectors, as in OC20; one with a zero cell is a molecule.
 
     Raises:
-        DataError: the record lacks ``sid``, or a label is no number.
+        DataError: the record lacks ``sid``, or a label is not a number.
     """
     if "sid" not in record:
-        raise DataError("a record holds no 'sid', which names its system; make the LMDB again")
+        raise DataError("a record has no 'sid', the id of its system; re-create the LMDB")
     name = record_id(record)
     pos = torch.as_tensor(record.pos, dtype=torch.float32)
     cell = _cell(record)
@@ -51,7 +51,7 @@ def atomic_data(record: Data, labels: Mapping[str, str], dataset: str) -> Atomic
         tags=_of_atoms(record, "tags"),
         sid=[name],
     )
-    # Text until batches are made: fairchem's collater looks tasks up by it.
+    # A string until batches are built: fairchem's collater looks up tasks by it.
     data.dataset = dataset
     for key, task in labels.items():
         if key in record:
@@ -72,7 +72,7 @@ def _pbc(record: Data, cell: Float[Tensor, "1 3 3"]) -> Tensor:
 
 
 def _of_atoms(record: Data, key: str) -> Tensor:
-    """Whole numbers of the atoms; 0 where the record has none."""
+    """Per-atom integers; 0 if the record has none."""
     if key not in record:
         return torch.zeros(len(record.pos), dtype=torch.long)
     return torch.as_tensor(record[key]).long().reshape(-1)
@@ -83,7 +83,7 @@ def _label(value: Any, num_atoms: int, where: str) -> Tensor:
     try:
         label = torch.as_tensor(value, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{where} is no number: {value!r}") from error
+        raise DataError(f"{where} is not a number: {value!r}") from error
     if label.numel() == 1:
         return label.reshape(1)
     if label.shape != (num_atoms, 3):

@@ -1,4 +1,4 @@
-"""What a training under fairchem-core 2 says, and what goes on after a resume, that fairchem leaves out."""
+"""Messages about resuming, and the state that fairchem-core 2 does not restore when a training resumes."""
 
 from __future__ import annotations
 
@@ -21,53 +21,53 @@ RUNS_CONFIG = "canonical_config.yaml"
 
 
 class ResumeNotice(Callback):
-    """Warns when a run goes on from checkpoints: a ``job.timestamp_id`` that was used before makes it do so.
+    """Warn when a run resumes from checkpoints because its ``job.timestamp_id`` was used before.
 
-    Its random edge frames and Noisy Nodes go on too, so that the steps are those of a run that was not ended.
+    The random numbers of edge frames and Noisy Nodes continue too, so that a resumed run does the same steps.
     """
 
     def __init__(self) -> None:
         self.checkpoint_dir = ""
 
     def set_runner_callbacks(self, save_callback: Any, load_callback: Any, checkpoint_dir: str) -> None:
-        """Called by fairchem's runner first of all, and so before a checkpoint of another model ends the run."""
+        """Warn about a checkpoint of another model; fairchem's runner calls this before that ends the run."""
         self.checkpoint_dir = checkpoint_dir
         checkpoint = get_most_recent_viable_checkpoint_path(checkpoint_dir) if Path(checkpoint_dir).is_dir() else None
         changes = changed_keys(Path(checkpoint)) if checkpoint else []
         if changes and distutils.is_master():
             logging.warning(
-                "%s: a checkpoint of another model (%s), from which this run goes on since its job.timestamp_id was "
-                "used before; give another one or leave it out",
+                "%s: a checkpoint of another model (%s), from which this run resumes because its job.timestamp_id was "
+                "used before; choose another one or omit it",
                 checkpoint,
                 "; ".join(changes),
             )
 
     def on_train_start(self, state: Any, unit: Any) -> None:
-        """Say where the run goes on, if it does not begin."""
+        """Log the step from which the run resumes, if it does."""
         step = unit.train_progress.num_steps_completed
         set_step(unit.model, step)
         set_epoch(state, unit)
         if step and distutils.is_master():
             logging.warning(
-                "this run goes on at step %d, from the checkpoints in %s; for a run from the start, give another "
-                "job.timestamp_id or leave it out",
+                "this run resumes from step %d, from the checkpoints in %s; to start from scratch, choose another "
+                "job.timestamp_id or omit it",
                 step,
                 self.checkpoint_dir,
             )
 
     def on_train_epoch_start(self, state: Any, unit: Any) -> None:
-        """Called before an epoch's processes that load data start, but not in one that is gone on with."""
+        """Set the epoch before its data-loader processes start; not called for an epoch that is resumed."""
         set_epoch(state, unit)
 
 
 def changed_keys(checkpoint: Path) -> list[str]:
-    """Keys of the model in which a run's configuration differs from that of one of its checkpoints.
+    """Keys of the model that differ between a run's config and that of one of its checkpoints.
 
     Args:
         checkpoint: ``RUN/checkpoints/step_...``, as fairchem writes it.
 
     Returns:
-        Such as ``backbone.lmax 2 -> 3``; nothing where a configuration is not to be read.
+        For example ``backbone.lmax 2 -> 3``; empty if a config cannot be read.
     """
     try:
         before, now = (
@@ -76,7 +76,7 @@ def changed_keys(checkpoint: Path) -> list[str]:
         )
     except (OSError, ValueError):
         return []
-    # A fine-tuning's checkpoints have the configuration of the model that it made.
+    # A fine-tuning's checkpoints have the config of the resulting model.
     if before.get("_target_") != now.get("_target_"):
         return []
     keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
@@ -84,7 +84,7 @@ def changed_keys(checkpoint: Path) -> list[str]:
 
 
 def set_epoch(state: Any, unit: Any) -> None:
-    """Let the training data have the random numbers of the epoch."""
+    """Set the epoch of the training data, on which their random numbers depend."""
     for dataset in _datasets(state.train_state.dataloader.dataset):
         dataset.epoch = unit.train_progress.num_epochs_completed
 
@@ -98,7 +98,7 @@ def _flat(section: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _datasets(dataset: Any) -> Iterator[OC20Dataset]:
-    """Ours in what fairchem makes of the splits: a list of subsets."""
+    """The data sets of this package inside fairchem's list of subsets."""
     if isinstance(dataset, OC20Dataset):
         yield dataset
     elif hasattr(dataset, "datasets"):

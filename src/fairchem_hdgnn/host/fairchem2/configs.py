@@ -1,4 +1,4 @@
-"""Configs of ``fairchem -c`` as networks without weights."""
+"""Read configs of ``fairchem -c`` as networks without weights."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from fairchem_hdgnn.host.trained import TrainedNetwork
 
 
 def untrained_network(source: str | Path) -> TrainedNetwork:
-    """The network that a config's training would start from, without its weights.
+    """The network of a training config, without weights.
 
     Raises:
-        ConfigError: the file is no config of a training, or its model is not one of this package.
+        ConfigError: the file is not a training config, or its model is not one of this package.
     """
     try:
-        # As `fairchem -c` reads it: the shipped ones take most from others.
+        # As `fairchem -c` reads it, with includes: the shipped configs include most of their keys.
         unit: Any = OmegaConf.select(get_hydra_config_from_yaml(str(source), []), "runner.train_eval_unit")
         model, tasks = (OmegaConf.to_container(unit[name], resolve=True) for name in ("model", "tasks"))
     except (OSError, HydraException, OmegaConfBaseException, yaml.YAMLError, TypeError, KeyError) as error:
         raise ConfigError(
-            f"{source}: no config of a training with fairchem-core 2 (runner.train_eval_unit.model and .tasks): "
+            f"{source}: not a training config of fairchem-core 2 (runner.train_eval_unit.model and .tasks): "
             f"{str(error).splitlines()[0]}"
         ) from error
     return of_second(InferenceFile(model, tasks, {}, {}), Path(source))  # type: ignore[arg-type]

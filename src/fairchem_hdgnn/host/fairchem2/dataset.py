@@ -1,6 +1,6 @@
 """``format: fairchem_hdgnn.OC20Dataset``: OC20's IS2RE and S2EF LMDBs, which fairchem-core 2 does not read itself.
 
-In a configuration::
+In a config::
 
     splits:
       train: {src: data/is2re/10k/train/data.lmdb}
@@ -35,26 +35,26 @@ from fairchem_hdgnn.models.seeds import record_seed
 
 FAIRCHEMS_KEYS = ("format", "seed", "max_atoms", "no_shuffle", "sample_n", "first_n")
 KEYS = ("src", "dataset_name", "key_mapping", "noisy_nodes", *FAIRCHEMS_KEYS)
-"""Of a split."""
+"""Keys of a split."""
 
 DISPLACEMENT = "displacement_forces"
-"""The task of Noisy Nodes; fairchem wants "forces" in the name of a task with a vector for each atom."""
+"""The task of Noisy Nodes; fairchem requires "forces" in the name of a task with per-atom vectors."""
 
 
 class OC20Dataset(BaseDataset):
-    """An LMDB file, a folder of them, or a list of such places.
+    """An LMDB file, a folder of them, or a list of these.
 
     With ``noisy_nodes: {probability: 0.5, standard_deviation: 0.3}`` training structures start between the initial and
-    the relaxed positions, with noise, and the label ``displacement_forces`` is what is left, Å. The random numbers are
-    a function of ``seed``, epoch and record, whatever reads it, so they are the same after a resume. The callback
-    ``ResumeNotice`` tells the epoch; in a configuration without it they are torch's of the process that reads.
+    the relaxed positions, with noise, and the label ``displacement_forces`` is the remaining displacement, Å. The
+    random numbers are a function of ``seed``, epoch and record, so they are the same after a resume. The callback
+    ``ResumeNotice`` sets the epoch; without it, they come from torch's generator in the process that reads the record.
 
     Args:
         config: see :mod:`this module <fairchem_hdgnn.host.fairchem2.dataset>`; ``key_mapping`` may be absent.
 
     Raises:
         ConfigError: an unknown key, ``src`` or ``dataset_name`` is missing.
-        DataError: a file is missing, damaged, empty, or holds a pickled object.
+        DataError: a file is missing, damaged, empty, or contains a pickled object.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -74,15 +74,15 @@ class OC20Dataset(BaseDataset):
         self.epoch: int | None = None
         self.num_samples = sum(map(len, self.parts))
         if self.num_samples == 0:
-            raise DataError(f"LMDB {config['src']} holds no records: make it again")
+            raise DataError(f"LMDB {config['src']} contains no records: re-create it")
 
     @cached_property
     def parts(self) -> list[Records]:
-        """The records of each place."""
+        """The records of each path."""
         return [Records(Path(path)) for path in self.paths]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the open files, which the process that gets it opens again."""
+        """The state without the open files, which the receiving process opens again."""
         return {key: value for key, value in self.__dict__.items() if key != "parts"}
 
     def __getitem__(self, index: SupportsIndex) -> AtomicData:
@@ -94,7 +94,7 @@ class OC20Dataset(BaseDataset):
             if key not in record:
                 close = suggestion(key, record.keys())
                 problem = f"{self._place(index)}: no '{key}', which key_mapping names{close}"
-                raise DataError(f"{problem}; for data without labels leave key_mapping out")
+                raise DataError(f"{problem}; for data without labels omit key_mapping")
         if self.noisy_nodes is not None:
             if "pos_relaxed" not in record:
                 raise DataError(f"{self._place(index)}: no 'pos_relaxed', which noisy_nodes needs")
@@ -111,7 +111,7 @@ class OC20Dataset(BaseDataset):
 
     @cached_property
     def _metadata(self) -> dict[str, np.ndarray]:
-        """Atoms of each system, from ``metadata.npz`` where it fits, else counted."""
+        """Atoms of each system, from ``metadata.npz`` if it matches, otherwise counted."""
         return {"natoms": np.concatenate([_sizes(records) for records in self.parts])}
 
     def _generator(self, index: int) -> torch.Generator | None:
@@ -142,7 +142,7 @@ def _sizes(records: Records) -> np.ndarray:
             with np.load(path, allow_pickle=False) as stored:
                 natoms = stored["natoms"]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: no numbers of atoms to be read ({error}); remove it or make it again") from error
+            raise DataError(f"{path}: cannot be read ({error}); remove it or re-create it") from error
         if len(natoms) == len(records):
             return natoms.astype(np.int64)
     bar = tqdm(records, desc=f"atoms in {records.path}", unit="system", leave=False)

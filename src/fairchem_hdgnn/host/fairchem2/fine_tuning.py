@@ -1,4 +1,4 @@
-"""The model of a fine-tuning under fairchem-core 2: weights of another checkpoint to start from."""
+"""Fine-tuning under fairchem-core 2: start from the weights of another checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEADS = ("kept", "fresh")
 
 
 def take_weights(model: nn.Module, backbone: Mapping[str, Any], path: str, heads: str) -> None:
-    """Give a new model the weights of a checkpoint, averaged ones (EMA) where it has them.
+    """Load the weights of a checkpoint, averaged ones (EMA) if it has them, into a new model.
 
     Args:
         model: a backbone with heads of this package.
@@ -28,8 +28,8 @@ def take_weights(model: nn.Module, backbone: Mapping[str, Any], path: str, heads
         heads: ``kept`` or ``fresh``.
 
     Raises:
-        DataError: the file cannot be read, or its weights do not fit.
-        ConfigError: it holds a model of another kind, or ``heads`` is something else.
+        DataError: the file cannot be read, or its weights do not match.
+        ConfigError: it has a model of another architecture, or ``heads`` has another value.
     """
     if heads not in HEADS:
         raise ConfigError(f"model.init_heads: is {heads!r}; give {' or '.join(HEADS)}")
@@ -41,7 +41,7 @@ def take_weights(model: nn.Module, backbone: Mapping[str, Any], path: str, heads
     if heads == "kept":
         for output, scale in trained.scales.items():
             logger.warning(
-                "Fine-tuning: the %s head answers in units of mean %.6g, rmsd %.6g; the task's normalizer must say so.",
+                "Fine-tuning: the %s head was trained with mean %.6g, rmsd %.6g; set the task's normalizer to these.",
                 output,
                 *scale,
             )

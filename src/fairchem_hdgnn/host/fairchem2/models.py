@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class RegressConfig:
-    """What fairchem reads before it serves a checkpoint: nothing here is a gradient of the energy."""
+    """Settings that fairchem reads before it loads a checkpoint: no output is a gradient of the energy."""
 
     direct_forces: bool = True
     forces: bool = False
@@ -38,8 +38,8 @@ class BackboneModel(models.BackboneModel, BackboneInterface):
     """The layers of a network as a backbone.
 
     Args:
-        keys: those of the architecture's config and of ``GraphSettings``; not ``output_name`` and ``vector_name``,
-            since a head's outputs have the names of fairchem's properties.
+        keys: keys of the architecture's config and of ``GraphSettings``, except ``output_name`` and ``vector_name``:
+            a head's outputs have the names of fairchem's properties.
     """
 
     def __init__(self, **keys: Any) -> None:
@@ -52,21 +52,21 @@ class BackboneModel(models.BackboneModel, BackboneInterface):
     @torch.compiler.disable
     def forward(self, data: Any) -> dict[str, Any]:
         """``draws``: features of each atom, the coefficients first, for each set of edge frames."""
-        # fairchem's element references read these, which are whole where a graph is spread over GPUs.
+        # fairchem's element references read these; they are complete even if a graph is spread over GPUs.
         data["atomic_numbers_full"], data["batch_full"] = data["atomic_numbers"], data["batch"]
         return super().forward(data)
 
     @classmethod
     def build_inference_settings(cls, settings: Any) -> dict[str, Any]:
-        """No key changes for inference."""
+        """Change no keys for inference."""
         return {}
 
     def get_default_untrained_tasks(self, checkpoint_tasks: Mapping[str, Any], inference_settings: Any) -> list[Any]:
-        """None: no property is a gradient of another."""
+        """Return no tasks: no property is a gradient of another."""
         return []
 
     def validate_tasks(self, dataset_to_tasks: Mapping[str, Sequence[Any]]) -> None:
-        """Refuse tasks for which there is no head.
+        """Refuse tasks without a head.
 
         Raises:
             ConfigError: stress or a Hessian.
@@ -76,20 +76,20 @@ class BackboneModel(models.BackboneModel, BackboneInterface):
                 raise ConfigError(f"task '{task.name}': there is no head for '{task.property}', only energy and forces")
 
     def prepare_for_inference(self, data: Any, settings: Any) -> BackboneModel:
-        """The same backbone."""
+        """Return the same backbone."""
         return self
 
     def on_predict_check(self, data: Any) -> None:
-        """Structures are checked in every forward pass."""
+        """Do nothing: structures are checked in every forward pass."""
 
     def validate_atoms_data(self, atoms: Atoms, task_name: str) -> None:
-        """Charge and spin are not used; fairchem wants them set."""
+        """Set charge and spin, which fairchem requires but the models do not use."""
         atoms.info.setdefault("charge", 0)
         atoms.info.setdefault("spin", 0)
 
 
 def plain_value(value: Any) -> Any:
-    """A value of a YAML without OmegaConf's wrappers."""
+    """Convert a YAML value to plain Python, without OmegaConf's wrappers."""
     return OmegaConf.to_container(value, resolve=True) if isinstance(value, (DictConfig, ListConfig)) else value
 
 
@@ -140,12 +140,12 @@ class ESCNForceHead(ForceModel):
 
 
 class HydraModel(FairchemHydraModel):
-    """fairchem's model of a backbone and heads; weight decay leaves norms and biases alone.
+    """fairchem's model of a backbone and heads, without weight decay of norms and biases.
 
     Args:
-        init_from: checkpoint whose weights it starts from; see ``take_weights``. Read again when a run goes on.
+        init_from: checkpoint whose weights it starts from; see ``take_weights``. Read again when a run resumes.
         init_heads: ``kept``, with the normalizer of the file in the tasks, or ``fresh``.
-        keys: fairchem's.
+        keys: fairchem's keys.
     """
 
     def __init__(self, init_from: str | None = None, init_heads: str = "kept", **keys: Any) -> None:
@@ -153,7 +153,7 @@ class HydraModel(FairchemHydraModel):
         if init_from is not None:
             given = {name: plain_value(value) for name, value in keys.items()}
             take_weights(self, given["backbone"], init_from, init_heads)
-            # What fairchem writes into checkpoints, which open without the file.
+            # fairchem writes this config into checkpoints, which then load without the file.
             self.finetune_model_full_config = {"_target_": "fairchem_hdgnn.HydraModel", **given}
 
     def no_weight_decay(self) -> set[str]:

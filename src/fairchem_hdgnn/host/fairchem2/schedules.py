@@ -18,13 +18,13 @@ def milestones(
     lr_milestones: Sequence[int],
     lr_gamma: float,
 ) -> LambdaLR:
-    """A linear warm-up, then a factor at each milestone: what ``scheduler: LambdaLR`` of 1.10 does.
+    """A linear warm-up, then a factor at each milestone, like the ``scheduler: LambdaLR`` of 1.10.
 
     Args:
-        optimizer: whose learning rate changes.
+        optimizer: the optimizer.
         n_iters_per_epoch: not used; fairchem passes it.
         warmup_steps: steps until the full learning rate.
-        warmup_factor: of the first step.
+        warmup_factor: factor at the first step.
         lr_milestones: steps at which the rate is multiplied by ``lr_gamma``, ascending.
         lr_gamma: the factor.
     """
@@ -41,15 +41,15 @@ def milestones(
 def one_cycle(
     optimizer: Optimizer, n_iters_per_epoch: int, *, max_lr: float, epochs: int, pct_start: float
 ) -> OneCycleLR:
-    """Up and down once over the training, as ``scheduler: OneCycleLR`` of 1.10 with a constant momentum.
+    """One cycle over the whole training, like the ``scheduler: OneCycleLR`` of 1.10 with constant momentum.
 
     Args:
-        optimizer: whose learning rate changes.
+        optimizer: the optimizer.
         n_iters_per_epoch: steps of an epoch; fairchem passes it.
-        max_lr: the highest rate.
-        epochs: of the whole training.
-        pct_start: share of the training that the rate rises.
+        max_lr: the maximum rate.
+        epochs: epochs of the whole training.
+        pct_start: fraction of the training in which the rate rises.
     """
-    # One more than there are, since fairchem steps after the last one too.
+    # One more than the training has, because fairchem steps the schedule after the last step too.
     steps = epochs * n_iters_per_epoch + 1
     return OneCycleLR(optimizer, max_lr, total_steps=steps, pct_start=pct_start, cycle_momentum=False)
