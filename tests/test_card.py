@@ -298,8 +298,8 @@ def test_damaged_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--licence", "my own"], "--licence 'my own': takes an SPDX identifier"),
-        (["--dataset", "Open Catalyst 2020"], "--dataset 'Open Catalyst 2020': takes the id"),
+        (["--licence", "my own"], "--licence 'my own': give an SPDX identifier"),
+        (["--dataset", "Open Catalyst 2020"], "--dataset 'Open Catalyst 2020': give the id"),
         (["--name", "first"], "--name names a row of --table"),
         (["--splits", "val_id"], "--splits are scored under --data"),
         (["--data", "nowhere"], "nowhere: no such folder"),

@@ -40,7 +40,7 @@ HEADINGS = {
 
 
 def calibration_table(calibration: Calibration) -> Table:
-    """For a terminal."""
+    """The table for a terminal."""
     names, *rows = _cells(calibration)
     table = Table(title=TITLE, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in names:
@@ -51,7 +51,7 @@ def calibration_table(calibration: Calibration) -> Table:
 
 
 def calibration_lines(calibration: Calibration) -> list[str]:
-    """As lines of Markdown, its notes below it."""
+    """The table as lines of Markdown, followed by its notes."""
     names, *rows = _cells(calibration)
     rule = "| --- |" + " ---: |" * (len(names) - 1)
     table = ["| " + " | ".join(row) + " |" for row in (["split", *names[1:]], *rows)]
@@ -60,7 +60,7 @@ def calibration_lines(calibration: Calibration) -> list[str]:
 
 
 def calibration_notes(calibration: Calibration) -> list[str]:
-    """What the numbers need beside them, and how the scale is used."""
+    """Notes on the numbers and on how to use the scale."""
     scale = f"{calibration.scale:.3g}"
     missing = "" if calibration.fitted_on == FITTED_ON else f" ({FITTED_ON} is not among the splits)"
     notes = [
@@ -74,7 +74,7 @@ def calibration_notes(calibration: Calibration) -> list[str]:
     certain = {split: each.num_certain for split, each in calibration.splits.items() if each.num_certain}
     if certain:
         counts = ", ".join(f"{number} in {split}" for split, number in certain.items())
-        notes.append(f"Systems with a standard deviation of 0 ({counts}) were left out of the fit of the scale.")
+        notes.append(f"Systems with a standard deviation of 0 ({counts}) were excluded from the fit of the scale.")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""The page's plots, as plotly's figures. Points carry their split; the page's script adds what the pointer shows."""
+"""The page's plots, as plotly figures. Points have their split; the page's script adds the hover texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fairchem_hdgnn.evaluation.predictions import Predictions
 from fairchem_hdgnn.evaluation.splits import title_of
 
 MOST_SVG_POINTS = 3000
-"""More points than this are drawn by WebGL."""
+"""With more points than this, WebGL is used."""
 
 THRESHOLDS = 200
 """Points of a curve over thresholds."""
@@ -28,7 +28,7 @@ HOVER = (
 
 
 def parity_figure(of_model: Mapping[str, Predictions]) -> Figure:
-    """Predicted against reference energies, eV; one trace a split."""
+    """Predicted against reference energies, eV; one trace per split."""
     figure = _figure("reference energy, eV", "predicted energy, eV")
     energies = np.concatenate([values for each in of_model.values() for values in (each.labels, each.energy)])
     margin = 0.04 * float(np.ptp(energies)) or 0.5
@@ -41,7 +41,7 @@ def parity_figure(of_model: Mapping[str, Predictions]) -> Figure:
 
 
 def error_figure(of_model: Mapping[str, Predictions]) -> Figure:
-    """Prediction minus reference, meV, against reference energies, eV; one trace a split."""
+    """Prediction minus reference, meV, against reference energies, eV; one trace per split."""
     figure = _figure("reference energy, eV", "error, meV")
     figure.add_hline(y=0, line=_thin(), layer="below")
     _add_points(figure, of_model, {split: 1000 * each.errors for split, each in of_model.items()})
