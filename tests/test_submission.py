@@ -148,7 +148,7 @@ def test_missing_split_and_stray_key_are_named():
 
 def test_s2ef_given_as_is2re_and_the_reverse():
     s2ef, is2re = submission_arrays(forces=True), submission_arrays()
-    assert problems(s2ef, "is2re")[0].startswith("S2EF given as IS2RE: it holds forces")
+    assert problems(s2ef, "is2re")[0].startswith("S2EF given as IS2RE: it has forces")
     assert any("frames of S2EF (sid_fid)" in problem for problem in problems(s2ef, "is2re"))
     assert problems(is2re, "s2ef")[0].startswith("IS2RE given as S2EF: it has no forces")
 

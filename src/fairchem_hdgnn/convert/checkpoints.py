@@ -117,7 +117,7 @@ def convert_checkpoint(
 
 
 def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments of the model in a checkpoint's configuration, without its name, in the old or the new config format.
+    """Constructor arguments of the model in a checkpoint's configuration, without its name; old or new config format.
 
     Raises:
         ConfigError: the configuration has no model.

@@ -80,8 +80,8 @@ def predict_members(
             if draw == 1 and _same(draws[0], draws[1]):
                 raise ConfigError(
                     f"{path}: its predictions do not depend on random frames, so --frame-draws {num_draws} has no "
-                    "effect; omit it (draws differ only with frames: random or seeded and a message that is not strictly "
-                    "equivariant)"
+                    "effect; omit it (draws differ only with frames: random or seeded and a message that is not "
+                    "strictly equivariant)"
                 )
         for other, of_other in zip(checkpoints, members):
             if _same(of_other[0], draws[0]):

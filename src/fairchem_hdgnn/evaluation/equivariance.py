@@ -1,9 +1,9 @@
 """How much a model's energy changes when only the orientation or the edge frames change.
 
 The mean absolute difference (MAD; An et al., ICLR 2024, Table 4) is ``|E(x) - E(R x)|`` over random rotations R.
-If frames have a random roll, it mixes two effects, which are also measured separately: the noise of the frames, at the same
-orientation, and the rotation error, with frames rotated together with the structure. The edges are
-found once and rotated, so that ties between equidistant neighbours are not broken differently.
+If frames have a random roll, it mixes two effects, which are also measured separately: the noise of the frames, at the
+same orientation, and the rotation error, with frames rotated together with the structure. The edges are found once and
+rotated, so that ties between equidistant neighbours are not broken differently.
 """
 
 from __future__ import annotations

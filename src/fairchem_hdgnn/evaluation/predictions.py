@@ -112,7 +112,7 @@ def element_set(atomic_numbers: Int[np.ndarray, "atoms"]) -> str:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write the arrays of fairchem's ``predict`` mode (``ids``, ``energy``; with forces also ``forces``, ``chunk_idx``).
+    """Write the arrays of fairchem's ``predict`` mode (``ids``, ``energy``; with forces ``forces``, ``chunk_idx``).
 
     Energies are float32 with one number per system; fairchem's default is float16. An ensemble's file has
     ``energy_std`` and, with forces, ``forces_std``, too.

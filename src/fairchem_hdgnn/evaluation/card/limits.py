@@ -61,7 +61,7 @@ def _range(data: TrainingData) -> list[str]:
 def _forces(subject: Subject) -> list[str]:
     if "forces" in subject.trained.outputs:
         return [
-            "Forces come from a separate head, not from the gradient of the energy: they do not conserve energy. Do not "
-            "use them for molecular dynamics."
+            "Forces come from a separate head, not from the gradient of the energy: they do not conserve energy. Do "
+            "not use them for molecular dynamics."
         ]
     return ["It predicts no forces: not suitable for relaxations, molecular dynamics or vibrations."]
