@@ -1,4 +1,4 @@
-"""What eSCN's finite grids cost in equivariance: ``python benchmarks/escn_grid.py``.
+"""Equivariance error of eSCN's finite grids: ``python benchmarks/escn_grid.py``.
 
 A molecule-like cluster is turned at random, with other rolls of the edge frames, and the turned answer compared with
 the answer for the turned cluster: the node embedding after all layers, the energy, and the forces. Random weights,

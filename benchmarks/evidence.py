@@ -1,9 +1,9 @@
 """HDGNN's variants, eSCN, PaiNN and SchNet at equal epochs: ``python benchmarks/evidence.py STUDY DATA OUT --hours H``.
 
 ``hea``: adsorption energies on alloys, 3,951 structures, 12 epochs; DATA is hea_adsorption.npz (benchmarks/hea.py).
-``qm9``: the gap of 10,000 molecules, 10 epochs; DATA is what ``fairchem-hdgnn prepare-qm9`` wrote. Three seeds each,
+``qm9``: the gap of 10,000 molecules, 10 epochs; DATA is the output of ``fairchem-hdgnn prepare-qm9``. Three seeds each,
 one thread a run. Same optimiser, learning rate, schedule and epochs for all, those of configs/oc20/is2re/small, which
-were chosen for HDGNN. A call works for H hours; the next one goes on. Runs go seed by seed, so the table grows evenly.
+were chosen for HDGNN. A call runs for H hours; the next one continues. Runs are done seed by seed.
 
 Writes the table and the learning curves of docs/evidence.md, and benchmarks/results/evidence_STUDY.json.
 """
@@ -183,7 +183,7 @@ def plot(name: str, found: Mapping[str, list[dict[str, Any]]]) -> Path:
 
 
 def write_page(name: str, runs: list[LongRun]) -> None:
-    """Table, figure and JSON of what is done."""
+    """Write table, figure and JSON of the finished runs."""
     study = STUDIES[name]
     found = summary(runs, study.to_mev)
     if not found:

@@ -1,9 +1,9 @@
-"""HDGNN and eSCN on GAME-Net's FG set beside published numbers: ``python benchmarks/gamenet.py LMDBS OUT --hours H``.
+"""HDGNN and eSCN on GAME-Net's FG set, with published numbers: ``python benchmarks/gamenet.py LMDBS OUT --hours H``.
 
-LMDBS is what ``fairchem-hdgnn prepare-gamenet`` wrote, with either target. Trains on folds 1, 2 and 3, from initial
+LMDBS is the output of ``fairchem-hdgnn prepare-gamenet``, with either target. Trains on folds 1, 2 and 3, from initial
 structures to relaxed energies, and tests once on fold 0, which nothing was chosen on. Three seeds, one thread a run.
 With ``--choose``: one seed of each variant of the recipe, configs/oc20/is2re/small, trained on folds 2 and 3, tested on
-1; fewer epochs. A call works for H hours; the next one goes on.
+1; fewer epochs. A call runs for H hours; the next one continues.
 
 Writes the table of docs/evidence.md and benchmarks/results/gamenet.json; with ``--choose`` the table of
 docs/training.md and benchmarks/results/gamenet_choice.json. A run that those results have is not done again.
@@ -132,7 +132,7 @@ Key = tuple[str, int, int, int]
 
 
 def key_of(result: Mapping[str, Any]) -> Key:
-    """What a run is known by: model, seed, epochs, number of structures."""
+    """Key of a run: model, seed, epochs, number of structures."""
     return result["model"], result["seed"], result["epochs"], result["structures"]
 
 
@@ -166,7 +166,7 @@ def table(study: Study, results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def report(study: Study, runs: Sequence[LongRun]) -> None:
-    """Write what is done."""
+    """Write the finished runs."""
     results = kept(study)
     for result in (run.result for run in runs):
         if result is not None:

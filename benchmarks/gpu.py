@@ -5,7 +5,7 @@
     python benchmarks/gpu_report.py OUT/gpu.json             # into docs/performance.md
 
 Needs torch, torch-geometric, e3nn, numpy, pyyaml and jaxtyping; not fairchem, lmdb or a network. ``OUT/gpu.json`` is
-written anew after each stage, so a call that is cut off loses only the stage it was in. A stage that fails says so in
+rewritten after each stage, so an interrupted call loses only its current stage. A stage that fails says so in
 the file and the next one runs. ``--device cpu --tiny`` goes through all of it in two minutes without a GPU.
 """
 
@@ -72,10 +72,10 @@ def main() -> None:
     chosen = parser.add_mutually_exclusive_group(required=True)
     chosen.add_argument("--everything", action="store_true", help="all stages")
     chosen.add_argument("--stages", nargs="+", choices=list(STAGES), metavar="NAME", help=", ".join(STAGES))
-    parser.add_argument("--carry", type=Path, default=ROOT / ".carry", help="what `make gpu-bundle` wrote")
+    parser.add_argument("--carry", type=Path, default=ROOT / ".carry", help="output of `make gpu-bundle`")
     parser.add_argument("--budget", type=float, default=480.0, metavar="SECONDS", help="for the whole call")
     parser.add_argument("--out", type=Path, default=ROOT / "runs/gpu")
-    parser.add_argument("--train", choices=("qm9", "hea"), default="qm9", help="what the last stage trains on")
+    parser.add_argument("--train", choices=("qm9", "hea"), default="qm9", help="data of the last stage's training")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal: small sizes, no useful numbers")
     args = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Write what ``benchmarks/gpu.py`` measured into docs/performance.md: ``python benchmarks/gpu_report.py OUT/*.json``.
+"""Write the results of ``benchmarks/gpu.py`` into docs/performance.md: ``python benchmarks/gpu_report.py OUT/*.json``.
 
 The files are kept as benchmarks/results/gpu_CARD_DATE.json, and the page's part between its markers is made from all
-that lie there; without any it says that nothing was measured. Without arguments the page is made anew.
+there; without any, the page says that nothing was measured. Without arguments the page is rewritten.
 """
 
 from __future__ import annotations

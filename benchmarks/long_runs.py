@@ -1,4 +1,4 @@
-"""Trainings of hours that continue over several sittings: each is a folder, and a call does what is left of it.
+"""Long trainings that continue over several calls: each has a folder, and a call continues it.
 
 A run goes through ``fairchem-hdgnn train`` like anybody's. At the end of a sitting it is told to stop as a scheduler
 would: it writes a checkpoint, from which the next sitting continues as if nothing had happened.
@@ -62,7 +62,7 @@ class LongRun:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What came out, once the run is done."""
+        """Result of a finished run."""
         path = self.folder / RESULT
         return json.loads(path.read_text()) if path.is_file() else None
 
@@ -163,13 +163,13 @@ def gpu_is_there() -> bool:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of :func:`sitting`."""
-    parser.add_argument("out", type=Path, help="folder of the runs; what is done in it is kept")
+    parser.add_argument("out", type=Path, help="folder of the runs; finished ones are kept")
     parser.add_argument("--hours", type=float, default=2.0, help="of this sitting (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="runs at once, a thread each (default: %(default)s)")
 
 
 def sitting(runs: Sequence[LongRun], hours: float, processes: int, report: Callable[[], None]) -> None:
-    """Do what is left of ``runs``, in their order, for so many hours; ``report`` after each, and print all."""
+    """Continue ``runs`` in their order for the given hours; ``report`` after each, and print all."""
     deadline = time.monotonic() + 3600 * hours
 
     def one(run: LongRun) -> None:

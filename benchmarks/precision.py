@@ -1,4 +1,4 @@
-"""What bfloat16 changes in a trained model: ``python benchmarks/precision.py CHECKPOINT DATA.lmdb``.
+"""Effect of bfloat16 on a trained model: ``python benchmarks/precision.py CHECKPOINT DATA.lmdb``.
 
 Predicts every structure in float32 and with ``optim.precision: bfloat16`` and prints the difference of the energies.
 """

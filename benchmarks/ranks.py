@@ -1,4 +1,4 @@
-"""What the exchange of gradients costs a training step: measured on ranks of this CPU, predicted for GPUs.
+"""Cost of the gradient exchange in a training step: measured on ranks of this CPU, predicted for GPUs.
 
 ``python benchmarks/ranks.py measure CONFIG ...`` runs forward and backward passes of the configs' networks on 1, 2 and
 4 gloo ranks with a thread each. Every rank has the same small graph, so that all have the same arithmetic. Three things

@@ -1,4 +1,4 @@
-"""Time to read a record with ``safe_lmdb``, beside fairchem's own ``lmdb``.
+"""Time to read a record with ``safe_lmdb``, compared with fairchem's own ``lmdb``.
 
 Usage: ``python benchmarks/safe_lmdb.py [LMDB]``; without an LMDB, records like OC20's are made.
 CPU time, best of five rounds over the same records, both data sets in one process, in turn.

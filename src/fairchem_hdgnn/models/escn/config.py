@@ -69,7 +69,8 @@ class ESCNConfig(Keys):
     """Sample points of the output heads. Cost: work for each atom, once; little."""
 
     resolution: Resolution = integer(None, minimum=2)
-    """Latitudes and longitudes of every grid on the sphere, even, at least 2 (L + 1); fairchem's choice if left out. A finer grid is closer to exact equivariance. Cost: work on points grows as its square."""
+    """Latitudes and longitudes of every grid on the sphere, even, at least 2 (L + 1); fairchem's choice if left
+    out. A finer grid is closer to exact equivariance. Cost: work on points grows as its square."""
 
     weight_init: WeightInit = other(WeightInit.UNIT_VARIANCE)
     """Initialisation of all other weights: ``unit_variance``, which keeps the size of signals from layer to layer, or
