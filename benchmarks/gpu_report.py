@@ -24,7 +24,7 @@ PAGE = ROOT / "docs/performance.md"
 BEGIN, END = pages.marks("gpu")
 
 NOTHING = """\
-**No GPU was at hand: nothing here is measured on one.** The Triton kernels are run in Triton's interpreter and
+**No GPU was available: nothing here was measured on one.** The Triton kernels are run in Triton's interpreter and
 compiled for sm_90 by the tests, and are off by default. Ratios between models on a CPU do not carry over.
 """
 

@@ -79,7 +79,7 @@ class NeuralInput(str, Enum):
 
 
 class Mlp(str, Enum):
-    """``shared``: NN_1 serves x'' and x of both atoms, NN_2 the pair (eq. 11). ``separate``: one network for each input."""
+    """``shared``: NN_1 serves x'' and x of both atoms, NN_2 the pair (eq. 11). ``separate``: one for each input."""
 
     SHARED = "shared"
     SEPARATE = "separate"
