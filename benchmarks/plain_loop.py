@@ -50,7 +50,7 @@ class Task:
         cutoff: Å.
         val: split to validate on.
         tests: splits to test on at the end.
-        published: what others reached, in ``unit``.
+        published: published results, in ``unit``.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Run:
 
 @dataclass
 class Progress:
-    """Where a run stands; ``curve`` has one entry an evaluation."""
+    """State of a run; ``curve`` has one entry per evaluation."""
 
     seconds: float = 0.0
     steps: int = 0

@@ -70,7 +70,7 @@ def test_raw_and_averaged_weights(trained, tmp_path):
     )
     checkpoint["ema"]["shadow_params"].pop()
     torch.save(checkpoint, tmp_path / "damaged.pt")
-    with pytest.raises(ConfigError, match="do not fit the order of its weights; take the raw weights"):
+    with pytest.raises(ConfigError, match="do not fit the order of its weights; use the raw weights"):
         convert_checkpoint("fairchem-escn", tmp_path / "damaged.pt", tmp_path / "new.pt")
     del checkpoint["config"]["model"]
     torch.save(checkpoint, tmp_path / "damaged.pt")

@@ -105,14 +105,14 @@ def test_whole_way_with_interruptions(
         assert demo.wait(60) == 128 + signum
         assert session_members(demo.pid) == []
         printed = (folder / "printed").read_text()
-        assert f"{PROGRAM}: ended by {signum.name}; the same command goes on from here\n" in printed
+        assert f"{PROGRAM}: ended by {signum.name}; run the same command to continue\n" in printed
         assert "Traceback" not in printed + training.log.read_text()
         steps.append(training.steps_done)
         assert steps[-2] + 5 <= steps[-1] < 100
 
     main(["--out", str(folder)])
     printed, errors = capsys.readouterr()
-    assert f"goes on after step {steps[-1]}" in printed
+    assert f"resumes after step {steps[-1]}" in printed
     assert f"training:  {steps[-1]:2}%|" in errors
     for step in steps[1:]:
         assert f"The run resumes from step {step} exactly" in training.log.read_text()

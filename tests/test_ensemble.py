@@ -324,5 +324,7 @@ def test_draws_that_are_all_the_same(
 ) -> None:
     flags = ["--ensemble", "--frame-draws", "3", "--set", "frames=fixed"]
     message = refused(capsys, root, tmp_path, checkpoints[:1], *flags)
-    assert "seed0.pt: draws nothing in prediction, so --frame-draws 3 says nothing; leave it out" in message
+    assert (
+        "seed0.pt: its predictions do not depend on random frames, so --frame-draws 3 has no effect; omit it" in message
+    )
     outcome(message)

@@ -105,8 +105,8 @@ def test_energy_only_model():
         ({"mmax_list": [2, 1]}, r"'mmax_list' is \[2, 1\]; only one resolution"),
         ({"use_chunks": 3}, "'use_chunks' is unknown"),
         ({"num_layers": 3}, r"the weights lack 'layer_blocks\.2\."),
-        ({"lmax_list": [3]}, "has shape .* but the configuration makes it"),
-        ({"hidden_channels": 7}, "have shape .* but the configuration makes it"),
+        ({"lmax_list": [3]}, "has shape .* but the configuration requires"),
+        ({"hidden_channels": 7}, "have shape .* but the configuration requires"),
     ],
 )
 def test_what_cannot_be_converted_is_refused(change, message):

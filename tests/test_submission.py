@@ -76,7 +76,7 @@ FAULTS = {
     "total energies": (
         edited(ood_cat_energy=with_value(1, -312.5)),
         [
-            "ood_cat: 1 energy beyond ±20 eV, up to -312.5 eV: adsorption energies are wanted, in eV, not total DFT "
+            "ood_cat: 1 energy beyond ±20 eV, up to -312.5 eV: expected adsorption energies in eV, not total DFT "
             "energies"
         ],
     ),
@@ -148,9 +148,9 @@ def test_missing_split_and_stray_key_are_named():
 
 def test_s2ef_given_as_is2re_and_the_reverse():
     s2ef, is2re = submission_arrays(forces=True), submission_arrays()
-    assert problems(s2ef, "is2re")[0].startswith("S2EF given as IS2RE: it holds forces")
+    assert problems(s2ef, "is2re")[0].startswith("S2EF given as IS2RE: it has forces")
     assert any("frames of S2EF (sid_fid)" in problem for problem in problems(s2ef, "is2re"))
-    assert problems(is2re, "s2ef")[0].startswith("IS2RE given as S2EF: it holds no forces")
+    assert problems(is2re, "s2ef")[0].startswith("IS2RE given as S2EF: it has no forces")
 
 
 def test_task_must_be_known():
@@ -162,11 +162,11 @@ def test_task_must_be_known():
     ("key", "change", "sentence"),
     [
         ("id_forces", lambda f: f[:, :2], "id: forces have shape (27, 2), not (free atoms, 3)"),
-        ("id_forces", lambda f: f[:-9], "id: chunk_idx does not cut 18 rows into blocks; first at 2008_0"),
-        ("id_forces", lambda f: f[:-1], "id: 1 system with forces not on the free atoms: 2008_0"),
+        ("id_forces", lambda f: f[:-9], "id: chunk_idx does not split 18 rows into blocks; first at 2008_0"),
+        ("id_forces", lambda f: f[:-1], "id: 1 system whose forces are not those of the free atoms: 2008_0"),
         ("id_forces", lambda f: f * 1e4, None),
         ("id_forces", with_value(0, np.nan), "id: forces: 3 values NaN or infinite"),
-        ("id_chunk_idx", lambda c: c[:-1], "id: chunk_idx is int64 of shape (7,), not whole numbers of shape (8,)"),
+        ("id_chunk_idx", lambda c: c[:-1], "id: chunk_idx is int64 of shape (7,), not integers of shape (8,)"),
         ("id_chunk_idx", lambda c: c.astype(float), None),
     ],
 )

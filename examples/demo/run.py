@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for all of it (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the training (default: %(default)s)")
     args = parser.parse_args(argv)
-    with ended_in_one_line(PROGRAM, "the same command goes on from here"):
+    with ended_in_one_line(PROGRAM, "run the same command to continue"):
         training = make_training(args.out, args.seed)
         source = make_data(training.data)
         if not training.is_planned:
@@ -68,7 +68,7 @@ def make_data(data: Path) -> str:
         same = all(found[key] == value for key, value in supplied.items())
         return "there already" if same else "there already, made otherwise than those supplied"
     unpack_data(data)
-    return "written: relaxed structures that come with the demo; make_data.py makes them anew"
+    return "written: relaxed structures that come with the demo; make_data.py re-creates them"
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def outline(training: Run, source: str) -> Iterator[str]:
         yield _line("training", 0.0, f"{epochs}, there already")
     else:
         threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
-        progress = f"; goes on after step {done}" if done else ""
+        progress = f"; resumes after step {done}" if done else ""
         speed = f"{training.steps_per_epoch} steps each, {plan.step_seconds:.2f} s a step on {threads}"
         steps = training.steps - done
         evaluations = 1 + steps // training.settings["eval_every"]

@@ -70,11 +70,11 @@ def read_archive(path: Path = SUPPLIED) -> Relaxed:
     except (*DAMAGE, OSError) as error:
         raise DataError(
             f"{path} is missing or damaged ({' '.join(str(error).split())}): get it again, "
-            "or make the data anew with examples/demo/make_data.py"
+            "or re-create the data with examples/demo/make_data.py"
         ) from error
     if recipe != RECIPE:
         raise DataError(
-            f"{path} holds systems of recipe {recipe}, not {RECIPE}: make it anew with "
+            f"{path} holds systems of recipe {recipe}, not {RECIPE}: re-create it with "
             "examples/demo/make_data.py OUT --archive FILE"
         )
     return Relaxed(splits, Counter(left_out), seed, versions)

@@ -1,4 +1,4 @@
-"""Checkpoints of other implementations -> models of this package."""
+"""Convert checkpoints of other implementations to models of this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of the HDGNN authors' code -> ours."""
+"""Convert checkpoints of the HDGNN authors' code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _KEYS: dict[str, tuple[str, Any]] = {
     "use_pbc": ("use_pbc", True),
     "otf_graph": ("otf_graph", True),
 }
-"""The authors' names -> ours, and the authors' defaults."""
+"""The authors' names -> this package's, and the authors' defaults."""
 
 _IGNORED = {
     "lmid",
@@ -53,8 +53,8 @@ _IGNORED = {
     "bond_feat_dim",
     "num_targets",
 }
-"""Keys that the authors' forward does not use, or whose only working value is ours. Whether there are forces is seen
-from the weights."""
+"""Keys that the authors' forward pass does not use, or that have only one working value, the one of this package. The
+weights show whether there are forces."""
 
 _LAYER_NAMES = {
     "edge_embedding.distance": "dist_block.fc1_dist",
@@ -95,14 +95,14 @@ _GLOBAL_NAMES = {
 
 
 def authors_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Our keys for the constructor arguments of the authors' HDGNN.
+    """Keys of this package for the constructor arguments of the authors' HDGNN.
 
     Raises:
         ConfigError: an option that their code has but cannot run, or that this package does not reproduce.
     """
     for name in config:
         if name not in {*_KEYS, *_IGNORED, "sphere_channels_reduce", "distance_function"}:
-            raise ConfigError(f"{OWNER}: key '{name}' is unknown, so its effect cannot be converted")
+            raise ConfigError(f"{OWNER}: key '{name}' is unknown and cannot be converted")
     values = {**{name: default for name, (_, default) in _KEYS.items()}, **config}
     if values.get("sphere_channels_reduce", values["sphere_channels"]) != values["sphere_channels"]:
         raise ConfigError(f"{OWNER}: 'sphere_channels_reduce' must equal 'sphere_channels'")
@@ -112,16 +112,16 @@ def authors_config(config: Mapping[str, Any]) -> dict[str, Any]:
         **{ours: values[theirs] for theirs, (ours, _) in _KEYS.items()},
         "preset": "authors",
         "lmax_metp": min(2, values["lmax"]),
-        # Their flip leaves degree lmax unflipped, which shows where lmax is odd.
+        # Their flip leaves degree lmax unflipped, which matters if lmax is odd.
         "antipodal": "top_degree_unflipped" if values["lmax"] % 2 else "exact",
     }
 
 
 def from_authors_hdgnn(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> HDGNN:
-    """Build our model from the constructor arguments and weights of the authors' HDGNN.
+    """Build :class:`HDGNN` from the constructor arguments and weights of the authors' HDGNN.
 
     Args:
-        config: arguments under the authors' names; what is left out has their default.
+        config: arguments under the authors' names; missing ones have the authors' defaults.
         state_dict: their weights, with or without ``module.`` prefixes.
 
     Returns:
@@ -130,7 +130,7 @@ def from_authors_hdgnn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
     Raises:
         ConfigError: an argument that cannot be converted, or weights that do not fit the arguments.
     """
-    # The rest of this module works where fairchem is not installed.
+    # The rest of this module works without fairchem.
     from fairchem_hdgnn.host.fairchem1.models import HDGNN  # noqa: PLC0415
 
     theirs = Weights(OWNER, state_dict)
@@ -142,8 +142,8 @@ def from_authors_hdgnn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
             converted[name] = _fitted(theirs, _their_name(name), current)
     for layer_index, layer in enumerate(network.backbone.layers):
         for block_index, block in enumerate(cast(Layer, layer).blocks):
-            for ours, their in _PRODUCTS.items():
-                flat = theirs.take(f"edge_blocks.{layer_index}.message_blocks.{block_index}.{their}.tp.weight")
+            for ours, authors in _PRODUCTS.items():
+                flat = theirs.take(f"edge_blocks.{layer_index}.message_blocks.{block_index}.{authors}.tp.weight")
                 for l3, weight in enumerate(split_product_weights(cast(EdgeProduct, block.get_submodule(ours)), flat)):
                     converted[f"backbone.layers.{layer_index}.blocks.{block_index}.{ours}.weight.{l3}"] = weight
     network.load_state_dict(converted)
@@ -151,14 +151,14 @@ def from_authors_hdgnn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
 
 
 def _fitted(theirs: Weights, name: str, current: Tensor) -> Tensor:
-    """A weight of theirs in the shape of ours."""
+    """The authors' weight ``name`` in the shape of ``current``."""
     weight = theirs.take(name)
     if weight.numel() == 0:
-        # A hidden layer that integer division made empty; ours has at least one channel, which zeros disconnect.
+        # Integer division made this hidden layer empty; here it has at least one channel, which zeros disconnect.
         return torch.zeros_like(current)
     if weight.numel() != current.numel() or weight.shape[:1] != current.shape[:1]:
         raise ConfigError(
-            f"{OWNER}: '{name}' has shape {tuple(weight.shape)}, but the configuration makes it {tuple(current.shape)}"
+            f"{OWNER}: '{name}' has shape {tuple(weight.shape)}, but the configuration requires {tuple(current.shape)}"
         )
     return weight.reshape(current.shape)
 
@@ -166,11 +166,13 @@ def _fitted(theirs: Weights, name: str, current: Tensor) -> Tensor:
 def split_product_weights(product: EdgeProduct, flat: Tensor) -> list[Tensor]:
     """The flat weights of an e3nn ``FullyConnectedTensorProduct`` with one input channel, per output degree.
 
-    e3nn runs over l1, then l2, then l3, each path holding one weight per output channel.
+    e3nn iterates over l1, then l2, then l3; each path has one weight per output channel.
     """
     expected = sum(weight.numel() for weight in product.weight)
     if flat.numel() != expected:
-        raise ConfigError(f"{OWNER}: a tensor product has {flat.numel()} weights; the configuration makes {expected}")
+        raise ConfigError(
+            f"{OWNER}: a tensor product has {flat.numel()} weights; the configuration requires {expected}"
+        )
     weights = [torch.empty_like(weight, dtype=flat.dtype) for weight in product.weight]
     lmax, start = product.lmax_in, 0
     for l1 in range(lmax + 1):
@@ -185,7 +187,7 @@ def split_product_weights(product: EdgeProduct, flat: Tensor) -> list[Tensor]:
 
 
 def _their_name(name: str) -> str:
-    """The authors' name of one of our parameters outside the tensor products."""
+    """The authors' name of a parameter outside the tensor products."""
     match = re.match(r"backbone\.layers\.(\d+)\.(?:blocks\.(\d+)\.)?(.*)", name)
     if match is None:
         prefix, tables = "", _GLOBAL_NAMES

@@ -1,4 +1,4 @@
-"""Whole checkpoint files of other implementations -> files that fairchem and this package open."""
+"""Convert checkpoint files of other implementations to files that fairchem and this package open."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from fairchem_hdgnn.models.so3.grid import fibonacci_points
 
 @dataclass(frozen=True)
 class Source:
-    """Where checkpoints come from.
+    """An implementation whose checkpoints can be converted.
 
     Attributes:
         description: for help texts.
-        model_name: dotted name of our model.
-        keys: from their constructor arguments to ours.
-        build: from their constructor arguments and weights to our model.
-        constants: matches names in their state dict that are not trained.
+        model_name: dotted name of this package's model.
+        keys: maps its constructor arguments to this package's keys.
+        build: makes this package's model from its constructor arguments and weights.
+        constants: pattern of the names in its state dict that are not trained.
     """
 
     description: str
@@ -56,7 +56,7 @@ SOURCES = {
         r"sphere_points$|sphharm_weights\.|distance_expansion\.offset$|output_mask$|\._w3j_|\.gate\.mul\.weight$",
     ),
 }
-"""Names for ``--from``."""
+"""Values of ``--from``."""
 
 
 def convert_checkpoint(
@@ -64,19 +64,19 @@ def convert_checkpoint(
 ) -> Converted:
     """Write a checkpoint of this package with the weights, normalisers and configuration of another one.
 
-    The averaged weights (EMA) are taken where the file has them, for they are what evaluation uses. The optimiser's
-    state is left behind: training from the new file starts at step 0.
+    The averaged weights (EMA) are used if the file has them, as in evaluation. The optimiser's state is dropped:
+    training from the new file starts at step 0.
 
     Args:
         source: a key of :data:`SOURCES`.
         path: the checkpoint to convert.
         out: the file to write; it must not exist.
-        raw_weights: take the raw weights although there are averaged ones.
+        raw_weights: use the raw weights even if there are averaged ones.
         trusted: see :func:`~fairchem_hdgnn.host.checkpoints.read_checkpoint`.
 
     Raises:
         DataError: the file cannot be read, or ``out`` exists.
-        ConfigError: the model is another one, or has options that cannot be converted.
+        ConfigError: the model does not match ``source``, or has options that cannot be converted.
     """
     kind, out = SOURCES[source], Path(out)
     if installed_host() is Host.FAIRCHEM_2:
@@ -117,7 +117,7 @@ def convert_checkpoint(
 
 
 def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments of the model in a checkpoint's configuration, without its name; old form or new.
+    """Constructor arguments of the model in a checkpoint's configuration, without its name; old or new config format.
 
     Raises:
         ConfigError: the configuration has no model.
@@ -126,7 +126,7 @@ def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(model, str):
         return dict(config.get("model_attributes", {}))
     if not isinstance(model, Mapping):
-        raise ConfigError("its config has no 'model', so its weights cannot be told apart; take another checkpoint")
+        raise ConfigError("its config has no 'model', so its architecture is unknown; use another one")
     return {key: value for key, value in model.items() if key != "name"}
 
 
@@ -150,7 +150,7 @@ def averaged_weights(checkpoint: Mapping[str, Any], constants: str) -> dict[str,
     if [weights[name].shape for name in names] != [average.shape for average in averages]:
         raise ConfigError(
             "its averaged weights (EMA) have no names and do not fit the order of its weights; "
-            "take the raw weights (--raw-weights)"
+            "use the raw weights (--raw-weights)"
         )
     for name, average in zip(names, averages):
         shared = weights[name].data_ptr()
@@ -159,7 +159,7 @@ def averaged_weights(checkpoint: Mapping[str, Any], constants: str) -> dict[str,
 
 
 def _check_points(path: str | Path, weights: Mapping[str, Tensor]) -> None:
-    """A checkpoint of ours does not keep the sample points of the output heads."""
+    """Require this package's sample points of the output heads, as its checkpoints do not store them."""
     for name, points in weights.items():
         if name.endswith("sphere_points") and (points.double() - fibonacci_points(len(points))).abs().max() > 1e-5:
-            raise ConfigError(f"{path}: its '{name}' are not the points that this package samples")
+            raise ConfigError(f"{path}: its '{name}' differ from the sample points of this package")

@@ -1,4 +1,4 @@
-"""What a conversion of a checkpoint has written."""
+"""The result of converting a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of fairchem's own eSCN -> ours."""
+"""Convert checkpoints of fairchem's own eSCN."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _DEFAULTS: dict[str, Any] = {
     "distance_resolution": 0.02,
     "resolution": None,
 }
-"""fairchem's defaults of the keys that mean the same in both."""
+"""fairchem's defaults of the keys with the same meaning in both."""
 
 _IGNORED = {"name", "model", "show_timing_info", "activation_checkpoint", "regress_forces", "direct_forces"}
-"""Keys without effect on the numbers; whether there are forces is seen from the weights."""
+"""Keys without effect on the results; the weights show whether there are forces."""
 
 _NAMES = {
     "backbone.element_embedding": "sphere_embedding",
@@ -61,17 +61,17 @@ _INPUTS = ("so2_block_source", "so2_block_target")
 
 
 def escn_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Our keys for the constructor arguments of fairchem's ``escn``, or for a ``hydra`` of its backbone and heads.
+    """Keys of this package for the constructor arguments of fairchem's ``escn``, or its ``hydra`` form.
 
     Raises:
-        ConfigError: several resolutions, or an argument whose effect cannot be converted.
+        ConfigError: several resolutions, or an argument that cannot be converted.
     """
     if "backbone" in config:
         return {**escn_config(config["backbone"]), **_head_config(config.get("heads", {}))}
     known = {*_DEFAULTS, *_IGNORED, "lmax_list", "mmax_list", "basis_width_scalar"}
     for name in config:
         if name not in known:
-            raise ConfigError(f"{OWNER}: key '{name}' is unknown, so its effect cannot be converted")
+            raise ConfigError(f"{OWNER}: key '{name}' is unknown and cannot be converted")
     keys = {name: config.get(name, default) for name, default in _DEFAULTS.items()}
     for name, default in (("lmax_list", [6]), ("mmax_list", [2])):
         values = config.get(name) or default
@@ -91,11 +91,11 @@ def _head_config(heads: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_fairchem_escn(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> ESCN:
-    """Build our model from the constructor arguments and weights of fairchem's eSCN.
+    """Build :class:`ESCN` from the constructor arguments and weights of fairchem's eSCN.
 
     Args:
         config: arguments of fairchem's ``escn``, or the ``model`` section of a ``hydra`` with its backbone and heads;
-            what is left out has fairchem's default.
+            missing ones have fairchem's defaults.
         state_dict: weights of either, with or without ``module.`` prefixes.
 
     Returns:
@@ -104,7 +104,7 @@ def from_fairchem_escn(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
     Raises:
         ConfigError: several resolutions, an argument that cannot be converted, or weights that do not fit.
     """
-    # The rest of this module works where fairchem is not installed.
+    # The rest of this module works without fairchem.
     from fairchem_hdgnn.host.fairchem1.models import ESCN  # noqa: PLC0415
 
     theirs = plain_names(state_dict)
@@ -129,22 +129,22 @@ def plain_names(state_dict: Mapping[str, Tensor]) -> Weights:
         backbone, head = re.match(r"backbone\.(.*)", name), re.match(r"output_heads\.[^.]+\.(.*)", name)
         if head:
             plain[head[1]] = tensor
-        # A backbone may keep an output block of its own that nothing uses.
+        # A backbone may have an unused output block of its own.
         elif backbone and not re.match(r"(energy|force)_block\.", backbone[1]):
             plain[backbone[1]] = tensor
     return Weights(OWNER, plain)
 
 
 def convert_weights(theirs: Weights, config: ESCNConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict from theirs (or our gradients from theirs: the map is a rearrangement).
+    """This package's state dict from fairchem's (or gradients: the map is a rearrangement).
 
     Args:
-        theirs: tensors under the plain model's names.
-        config: our configuration.
-        ours: our current state dict: names and shapes.
+        theirs: fairchem's tensors under the plain model's names.
+        config: this package's configuration.
+        ours: this package's current state dict, for names and shapes.
 
     Raises:
-        ConfigError: a tensor is missing or has another shape than the configuration makes it.
+        ConfigError: a tensor is missing or has not the shape that the configuration requires.
     """
     converted = {}
     for name, current in ours.items():
@@ -158,14 +158,14 @@ def convert_weights(theirs: Weights, config: ESCNConfig, ours: Mapping[str, Tens
         if tensor.shape != current.shape:
             raise ConfigError(
                 f"{OWNER}: the weights for '{name}' have shape {tuple(tensor.shape)}, but the configuration "
-                f"makes it {tuple(current.shape)}"
+                f"requires {tuple(current.shape)}"
             )
         converted[name] = tensor
     return converted
 
 
 def _convolution_weight(theirs: Weights, prefix: str, local: str, config: ESCNConfig) -> Tensor:
-    """One parameter of our SO(2) convolution, ``scale.*``, ``inner.l`` or ``outer.m``, from both of their blocks."""
+    """One parameter of this package's SO(2) convolution, ``scale.*``, ``inner.l`` or ``outer.m``, from both blocks."""
     kind, index = local.split(".")
     if kind == "scale":
         parts = [
@@ -187,7 +187,7 @@ def _convolution_weight(theirs: Weights, prefix: str, local: str, config: ESCNCo
 
 
 def _linear(theirs: Weights, prefix: str, block: str, term: int, layer: int, config: ESCNConfig) -> Tensor:
-    """Weight of their first (1) or second (2) linear layer of a term."""
+    """Weight of fairchem's first (1) or second (2) linear layer of a term."""
     order, part = order_of_term(term), "r" if term % 2 else "i"
     name = f"fc{layer}_m0.weight" if term == 0 else f"so2_conv.{order - 1}.fc{layer}_{part}.weight"
     width = (config.lmax + 1 - order) * config.sphere_channels
@@ -196,7 +196,7 @@ def _linear(theirs: Weights, prefix: str, block: str, term: int, layer: int, con
 
 
 def _scale(theirs: Weights, prefix: str, block: str, term: int, leaf: str) -> Tensor:
-    """Their ``weight`` or ``bias`` of the layer that makes a term's scales."""
+    """fairchem's ``weight`` or ``bias`` of the layer that computes a term's scales."""
     if term == 0:
         return theirs.take(f"{prefix}{block}.fc1_dist0.{leaf}")
     both = theirs.take(f"{prefix}{block}.so2_conv.{order_of_term(term) - 1}.fc1_dist.{leaf}")

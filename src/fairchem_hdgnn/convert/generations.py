@@ -1,4 +1,4 @@
-"""Checkpoints of this package's networks from fairchem-core 1.10 to 2 and back, in the environment of either."""
+"""Convert checkpoints of this package between fairchem-core 1.10 and 2, in the environment of either."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ GENERATIONS = {
     FIRST: "checkpoint.pt of HDGNN or eSCN of this package under fairchem-core 1.10, plain or hydra",
     SECOND: "inference_ckpt.pt of the same under fairchem-core 2",
 }
-"""Names for ``--from`` and ``--to``."""
+"""Values of ``--from`` and ``--to``."""
 
 DATASET = "oc20"
-"""What fairchem-core 2 calls the data of the one task."""
+"""fairchem-core 2's name of the task's data set."""
 
 _CORE = "fairchem.core"
 
@@ -32,27 +32,27 @@ _CORE = "fairchem.core"
 def convert_generation(
     target: str, path: str | Path, out: str | Path, *, raw_weights: bool = False, trusted: bool = False
 ) -> Converted:
-    """Write a checkpoint of one fairchem-core as one that the other opens.
+    """Convert a checkpoint of one fairchem-core to a file that the other opens.
 
-    Weights, the averaged ones (EMA) where the file has them, normalisers, element references and the model's keys go
-    along, and what the file says of its training; the optimiser's state and heads that only help training stay behind.
+    The new file has the weights (averaged, EMA, if available), normalisers, element references, the model's keys and
+    the record of the training. The optimiser's state and heads that are used only in training are dropped.
 
     Args:
-        target: the generation to write, the other one than that of ``path``.
+        target: the generation to write, not that of ``path``.
         path: the checkpoint to convert.
         out: the file to write; it must not exist.
-        raw_weights: take the raw weights although there are averaged ones.
+        raw_weights: use the raw weights even if there are averaged ones.
         trusted: see :func:`~fairchem_hdgnn.host.checkpoints.read_checkpoint`.
 
     Raises:
         DataError: the file cannot be read, its weights do not fit, or ``out`` exists.
-        ConfigError: it is of the generation to write, or its model is another one.
+        ConfigError: the file is already of ``target``, or its model is not of this package.
     """
     path, out = Path(path), Path(out)
     require_absent(out)
     found = SECOND if is_inference_file(path) else FIRST
     if found == target:
-        raise ConfigError(f"{path}: is a checkpoint of {found} already; nothing to convert")
+        raise ConfigError(f"{path}: is already a checkpoint of {found}; nothing to convert")
     trained = read_trained(path, raw_weights=raw_weights, trusted=trusted)
     record = read_training_record(path, raw_weights=raw_weights, trusted=trusted)
     model = trained.build()
@@ -62,7 +62,7 @@ def convert_generation(
 
 
 def write_first(trained: TrainedNetwork, record: TrainingRecord, out: Path) -> None:
-    """A plain model with what fairchem-core 1.10 needs to predict with it."""
+    """Write a plain model with the config that fairchem-core 1.10 needs for prediction."""
     levels = {"energy": "system", "forces": "atom"}
     labels = {"y_relaxed": "energy"} if trained.outputs == ("energy",) else {"y": "energy", "force": "forces"}
     config = {
@@ -72,7 +72,7 @@ def write_first(trained: TrainedNetwork, record: TrainingRecord, out: Path) -> N
         "outputs": {name: _output(levels[name]) for name in trained.outputs},
         "loss_functions": [{name: {"fn": "mae", "coefficient": 1}} for name in trained.outputs],
         "evaluation_metrics": {"metrics": {"energy": ["mae"]}, "primary_metric": "energy_mae"},
-        # fairchem's own calculator takes `src` away without asking.
+        # fairchem's own calculator deletes `src` without checking that it exists.
         "dataset": {"format": "lmdb", "key_mapping": labels, "src": ""},
         "optim": {} if trained.batch_size is None else {"eval_batch_size": trained.batch_size},
     }
@@ -94,8 +94,8 @@ def write_first(trained: TrainedNetwork, record: TrainingRecord, out: Path) -> N
 
 
 def write_second(trained: TrainedNetwork, record: TrainingRecord, out: Path) -> None:
-    """A backbone with heads ``energy`` and, where there are forces, ``forces``; what fairchem-core 2 serves."""
-    # Under 2 every batch has edges, which are none unless somebody made them.
+    """Write an inference file of fairchem-core 2: a backbone with the head ``energy`` and, with forces, ``forces``."""
+    # Under fairchem-core 2 every batch has an edge array, which is empty unless a data set stored edges.
     keys = {**trained.keys, "otf_graph": True}
     kinds = {"energy": "EnergyHead", "forces": "ForceHead"}
     model = {
@@ -109,7 +109,7 @@ def write_second(trained: TrainedNetwork, record: TrainingRecord, out: Path) -> 
 
 
 WRITERS: dict[str, Callable[[TrainedNetwork, TrainingRecord, Path], None]] = {FIRST: write_first, SECOND: write_second}
-"""By the generation that is written."""
+"""Target generation -> its writer."""
 
 
 def _output(level: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ class Weights(dict[str, Tensor]):
     """Tensors by name, without the ``module.`` prefixes of ``DistributedDataParallel``.
 
     Args:
-        owner: whose weights they are; opens messages.
+        owner: name of the implementation, for error messages.
         tensors: a state dict.
     """
 
@@ -26,8 +26,8 @@ class Weights(dict[str, Tensor]):
         """The tensor of this name.
 
         Args:
-            name: its name there.
-            shape: what the configuration makes it; ``None``: any.
+            name: name in the other implementation.
+            shape: shape that the configuration requires; ``None``: any.
 
         Raises:
             ConfigError: it is missing or has another shape.
@@ -36,5 +36,5 @@ class Weights(dict[str, Tensor]):
             raise ConfigError(f"{self.owner}: the weights lack '{name}'; do they belong to this configuration?")
         found = tuple(self[name].shape)
         if shape is not None and found != shape:
-            raise ConfigError(f"{self.owner}: '{name}' has shape {found}, but the configuration makes it {shape}")
+            raise ConfigError(f"{self.owner}: '{name}' has shape {found}, but the configuration requires {shape}")
         return self[name]

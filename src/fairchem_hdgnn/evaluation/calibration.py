@@ -1,4 +1,4 @@
-"""Whether predicted standard deviations fit the errors: rank correlation, coverage of intervals, one scale factor."""
+"""Calibration of predicted standard deviations: rank correlation, coverage of intervals, one scale factor."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class SplitCalibration:
     """Errors and standard deviations of an ensemble on one split, energies in eV.
 
     Attributes:
-        num_systems: how many.
-        num_certain: how many of them have a standard deviation of 0.
+        num_systems: number of systems.
+        num_certain: number of systems with a standard deviation of 0.
         rmse: root mean square error of the mean.
         mean_std: mean of the predicted standard deviations, before the scale.
-        mean_between: the same of their part between checkpoints; ``None`` for one checkpoint.
-        mean_within: the same of their part from draws of frames; ``None`` for one draw.
-        rank_correlation: Spearman's, between ``|error|`` and standard deviation; ``None`` where it has no value.
+        mean_between: mean of their part between checkpoints; ``None`` for one checkpoint.
+        mean_within: mean of their part from draws of frames; ``None`` for one draw.
+        rank_correlation: Spearman's, between ``|error|`` and standard deviation; ``None`` where it is undefined.
         miscalibration_area: see :func:`miscalibration_area`, before the scale.
         scaled_miscalibration_area: the same with the scaled standard deviations.
     """
@@ -50,7 +50,7 @@ class Calibration:
 
     Attributes:
         scale: factor for the standard deviations, fitted on one split.
-        fitted_on: that split; its scaled scores are too good.
+        fitted_on: that split; its scaled scores are optimistic.
         splits: name -> scores.
     """
 
@@ -74,9 +74,9 @@ def calibrate(ensemble: Mapping[str, EnsemblePredictions]) -> Calibration:
 
 
 def fit_scale(errors: Float64[np.ndarray, "systems"], std: Float64[np.ndarray, "systems"]) -> float:
-    """The factor of maximum likelihood for normal errors, ``sqrt(mean(errors**2 / std**2))``.
+    """The maximum-likelihood factor for normal errors, ``sqrt(mean(errors**2 / std**2))``.
 
-    Systems with a standard deviation of 0 are left out: no factor makes their errors likely.
+    Systems with a standard deviation of 0 are excluded: no factor makes their errors likely.
 
     Args:
         errors: eV.
@@ -114,7 +114,7 @@ def miscalibration_area(errors: Float64[np.ndarray, "systems"], std: Float64[np.
 def smallest_probabilities(
     errors: Float64[np.ndarray, "systems"], std: Float64[np.ndarray, "systems"]
 ) -> Float64[np.ndarray, "systems"]:
-    """Probability of the smallest central normal interval that holds each error, ascending: where coverage rises."""
+    """Probability of the smallest central normal interval that contains each error, ascending: where coverage rises."""
     size = np.abs(errors)
     ratio = np.where(size > 0, np.inf, 0.0)
     np.divide(size, std, out=ratio, where=std > 0)
@@ -122,7 +122,7 @@ def smallest_probabilities(
 
 
 def rank_correlation(errors: Float64[np.ndarray, "systems"], std: Float64[np.ndarray, "systems"]) -> float | None:
-    """Spearman's, between ``|errors|`` and ``std``; ``None`` where one of them is the same for all systems."""
+    """Spearman's, between ``|errors|`` and ``std``; ``None`` if one of them is the same for all systems."""
     if np.ptp(std) == 0 or np.ptp(np.abs(errors)) == 0:
         return None
     return float(spearmanr(np.abs(errors), std)[0])

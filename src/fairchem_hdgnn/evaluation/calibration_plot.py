@@ -17,7 +17,7 @@ from fairchem_hdgnn.evaluation.splits import title_of
 
 MOST_BINS = 10
 FEWEST_IN_BIN = 10
-"""Systems; fewer say little of their root mean square error."""
+"""Smallest number of systems in a bin; with fewer, the root mean square error is too uncertain."""
 
 
 def draw_calibration(ensemble: Mapping[str, Predictions], calibration: Calibration, path: Path) -> Path:
@@ -27,15 +27,15 @@ def draw_calibration(ensemble: Mapping[str, Predictions], calibration: Calibrati
 
 
 def calibration_figure(ensemble: Mapping[str, Predictions], calibration: Calibration) -> Figure:
-    """Two panels for each split, with the standard deviations as they are and scaled.
+    """Two panels for each split, with the standard deviations unscaled and scaled.
 
-    Above, the share of systems inside the central normal interval against its probability. Below, the root mean square
+    Top: the share of systems inside the central normal interval against its probability. Bottom: the root mean square
     error against the root mean square standard deviation of bins of equally many systems (Levi et al., Sensors 22,
-    5540, 2022). Both lie on the diagonal where the standard deviations fit the errors.
+    5540, 2022). Both follow the diagonal if the standard deviations are calibrated.
 
     Args:
         ensemble: split -> predictions with ``energy_std`` and labels.
-        calibration: of them.
+        calibration: the ensemble's calibration.
     """
     figure = Figure(figsize=(2.9 * len(ensemble) + 0.6, 5.8), layout="constrained")
     axes = figure.subplots(2, len(ensemble), squeeze=False, sharex="row", sharey="row")

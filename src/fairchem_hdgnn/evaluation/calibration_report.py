@@ -72,7 +72,7 @@ def calibration_cells(calibration: Calibration) -> list[list[str]]:
 
 
 def calibration_notes(calibration: Calibration) -> list[str]:
-    """What the numbers need beside them, and how the scale is used."""
+    """Notes on the numbers and on how to use the scale."""
     scale = f"{calibration.scale:.3g}"
     missing = "" if calibration.fitted_on == FITTED_ON else f" ({FITTED_ON} is not among the splits)"
     notes = [
@@ -86,7 +86,7 @@ def calibration_notes(calibration: Calibration) -> list[str]:
     certain = {split: each.num_certain for split, each in calibration.splits.items() if each.num_certain}
     if certain:
         counts = ", ".join(f"{number} in {split}" for split, number in certain.items())
-        notes.append(f"Systems with a standard deviation of 0 ({counts}) were left out of the fit of the scale.")
+        notes.append(f"Systems with a standard deviation of 0 ({counts}) were excluded from the fit of the scale.")
     return notes
 
 

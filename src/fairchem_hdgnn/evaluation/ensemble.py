@@ -1,11 +1,11 @@
 """Ensembles: the mean of several checkpoints, and of several draws of edge frames, with their standard deviation.
 
-Of M checkpoints with N draws each, all M N predictions count alike (Lakshminarayanan, Pritzel & Blundell, NeurIPS 2017,
-without their variance of a single network). The law of total variance parts their variance:
+Of M checkpoints with N draws each, all M N predictions have equal weight (Lakshminarayanan, Pritzel & Blundell, NeurIPS
+2017, without their variance of a single network). The law of total variance splits their variance:
 
     var(E) = var_m(mean_n E_mn)  [between checkpoints]  +  mean_m(var_n E_mn)  [within, of the frames]
 
-Variances are divided by the number of predictions, not by one less, so the two parts add up.
+Variances are divided by n, not n - 1, so the two parts add up.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from fairchem_hdgnn.evaluation.predictions import Predictions
 from fairchem_hdgnn.host.opening import describe_target
 
 ENSEMBLE = "ensemble"
-"""Name of its row in tables and of its folder."""
+"""Name of the ensemble's row in tables and of its folder."""
 
 ROUNDING = 1e-5
-"""Of the largest energy of a split, or of 1 eV: smaller differences are those of float32."""
+"""Relative to the largest energy of a split, or to 1 eV: smaller differences are float32 rounding."""
 
 Draws = Sequence[Mapping[str, Predictions]]
 """``draws[number][split]`` of one checkpoint."""
@@ -35,12 +35,12 @@ Draws = Sequence[Mapping[str, Predictions]]
 
 @dataclass(frozen=True)
 class EnsemblePredictions:
-    """An ensemble's answers for one split.
+    """An ensemble's predictions for one split.
 
     Attributes:
-        mean: with ``energy_std`` and, where the members predict forces, ``forces_std``.
+        mean: mean predictions, with ``energy_std`` and, if the members predict forces, ``forces_std``.
         between: standard deviation of the checkpoints' means over their draws, eV; ``None`` for one checkpoint.
-        within: root of the mean over checkpoints of the variance over draws, eV; ``None`` for one draw.
+        within: square root of the mean over checkpoints of the variance over draws, eV; ``None`` for one draw.
     """
 
     mean: Predictions
@@ -57,18 +57,18 @@ class EnsemblePredictions:
 def predict_members(
     checkpoints: Sequence[Path], sources: Mapping[str, Path], options: InferenceOptions, num_draws: int
 ) -> list[Draws]:
-    """Predictions of all members: ``result[checkpoint][draw][split]``; draw 0 is what the checkpoint alone predicts.
+    """Predictions of all members: ``result[checkpoint][draw][split]``; draw 0 is the checkpoint's usual prediction.
 
     Args:
         checkpoints: files.
         sources: name of each split -> LMDB file or folder.
         options: how predictions are made.
-        num_draws: predictions of each checkpoint, with other random edge frames each time.
+        num_draws: predictions per checkpoint, each with different random edge frames.
 
     Raises:
-        ConfigError: there is one member only, a checkpoint is given twice, two have learnt different targets, or all
-            draws of one are the same.
-        DataError: a prediction is not finite, two checkpoints are the same, or as ``predict_splits``.
+        ConfigError: there is only one member, a checkpoint is given twice, two have different targets, or all
+            draws of one are identical.
+        DataError: a prediction is not finite, two checkpoints are identical, or as ``predict_splits``.
     """
     _require_members(checkpoints, num_draws, trusted=options.trusted)
     members: list[Draws] = []
@@ -79,12 +79,13 @@ def predict_members(
             _require_finite(path, draws[-1])
             if draw == 1 and _same(draws[0], draws[1]):
                 raise ConfigError(
-                    f"{path}: draws nothing in prediction, so --frame-draws {num_draws} says nothing; leave it out "
-                    "(only frames: random or seeded, with a message that is not strictly equivariant, differ)"
+                    f"{path}: its predictions do not depend on random frames, so --frame-draws {num_draws} has no "
+                    "effect; omit it (draws differ only with frames: random or seeded and a message that is not "
+                    "strictly equivariant)"
                 )
         for other, of_other in zip(checkpoints, members):
             if _same(of_other[0], draws[0]):
-                raise DataError(f"{other} and {path} give the same energies; leave one out, for they are one member")
+                raise DataError(f"{other} and {path} give the same energies; omit one of them")
         members.append(draws)
     return members
 
@@ -96,7 +97,7 @@ def combine(members: Sequence[Draws]) -> dict[str, EnsemblePredictions]:
         members: ``members[checkpoint][draw][split]``, equally many draws of each checkpoint.
 
     Raises:
-        DataError: they are of different systems.
+        DataError: their systems differ.
     """
     return {split: _combined([[draw[split] for draw in draws] for draws in members]) for split in members[0][0]}
 
@@ -109,22 +110,22 @@ def _require_members(checkpoints: Sequence[Path], num_draws: int, *, trusted: bo
     pairs = list(itertools.combinations(checkpoints, 2))
     for first, second in pairs:
         if first.resolve() == second.resolve():
-            raise ConfigError(f"{second} is given twice; each member of an ensemble counts once")
+            raise ConfigError(f"{second} is given twice; name each member of an ensemble once")
     targets = {path: describe_target(path, trusted=trusted) for path in checkpoints}
     for first, second in pairs:
         difference = targets[first].difference(targets[second])
         if difference:
             raise ConfigError(
                 f"an ensemble of different targets: {first} {difference[0]}, {second} {difference[1]}; "
-                "take checkpoints of one target, for a mean of these means nothing"
+                "use checkpoints with the same target"
             )
 
 
 def _combined(members: Sequence[Sequence[Predictions]]) -> EnsemblePredictions:
     """Mean and spread of one split's predictions, ``members[checkpoint][draw]``."""
     first = members[0][0]
-    everyone = [each for draws in members for each in draws]
-    if any(not np.array_equal(each.ids, first.ids) for each in everyone):
+    predictions = [each for draws in members for each in draws]
+    if any(not np.array_equal(each.ids, first.ids) for each in predictions):
         raise DataError("the members of the ensemble were run on different systems")
     energy = np.array([[each.energy for each in draws] for draws in members], dtype=np.float64)
     between = energy.mean(1).std(0) if energy.shape[0] > 1 else None
@@ -135,11 +136,11 @@ def _combined(members: Sequence[Sequence[Predictions]]) -> EnsemblePredictions:
         energy=energy.mean((0, 1)).astype(np.float32),
         energy_std=spread.energy_std.astype(np.float32),
     )
-    return replace(spread, mean=_with_forces(mean, everyone))
+    return replace(spread, mean=_with_forces(mean, predictions))
 
 
 def _with_forces(mean: Predictions, members: Sequence[Predictions]) -> Predictions:
-    """The same with mean and spread of the forces, where all members have them."""
+    """``mean`` with mean and spread of the forces, if all members have forces."""
     forces = [each.forces for each in members if each.forces is not None]
     if len(forces) < len(members):
         return replace(mean, forces=None, target_forces=None, free_atoms=None)
@@ -153,13 +154,13 @@ def _require_finite(path: Path, predictions: Mapping[str, Predictions]) -> None:
         wrong = ~np.isfinite(each.energy)
         if wrong.any():
             raise DataError(
-                f"{path}: predicts NaN or infinity, first for system {each.ids[wrong][0]} of {split}; leave it out of "
+                f"{path}: predicts NaN or infinity, first for system {each.ids[wrong][0]} of {split}; remove it from "
                 "the ensemble"
             )
 
 
 def _same(first: Mapping[str, Predictions], second: Mapping[str, Predictions]) -> bool:
-    """Whether two predictions of all splits differ by rounding alone."""
+    """Whether two predictions of all splits differ only by rounding."""
     pairs = [(first[split].energy, second[split].energy) for split in first]
     return all(
         a.shape == b.shape and np.abs(a - b).max() <= ROUNDING * max(1.0, float(np.abs(a).max())) for a, b in pairs

@@ -1,9 +1,9 @@
-"""How much a model's energy changes when nothing but the orientation or the edge frames change.
+"""How much a model's energy changes when only the orientation or the edge frames change.
 
-The mean absolute difference (MAD; An et al., ICLR 2024, Table 4) is ``|E(x) - E(R x)|`` over random rotations R. Where
-frames have a random roll it mixes two effects, which are also measured apart: the noise of the frames, at the same
-orientation, and the error of rotation, with frames that turn along with the structure. The edges are
-found once and turned, so ties between neighbours, which a rotation can break otherwise, do not enter.
+The mean absolute difference (MAD; An et al., ICLR 2024, Table 4) is ``|E(x) - E(R x)|`` over random rotations R.
+If frames have a random roll, it mixes two effects, which are also measured separately: the noise of the frames, at the
+same orientation, and the rotation error, with frames rotated together with the structure. The edges are found once and
+rotated, so that ties between equidistant neighbours are not broken differently.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Subject:
     """A model to be measured.
 
     Attributes:
-        name: file that it comes from.
+        name: its checkpoint or config file.
         model: in evaluation mode.
         opened: how its data are read and batched, and the unit of its output.
         trained: whether the weights are a checkpoint's, not random.
@@ -52,10 +52,10 @@ class Differences:
     """Absolute differences of one model, eV, each system's mean over the rotations.
 
     Attributes:
-        mad: the model as it stands, before and after a rotation (Table 4's MAD).
+        mad: the unchanged model, before and after a rotation (Table 4's MAD).
         frame_noise: same orientation, two draws of frames with random rolls.
-        rotation: structure and frames turned together.
-        energy: the energy of each system, as it stands.
+        rotation: structure and frames rotated together.
+        energy: the energy of each unrotated system.
     """
 
     mad: Float[np.ndarray, "systems"]
@@ -68,7 +68,7 @@ def open_subject(source: str, options: InferenceOptions) -> Subject:
     """The model of a checkpoint, or of a config (``.yml``) with random weights drawn from ``options.seed``.
 
     Raises:
-        ConfigError: its model is unknown, or none whose frames can be turned.
+        ConfigError: its model is unknown, or its frames cannot be rotated.
         DataError: the checkpoint cannot be read.
     """
     trained = not source.endswith((".yml", ".yaml"))
@@ -81,8 +81,8 @@ def open_subject(source: str, options: InferenceOptions) -> Subject:
         opened = open_config(source, cpu=options.cpu, seed=options.seed, model_overrides=options.model_overrides)
     if not isinstance(opened.model, PlainModel):
         raise ConfigError(
-            f"{source}: its model is a {type(opened.model).__name__}; only fairchem_hdgnn.HDGNN and ESCN let frames be "
-            "turned"
+            f"{source}: its model is a {type(opened.model).__name__}; only frames of fairchem_hdgnn.HDGNN and ESCN "
+            "can be rotated"
         )
     return Subject(source, opened.model.eval(), opened, trained)
 
@@ -139,12 +139,12 @@ def _differences(
     sums = [torch.zeros_like(expected) for _ in range(3)]
     for _ in range(num_rotations):
         matrices = Rotation.random(graph.num_systems, random_state=random).as_matrix()
-        turn = torch.as_tensor(matrices, dtype=vectors.dtype, device=vectors.device).view(-1, 3, 3)[system]
-        turned = torch.einsum("eij,ej->ei", turn, vectors)
+        rotation = torch.as_tensor(matrices, dtype=vectors.dtype, device=vectors.device).view(-1, 3, 3)[system]
+        rotated = torch.einsum("eij,ej->ei", rotation, vectors)
         first = frames()
         with_first = energy(vectors, first)
-        sums[0] += (energy(turned, [None]) - expected).abs()
+        sums[0] += (energy(rotated, [None]) - expected).abs()
         sums[1] += (energy(vectors, frames()) - with_first).abs()
-        sums[2] += (energy(turned, [each @ turn.mT for each in first]) - with_first).abs()
-    mad, noise, rotation = (total / num_rotations for total in sums)
-    return mad, noise, rotation, expected
+        sums[2] += (energy(rotated, [each @ rotation.mT for each in first]) - with_first).abs()
+    mad, noise, rotation_error = (total / num_rotations for total in sums)
+    return mad, noise, rotation_error, expected

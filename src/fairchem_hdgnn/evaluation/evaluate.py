@@ -37,10 +37,10 @@ class Evaluation:
     Attributes:
         predictions: ``predictions[name][split]``.
         comparison: scores of the checkpoints and of the median baseline.
-        notes: sentences that belong beside the numbers.
+        notes: sentences printed with the numbers.
         facts: checkpoints, seeds and versions, for the JSON.
         sources: split -> LMDB file or folder.
-        dataset_config: settings of the first checkpoint's training set, by which the LMDBs are read.
+        dataset_config: settings of the first checkpoint's training set, used to read the LMDBs.
         calibration: of the ensemble, whose predictions are among ``predictions``; ``None`` without one.
     """
 
@@ -62,7 +62,7 @@ def evaluate(
     num_resamples: int = 1000,
     frame_draws: int | None = None,
 ) -> Evaluation:
-    """Score checkpoints on the splits under ``root``, beside the median baseline and, if asked, their ensemble.
+    """Score checkpoints on the splits under ``root``, next to the median baseline and, if requested, their ensemble.
 
     Args:
         checkpoints: name -> file.
@@ -70,12 +70,12 @@ def evaluate(
         splits: labelled splits, e.g. ``VALIDATION_SPLITS``.
         options: how predictions are made.
         num_resamples: of the bootstrap behind the 95 % intervals.
-        frame_draws: predictions of each member of an ensemble of the checkpoints, with other random edge frames each
-            time; ``None``: no ensemble.
+        frame_draws: predictions of each member of an ensemble of the checkpoints, each with different random edge
+            frames; ``None``: no ensemble.
 
     Raises:
         DataError: a file is missing, unreadable or has no labels.
-        ConfigError: the checkpoints are no ensemble.
+        ConfigError: the checkpoints cannot form an ensemble.
     """
     options = options or InferenceOptions()
     sources = {split: split_source(root, split) for split in splits}
@@ -90,7 +90,7 @@ def evaluate(
     for split, of_split in predictions[first_name].items():
         if of_split.target is None:
             raise DataError(
-                f"{sources[split]}: no labels to score against; 'fairchem-hdgnn predict' is for test splits"
+                f"{sources[split]}: no labels to score against; use 'fairchem-hdgnn predict' for test splits"
             )
     if ensemble:
         predictions[ENSEMBLE] = {split: each.mean for split, each in ensemble.items()}
@@ -124,7 +124,7 @@ def training_median(
     """Median label of the training set in eV, and a sentence on where it comes from.
 
     The training set is ``ROOT/train``, else the one named in the checkpoint; of large ones, evenly spaced systems
-    are read. Without either, the answer is ``None``.
+    are read. Without either, the result is ``None``.
     """
     source = split_source(root, "train") if has_split(root, "train") else dataset_config.get("src")
     if not isinstance(source, (str, Path)) or not source or not Path(source).exists():

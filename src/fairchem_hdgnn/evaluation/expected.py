@@ -1,4 +1,4 @@
-"""Which systems an LMDB holds: what a submission must cover, once and only once."""
+"""The systems of an LMDB, each of which a submission must contain exactly once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def expected_systems(
         DataError: an LMDB is missing or unreadable.
     """
     if prefix == "test" and not has_split(root, "test_id") and has_split(root, "val_id"):
-        raise DataError(f"{root}: has validation splits only; --prefix val makes a practice file from them")
+        raise DataError(f"{root}: has validation splits only; use --prefix val for a practice file")
     sources = {suffix: split_source(root, f"{prefix}_{suffix}") for suffix in SUFFIXES}
     return {suffix: _read(source, f"{prefix}_{suffix}", data_format, progress) for suffix, source in sources.items()}
 
@@ -58,7 +58,9 @@ def _read(source: Path, name: str, data_format: str | None, progress: bool) -> E
     for index in tqdm(range(len(dataset)), desc=f"ids of {name}", unit="system", disable=not progress, leave=False):
         record = dataset[index]
         if "fixed" not in record:
-            raise DataError(f"{source}, record {index}: holds no 'fixed', which says whose forces count; make it again")
+            raise DataError(
+                f"{source}, record {index}: has no 'fixed', which marks atoms without scored forces; re-create the LMDB"
+            )
         ids.append(record_id(record))
         free_atoms[index] = int((record.fixed == 0).sum())
     return ExpectedSystems(source, np.array(ids), free_atoms)

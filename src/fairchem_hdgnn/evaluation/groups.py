@@ -74,7 +74,7 @@ def _by_size(splits: list[Predictions]) -> Groups:
 
 
 def _frequent(groups: Groups, errors: Errors) -> Groups:
-    """The most frequent groups that have enough systems for a mean, those with the first model's least error first."""
+    """The most frequent groups that have enough systems for a mean, sorted by the first model's mean error."""
     enough = {name: systems for name, systems in groups.items() if systems.sum() >= FEWEST_SYSTEMS} or groups
     frequent = sorted(enough, key=lambda name: -enough[name].sum())[:MOST_GROUPS]
     first = next(iter(errors.values()))

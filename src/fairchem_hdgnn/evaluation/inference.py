@@ -1,6 +1,6 @@
 """Predictions of a checkpoint on LMDBs, on one or many devices.
 
-Every process takes its own share of the systems, so no system is padded in, repeated or counted twice.
+Each process predicts its own share of the systems, so every system is predicted and counted exactly once.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class InferenceOptions:
     """How predictions are made.
 
     Attributes:
-        cpu: stay on the CPU although a GPU is there.
-        num_ranks: number of processes; each takes one GPU (or one CPU process).
-        batch_size: systems in a batch; ``None`` takes the checkpoint's ``eval_batch_size``.
+        cpu: run on the CPU even if there is a GPU.
+        num_ranks: number of processes; each uses one GPU, or the CPU.
+        batch_size: systems in a batch; ``None`` uses the checkpoint's ``eval_batch_size``.
         num_workers: data-loader processes of each rank.
         seed: for models that draw random numbers in prediction.
         model_overrides: keys that replace those of the checkpoint's ``model:``.
-        trusted: unpickle whatever the checkpoint holds.
-        data_format: fairchem's name of the data format; ``None`` takes the checkpoint's, with ``safe_lmdb``, which
-            runs nothing that is in a file, in place of ``lmdb``.
+        trusted: unpickle everything in the checkpoint; it can then run code.
+        data_format: fairchem's name of the data format; ``None`` uses the checkpoint's, but ``safe_lmdb``, which never
+            runs code from a file, instead of ``lmdb``.
         progress: show progress bars.
     """
 
@@ -72,8 +72,8 @@ def predict_splits(
         checkpoint: file of the checkpoint.
         sources: name of each split -> LMDB file or folder.
         options: how predictions are made.
-        draw: 0, or another number for other draws of whatever the model draws in prediction: edge frames
-            (:func:`fairchem_hdgnn.models.so3.frame_source.set_draw`), and under seed + draw what comes from torch.
+        draw: number of the draw of random edge frames (:func:`fairchem_hdgnn.models.so3.frame_source.set_draw`);
+            torch's random generator is seeded with seed + draw.
 
     Raises:
         DataError: an LMDB or the checkpoint cannot be used.
@@ -81,7 +81,7 @@ def predict_splits(
     """
     options = options or InferenceOptions()
     if not options.cpu and torch.cuda.is_available() and options.num_ranks > torch.cuda.device_count():
-        raise ConfigError(f"{options.num_ranks} GPUs asked for, but {torch.cuda.device_count()} are visible")
+        raise ConfigError(f"{options.num_ranks} GPUs requested, but {torch.cuda.device_count()} are visible")
     work = partial(_predict_share, checkpoint, dict(sources), options, draw)
     if options.num_ranks == 1:
         shares = [work(0)]
@@ -95,7 +95,7 @@ def predict_splits(
 def _predict_share(
     checkpoint: str | Path, sources: Mapping[str, Path], options: InferenceOptions, draw: int, rank: int
 ) -> dict[str, Predictions]:
-    """What rank ``rank`` contributes: systems ``rank``, ``rank + num_ranks``, ... of every split."""
+    """Predictions of one rank: systems ``rank``, ``rank + num_ranks``, ... of every split."""
     opened = open_checkpoint(
         checkpoint,
         cpu=options.cpu,
@@ -118,7 +118,7 @@ def _predict_share(
 
 
 def evenly_spaced(length: int, most: int) -> list[int]:
-    """At most ``most`` indices below ``length``, ascending, as far apart as can be."""
+    """At most ``most`` indices below ``length``, ascending and evenly spaced."""
     return np.unique(np.linspace(0, length - 1, min(length, most)).astype(int)).tolist()
 
 
@@ -127,8 +127,8 @@ def batches(dataset: Subset, opened: OpenedModel, options: InferenceOptions) -> 
 
     Args:
         dataset: records.
-        opened: how records become a batch, and how many where ``options`` have no number.
-        options: batch size and number of processes that read.
+        opened: collates records, and has the batch size if ``options`` do not set it.
+        options: batch size and number of data-loader processes.
     """
     return DataLoader(
         dataset,
@@ -161,13 +161,13 @@ def _records(dataset: Subset, parts: Sequence[Predictions]) -> list[Int64[np.nda
 
 @contextlib.contextmanager
 def _each_message_once() -> Iterator[None]:
-    """Let fairchem say a thing once; its ``predict`` warns of unfitted scale factors at every batch."""
-    said: set[str] = set()
+    """Log each distinct message once; fairchem's ``predict`` warns of unfitted scale factors at every batch."""
+    seen: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        new = message not in said
-        said.add(message)
+        new = message not in seen
+        seen.add(message)
         return new
 
     logging.root.addFilter(is_new)
@@ -178,7 +178,7 @@ def _each_message_once() -> Iterator[None]:
 
 
 def _facts(batch: Batch) -> Predictions:
-    """All that is known of a batch before the model sees it; the energy is filled in afterwards."""
+    """Ids, sizes and labels of a batch; the energy is filled in after the forward pass."""
     natoms = batch.natoms.cpu().numpy().astype(np.int64)
     starts = np.cumsum(natoms)[:-1]
     numbers = batch.atomic_numbers.cpu().numpy().astype(np.int64)
@@ -199,7 +199,9 @@ def _with_outputs(facts: Predictions, outputs: Mapping[str, torch.Tensor], batch
     if "forces" not in outputs:
         return predictions
     if "fixed" not in batch:
-        raise DataError(f"sid {_ids(batch)[0]}: holds no 'fixed', which says whose forces count; make the LMDB again")
+        raise DataError(
+            f"sid {_ids(batch)[0]}: has no 'fixed', which marks atoms without scored forces; re-create the LMDB"
+        )
     free = batch.fixed.cpu().numpy() == 0
     labels = _numpy(batch.forces)[free] if "forces" in batch else None
     system = np.repeat(np.arange(len(facts)), facts.natoms)
@@ -212,7 +214,7 @@ def _with_outputs(facts: Predictions, outputs: Mapping[str, torch.Tensor], batch
 
 
 def _ids(batch: Batch) -> Sequence[str]:
-    """What ``record_id`` says of each record of a batch."""
+    """The ``record_id`` of each record of a batch."""
     names = [batch.sid, batch.fid] if "fid" in batch else [batch.sid]
     columns = [values.tolist() if torch.is_tensor(values) else values for values in names]
     return ["_".join(map(str, parts)) for parts in zip(*columns)]

@@ -18,7 +18,7 @@ from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.plot_style import colour, light_grid
 
 SMOOTHED_POINTS = 100
-"""Training curves are averaged down to about this many points; every step is a batch, and batches are noisy."""
+"""Training curves are averaged to about this many points, because single batches are noisy."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def read_curves(checkpoints: Mapping[str, Path], logs: Path | None = None) -> di
 
     Args:
         checkpoints: name -> checkpoint in fairchem's ``checkpoints/RUN/``; its events are in ``logs/tensorboard/RUN/``.
-        logs: folder of the events of the first checkpoint, if they lie elsewhere.
+        logs: folder of the events of the first checkpoint, if they are elsewhere.
 
     Raises:
         DataError: ``logs`` is given and holds no event files.
@@ -58,7 +58,7 @@ def read_curves(checkpoints: Mapping[str, Path], logs: Path | None = None) -> di
 
 
 def read_events(folder: Path) -> dict[str, Curve]:
-    """All scalars of the event files in ``folder``; where a resumed run logged a step again, the later value counts."""
+    """All scalars of the event files in ``folder``; if a resumed run logged a step again, the later value is used."""
     accumulator = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
     accumulator.Reload()
     curves = {}

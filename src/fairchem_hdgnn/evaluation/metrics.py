@@ -109,7 +109,7 @@ def compare(
 
 
 def constant_baseline(predictions: Mapping[str, Predictions], constant: float | None) -> dict[str, Predictions]:
-    """What a model that always answers ``constant`` (eV) would predict; ``None``: the median of each split's labels."""
+    """Predictions of a model that always predicts ``constant`` (eV); ``None``: the median of each split's labels."""
     answers = {}
     for split, of_split in predictions.items():
         if of_split.target is None:
@@ -133,7 +133,7 @@ def bootstrap_means(
 
 
 def _per_system(predictions: Predictions) -> Float64[np.ndarray, "systems metrics"]:
-    """Absolute error in meV, and 100 where it is within the threshold."""
+    """Absolute error in meV, and 100 if it is within the threshold, else 0."""
     error = np.abs(predictions.errors)
     return np.stack([1000 * error, 100.0 * (error < ENERGY_THRESHOLD)], axis=1)
 
@@ -148,7 +148,7 @@ def _scores(predictions: Predictions) -> list[float]:
 def _require_same_systems(split: str, models: Sequence[str], predictions: Sequence[Predictions]) -> None:
     for model, each in zip(models, predictions):
         if each.target is None:
-            raise DataError(f"{split}: the systems have no labels; 'predict' is the command for test splits")
+            raise DataError(f"{split}: the systems have no labels; use 'fairchem-hdgnn predict' for test splits")
         unknown = ~np.isfinite(each.target)
         if unknown.any():
             raise DataError(f"{split}: the label of system {each.ids[unknown][0]} is NaN or infinity; correct the LMDB")

@@ -1,4 +1,4 @@
-"""How every plot looks: sizes, colours that colour-blind readers can tell apart, and how files are saved."""
+"""Style of all plots: sizes, a colour-blind-safe palette, and saving to files."""
 
 from __future__ import annotations
 

@@ -17,20 +17,20 @@ from fairchem_hdgnn.evaluation.predictions import Predictions
 from fairchem_hdgnn.evaluation.splits import title_of
 
 MOST_POINTS = 3000
-"""Above this many systems a scatter plot is drawn as densities."""
+"""Above this many systems, a scatter plot is drawn as a 2D histogram."""
 
 
 def draw_all(
     models: Models, checkpoints: Mapping[str, Path], folder: Path, suffix: str = "png", *, logs: Path | None = None
 ) -> list[Path]:
-    """Draw every plot that the data allow.
+    """Draw all plots for which there are data.
 
     Args:
         models: ``models[name][split]``, with labels.
         checkpoints: name -> file, to find the event files of the runs.
-        folder: where the plots go.
+        folder: output folder.
         suffix: ``png`` or ``svg``.
-        logs: folder of event files, instead of the one that belongs to the first checkpoint's run.
+        logs: folder of event files, instead of that of the first checkpoint's run.
     """
     with style():
         figures = {
@@ -116,7 +116,7 @@ def group_figure(models: Models) -> Figure:
     return figure
 
 
-# === parts =======================================================================================
+# === panels ======================================================================================
 
 
 def _points(axes: Axes, x: np.ndarray, y: np.ndarray, extent: tuple[float, float, float, float], position: int) -> None:

@@ -1,4 +1,4 @@
-"""What a model says about one split: predictions with the facts needed to score and to group them."""
+"""Predictions of a model for one split, with the data needed to score and group them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fairchem_hdgnn.errors import DataError
 
 PER_ATOM = ("forces", "target_forces", "forces_std")
 STANDARD_DEVIATIONS = ("energy_std", "forces_std")
-"""Arrays that the files of an ensemble have beside those of fairchem's ``predict``."""
+"""Arrays in an ensemble's files in addition to those of fairchem's ``predict``."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Predictions:
         target: label in eV, or ``None`` for a test split.
         forces: predicted forces on the free atoms of all systems, eV/Å.
         target_forces: labels of ``forces``.
-        free_atoms: how many rows of ``forces`` belong to each system.
+        free_atoms: number of rows of ``forces`` for each system.
         record: position of each system in the LMDB of its split.
         energy_std: standard deviation of ``energy`` over an ensemble, eV; ``None`` for a single prediction.
-        forces_std: root of the mean over an ensemble of ``|F - forces|^2``, one number for each free atom, eV/Å.
+        forces_std: square root of the mean over an ensemble of ``|F - forces|^2``, one number for each free atom, eV/Å.
     """
 
     ids: Shaped[np.ndarray, "systems"]
@@ -57,16 +57,16 @@ class Predictions:
 
     @property
     def labels(self) -> Float32[np.ndarray, "systems"]:
-        """``target``, where there has to be one."""
+        """``target``, or an error if there is none."""
         if self.target is None:
             raise DataError("these predictions have no labels to compare with")
         return self.target
 
     @property
     def records(self) -> Int64[np.ndarray, "systems"]:
-        """``record``, where it has to be known."""
+        """``record``, or an error if it is unknown."""
         if self.record is None:
-            raise DataError("these predictions do not say which records of an LMDB they belong to")
+            raise DataError("these predictions have no record numbers of an LMDB")
         return self.record
 
     @property
@@ -112,10 +112,10 @@ def element_set(atomic_numbers: Int[np.ndarray, "atoms"]) -> str:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write what fairchem's ``predict`` mode writes (``ids``, ``energy``; with forces also ``forces``, ``chunk_idx``).
+    """Write the arrays of fairchem's ``predict`` mode (``ids``, ``energy``; with forces ``forces``, ``chunk_idx``).
 
-    Energies are float32 with one number a system; fairchem's default is float16. An ensemble's file has ``energy_std``
-    and, with forces, ``forces_std``, too.
+    Energies are float32 with one number per system; fairchem's default is float16. An ensemble's file has
+    ``energy_std`` and, with forces, ``forces_std``, too.
     """
     arrays: dict[str, np.ndarray] = {"ids": predictions.ids, "energy": predictions.energy}
     if predictions.forces is not None and predictions.free_atoms is not None:

@@ -1,4 +1,4 @@
-"""Published OC20 IS2RE results to print beside one's own."""
+"""Published OC20 IS2RE results, for comparison."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fairchem_hdgnn.evaluation.splits import SUFFIXES
 
 TABLE_1_CAPTION = (
     "* Table 1 of An et al., ICLR 2024: OC20 IS2RE direct, test sets (not the validation sets), trained on the IS2RE "
-    "labels of 460,328 systems. Means are taken here from the four columns; the paper prints 548 for HDGNN."
+    "labels of 460,328 systems. Means are calculated from the four columns; the paper prints 548 for HDGNN."
 )
 
 _TABLE_1: dict[str, dict[str, tuple[float, ...]]] = {

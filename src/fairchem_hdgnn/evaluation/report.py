@@ -40,7 +40,7 @@ class Section:
         title: what the numbers are, with their unit.
         metric: key of ``METRICS``.
         rows: ``rows[model][column]``.
-        published: the same of the paper, to stand below.
+        published: the paper's rows, printed below.
         signed: whether the numbers are differences.
     """
 
@@ -51,19 +51,19 @@ class Section:
     signed: bool = False
 
     def number(self, value: float, digits: int | None = None) -> str:
-        """A number with as many digits as mean something."""
+        """A formatted number, by default with the significant digits."""
         digits = _DIGITS[self.metric] if digits is None else digits
         return f"{value:+.{digits}f}" if self.signed else f"{value:.{digits}f}"
 
     def published_cells(self, model: str, columns: Sequence[str]) -> list[str]:
-        """The paper's numbers of a model under the columns of a comparison, empty where it has none."""
+        """The paper's numbers of a model under the columns of a comparison, empty if it has none."""
         row = self.published[model]
         keys = [column if column in (MEAN, OOD_MEAN) else suffix_of(column) for column in columns]
         return [self.number(row[key]) if key in row else "" for key in keys]
 
 
 def sections(comparison: Comparison, *, with_paper: bool) -> list[Section]:
-    """One table per metric, then paired differences where there are several models."""
+    """One table per metric, then paired differences if there are several models."""
     found = [
         Section(heading, metric, comparison.scores[metric], table_1(metric) if with_paper else {})
         for metric, heading in HEADINGS.items()
@@ -111,9 +111,9 @@ def write_tables(
 
     Args:
         comparison: what to write.
-        notes: sentences that the numbers need beside them.
-        facts: how the numbers came about (checkpoints, seeds, versions); goes into the JSON.
-        folder: made if absent.
+        notes: sentences printed with the numbers.
+        facts: provenance of the numbers (checkpoints, seeds, versions), for the JSON.
+        folder: created if absent.
         with_paper: add the paper's Table 1.
         calibration: of an ensemble, for Markdown and CSV; the JSON has it among ``facts``.
     """
@@ -173,12 +173,12 @@ def _stacked(section: Section, estimate: Estimate) -> str:
 
 
 def all_notes(notes: list[str], with_paper: bool) -> list[str]:
-    """The notes of a comparison, and with the paper's table what that is."""
+    """The notes of a comparison, with the caption of the paper's table if it is shown."""
     return [*notes, TABLE_1_CAPTION] if with_paper else notes
 
 
 def heading(comparison: Comparison, column: str) -> str:
-    """Title of a column, in two lines where it has systems to count."""
+    """Title of a column, with the number of systems in a second line, if it is a split."""
     if column in comparison.num_systems:
         return f"{title_of(column)}\nn={comparison.num_systems[column]}"
     return {MEAN: "mean", OOD_MEAN: "OOD mean"}[column]

@@ -17,7 +17,7 @@ TITLES = {
 
 
 def suffix_of(split: str) -> str:
-    """``val_ood_ads`` -> ``ood_ads``; names outside OC20's scheme stay as they are."""
+    """``val_ood_ads`` -> ``ood_ads``; other names are unchanged."""
     suffix = split.partition("_")[2] if split.startswith(("val_", "test_")) else split
     return suffix if suffix in SUFFIXES else split
 

@@ -1,4 +1,4 @@
-"""OC20 leaderboard files: assembled from predictions, verified, and only then written."""
+"""OC20 leaderboard files: assembled from predictions, checked, then written."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fairchem_hdgnn.evaluation.submission_checks import KEYS, Arrays, find_probl
 
 UPLOAD_TEXT = """\
 To submit it: open https://huggingface.co/spaces/facebook/fairchem_leaderboard, sign in with a Hugging Face account,
-fill in the form, choose "{evaluation}", upload the file, press Submit and wait for the message of success.
-Each user has 5 successful submissions a month for each kind of evaluation; there is no upload from a command line."""
+fill in the form, choose "{evaluation}", upload the file, press Submit and wait for confirmation.
+Each user has 5 successful submissions a month for each kind of evaluation; there is no command-line upload."""
 
 S2EF_TEXT = """\
 S2EF: this file follows fairchem 1.10 (ids are sid_fid, forces of free atoms only). The leaderboard's newer example
-uses sid and all atoms: ask on the Space's discussion tab which one it takes before you spend a submission."""
+uses sid and all atoms: ask on the Space's discussion tab which one it accepts before you use up a submission."""
 
 
 class SubmissionError(DataError):
@@ -50,12 +50,12 @@ def make_submission(
     """Join the predictions of the four splits into one leaderboard file.
 
     Args:
-        files: ``id``, ``ood_ads``, ``ood_cat``, ``ood_both`` -> ``.npz`` of fairchem's or our ``predict``; what an
-            ensemble says of its uncertainty is left out, as the leaderboard has no place for it.
+        files: ``id``, ``ood_ads``, ``ood_cat``, ``ood_both`` -> ``.npz`` of fairchem's or this package's
+            ``predict``; an ensemble's standard deviations are dropped, as the leaderboard does not accept them.
         out: the ``.npz`` to write.
         expected: the systems of the LMDBs that were predicted.
         task: ``is2re`` (energies) or ``s2ef`` (energies and forces).
-        official_counts: also demand OC20's number of test systems.
+        official_counts: also require OC20's number of test systems.
 
     Raises:
         SubmissionError: something is wrong; nothing is written.
@@ -96,7 +96,7 @@ def check_submission(
 
 
 def upload_text(task: str) -> str:
-    """Where and how a file is submitted."""
+    """Instructions for the upload."""
     text = UPLOAD_TEXT.format(evaluation={"is2re": "OC20 IS2RE Test", "s2ef": "OC20 S2EF Test"}[task])
     return f"{text}\n{S2EF_TEXT}" if task == "s2ef" else text
 

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a leaderboard file, each fault in one sentence that names it."""
+"""Checks of a leaderboard file; each problem is reported in one sentence."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def find_problems(
     Args:
         arrays: ``{split}_{key}`` for the splits ``id``, ``ood_ads``, ``ood_cat``, ``ood_both``.
         task: ``is2re`` or ``s2ef``.
-        expected: the systems of the LMDBs, by split; without them ids can only be checked against one another.
-        official_counts: demand OC20's number of test systems.
+        expected: the systems of the LMDBs, by split; without them, ids are only checked against one another.
+        official_counts: require OC20's number of test systems.
     """
     if task not in KEYS:
         raise ConfigError(f"task '{task}' is unknown{suggestion(task, KEYS)}")
@@ -70,10 +70,10 @@ def find_problems(
 
 def _wrong_keys(arrays: Arrays, task: str) -> Iterator[str]:
     if task == "is2re" and any(f"{suffix}_forces" in arrays for suffix in SUFFIXES):
-        yield "S2EF given as IS2RE: it holds forces; use --task s2ef, or predict with a model of energies"
+        yield "S2EF given as IS2RE: it has forces; use --task s2ef, or predict with an energy-only model"
         arrays = {key: values for key, values in arrays.items() if not key.endswith(("_forces", "_chunk_idx"))}
     if task == "s2ef" and not any(f"{suffix}_forces" in arrays for suffix in SUFFIXES):
-        yield "IS2RE given as S2EF: it holds no forces; use --task is2re"
+        yield "IS2RE given as S2EF: it has no forces; use --task is2re"
         arrays = {
             **arrays,
             **{f"{suffix}_{key}": np.zeros(0) for suffix in SUFFIXES for key in ("forces", "chunk_idx")},
@@ -104,7 +104,7 @@ def _wrong_ids(suffix: str, of_split: Arrays, task: str) -> Iterator[str]:
         yield f"{suffix}: ids have shape {ids.shape}, not (systems,)"
         return
     if len(ids) == 0:
-        yield f"{suffix}: holds no systems"
+        yield f"{suffix}: no systems"
         return
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) < len(ids):
@@ -166,7 +166,7 @@ def _wrong_energies(suffix: str, of_split: Arrays, task: str) -> Iterator[str]:
     if beyond.any():
         yield (
             f"{suffix}: {_plural(int(beyond.sum()), 'energy', 'energies')} beyond ±{limit:g} eV, up to "
-            f"{energy[np.abs(energy).argmax()]:.4g} eV: adsorption energies are wanted, in eV, not total DFT energies"
+            f"{energy[np.abs(energy).argmax()]:.4g} eV: expected adsorption energies in eV, not total DFT energies"
         )
     if systems > 1 and np.ptp(energy) == 0:
         yield f"{suffix}: all {systems} energies are the same, {energy[0]:.6g} eV"
@@ -184,16 +184,17 @@ def _wrong_forces(suffix: str, of_split: Arrays, expected: Mapping[str, Expected
     if not faults and forces.size and np.abs(forces).max() > LARGEST_FORCE:
         yield f"{suffix}: forces up to {np.abs(forces).max():.4g} eV/Å, beyond {LARGEST_FORCE:g} eV/Å"
     if ends.dtype.kind not in "iu" or ends.shape != (len(ids) - 1,):
-        yield f"{suffix}: chunk_idx is {ends.dtype} of shape {ends.shape}, not whole numbers of shape ({len(ids) - 1},)"
+        yield f"{suffix}: chunk_idx is {ends.dtype} of shape {ends.shape}, not integers of shape ({len(ids) - 1},)"
         return
     blocks = np.diff(np.concatenate([[0], ends, [len(forces)]]))
     if (blocks < 0).any():
-        yield f"{suffix}: chunk_idx does not cut {len(forces)} rows into blocks; first at {ids[blocks < 0][0]}"
+        yield f"{suffix}: chunk_idx does not split {len(forces)} rows into blocks; first at {ids[blocks < 0][0]}"
     elif expected is not None:
         wanted = dict(zip(expected[suffix].ids.tolist(), expected[suffix].free_atoms.tolist()))
         wrong = [name for name, block in zip(ids.tolist(), blocks.tolist()) if wanted.get(name, block) != block]
         if wrong:
-            yield f"{suffix}: {_plural(len(wrong), 'system')} with forces not on the free atoms: {_some(wrong)}"
+            count = _plural(len(wrong), "system")
+            yield f"{suffix}: {count} whose forces are not those of the free atoms: {_some(wrong)}"
 
 
 def _wrong_floats(what: str, values: np.ndarray, ids: Ids | None) -> Iterator[str]:

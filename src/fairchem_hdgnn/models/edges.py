@@ -1,4 +1,4 @@
-"""The edges of a batch as every layer sees them: sorted by target, with their rotations, and in blocks."""
+"""The edges of a batch, shared by all layers: sorted by target, with their rotations, and in blocks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Rows = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """Edges sorted by target, built once in a forward pass and shared by all layers.
+    """Edges sorted by target, built once per forward pass and shared by all layers.
 
     Attributes:
         source: atom j of each edge.
@@ -64,7 +64,7 @@ class Edges:
     def blocks(self, edges_per_block: int | None) -> list[EdgeBlock]:
         """All atoms in ranges with about equally many edges, about ``edges_per_block`` at most; or one block.
 
-        A GPU is waited for if there are several.
+        Several blocks need a GPU synchronisation.
         """
         count = 1 if edges_per_block is None else max(1, -(-self.num_edges // edges_per_block))
         if count not in self._blocks:
@@ -78,12 +78,12 @@ class Edges:
 
 
 class NodesByCount(NamedTuple):
-    """Atoms in the order of how many edges they have: those with equally many make one batched product.
+    """Atoms sorted by their number of edges: those with the same number form one batched product.
 
     Attributes:
         nodes: the atoms.
-        edges: the edges, those of each atom together.
-        counts: edges of each of the atoms, ascending; on the host, so a GPU is waited for.
+        edges: the edges, grouped by atom.
+        counts: edges of each of the atoms, ascending; on the host, which needs a GPU synchronisation.
     """
 
     nodes: Int[Tensor, "nodes"]
@@ -110,7 +110,7 @@ class EdgeBlock:
         wigner: the entries of D.
         first_node: the first of the atoms.
         last_node: the atom after the last one.
-        num_batch_nodes: atoms of the batch.
+        num_batch_nodes: number of atoms in the batch.
     """
 
     source: Int[Tensor, "edges"]
@@ -132,13 +132,13 @@ class EdgeBlock:
 
     @cached_property
     def first_edge(self) -> Int[Tensor, "nodes_plus_one"]:
-        """Where the edges into each of the atoms start, and at last their number."""
+        """Offset of each atom's first edge, followed by the number of edges."""
         nodes = torch.arange(self.first_node, self.last_node + 1, device=self.target.device)
         return torch.searchsorted(self.target, nodes)
 
     @cached_property
     def starts(self) -> list[int]:
-        """:attr:`first_edge` on the host; a GPU is waited for."""
+        """:attr:`first_edge` on the host; needs a GPU synchronisation."""
         return self.first_edge.tolist()
 
     def edges_of_nodes(self) -> list[tuple[int, int, int]]:
@@ -147,7 +147,7 @@ class EdgeBlock:
         return [(node, start, end) for node, start, end in ranges if end > start]
 
     def cut(self, count: int) -> list[EdgeBlock]:
-        """Up to so many blocks with about equally many edges."""
+        """At most ``count`` blocks with about equally many edges."""
         ends = self.starts[1:]
         first_of_block: dict[int, int] = {}
         for node, end in zip(range(self.first_node, self.last_node), ends):
@@ -162,7 +162,7 @@ class EdgeBlock:
 
     @cached_property
     def by_source(self) -> tuple[Int[Tensor, "edges"], Int[Tensor, "batch_nodes_plus_one"]]:
-        """The edges in the order of their sources, and where those of each atom of the batch start."""
+        """The edges sorted by source, and the offset of the first edge of each atom of the batch."""
         order = torch.argsort(self.source, stable=True)
         nodes = torch.arange(self.num_batch_nodes + 1, device=self.source.device)
         return order, torch.searchsorted(self.source[order], nodes)
@@ -179,7 +179,7 @@ class EdgeBlock:
 
     @property
     def alone(self) -> EdgeBlock:
-        """The same with targets counted from the first atom, for sums that only the block's atoms get."""
+        """This block with targets counted from its first atom, for sums over the block's atoms only."""
         return self if self.num_nodes == self.num_batch_nodes else self._alone
 
     @cached_property
@@ -187,7 +187,7 @@ class EdgeBlock:
         return EdgeBlock(self.source, self.target - self.first_node, self.wigner, 0, self.num_nodes, self.num_nodes)
 
     def rotation(self, lmax: int, rows: Rows) -> Float[Tensor, "edges rows coefficients"]:
-        """Rows of D, columns up to degree ``lmax``; kept for all layers where the block is the whole batch."""
+        """Rows of D, columns up to degree ``lmax``; cached for all layers if the block is the whole batch."""
         if self.num_nodes < self.num_batch_nodes:
             return dense_rows(self.wigner, lmax, rows)
         if (lmax, rows) not in self._rotations:

@@ -1,4 +1,4 @@
-"""Random numbers of training as functions of what is trained on when: there is no state to save, none to restore."""
+"""Stateless seeds of the random numbers in training: functions of rank, step, epoch and record."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ def step_seed(purpose: str, seed: int, step: int) -> int:
     """Seed of the random numbers that this rank draws for ``purpose`` in a training step.
 
     Args:
-        purpose: keeps apart what is drawn in the same step.
+        purpose: name that separates different draws in the same step.
         seed: of the run or the model, at least 0.
         step: at least 0.
 
     Returns:
-        A number in [0, 2**63) without visible relation to those of other purposes, seeds, ranks and steps.
+        A number in [0, 2**63) uncorrelated with those of other purposes, seeds, ranks and steps.
     """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank = torch.distributed.get_rank() if distributed else 0
@@ -23,13 +23,13 @@ def step_seed(purpose: str, seed: int, step: int) -> int:
 
 
 def record_seed(purpose: str, seed: int, epoch: int, record: int) -> int:
-    """Seed of the random numbers drawn for ``purpose`` for a record in an epoch, whatever rank or process reads it.
+    """Seed of the random numbers drawn for ``purpose`` for a record in an epoch, independent of the rank and process.
 
     Args:
-        purpose: keeps apart what is drawn for the same record.
+        purpose: name that separates different draws for the same record.
         seed: of the run, at least 0.
         epoch: at least 0.
-        record: its place in the data set.
+        record: its index in the data set.
 
     Returns:
         As :func:`step_seed`.

@@ -48,7 +48,7 @@ def require_licence(text: str | None) -> None:
         ConfigError: names the flag and the value.
     """
     if text is not None and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", text) is None:
-        raise ConfigError(f"--licence {text!r}: takes an SPDX identifier, such as MIT, Apache-2.0 or CC-BY-4.0")
+        raise ConfigError(f"--licence {text!r}: give an SPDX identifier, such as MIT, Apache-2.0 or CC-BY-4.0")
 
 
 def require_dataset(text: str | None) -> None:
@@ -58,7 +58,7 @@ def require_dataset(text: str | None) -> None:
         ConfigError: names the flag and the value.
     """
     if text is not None and re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", text) is None:
-        raise ConfigError(f"--dataset {text!r}: takes the id of a data set on the Hub, NAME or OWNER/NAME")
+        raise ConfigError(f"--dataset {text!r}: give the id of a data set on the Hub, NAME or OWNER/NAME")
 
 
 def _licence(spdx: str | None) -> dict[str, str]:

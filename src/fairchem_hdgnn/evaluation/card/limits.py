@@ -1,4 +1,4 @@
-"""What a card says of where the model can be used and where not."""
+"""The card's section on limitations."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from fairchem_hdgnn.evaluation.card.training import label_of
 from fairchem_hdgnn.evaluation.card.training_data import TrainingData
 
 MEANINGS = {
-    "y_relaxed": "The energy is that of the relaxed structure, predicted from the one that is given (IS2RE).",
-    "y": "The energy is that of the structure as it is given.",
-    "energy": "The energy is that of the structure as it is given.",
+    "y_relaxed": "Predicts the energy of the relaxed structure from the unrelaxed one (IS2RE).",
+    "y": "Predicts the energy of the given structure.",
+    "energy": "Predicts the energy of the given structure.",
 }
 """Label in the records -> what is predicted."""
 
 REFERENCES = (
-    "It is relative to what the labels of the training set are relative to: OC20's are adsorption energies (relative "
+    "It has the same reference as the labels of the training set: OC20's are adsorption energies (relative "
     "to the clean surface and to gas molecules), others may be total energies. Do not mix the two."
 )
 
 
 def limits_section(subject: Subject, data: TrainingData) -> list[str]:
-    """The section, its lines."""
+    """Lines of the section."""
     points = [_meaning(subject), *_range(data), *_forces(subject)]
     highest = chemical_symbols[min(subject.config.max_num_elements, len(chemical_symbols)) - 1]
     points += [
-        f"Atomic numbers beyond {subject.config.max_num_elements - 1} ({highest}) are refused.",
-        "It does not say how sure it is. On other elements, adsorbates or kinds of structure than those of the "
-        "training set its errors may be many times those given above.",
+        f"Atomic numbers above {subject.config.max_num_elements - 1} ({highest}) are refused.",
+        "It gives no uncertainty. For elements, adsorbates or kinds of structure that are not in the training set, "
+        "errors may be many times those given above.",
         "The energy is not exactly the same in every orientation of the structure; `fairchem-hdgnn equivariance` "
         "measures the difference in meV.",
     ]
@@ -42,13 +42,13 @@ def _meaning(subject: Subject) -> str:
     if subject.target in TARGETS:
         return f"Predicts {TARGETS[subject.target].description}, {TARGETS[subject.target].unit}, and no other property."
     label = label_of(subject)
-    meaning = MEANINGS.get(label or "", "The file does not say what the label was.")
+    meaning = MEANINGS.get(label or "", "The file does not state the label.")
     return f"{f'Label {code(label)}. ' if label else ''}{meaning} {REFERENCES}"
 
 
 def _range(data: TrainingData) -> list[str]:
     if data.statistics is None:
-        return ["Elements and sizes of the training set were not read: no such LMDB where this card was written."]
+        return ["Elements and sizes of the training set are unknown: its LMDB was missing when this card was written."]
     sizes = Spread.of([float(number) for number in data.statistics.natoms])
     symbols = sorted(data.statistics.elements, key=atomic_numbers.__getitem__)
     return [
@@ -61,7 +61,7 @@ def _range(data: TrainingData) -> list[str]:
 def _forces(subject: Subject) -> list[str]:
     if "forces" in subject.trained.outputs:
         return [
-            "Forces come from a head of their own, not from the gradient of the energy: they do not conserve it. Not "
-            "for molecular dynamics."
+            "Forces come from a separate head, not from the gradient of the energy: they do not conserve energy. Do "
+            "not use them for molecular dynamics."
         ]
-    return ["It predicts no forces: not for relaxations, molecular dynamics or vibrations."]
+    return ["It predicts no forces: not suitable for relaxations, molecular dynamics or vibrations."]

@@ -1,4 +1,4 @@
-"""Markdown that a text out of a file cannot break."""
+"""Markdown with escaped texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOT_IN_FILE = "not in the file"
 
 
 def code(value: Any) -> str:
-    """A name or value as it stands in a config."""
+    """A name or value as in a config."""
     return f"`{' '.join(_plain(value).split()).replace('`', chr(39))}`"
 
 
@@ -26,7 +26,7 @@ def facts(rows: Mapping[str, str]) -> list[str]:
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """A table, its lines."""
+    """Lines of a table."""
     lines = [[*headings], *([cell(text) for text in row] for row in rows)]
     return [f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:])]
 

@@ -1,4 +1,4 @@
-"""Structures as the page draws them: whole molecules in the middle of the cell, initial and relaxed side by side."""
+"""Structures for the page's drawings: whole molecules in the middle of the cell, initial and relaxed side by side."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Drawing:
     relaxed: Positions | None
 
     def as_json(self) -> dict[str, Any]:
-        """What the page's script reads; lengths in Å, to the third decimal."""
+        """Data for the page's script; lengths in Å, with three decimals."""
         found = {
             "symbols": self.atoms.get_chemical_symbols(),
             "tags": self.atoms.get_tags().tolist(),
@@ -72,7 +72,7 @@ def drawing(record: Data) -> Drawing:
 
 
 def drawn_bonds(atoms: Atoms, positions: Positions) -> Int64[np.ndarray, "bonds 2"]:
-    """Pairs of bonded atoms inside the cell: bonds of the adsorbate, or all where no atom is tagged as adsorbate."""
+    """Pairs of bonded atoms inside the cell: bonds of the adsorbate, or all bonds if no atom is tagged as adsorbate."""
     inside = Atoms(atoms.numbers, positions)
     bonds = bonded(near_pairs(inside, LONGEST_BOND), metals(inside))
     adsorbate = atoms.get_tags() == ADSORBATE
@@ -94,7 +94,7 @@ def element_styles(drawings: list[Drawing]) -> dict[str, dict[str, Any]]:
 
 
 def _centred(atoms: Atoms) -> Positions:
-    """Positions, Å: along each periodic direction either the vacuum is at the cell's edge or the adsorbate half-way."""
+    """Positions, Å: along each periodic direction, the vacuum is at the cell's edge or the adsorbate in the middle."""
     if not atoms.pbc.any():
         return atoms.positions
     cell = atoms.cell.complete()
@@ -113,6 +113,6 @@ def _centred(atoms: Atoms) -> Positions:
 
 
 def _circular_mean(place: Float64[np.ndarray, "atoms"], among: Bool[np.ndarray, "atoms"]) -> float:
-    """Mean of some fractional coordinates, of which 0 and 1 are the same place."""
+    """Mean of some fractional coordinates, where 0 and 1 are equivalent."""
     turns = np.exp(2j * np.pi * place[among]).mean()
     return float(np.angle(turns) / (2 * np.pi))

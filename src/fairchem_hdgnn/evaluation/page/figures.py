@@ -1,4 +1,4 @@
-"""The page's plots, as plotly's figures. Points carry their split; the page's script adds what the pointer shows."""
+"""The page's plots, as plotly figures. Points have their split; the page's script adds the hover texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fairchem_hdgnn.evaluation.predictions import Predictions
 from fairchem_hdgnn.evaluation.splits import title_of
 
 MOST_SVG_POINTS = 3000
-"""More points than this are drawn by WebGL."""
+"""With more points than this, WebGL is used."""
 
 THRESHOLDS = 200
 """Points of a curve over thresholds."""

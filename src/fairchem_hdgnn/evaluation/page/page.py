@@ -1,4 +1,4 @@
-"""The page: scores, plots and structures in one HTML file that opens without a network."""
+"""The page: scores, plots and structures in one HTML file that works offline."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _asset(name: str) -> str:
 
 
 def _table(comparison: Comparison, section: Section) -> dict[str, Any]:
-    """What the template prints of a table."""
+    """A table's data for the template."""
     rows = []
     for model, row in section.rows.items():
         cells = [tuple(map(section.number, astuple(row[column]))) for column in comparison.columns]
@@ -89,7 +89,7 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
 
 
 def _data(evaluation: Evaluation, drawings: Drawings, groups: Mapping[str, Figure], most: int) -> dict[str, Any]:
-    """What the page's script reads."""
+    """Data for the page's script."""
     models = evaluation.predictions
     figures: dict[str, Figure] = {"thresholds": threshold_figure(models)}
     for position, of_model in enumerate(models.values()):

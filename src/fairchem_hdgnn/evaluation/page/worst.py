@@ -1,4 +1,4 @@
-"""Which systems of an evaluation are drawn: those with the largest errors; their structures from the LMDBs."""
+"""The systems with the largest errors in an evaluation, and their structures from the LMDBs."""
 
 from __future__ import annotations
 

@@ -33,9 +33,9 @@ class Compute(NamedTuple):
 
     @classmethod
     def chosen(cls, like: Tensor) -> Compute:
-        """Autocast's dtype if it is on for the device of ``like``, else that of ``like``; TF32 where asked for.
+        """Autocast's dtype if it is on for the device of ``like``, else that of ``like``; TF32 where requested.
 
-        TF32 is asked for by :func:`networks_in_tf32` or by torch's own setting.
+        TF32 is requested by :func:`networks_in_tf32` or by torch's own setting.
         """
         device = like.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype

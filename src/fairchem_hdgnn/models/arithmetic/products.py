@@ -1,4 +1,4 @@
-"""Matrix products whose precision, backward too, is not that of whatever surrounds them.
+"""Matrix products with their own precision, also in the backward pass.
 
 torch's own products obey the setting for TF32 and the autocast of the moment. Those that autograd records run backward
 when the code that recorded them has long ended.

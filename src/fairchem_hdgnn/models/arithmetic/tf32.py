@@ -16,7 +16,7 @@ import torch
 
 _MAY_WARN = torch.__version__.startswith(("2.9.", "2.10."))
 
-# torch's documented attributes lack the place ("mkldnn", "all"): what looks like it sets ("generic", "all").
+# torch's documented attributes cannot set ("mkldnn", "all"): the one that seems to sets ("generic", "all").
 _GET: Callable[[str, str], str] | None = getattr(torch._C, "_get_fp32_precision_getter", None)
 _SET: Callable[[str, str, str], None] | None = getattr(torch._C, "_set_fp32_precision_setter", None)
 
@@ -50,7 +50,7 @@ def _rounds_on_cpu() -> bool:
 
 
 def _switch(allowed: bool) -> Callable[[], None]:
-    """Set both interfaces; returns what sets them back."""
+    """Set both interfaces; returns a function that restores them."""
     own = []
     if _GET is not None and _SET is not None:
         for place in _PLACES:
@@ -82,7 +82,7 @@ def _set_older(name: str) -> None:
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """torch 2.9 warns whoever touches the older interface; 2.10 has not been tried."""
+    """torch 2.9 warns if the older interface is used; 2.10 has not been tested."""
     if not _MAY_WARN:
         yield
         return

@@ -50,66 +50,66 @@ class ESCNConfig(Keys):
     """Width of the edge features. Cost: little."""
 
     cutoff: float = real(8.0, above=0.0)
-    """Å; edges are no longer, and the distance basis spans [0, cutoff]. Cost: the number of edges grows as its cube,
-    until ``max_neighbors`` bounds it."""
+    """Longest edge, Å; the distance basis spans [0, cutoff]. Cost: the number of edges grows as its cube, until
+    ``max_neighbors`` limits it."""
 
     distance_function: DistanceFunction = other(DistanceFunction.GAUSSIAN)
     """Basis functions of the distance."""
 
     distance_resolution: float = real(0.02, above=0.0)
-    """Å between centres of the distance basis. Cost: none; a smaller one means more basis functions."""
+    """Spacing of the distance basis' centres, Å. Cost: none; a smaller spacing means more basis functions."""
 
     basis_width: float = real(1.0, above=0.0)
     """Width of the basis functions in units of their spacing."""
 
     max_num_elements: int = integer(90, minimum=2)
-    """Atomic numbers must be below it. Cost: little."""
+    """Upper limit of atomic numbers, exclusive. Cost: little."""
 
     num_sphere_samples: int = integer(128)
     """Sample points of the output heads. Cost: work for each atom, once; little."""
 
     resolution: Resolution = integer(None, minimum=2)
-    """Latitudes and longitudes of every grid on the sphere, even, at least 2 (L + 1); as fairchem chooses them if left
+    """Latitudes and longitudes of every grid on the sphere, even, at least 2 (L + 1); fairchem's choice if left
     out. A finer grid is closer to exact equivariance. Cost: work on points grows as its square."""
 
     weight_init: WeightInit = other(WeightInit.UNIT_VARIANCE)
-    """How other weights start: ``unit_variance``, so that signals keep their size from layer to layer, or ``torch``,
-    PyTorch's own start, as in the published code. Without effect on weights that are loaded."""
+    """Initialisation of all other weights: ``unit_variance``, which keeps the size of signals from layer to layer, or
+    ``torch``, PyTorch's own, as in the published code. Does not affect loaded weights."""
 
     mean_neighbors: float = real(20.0, above=0.0)
-    """Edges of an atom on average, about; for ``weight_init: unit_variance`` alone."""
+    """Approximate average number of edges per atom; used only by ``weight_init: unit_variance``."""
 
     readout_init: ReadoutInit = other(ReadoutInit.ZERO)
-    """How the last layer of each output head starts: ``zero``, so that training starts from the training mean, or
-    ``random``. Without effect on weights that are loaded."""
+    """Initialisation of each output head's last layer: ``zero``, so that training starts from the training mean, or
+    ``random``. Does not affect loaded weights."""
 
     energy_scale: float = real(1.0)
-    """Constant factor on the energy. fairchem's eSCN has 0.001, which suits its S2EF recipe; with IS2RE's learning
+    """Constant factor on the energy. fairchem's eSCN has 0.001, which suits its S2EF settings; with IS2RE's learning
     rates the energy then hardly trains."""
 
     energy_reduction: Reduction = other(Reduction.SUM)
-    """How the energy of a system follows from its atoms."""
+    """Reduction of the atoms' energies to the energy of a system."""
 
     regress_forces: bool = switch(True)
-    """Adds a head for a vector on each atom, e.g. the force."""
+    """Adds a head that predicts a vector for each atom, e.g. the force."""
 
     frames: FrameMode = other(FrameMode.RANDOM)
-    """Where the roll of edge frames comes from in training; evaluation is always reproducible."""
+    """Source of the roll of edge frames in training; evaluation is always reproducible."""
 
     frame_seed: int = integer(0, minimum=0)
     """Seed of random and seeded rolls."""
 
     frame_average: int = integer(1)
-    """Draws of frames that evaluation averages. Cost: time of evaluation grows in proportion."""
+    """Number of frame draws averaged in evaluation. Cost: evaluation time grows in proportion."""
 
     activations: Activations = other(Activations.RECOMPUTE)
-    """What is kept for the backward pass."""
+    """Whether activations are stored or recomputed for the backward pass."""
 
     implementation: Implementation = other(Implementation.FAST)
-    """How the messages are computed."""
+    """Implementation of the messages."""
 
     def __post_init__(self) -> None:
-        """Check that the keys fit together."""
+        """Check that the keys are consistent."""
         if self.mmax > self.lmax:
             raise ConfigError(f"'mmax' is {self.mmax}, but no order can exceed 'lmax' = {self.lmax}")
         if self.num_centres < 2:

@@ -28,7 +28,7 @@ def initialise(part: nn.Module, config: ESCNConfig) -> None:
     """Draw the weights of a network's part as configured.
 
     Args:
-        part: backbone or head; drawn anew in place, but for what starts well as it is.
+        part: backbone or head; initialised in place, except for parameters with a suitable default.
         config: hyper-parameters of the network.
     """
     if config.weight_init is WeightInit.TORCH:

@@ -16,7 +16,7 @@ from fairchem_hdgnn.models.ops.execution import Execution
 
 @dataclass(frozen=True)
 class Graph:
-    """What a forward pass shares between layers.
+    """Data of a forward pass shared by all layers.
 
     Attributes:
         atomic_numbers: one per atom.
@@ -32,7 +32,7 @@ class Graph:
 
 
 class Layer(nn.Module):
-    """``x -> x + update(x, sum of messages)``; the first layer, which sees scalars only, has no residual.
+    """``x -> x + update(x, sum of messages)``; the first layer, whose input is scalars only, has no residual.
 
     Args:
         config: hyper-parameters.

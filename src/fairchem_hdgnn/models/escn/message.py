@@ -66,7 +66,7 @@ class MessageBlock(ConstantsModule):
         return sum_messages(self.of_block, parameters, edges, features, nodes, execution, self.width, self.of_atoms)
 
     def of_atoms(self, ops: EdgeOps, nodes: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """``V z`` of sources and targets; formed for all edges at once, since an atom's edges lie in many blocks."""
+        """``V z`` of sources and targets; computed for all edges at once, since an atom's edges are in many blocks."""
         source, target = (self.convolution.mixed(ops, nodes, atom, self.degree) for atom in ATOMS)
         return (*source, *target)
 

@@ -35,7 +35,7 @@ class Backbone(nn.Module):
         self.config = config
         self.basis = distance_basis(config.distance_function, config.cutoff, config.num_centres, config.basis_width)
         self.element_embedding = nn.Embedding(config.max_num_elements, config.sphere_channels)
-        # The plain equations make no use of what is known of x.
+        # The plain equations do not exploit known zeros of x.
         shortcut = config.implementation is not Implementation.REFERENCE
         self.layers = nn.ModuleList([Layer(config, k == 0, k == 0 and shortcut) for k in range(config.num_layers)])
         initialise(self, config)

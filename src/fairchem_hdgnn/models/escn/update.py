@@ -1,4 +1,4 @@
-"""The update of eSCN: a point-wise network on the sphere that sees the embedding and the summed messages."""
+"""The update of eSCN: a point-wise network on the sphere on the embedding and the summed messages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class UpdateBlock(nn.Module):
         message: Float[Tensor, "nodes all_coefficients channels"],
         execution: Execution,
     ) -> Float[Tensor, "nodes all_coefficients channels"]:
-        """What the layer adds to x; x may have only l = 0."""
+        """The layer's update of x; x may have only l = 0."""
         x = pad(x, (0, 0, 0, message.shape[1] - x.shape[1]))
         if not execution.fast:
             points = torch.cat([self.grid.values(x), self.grid.values(message)], dim=-1)

@@ -49,7 +49,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "weight_init": WeightInit.TORCH,
     },
 }
-"""Defaults that differ between the presets. ``mmax`` is ``lmax`` where a preset does not set it."""
+"""Defaults that differ between the presets. ``mmax`` is ``lmax`` if a preset does not set it."""
 
 FixedAttention = tuple[float, float, float, float]
 """One coefficient for each term of eq. 11: source, target, pair, tensor product."""
@@ -63,12 +63,12 @@ AttentionChoice = Union[Attention, FixedAttention]
 class HDGNNConfig(Keys):
     """Hyper-parameters of the network. Keys left out (``None``) are filled by the preset or from other keys.
 
-    The four that matter most, with the paper's names: ``lmax`` (L), ``lmax_metp`` (L'), ``num_layers`` (K),
+    The four most important ones, with the paper's names: ``lmax`` (L), ``lmax_metp`` (L'), ``num_layers`` (K),
     ``sphere_channels`` (C). Costs are those of messages, which take most of the time and memory.
     """
 
     preset: Preset = other(Preset.PAPER)
-    """Set of defaults that fills the options left out."""
+    """Set of defaults for the options left out."""
 
     lmax: int = integer(6, minimum=0, maximum=10)
     """Largest degree L of the node embedding. Cost: time and memory grow as L with ``mmax: 1``, as L²
@@ -84,7 +84,7 @@ class HDGNNConfig(Keys):
     """Channels C of each coefficient. Cost: time and parameters grow in proportion."""
 
     mmax: int = integer(None, minimum=0)
-    """Largest order that the networks see, at most ``lmax``; ``lmax`` if left out. Cost: at L = 6 the networks see 19
+    """Largest order in the networks' input, at most ``lmax``; ``lmax`` if left out. Cost: at L = 6 the input has 19
     coefficients with 1, all 49 with 6."""
 
     hidden_channels: int = integer(512, maximum=65536)
@@ -97,23 +97,23 @@ class HDGNNConfig(Keys):
     """Width of the invariant branch f. Cost: little."""
 
     cutoff: float = real(8.0, above=0.0)
-    """Å; edges are no longer, and the distance basis spans [0, cutoff]. Cost: the number of edges grows as its cube,
-    until ``max_neighbors`` bounds it."""
+    """Longest edge, Å; the distance basis spans [0, cutoff]. Cost: the number of edges grows as its cube, until
+    ``max_neighbors`` limits it."""
 
     distance_resolution: float = real(0.02, above=0.0)
-    """Å between centres of the distance basis. Cost: none; a smaller one means more basis functions."""
+    """Spacing of the distance basis' centres, Å. Cost: none; a smaller spacing means more basis functions."""
 
     basis_width: float = real(2.0, above=0.0)
     """Standard deviation of the basis functions in units of their spacing."""
 
     max_num_elements: int = integer(90, minimum=2)
-    """Atomic numbers must be below it. Cost: little."""
+    """Upper limit of atomic numbers, exclusive. Cost: little."""
 
     num_resolutions: int = integer(None, maximum=2)
     """1, or 2: the nearest neighbours at full size, the others at lower degree and width."""
 
     near_neighbors: int = integer(12)
-    """How many neighbours are nearest with two resolutions. Cost: more edges at full size."""
+    """Number of nearest neighbours with two resolutions. Cost: more edges at full size."""
 
     lmax_far: int = integer(None, minimum=0)
     """Degree of the far neighbours' block, at most ``lmax``; max(4, ``lmax`` - 2), at most ``lmax``, if left out.
@@ -133,7 +133,7 @@ class HDGNNConfig(Keys):
     """Coefficients of the terms of eq. 11: learned, or fixed for source, target, pair and tensor product."""
 
     gate_inputs: GateInputs = other(None)
-    """What the attention network sees."""
+    """Input of the attention network."""
 
     full_degree_product: bool = switch(None)
     """A fifth term in eq. 11: one channel of (x_i + x_j) ⊗ S at every degree, spread over channels by its gate."""
@@ -145,7 +145,7 @@ class HDGNNConfig(Keys):
     """Whether terms share networks."""
 
     neural_input: NeuralInput = other(NeuralInput.SPLIT)
-    """What the networks of eq. 11 see."""
+    """Input of the networks of eq. 11."""
 
     extra_linear: bool = switch(False)
     """Equivariant linear layers on x_i and x_j before the message (Table 5)."""
@@ -157,16 +157,16 @@ class HDGNNConfig(Keys):
     """Constant factor on the normalised x."""
 
     invariant_branch: bool = switch(True)
-    """Whether there is an invariant branch f; without it the attention network sees edge features alone."""
+    """Whether there is an invariant branch f; without it, the attention network's input is the edge features only."""
 
     branch_scale: float = real(None, above=0.0)
     """Constant factor on the sum in the invariant branch."""
 
     antipodal: Antipode = other(Antipode.EXACT)
-    """Whether the update sees f(-r) beside f(r)."""
+    """Whether the update's input includes f(-r) in addition to f(r)."""
 
     shortcut: bool = switch(True)
-    """Whether the update sees x beside the message."""
+    """Whether the update's input includes x in addition to the message."""
 
     squeeze_excitation: bool = switch(None)
     """Channel attention inside the update."""
@@ -178,39 +178,39 @@ class HDGNNConfig(Keys):
     """Sample points of the output heads. Cost: work for each atom, once; little."""
 
     weight_init: WeightInit = other(None)
-    """How other weights start: ``unit_variance``, so that signals keep their size from layer to layer, or ``torch``,
-    PyTorch's own start, as in the published code. Without effect on weights that are loaded."""
+    """Initialisation of all other weights: ``unit_variance``, which keeps the size of signals from layer to layer, or
+    ``torch``, PyTorch's own, as in the published code. Does not affect loaded weights."""
 
     mean_neighbors: float = real(20.0, above=0.0)
-    """Edges of an atom on average, about; for ``weight_init: unit_variance`` alone."""
+    """Approximate average number of edges per atom; used only by ``weight_init: unit_variance``."""
 
     readout_init: ReadoutInit = other(ReadoutInit.ZERO)
-    """How the last layer of each output head starts: ``zero``, so that training starts from the training mean, or
-    ``random``. Without effect on weights that are loaded."""
+    """Initialisation of each output head's last layer: ``zero``, so that training starts from the training mean, or
+    ``random``. Does not affect loaded weights."""
 
     energy_scale: float = real(1.0)
     """Constant factor on the energy."""
 
     regress_forces: bool = switch(False)
-    """Adds a head for a vector on each atom, e.g. the force."""
+    """Adds a head that predicts a vector for each atom, e.g. the force."""
 
     frames: FrameMode = other(FrameMode.RANDOM)
-    """Where the roll of edge frames comes from in training; evaluation is always reproducible."""
+    """Source of the roll of edge frames in training; evaluation is always reproducible."""
 
     frame_seed: int = integer(0, minimum=0)
     """Seed of random and seeded rolls."""
 
     frame_average: int = integer(1)
-    """Draws of frames that evaluation averages. Cost: time of evaluation grows in proportion."""
+    """Number of frame draws averaged in evaluation. Cost: evaluation time grows in proportion."""
 
     activations: Activations = other(Activations.STORE)
-    """What is kept for the backward pass."""
+    """Whether activations are stored or recomputed for the backward pass."""
 
     implementation: Implementation = other(Implementation.FAST)
-    """How the messages are computed."""
+    """Implementation of the messages."""
 
     def __post_init__(self) -> None:
-        """Fill what the preset decides and check that the keys fit together."""
+        """Fill the preset's and derived defaults and check that the keys are consistent."""
         for name, value in PRESETS[self.preset].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, min(value, self.lmax) if name == "mmax" else value)

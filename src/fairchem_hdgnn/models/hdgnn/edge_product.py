@@ -61,7 +61,7 @@ class EdgeProduct(ConstantsModule):
         self.register_buffer("joint_positions", self._joint_positions(), persistent=False)
 
     def _joint_positions(self) -> Int64[Tensor, "entries"]:
-        """Where the entries of the orders' matrices stand in the flat :meth:`joint_matrix`; empty if there is none."""
+        """Positions of the entries of the orders' matrices in the flat :meth:`joint_matrix`; empty if there is none."""
         if not self.is_joint:
             return torch.zeros(0, dtype=torch.long)
         columns_of = {
@@ -86,7 +86,7 @@ class EdgeProduct(ConstantsModule):
         return self.channels_in == 1
 
     def matrices(self) -> list[Tensor]:
-        """What :meth:`forward` multiplies with: :meth:`joint_matrix` alone, or :meth:`order_matrices`."""
+        """The matrices for :meth:`forward`: :meth:`joint_matrix` alone, or :meth:`order_matrices`."""
         return [self.joint_matrix()] if self.is_joint else self.order_matrices()
 
     def order_matrices(self) -> list[Float[Tensor, "inputs outputs"]]:
@@ -115,7 +115,7 @@ class EdgeProduct(ConstantsModule):
 
         Args:
             rotated: D(R) u, rows with ``|m| <= lmax_out`` of degrees up to ``lmax_in``.
-            matrices: :meth:`matrices`, if they are at hand.
+            matrices: :meth:`matrices`, if already computed.
 
         Returns:
             Degree 0, and degrees 1..lmax_out in the full layout (``(lmax_out + 1)**2 - 1`` rows).

@@ -34,7 +34,7 @@ MESSAGES: dict[Message, Any] = {
 
 @dataclass(frozen=True)
 class Graph:
-    """What a forward pass shares between layers.
+    """Data of a forward pass shared by all layers.
 
     Attributes:
         atomic_numbers: one per atom.

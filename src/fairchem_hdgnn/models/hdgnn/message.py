@@ -80,7 +80,7 @@ class NetworkCall(NamedTuple):
     Attributes:
         terms: whose coefficients a_1..a_3 weigh the result.
         network: index into the message's networks.
-        evaluations: what of x_j (term 0), x_i (1) or x_i + x_j (2) it sees.
+        evaluations: its inputs, made from x_j (term 0), x_i (1) or x_i + x_j (2).
     """
 
     terms: tuple[int, ...]
@@ -245,10 +245,10 @@ class HybridMessage(nn.Module):
 
 
 def named(name: str, tensors: list[Tensor]) -> dict[str, Tensor]:
-    """Under ``name_0``, ``name_1``, ..."""
+    """The tensors under the names ``name_0``, ``name_1``, ..."""
     return {f"{name}_{index}": tensor for index, tensor in enumerate(tensors)}
 
 
 def all_of(name: str, tensors: dict[str, Tensor]) -> list[Tensor]:
-    """The reverse of :func:`named`."""
+    """The inverse of :func:`named`."""
     return [tensors[key] for key in (f"{name}_{index}" for index in range(len(tensors))) if key in tensors]

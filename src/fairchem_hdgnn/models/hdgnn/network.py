@@ -38,7 +38,7 @@ class Backbone(nn.Module):
         self.basis = GaussianBasis(config.cutoff, config.num_centres, config.basis_width)
         self.element_embedding = nn.Embedding(config.max_num_elements, config.invariant_channels)
         self.scalar_embedding = nn.Linear(config.invariant_channels, config.sphere_channels)
-        # The plain equations make no use of what is known of x.
+        # The plain equations do not exploit known zeros of x.
         shortcuts = config.implementation is not Implementation.REFERENCE
         self.layers = nn.ModuleList(
             [

@@ -1,4 +1,4 @@
-"""The named choices that HDGNN's configuration offers."""
+"""The named options of HDGNN's configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Switchable(str, Enum):
-    """A choice that can be ``off``, which YAML reads as false where it has no quotes."""
+    """A choice that can be ``off``, which YAML reads as false unless it is quoted."""
 
     @classmethod
     def _missing_(cls, value: Any) -> Any:
@@ -15,7 +15,7 @@ class Switchable(str, Enum):
 
 
 class Preset(str, Enum):
-    """``paper``: the equations of the paper to the letter. ``authors``: what the authors' published code ran."""
+    """``paper``: exactly the paper's equations. ``authors``: as in the authors' published code."""
 
     PAPER = "paper"
     AUTHORS = "authors"
@@ -24,7 +24,7 @@ class Preset(str, Enum):
 class Message(str, Enum):
     """The message function.
 
-    ``hybrid``: eq. 11. ``linear``: equivariant linear layers in place of the networks (Table 3). ``fully_tp``: one
+    ``hybrid``: eq. 11. ``linear``: equivariant linear layers instead of the networks (Table 3). ``fully_tp``: one
     fully connected Clebsch-Gordan product and nothing else (Table 3). ``unrestricted``: a network on
     ``[x_i; x_j; S(r)]`` without frames (Table 3).
     """
@@ -45,7 +45,7 @@ class TensorProduct(str, Enum):
 class Attention(str, Enum):
     """Output activation of the attention network (Table 4).
 
-    ``sigmoid``: of each term. ``softmax``: over all terms.
+    ``sigmoid``: for each term. ``softmax``: over all terms.
     """
 
     SIGMOID = "sigmoid"
@@ -63,7 +63,7 @@ class LayerNorm(Switchable):
     """Normalisation of x before the message block.
 
     ``centred`` subtracts the channel mean of the scalars, so that METP, which averages over channels, receives no
-    scalars at initialisation. ``uncentred`` leaves the mean and avoids that. ``off`` is an ablation (Table 5).
+    scalars at initialisation. ``uncentred`` keeps the mean and avoids that. ``off`` is an ablation (Table 5).
     """
 
     CENTRED = "centred"
@@ -79,7 +79,7 @@ class NeuralInput(str, Enum):
 
 
 class Mlp(str, Enum):
-    """``shared``: NN_1 serves x'' and x of both atoms, NN_2 the pair (eq. 11). ``separate``: one network each."""
+    """``shared``: NN_1 serves x'' and x of both atoms, NN_2 the pair (eq. 11). ``separate``: one for each input."""
 
     SHARED = "shared"
     SEPARATE = "separate"
@@ -88,7 +88,7 @@ class Mlp(str, Enum):
 class Antipode(Switchable):
     """The update's second sample f(-r).
 
-    ``exact``, ``off`` (ablation), or ``top_degree_unflipped``: degree lmax keeps its sign, a slip of the authors'
+    ``exact``, ``off`` (ablation), or ``top_degree_unflipped``: degree lmax keeps its sign, an error in the authors'
     code that only matters for odd lmax and is needed to reproduce such checkpoints.
     """
 

@@ -38,7 +38,7 @@ class EquivariantTerm(nn.Module):
         return x.mean(dim=-1, keepdim=True) if self.kind is TensorProduct.METP else x
 
     def matrices(self) -> list[Tensor]:
-        """What all edges share."""
+        """Matrices shared by all edges."""
         return self.product.product.matrices()
 
     def rotated(self, ops: EdgeOps, u_source: Tensor, u_target: Tensor) -> Float[Tensor, "edges rows channels_in"]:
@@ -65,7 +65,7 @@ class FullDegreeTerm(nn.Module):
         self.product = GatedEdgeProduct(lmax, lmax, 1, 1)
 
     def matrices(self) -> list[Tensor]:
-        """What all edges share."""
+        """Matrices shared by all edges."""
         return self.product.product.matrices()
 
     def rotated(self, ops: EdgeOps, u_source: Tensor, u_target: Tensor) -> Float[Tensor, "edges coefficients one"]:

@@ -1,4 +1,4 @@
-"""The update block (section 3.3): a point-wise network on the sphere that sees r and -r."""
+"""The update block (section 3.3): a point-wise network on the sphere at r and -r."""
 
 from __future__ import annotations
 

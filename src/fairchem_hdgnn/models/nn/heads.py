@@ -16,10 +16,10 @@ from fairchem_hdgnn.models.so3.grid import fibonacci_points
 
 
 class ReadoutInit(str, Enum):
-    """How the last layer of each output head starts.
+    """Initialisation of the last layer of each output head.
 
-    ``zero``: an untrained network answers 0, which the trainer's normaliser turns into the training mean; all other
-    weights get their first gradient after one step. ``random``: PyTorch's own start.
+    ``zero``: an untrained network predicts 0, which the trainer's normaliser turns into the training mean; all other
+    weights get their first gradient after one step. ``random``: PyTorch's own initialisation.
     """
 
     ZERO = "zero"
@@ -44,7 +44,7 @@ class SphereReadout(ConstantsModule):
         channels: channels of x.
         num_samples: number of points.
         output_bias: whether the last layer has a bias; eSCN's has none.
-        start: how the last layer starts.
+        start: initialisation of the last layer.
     """
 
     points: Tensor
@@ -68,7 +68,7 @@ class SphereReadout(ConstantsModule):
         self.use_points(fibonacci_points(num_samples))
 
     def use_points(self, points: Float[Tensor, "points 3"]) -> None:
-        """Sample at these points; their lengths weigh the degrees."""
+        """Sample at these points; their lengths weight the degrees."""
         harmonics = o3.spherical_harmonics(
             list(range(self.lmax + 1)), points.double(), normalize=False, normalization="integral"
         )
@@ -92,8 +92,8 @@ class EnergyHead(nn.Module):
         channels: channels of x.
         num_samples: points of the sphere.
         scale: constant factor; fairchem's eSCN has 0.001.
-        output_bias: whether the readout ends with a bias.
-        start: how the readout's last layer starts.
+        output_bias: whether the readout's last layer has a bias.
+        start: initialisation of the readout's last layer.
     """
 
     def __init__(

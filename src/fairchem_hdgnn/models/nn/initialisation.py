@@ -73,7 +73,7 @@ def of_gaussians(count: int, width: float) -> float:
 
 
 def draw_sphere_readout(module: SphereReadout) -> None:
-    """All but the last layer, whose start is a key of its own."""
+    """Initialise all layers but the last, which has a separate key."""
     draw_linear(module.first, on_sphere(module.lmax))
     draw_linear(module.second, AFTER_SILU)
 

@@ -1,4 +1,4 @@
-"""Layers with their heads, on plain tensors: what HDGNN and eSCN share."""
+"""Backbone with output heads on plain tensors: shared by HDGNN and eSCN."""
 
 from __future__ import annotations
 

@@ -36,12 +36,12 @@ class GaussianBasis(nn.Module):
     def __init__(self, cutoff: float, num_centres: int, width: float = 1.0) -> None:
         super().__init__()
         self.register_buffer("centres", torch.linspace(0.0, cutoff, num_centres), persistent=False)
-        # The spacing as float32 gives it, so that converted checkpoints see the same exponent.
+        # The spacing in float32, so that converted checkpoints have the same exponent.
         self.exponent = -0.5 / math.log(2) / (width * float(self.centres[1] - self.centres[0])) ** 2
 
     def forward(self, distance: Float[Tensor, "edges"]) -> Float[Tensor, "edges centres"]:
         """Basis values at distances in Å."""
-        # exp itself takes ten times as long wherever its result underflows, as most do here.
+        # torch.exp takes ten times as long if its result underflows, as most do here.
         return torch.exp2(self.exponent * (distance.unsqueeze(-1) - self.centres).square())
 
 
@@ -87,7 +87,7 @@ class SiLUBasis(nn.Module):
 
 
 def distance_basis(kind: DistanceFunction, cutoff: float, num_centres: int, width: float) -> nn.Module:
-    """The basis that a configuration names; SCN's four (Zitnick et al., 2022)."""
+    """The basis selected by the configuration; SCN's four (Zitnick et al., 2022)."""
     if kind is DistanceFunction.GAUSSIAN:
         return GaussianBasis(cutoff, num_centres, width)
     if kind is DistanceFunction.SILU:

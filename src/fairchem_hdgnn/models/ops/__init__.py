@@ -1,1 +1,1 @@
-"""What messages are made of: each operation in plain torch beside its fast forms, and how blocks of edges are run."""
+"""The operations of messages, in plain torch and in fast forms, and their execution by blocks of edges."""

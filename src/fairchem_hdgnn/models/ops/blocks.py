@@ -50,7 +50,7 @@ def sum_messages(
 
     Args:
         message: the function of a block.
-        parameters: what ``message`` reads besides its arguments.
+        parameters: the parameters that ``message`` uses besides its arguments.
         edges: the edges.
         edge_features: of each edge.
         node_tensors: what all blocks read besides: features of atoms, and matrices made of parameters.
@@ -90,12 +90,12 @@ class _Layer:
         ]
 
     def leaves(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Node tensors, cut off from what made them, and parameters as they are."""
+        """Detached node tensors, and the parameters."""
         count = len(self.names)
         return [*(_leaf(tensor) for tensor in tensors[:count]), *tensors[count:]]
 
     def of_all_edges(self, run: Pass, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """What is formed of all edges at once, differentiable while gradients are enabled."""
+        """The tensors of all edges at once, differentiable while gradients are enabled."""
         ops = self.execution.ops(self.edges.blocks(None)[0], run, keep=False)
         return self.edge_tensors(ops, dict(zip(self.names, leaves)))
 
@@ -172,7 +172,7 @@ class _SumMessages(torch.autograd.Function):
 
 
 def _leaf(tensor: Tensor) -> Tensor:
-    """The same values, cut off from what made them."""
+    """The same values, detached from the graph."""
     return tensor.detach().requires_grad_(tensor.requires_grad)
 
 

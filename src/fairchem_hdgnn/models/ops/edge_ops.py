@@ -42,8 +42,8 @@ class EdgeOps:
 
     Args:
         block: the edges.
-        run: what all blocks share.
-        keep: whether the backward pass will find what the forward pass stores.
+        run: state shared by all blocks.
+        keep: whether the forward pass stores values for the backward pass.
         values: whether the message is wanted; without, it is run again for the graph of its backward pass alone, and
             operations whose results only enter sums leave them out.
     """
@@ -148,7 +148,7 @@ class FastEdgeOps(EdgeOps):
         return rotations.GatherRotate.apply(x, self.run, self.block, of_source, lmax, rows, self.kernels)
 
     def gather_rotate_pair(self, x_source: Tensor, x_target: Tensor, lmax: int, rows: Rows) -> list[Rotated]:
-        """As :meth:`EdgeOps.gather_rotate_pair`; what is not kept is rotated once more in the backward pass."""
+        """As :meth:`EdgeOps.gather_rotate_pair`; values that are not stored are rotated again in the backward pass."""
         values = super().gather_rotate_pair(x_source, x_target, lmax, rows)
         if not self.keep:
             return values

@@ -1,4 +1,4 @@
-"""How messages are computed: which operations, in which precision, and what is kept for the backward pass."""
+"""Execution of messages: operations, precision, and what is stored for the backward pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps
 
 
 class Activations(str, Enum):
-    """What messages keep for their backward pass.
+    """What messages store for their backward pass.
 
     ``store``: the networks' activations; for each edge and layer about 110 kB in HDGNN (L = 6, C = 128, H = 512) and
     90 kB in eSCN (L = 6, C = 128, H = 256). ``recompute``: hardly anything; they are computed again block by block. On

@@ -20,7 +20,7 @@ from fairchem_hdgnn.models.ops.passes import Pass
 from fairchem_hdgnn.models.ops.silu import silu_backward
 
 Evaluations = tuple[tuple[int, int], ...]
-"""What the network sees, several times: factors of D x and of x."""
+"""The network's inputs, one per evaluation: factors of D x and of x."""
 
 DIFFERENCE, PLAIN, ROTATED, NOTHING = (1, -1), (0, 1), (1, 0), (0, 0)
 """x'' = D x - x, x, D x, and 0."""
@@ -30,7 +30,7 @@ class Rotated(NamedTuple):
     """D x of an atom of each edge, or of both atoms together.
 
     Attributes:
-        value: the rows that the network sees.
+        value: the rows of the network's input.
         again: forms it once more, for a backward pass, so that it need not be kept.
     """
 
@@ -68,7 +68,7 @@ class GatedTerm(NamedTuple):
     Attributes:
         network: NN.
         evaluations: the factors.
-        rotated: D x, the rows that the network sees; not needed where all r are 0.
+        rotated: D x, the rows of the network's input; not needed if all r are 0.
         projected: ``W_1 x``; not needed where all p are 0.
         c: invariant features.
         a: attention coefficients, one for each channel or for all.
@@ -145,7 +145,7 @@ class _AddGatedNetwork(torch.autograd.Function):
         before = [_before(call, factors, inputs, projected, parameters, len(out)) for factors in call.evaluations]
         bias, results = parameters.second_bias.to(dtype), []
         for values in _grouped(call, [silu(values).mul_(c) for values in before]):
-            # What the backward pass needs is the result before its activation.
+            # The backward pass needs the result before its activation.
             times = 1 if call.activated else len(before)
             activate = call.activated and not call.keep
             result = run.packed(parameters.second).product(values.to(dtype), times * bias, activated=activate)
@@ -208,7 +208,7 @@ def _before(
 
 
 def _grouped(call: _Call, hidden: list[Tensor]) -> list[Tensor]:
-    """What the second layer is applied to: each hidden layer, or their sum."""
+    """Input of the second layer: each hidden layer, or their sum."""
     if call.activated or len(hidden) == 1:
         return hidden
     return [sum(hidden[1:], hidden[0])]

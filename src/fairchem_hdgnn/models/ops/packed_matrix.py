@@ -25,7 +25,7 @@ _TYPICAL_ROWS = 256
 def can_pack(dtype: torch.dtype) -> bool:
     """Whether this torch and this processor have oneDNN's packed products in a dtype.
 
-    Tried, not asked: these operations are private to torch, and bfloat16 needs AVX-512 or AVX-NE-CONVERT.
+    Tested by trying: these operations are private to torch, and bfloat16 needs AVX-512 or AVX-NE-CONVERT.
     """
     if dtype not in _PACKED_DTYPES or not torch.backends.mkldnn.is_available():
         return False

@@ -1,4 +1,4 @@
-"""What all blocks of edges share while a layer's messages are computed: weights laid out once, sums of gradients."""
+"""State shared by all blocks of edges in a layer: packed weights and accumulated gradients."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Pass:
         return total.value
 
     def add_gradient(self, tensor: Tensor, gradient: Tensor) -> None:
-        """Add what autograd found, which may be shared with other tensors and is not written to."""
+        """Add autograd's gradient, which may share memory with other tensors and is not modified."""
         total = self._gradients.get(id(tensor))
         if total is None:
             self._gradients[id(tensor)] = _Total(tensor, gradient, owned=False)

@@ -1,4 +1,4 @@
-"""The derivative of SiLU for code that writes its own backward pass, in place where asked.
+"""The derivative of SiLU for hand-written backward passes, optionally in place.
 
 torch keeps it as an operation below its documented interface; where it is missing, the formula takes its place.
 """

@@ -1,4 +1,4 @@
-"""What eSCN's SO(2) convolution does to a block of edges, order by order (Passaro & Zitnick, ICML 2023).
+"""eSCN's SO(2) convolution on a block of edges, order by order (Passaro & Zitnick, ICML 2023).
 
 In a frame whose y axis points along the edge, the coefficients of order m and -m are the real and imaginary part of a
 number that a turn about the edge multiplies by a phase. Rows stand order by order here: degrees ``m..lmax`` of order m,

@@ -40,7 +40,7 @@ def polar_coupling(path: Path) -> Float[Tensor, "orders"]:
     """Coupling of order m of the input with order m of the output, m = 0..min(l1, l3); float64.
 
     Conventions of e3nn's tensor products: 'component' normalised harmonics (``Y^l2_0(e_y) = sqrt(2 l2 + 1)``) and
-    irreps, so the factor ``sqrt(2 l2 + 1) sqrt(2 l3 + 1)`` stands before the 3j symbol. It is the same for -m.
+    irreps, so the factor ``sqrt(2 l2 + 1) sqrt(2 l3 + 1)`` precedes the 3j symbol. It is the same for -m.
     """
     l1, l2, l3 = path
     orders = torch.arange(min(l1, l3) + 1)

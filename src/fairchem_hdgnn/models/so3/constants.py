@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class ConstantsModule(nn.Module):
-    """A module whose constants are kept in float64 and rounded anew when the module changes dtype.
+    """A module whose constants are kept in float64 and rounded again when the module changes dtype.
 
     A plain buffer made in float32 would stay rounded after ``.double()``.
     """

@@ -1,4 +1,4 @@
-"""Draws edge frames as a model is configured to, reproducibly, and averages what comes of several draws."""
+"""Reproducible edge frames as configured for a model, and means over several draws."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class FrameSource(nn.Module):
     to ``seeded``: the same structure always gives the same prediction.
 
     Args:
-        mode: where the roll comes from.
+        mode: source of the roll.
         seed: seed of random and seeded rolls.
         average: number of draws that evaluation averages; 1 draw in training and with fixed frames.
 
     Attributes:
-        step: of training; each forward pass in training adds 1. Not in the state dict: whoever resumes a training sets
-            it (:func:`set_step`), as ``fairchem_hdgnn.Trainer`` does before each batch.
-        draw: which of the disjoint sets of seeded draws evaluation takes (:func:`set_draw`); 0 is that of every
-            prediction.
+        step: training step; each forward pass in training adds 1. Not in the state dict: to resume a training, set it
+            with :func:`set_step`, as ``fairchem_hdgnn.Trainer`` does before each batch.
+        draw: index of the disjoint set of seeded draws that evaluation uses (:func:`set_draw`); 0 is that of usual
+            predictions.
     """
 
     def __init__(self, mode: FrameMode, seed: int, average: int) -> None:
@@ -46,11 +46,11 @@ class FrameSource(nn.Module):
         """One set of frames per draw.
 
         Warns:
-            UserWarning: ``edge_vec`` requires a gradient, which would lack the part that goes through the frames.
+            UserWarning: ``edge_vec`` requires a gradient, which would lack the contribution of the frames.
         """
         if edge_vec.requires_grad and torch.is_grad_enabled():
             warnings.warn(
-                "edge_vec requires a gradient, but none flows through edge frames: what autograd gives is no force",
+                "edge_vec requires a gradient, but none flows through edge frames: autograd's result is not a force",
                 stacklevel=3,
             )
         if self.mode is FrameMode.FIXED:
@@ -65,26 +65,26 @@ class FrameSource(nn.Module):
         return [edge_frames(edge_vec, seeded_roll(edge_vec, species, seed)) for seed in seeds]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Checkpoints once held the number of draws.
+        # Old checkpoints have the number of draws.
         state_dict.pop(f"{prefix}draws", None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def set_step(model: nn.Module, step: int) -> None:
-    """Let the next forward pass in training have the random frames of ``step``."""
+    """Use the random frames of ``step`` in the next training forward pass."""
     for module in model.modules():
         if isinstance(module, FrameSource):
             module.step = step
 
 
 def set_draw(model: nn.Module, draw: int) -> None:
-    """Let evaluation have the ``draw``-th set of seeded frames; no two sets share a seed."""
+    """Use the ``draw``-th set of seeded frames in evaluation; no two sets share a seed."""
     for module in model.modules():
         if isinstance(module, FrameSource):
             module.draw = draw
 
 
 def mean_over_draws(predict: Callable[[Draw], dict[str, Tensor]], draws: Iterable[Draw]) -> dict[str, Tensor]:
-    """The mean of what ``predict`` makes of each draw of frames, output by output."""
+    """The mean of each output of ``predict`` over draws of frames."""
     outputs = [predict(draw) for draw in draws]
     return {name: torch.stack([output[name] for output in outputs]).mean(0) for name in outputs[0]}

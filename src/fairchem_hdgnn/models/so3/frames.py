@@ -1,7 +1,7 @@
-"""Edge frames: rotation matrices that take an edge's direction to the y axis.
+"""Edge frames: rotation matrices that rotate an edge's direction to the y axis.
 
-A frame is fixed by the edge up to a turn about it, the *roll*. Where the roll comes from is a
-:class:`FrameMode`; the construction itself is deterministic and exact for every direction.
+The edge determines its frame up to a rotation about it, the *roll*. :class:`FrameMode` selects the source of the
+roll; the construction itself is deterministic and exact for every direction.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 class FrameMode(str, Enum):
     """Source of the free roll angle of each edge frame.
 
-    ``random``: drawn anew for each edge at each forward, as published. ``seeded``: a fixed pseudo-random
+    ``random``: drawn for each edge in each forward pass, as published. ``seeded``: a fixed pseudo-random
     function of a seed and of the edge, so the same structure always gets the same frames. ``fixed``: no
-    roll, the frame of a formula.
+    roll, a function of the edge direction.
     """
 
     RANDOM = "random"
@@ -38,7 +38,7 @@ def edge_frames(
 
     Args:
         edge_vec: edge vectors, Å; their length does not matter but must not be 0.
-        roll: angle in radians of a last turn about y; 0 if absent.
+        roll: angle in radians of a final rotation about y; 0 if absent.
 
     Returns:
         Proper rotation matrices in the dtype of ``edge_vec``; no gradient flows through them.
@@ -68,28 +68,28 @@ def edge_frames(
 def random_roll(num_edges: int, seed: int, like: Tensor) -> Float[Tensor, "edges"]:
     """Uniform angles in [0, 2 pi), the same on every device, in dtype and on the device of ``like``.
 
-    The generator splitmix64 (Steele, Lea & Flood, OOPSLA 2014), all edges at once.
+    Generated with splitmix64 (Steele, Lea & Flood, OOPSLA 2014), for all edges at once.
 
     Args:
-        num_edges: how many.
+        num_edges: number of angles.
         seed: in [0, 2**63).
-        like: an example.
+        like: tensor with the dtype and device of the result.
     """
     number = torch.arange(num_edges, device=like.device)
     return _angle(_mix(number * _STRIDE + seed), like.dtype)
 
 
 _GRID = 1e-3
-"""Å: edge vectors are rounded to this before hashing, so noise in the last digits rarely changes a roll."""
+"""Å: edge vectors are rounded to this before hashing, so rounding errors rarely change a roll."""
 
 
 def seeded_roll(
     edge_vec: Float[Tensor, "edges 3"], species: Int[Tensor, "edges 2"], seed: int
 ) -> Float[Tensor, "edges"]:
-    """Angles in [0, 2 pi) that look random and depend only on ``seed``, the edge vector and its two elements.
+    """Pseudo-random angles in [0, 2 pi) that depend only on ``seed``, the edge vector and its two elements.
 
-    Order of edges, batching and periodic images do not enter, so a structure has the same frames wherever
-    it stands in a batch. Integer hashing (multiply and xor-shift, 64 bit) of the rounded vector; the angle is a
+    The result is independent of the order of edges, batching and periodic images, so a structure has the same
+    frames in every batch. Integer hashing (multiply and xor-shift, 64 bit) of the rounded vector; the angle is a
     step function of the geometry.
     """
     words = torch.cat([(edge_vec.detach().double() / _GRID).round().long(), species.long()], dim=-1)
@@ -122,4 +122,4 @@ def _signed(value: int) -> int:
 
 
 _STRIDE = _signed(0x9E3779B97F4A7C15)
-"""Between the states of splitmix64: 2**64 over the golden ratio."""
+"""Increment of splitmix64: 2**64 over the golden ratio."""

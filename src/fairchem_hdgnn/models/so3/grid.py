@@ -45,7 +45,7 @@ def grid_matrices(
     ``resolution`` is (latitudes, longitudes), the first even. From-grid is a quadrature, exact for band limit
     ``lmax`` when latitudes >= 2 (lmax + 1) and longitudes >= 2 lmax + 1, so from-grid after to-grid is the identity.
     """
-    # e3nn's own ToS2Grid and FromS2Grid round their weights to the default dtype whatever dtype is asked for.
+    # e3nn's own ToS2Grid and FromS2Grid round their weights to the default dtype, whatever dtype is requested.
     points = grid_points(resolution)
     values = o3.spherical_harmonics(list(range(lmax + 1)), points, normalize=False, normalization="integral")
     return values, (values * quadrature_weights(resolution).unsqueeze(-1)).T.contiguous()

@@ -1,4 +1,4 @@
-"""Which spherical-harmonic coefficient stands where.
+"""Storage layout of spherical-harmonic coefficients.
 
 Coefficients are stored degree by degree, orders ascending (e3nn's layout): index ``l**2 + l + m``
 for degree ``l`` and order ``-l <= m <= l``. The polar axis is y, so ``m = 0`` is rotation about y.
@@ -41,5 +41,5 @@ def order_index(lmax: int, mmax: int | None = None) -> Int[Tensor, "rows"]:
 
 
 def parity_sign(lmax: int) -> Tensor:
-    """``(-1)**l`` for each coefficient: multiplying by it turns f(r) into f(-r). Shape [(lmax + 1)**2]."""
+    """``(-1)**l`` for each coefficient: multiplying by it maps f(r) to f(-r). Shape [(lmax + 1)**2]."""
     return 1.0 - 2.0 * (degree_index(lmax) % 2)

@@ -56,7 +56,7 @@ def _x_turn_table(lmax: int, mmax: int) -> tuple[Tensor, Tensor]:
     entries, positions = [], []
     for l, m in degrees_and_orders(lmax, mmax):
         exchange = axis_exchange(l)
-        # D = J Z(b) J with Z from cos(k b) and sin(k b): collect what multiplies each of them.
+        # D = J Z(b) J with Z from cos(k b) and sin(k b): collect the factor of each of them.
         entry = torch.zeros(2 * (lmax + 1), 2 * l + 1, dtype=torch.float64)
         for k in range(lmax + 1):
             unit = torch.zeros(lmax + 1, dtype=torch.float64)
