@@ -183,7 +183,7 @@ def plot(name: str, found: Mapping[str, list[dict[str, Any]]]) -> Path:
 
 
 def write_page(name: str, runs: list[LongRun]) -> None:
-    """Write table, figure and JSON of the finished runs."""
+    """Table, figure and JSON of what is done."""
     study = STUDIES[name]
     found = summary(runs, study.to_mev)
     if not found:

@@ -57,7 +57,7 @@ class Model:
     Attributes:
         name: of the row.
         attention: of eq. 11: learned, or METP's term alone.
-        random_frames: a new roll for every edge and forward pass, in training and in the test; otherwise none.
+        random_frames: a fresh roll for every edge and forward, in training and in the test; otherwise none.
         min_latitudes: of the update's grid; the model's own has ``2 (L + 1)``.
     """
 

@@ -126,7 +126,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def report(runs: list[LongRun]) -> None:
-    """Write the finished runs."""
+    """Write what is done."""
     results = [result for each in runs if (result := each.summary) is not None]
     (ROOT / "benchmarks/results/fine_tuning.json").write_text(json.dumps(results, indent=1) + "\n")
     put_into(ROOT / "docs/training.md", "fine_tuning", table(results))

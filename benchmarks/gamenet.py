@@ -131,7 +131,7 @@ Key = tuple[str, int, int, int]
 
 
 def key_of(result: Mapping[str, Any]) -> Key:
-    """Key of a run: model, seed, epochs, number of structures."""
+    """What a run is known by: model, seed, epochs, number of structures."""
     return result["model"], result["seed"], result["epochs"], result["structures"]
 
 
@@ -164,7 +164,7 @@ def table(study: Study, results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def report(study: Study, runs: Sequence[LongRun]) -> None:
-    """Write the finished runs."""
+    """Write what is done."""
     results = kept(study)
     for result in (run.result for run in runs):
         if result is not None:

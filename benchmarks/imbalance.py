@@ -124,7 +124,7 @@ def table(dataset: SafeLmdbDataset, ranks: Sequence[int], batch_sizes: Sequence[
 def main() -> None:
     """Count, draw batches, and put the table into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lmdb", type=Path, help="LMDB with metadata.npz next to it")
+    parser.add_argument("lmdb", type=Path, help="with metadata.npz beside it")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     put_into(PAGE, "imbalance", table(SafeLmdbDataset({"src": str(args.lmdb)}), RANKS, BATCH_SIZES))

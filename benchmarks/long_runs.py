@@ -62,7 +62,7 @@ class LongRun:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """Result of a finished run."""
+        """What came out, once the run is done."""
         path = self.folder / RESULT
         return json.loads(path.read_text()) if path.is_file() else None
 

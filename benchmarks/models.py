@@ -258,7 +258,7 @@ def table(rows: dict[str, dict[str, float]]) -> list[list[str]]:
 
 
 def further_layer(shallow: Rows, deep: Rows, layers: int) -> Rows:
-    """Cost of each further layer."""
+    """What each of so many more layers costs."""
     return {
         name: {key: (deep[name][key] - value) / layers for key, value in row.items() if key != "peak_gflops"}
         for name, row in shallow.items()

@@ -50,7 +50,7 @@ class Task:
         cutoff: Å.
         val: split to validate on.
         tests: splits to test on at the end.
-        published: published results, in ``unit``.
+        published: what others reached, in ``unit``.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Run:
 
 @dataclass
 class Progress:
-    """State of a run; ``curve`` has one entry per evaluation."""
+    """Where a run stands; ``curve`` has one entry an evaluation."""
 
     seconds: float = 0.0
     steps: int = 0

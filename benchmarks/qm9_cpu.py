@@ -175,7 +175,7 @@ def learning_curves(results: Sequence[dict[str, Any]]) -> Figure:
 
 
 def main() -> None:
-    """Run all unfinished trainings, and write table and figure."""
+    """Run what is left to run, and write table and figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder that prepare-qm9 wrote")
     parser.add_argument("out", type=Path, help="folder for runs, table and figure")
