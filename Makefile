@@ -1,5 +1,5 @@
 # Two commands: `make demo` trains and scores a small HDGNN, `make test` checks everything. Both install first, once.
-.PHONY: help install demo test test-heavy format matrix gpu-bundle gpu-rehearsal constraints clean
+.PHONY: help install demo test test-heavy format docs matrix gpu-bundle gpu-rehearsal constraints clean
 .DEFAULT_GOAL := help
 
 # A Python on the PATH that the newest tested torch supports, else an older one; `make test PYTHON=...` chooses another.
@@ -26,6 +26,7 @@ help:
 	@echo "make gpu-rehearsal  run benchmarks/gpu.py on this CPU (2 minutes, no meaningful numbers)"
 	@echo "make test-heavy   slow tests that make test skips"
 	@echo "make format       format and fix the code with ruff"
+	@echo "make docs         build the documentation into site/; broken links are errors"
 	@echo "make constraints  pin the newest compatible versions in constraints/"
 	@echo "make clean        remove .venv and caches; keep data and results"
 
@@ -57,6 +58,13 @@ format: $(INSTALLED)
 test-heavy: $(INSTALLED)
 	$(BIN)/pytest -m heavy
 
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+.venv-docs/.installed: pyproject.toml constraints/docs.txt tools/docs_environment.py
+	$(PYTHON) tools/docs_environment.py
+	@touch $@
+
 matrix: $(INSTALLED)
 	$(BIN)/python tools/matrix.py
 
@@ -70,4 +78,4 @@ constraints: $(INSTALLED)
 	$(BIN)/python tools/constraints.py
 
 clean:
-	rm -rf .venv .venv2 .venv2-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv2 .venv2-newest .venv-docs site .mypy_cache .pytest_cache .ruff_cache .hypothesis
