@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from ase import Atoms
 from ase.io import write
 from evaluation_data import make_records
@@ -156,22 +155,3 @@ def test_commands_that_are_not_run_have_known_arguments(page: str) -> None:
             known, unknown = parser.parse_known_args(arguments)
             assert known is not None
             assert name in ("train", "submit") or not unknown, f"{page}: fairchem-hdgnn {name}: {unknown}"
-
-
-def test_every_page_is_in_the_navigation() -> None:
-    class Loader(yaml.SafeLoader):
-        """YAML in which tags of Python mean nothing."""
-
-    Loader.add_multi_constructor("", lambda *_: None)
-    navigation = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)["nav"]
-
-    def pages(entry: object) -> list[str]:
-        if isinstance(entry, str):
-            return [entry]
-        return [page for part in (entry.values() if isinstance(entry, dict) else entry) for page in pages(part)]
-
-    assert sorted(pages(navigation)) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
-
-
-def test_page_of_commands_is_current() -> None:
-    assert cli_page.PAGE.read_text() == cli_page.page(), "run `python tools/cli_page.py`"
