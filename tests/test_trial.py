@@ -230,6 +230,17 @@ def test_a_trial_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert torch.equal(weight, other["state_dict"][name]), name
 
 
+def test_a_completed_run_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A one-cycle schedule has no step left to try."""
+    schedule = {"scheduler": "OneCycleLR", "max_lr": 1e-3, "total_steps": 6}
+    config = changed(write_config(tmp_path, max_epochs=1, **schedule), {})
+    train(config, "complete")
+    caplog.clear()
+    train(config, "complete")
+    assert "This run is complete: its checkpoint is at step 6 of 6" in caplog.text
+    assert load(tmp_path, "complete")["step"] == 6
+
+
 def test_a_trial_sees_a_model_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model of somebody else, whose forward pass does not fit the records."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from fairchem.core.common import distutils
@@ -19,6 +20,8 @@ from fairchem_hdgnn.host.fairchem1 import trainer
 from fairchem_hdgnn.host.fairchem1.config_files import splits_of
 from fairchem_hdgnn.host.fairchem1.config_forms import prepared
 from fairchem_hdgnn.host.fairchem1.ranks import on_first_rank
+
+logger = logging.getLogger(__name__)
 
 DATA_SETS = {"train": "dataset", "val": "val_dataset", "test": "test_dataset", "relax": "relax_dataset"}
 """Split -> key under which fairchem's trainer keeps its settings."""
@@ -48,13 +51,21 @@ class Trainer(NamedStages, trainer.Trainer):
         super().load(inference_only)
 
     def train(self, disable_eval_tqdm: bool = False) -> None:
-        """Try one step, then train as the base trainer does. Collective.
+        """Try one step, then train as the base trainer does. A completed run has nothing to try. Collective.
 
         Raises:
             ConfigError: the first step would fail. The base trainer's errors pass through.
         """
         self.initialise()
-        try_steps(self)
+        last_step = self.config["optim"]["max_epochs"] * self._steps_per_epoch
+        if self.step < last_step:
+            try_steps(self)
+        else:
+            logger.warning(
+                "This run is complete: its checkpoint is at step %d of %d. To train longer, raise optim.max_epochs.",
+                self.step,
+                last_step,
+            )
         super().train(disable_eval_tqdm)
 
     def load_datasets(self) -> None:
