@@ -45,7 +45,7 @@ NARROW = [
     *("--model.sphere_channels=4", "--model.hidden_channels=4", "--model.num_sphere_samples=16"),
 ]
 """Appended to trainings."""
-NARROW_CHECK = [word for option in NARROW[3:] for word in ("--set", option.removeprefix("--"))]
+NARROW_CHECK = [word for option in NARROW[2:] for word in ("--set", option.removeprefix("--"))]
 
 
 def blocks(page: Path) -> list[tuple[str, list[list[str]]]]:
@@ -65,8 +65,11 @@ def run(page: str, shorter: dict[str, list[str]]) -> list[str]:
             continue
         for name, *arguments in commands:
             expanded = [path for word in arguments for path in (map(str, Path().glob(word)) if "*" in word else [word])]
+            folder = [f"--run-dir={Path.cwd()}"] if name == "train" else []
             try:
-                assert main([name, *expanded, *shorter.get(name, [])]) == 0, f"{page}: fairchem-hdgnn {name} failed"
+                assert main([name, *expanded, *shorter.get(name, []), *folder]) == 0, (
+                    f"{page}: fairchem-hdgnn {name} failed"
+                )
             finally:
                 distutils.cleanup()
             done.append(name)
@@ -119,12 +122,12 @@ def test_oc20(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_splits(Path("data/is2re/10k"), {"train": 12})
     write_splits(Path("data/is2re/all"), {"val_id": 4, **{f"val_{split}": 2 for split in SPLITS}})
-    write_splits(Path("data/is2re/all"), {"test_id": 3, **{f"test_{split}": 2 for split in SPLITS}}, labels=False)
+    write_splits(Path("data/is2re/all"), {f"test_{split}": 8 for split in ("id", *SPLITS)}, labels=False)
     cpu, counts = ["--cpu"], ["--counts", "any"]
     shorter = {"check": NARROW_CHECK, "train": NARROW, "evaluate": [*cpu, "--bootstrap", "10"], "predict": cpu}
     done = run("tutorials/oc20.md", {**shorter, "make-submission": counts, "check-submission": counts})
     assert done == ["check", "cost", "train", "evaluate", "predict", "make-submission", "check-submission"]
-    assert len(np.load("submission.npz")["id_ids"]) == 3
+    assert len(np.load("submission.npz")["id_ids"]) == 8
 
 
 def test_qm9(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +141,7 @@ def test_qm9(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    write_splits(Path("data/is2re/all"), {"train": 2, "val_id": 2})
+    write_splits(Path("data/is2re/all"), {"train": 2, "val_id": 2, "test_id": 2})
     assert run("tutorials/slurm.md", {}) == ["submit", "submit"]
     script = capsys.readouterr().out
     for line in ("--nodes=2", "--gpus-per-node=4", "--partition=gpu", "--optim.accumulate=4"):
