@@ -176,7 +176,7 @@ def golden(bench: Bench) -> dict[str, Any]:
     """The authors' recorded energies and layers, with their weights."""
     path = bench.carry / "authors.pt"
     if not path.is_file():
-        return {"skipped": f"{path} is not there; `make gpu-bundle` makes it where the authors' numbers are at hand"}
+        return {"skipped": f"{path} does not exist; `make gpu-bundle` creates it if the authors' numbers are available"}
     recorded = torch.load(path, map_location=bench.device, weights_only=True)
     network = HDGNNNetwork(recorded["keys"]).eval()
     network.load_state_dict(recorded["state_dict"])
