@@ -43,7 +43,7 @@ class Plan:
     start_seconds: float
 
     def write(self, path: Path) -> None:
-        """Keep the plan for when an interrupted run goes on."""
+        """Keep the plan for a resumed run."""
         with complete_or_absent(path) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
 

@@ -75,7 +75,7 @@ class Run(ABC):
     @property
     @abstractmethod
     def steps_done(self) -> int:
-        """Where an interrupted run goes on; 0 before the first checkpoint."""
+        """Step from which an interrupted run resumes; 0 before the first checkpoint."""
 
     @property
     def data(self) -> Path:

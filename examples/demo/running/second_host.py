@@ -93,7 +93,7 @@ class SecondHostTraining(Run):
 
     @property
     def steps_done(self) -> int:
-        """Where an interrupted run goes on; 0 before the first checkpoint."""
+        """Step from which an interrupted run resumes; 0 before the first checkpoint."""
         # fairchem writes this file last.
         whole = (self.run_folder / "checkpoints").glob("step_*/.metadata")
         return max((int(path.parent.name.removeprefix("step_")) for path in whole), default=0)

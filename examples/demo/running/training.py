@@ -98,6 +98,6 @@ class Training(Run):
 
     @property
     def steps_done(self) -> int:
-        """Where an interrupted run goes on; 0 before the first checkpoint."""
+        """Step from which an interrupted run resumes; 0 before the first checkpoint."""
         path = self.run_folder / "checkpoint.pt"
         return int(read_checkpoint(path)["step"]) if path.is_file() else 0
