@@ -256,7 +256,7 @@ def test_table_without_the_checkpoint(
     path = shutil.copy(DATA / "escn.pt", tmp_path)
     line = refusal(capsys, path, "--table", table)
     outcome(line.replace(f"{table.parents[1]}/", "").replace(f"{DATA}/", ""))
-    assert "whole table" not in line
+    assert "complete table" not in line
     assert "does not contain" in line and "first (" in line and "second (" in line and "--name" in line
     assert "it has: first, second" in refusal(capsys, DATA / "escn.pt", "--table", table, "--name", "third")
 
@@ -298,8 +298,8 @@ def test_damaged_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--licence", "my own"], "--licence 'my own': takes an SPDX identifier"),
-        (["--dataset", "Open Catalyst 2020"], "--dataset 'Open Catalyst 2020': takes the id"),
+        (["--licence", "my own"], "--licence 'my own': give an SPDX identifier"),
+        (["--dataset", "Open Catalyst 2020"], "--dataset 'Open Catalyst 2020': give the id"),
         (["--name", "first"], "--name selects a row of --table"),
         (["--splits", "val_id"], "--splits needs --data"),
         (["--data", "nowhere"], "nowhere: no such folder"),

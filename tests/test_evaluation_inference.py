@@ -258,7 +258,7 @@ def test_names_must_be_distinct(run_folder):
         checkpoint_names([path, path, path], None)
     with pytest.raises(ConfigError, match="--names takes 1 different names"):
         checkpoint_names([path], ["a", "b"])
-    with pytest.raises(ConfigError, match="'median baseline' is a row of its own"):
+    with pytest.raises(ConfigError, match="'median baseline' is reserved"):
         checkpoint_names([path], ["median baseline"])
     for names in (["a b", "a_b"], ["?", "a"]):
         with pytest.raises(ConfigError, match="must differ in letters and digits"):

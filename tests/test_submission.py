@@ -76,7 +76,7 @@ FAULTS = {
     "total energies": (
         edited(ood_cat_energy=with_value(1, -312.5)),
         [
-            "ood_cat: 1 energy beyond ±20 eV, up to -312.5 eV: expected adsorption energies in eV, not total DFT "
+            "ood_cat: 1 energy outside ±20 eV, up to -312.5 eV: expected adsorption energies in eV, not total DFT "
             "energies"
         ],
     ),

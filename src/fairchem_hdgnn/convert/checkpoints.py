@@ -126,7 +126,7 @@ def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(model, str):
         return dict(config.get("model_attributes", {}))
     if not isinstance(model, Mapping):
-        raise ConfigError("its config has no 'model', so its architecture is unknown; use another one")
+        raise ConfigError("its config has no 'model', so its architecture is unknown; use another checkpoint")
     return {key: value for key, value in model.items() if key != "name"}
 
 

@@ -144,7 +144,7 @@ def convert_weights(theirs: Weights, config: ESCNConfig, ours: Mapping[str, Tens
         ours: this package's current state dict, for names and shapes.
 
     Raises:
-        ConfigError: a tensor is missing or has not the shape that the configuration requires.
+        ConfigError: a tensor is missing or does not have the shape that the configuration requires.
     """
     converted = {}
     for name, current in ours.items():

@@ -14,7 +14,7 @@ from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.ensemble import EnsemblePredictions
 
 FITTED_ON = "val_id"
-"""The split on which the scale is fitted, where it is among those evaluated."""
+"""The split on which the scale is fitted, if it is evaluated."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def calibration_figure(ensemble: Mapping[str, Predictions], calibration: Calibra
     """Two panels for each split, with the standard deviations unscaled and scaled.
 
     Top: the share of systems inside the central normal interval against its probability. Bottom: the root mean square
-    error against the root mean square standard deviation of bins of equally many systems (Levi et al., Sensors 22,
+    error against the root mean square standard deviation of bins of equal size (Levi et al., Sensors 22,
     5540, 2022). Both follow the diagonal if the standard deviations are calibrated.
 
     Args:
@@ -62,7 +62,7 @@ def calibration_figure(ensemble: Mapping[str, Predictions], calibration: Calibra
 def binned(
     errors: Float64[np.ndarray, "systems"], std: Float64[np.ndarray, "systems"]
 ) -> tuple[Float64[np.ndarray, "bins"], Float64[np.ndarray, "bins"]]:
-    """Root mean squares of ``std`` and of ``errors`` in bins of equally many systems, by ascending ``std``."""
+    """Root mean squares of ``std`` and of ``errors`` in bins of equal size, by ascending ``std``."""
     number = int(np.clip(len(std) // FEWEST_IN_BIN, 1, MOST_BINS))
     bins = np.array_split(np.argsort(std, kind="stable"), number)
     squares = [(np.mean(std[systems] ** 2), np.mean(errors[systems] ** 2)) for systems in bins]

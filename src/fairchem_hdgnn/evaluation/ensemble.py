@@ -94,7 +94,7 @@ def combine(members: Sequence[Draws]) -> dict[str, EnsemblePredictions]:
     """Mean and spread of the predictions for each split.
 
     Args:
-        members: ``members[checkpoint][draw][split]``, equally many draws of each checkpoint.
+        members: ``members[checkpoint][draw][split]``, the same number of draws for each checkpoint.
 
     Raises:
         DataError: their systems differ.

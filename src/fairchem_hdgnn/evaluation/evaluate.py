@@ -41,7 +41,7 @@ class Evaluation:
         facts: checkpoints, seeds and versions, for the JSON.
         sources: split -> LMDB file or folder.
         dataset_config: settings of the first checkpoint's training set, used to read the LMDBs.
-        calibration: of the ensemble, whose predictions are among ``predictions``; ``None`` without one.
+        calibration: of the ensemble, whose predictions are in ``predictions``; ``None`` without one.
     """
 
     predictions: Mapping[str, Mapping[str, Predictions]]
@@ -160,9 +160,9 @@ def checkpoint_names(paths: Sequence[Path], names: Sequence[str] | None, *, trus
         folders = [_file_name(name) for name in names]
         for reserved in (BASELINE, ENSEMBLE):
             if _file_name(reserved) in folders:
-                raise ConfigError(f"--names: '{reserved}' is a row of its own in tables; choose another name")
+                raise ConfigError(f"--names: '{reserved}' is reserved for a row of the tables; choose another name")
         if "" in folders or len(set(folders)) < len(folders):
-            raise ConfigError(f"--names: {list(names)} must differ in letters and digits, for they name folders")
+            raise ConfigError(f"--names: {list(names)} must differ in letters and digits: they are folder names")
         return dict(zip(names, paths))
     named: dict[str, Path] = {}
     for path in paths:
@@ -179,7 +179,7 @@ def checkpoint_names(paths: Sequence[Path], names: Sequence[str] | None, *, trus
 def write_systems(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write every prediction: ``systems.csv`` (one row a system) and fairchem's ``.npz`` per model and split.
 
-    With an ensemble ``systems.csv`` has its standard deviations, as they are and scaled, beside its energies.
+    With an ensemble ``systems.csv`` also has its standard deviations, unscaled and scaled.
     """
     scale = evaluation.calibration.scale if evaluation.calibration else None
     written = [folder / "systems.csv"]

@@ -44,7 +44,7 @@ def read_curves(checkpoints: Mapping[str, Path], logs: Path | None = None) -> di
         logs: folder of the events of the first checkpoint, if they are elsewhere.
 
     Raises:
-        DataError: ``logs`` is given and holds no event files.
+        DataError: ``logs`` is given but contains no event files.
     """
     curves = {}
     for position, (name, checkpoint) in enumerate(checkpoints.items()):

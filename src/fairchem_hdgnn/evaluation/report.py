@@ -115,7 +115,7 @@ def write_tables(
         facts: provenance of the numbers (checkpoints, seeds, versions), for the JSON.
         folder: created if absent.
         with_paper: add the paper's Table 1.
-        calibration: of an ensemble, for Markdown and CSV; the JSON has it among ``facts``.
+        calibration: of an ensemble, for Markdown and CSV; the JSON has it in ``facts``.
     """
     further = "\n" + "\n".join(calibration_lines(calibration)) if calibration else ""
     texts = {

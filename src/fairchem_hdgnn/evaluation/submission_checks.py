@@ -165,7 +165,7 @@ def _wrong_energies(suffix: str, of_split: Arrays, task: str) -> Iterator[str]:
     beyond = np.abs(energy) > limit
     if beyond.any():
         yield (
-            f"{suffix}: {_plural(int(beyond.sum()), 'energy', 'energies')} beyond ±{limit:g} eV, up to "
+            f"{suffix}: {_plural(int(beyond.sum()), 'energy', 'energies')} outside ±{limit:g} eV, up to "
             f"{energy[np.abs(energy).argmax()]:.4g} eV: expected adsorption energies in eV, not total DFT energies"
         )
     if systems > 1 and np.ptp(energy) == 0:
@@ -182,7 +182,7 @@ def _wrong_forces(suffix: str, of_split: Arrays, expected: Mapping[str, Expected
     faults = list(_wrong_floats(f"{suffix}: forces", forces, None))
     yield from faults
     if not faults and forces.size and np.abs(forces).max() > LARGEST_FORCE:
-        yield f"{suffix}: forces up to {np.abs(forces).max():.4g} eV/Å, beyond {LARGEST_FORCE:g} eV/Å"
+        yield f"{suffix}: forces up to {np.abs(forces).max():.4g} eV/Å, above {LARGEST_FORCE:g} eV/Å"
     if ends.dtype.kind not in "iu" or ends.shape != (len(ids) - 1,):
         yield f"{suffix}: chunk_idx is {ends.dtype} of shape {ends.shape}, not integers of shape ({len(ids) - 1},)"
         return

@@ -62,7 +62,7 @@ class Edges:
         return self.source.device.type == "cpu"
 
     def blocks(self, edges_per_block: int | None) -> list[EdgeBlock]:
-        """All atoms in ranges with about equally many edges, about ``edges_per_block`` at most; or one block.
+        """All atoms in ranges with about the same number of edges, at most about ``edges_per_block``; or one block.
 
         Several blocks need a GPU synchronisation.
         """
@@ -147,7 +147,7 @@ class EdgeBlock:
         return [(node, start, end) for node, start, end in ranges if end > start]
 
     def cut(self, count: int) -> list[EdgeBlock]:
-        """At most ``count`` blocks with about equally many edges."""
+        """At most ``count`` blocks with about the same number of edges."""
         ends = self.starts[1:]
         first_of_block: dict[int, int] = {}
         for node, end in zip(range(self.first_node, self.last_node), ends):

@@ -1,1 +1,1 @@
-"""A model card: what to know of a checkpoint that somebody else trained, as Markdown for the Hugging Face Hub."""
+"""A model card: a description of a checkpoint for its users, as Markdown for the Hugging Face Hub."""

@@ -21,12 +21,12 @@ def model_card(
     licence: str | None = None,
     dataset: str | None = None,
 ) -> str:
-    """A card as Markdown with YAML front matter; no absolute path of this machine or of the one that trained is in it.
+    """A card as Markdown with YAML front matter; contains no absolute path of this machine or of the training machine.
 
     Args:
         subject: the checkpoint.
-        data: what could be read of its training data.
-        scores: with intervals; ``None``: what the checkpoint keeps of its own validation.
+        data: the training data, as far as they could be read.
+        scores: with intervals; ``None``: the validation metrics stored in the checkpoint.
         title: default: architecture and sizes.
         licence: SPDX identifier.
         dataset: id of the training data on the Hub.
@@ -54,7 +54,7 @@ def model_card(
 
 
 def _folder_of_splits(subject: Subject) -> str:
-    """What the path of the training set has before its split."""
+    """The part of the training set's path before its split."""
     parts = str(subject.record.training_set.get("src") or "").split("/")
     return "/".join(parts[: parts.index("train")] if "train" in parts else parts) or "not stated"
 

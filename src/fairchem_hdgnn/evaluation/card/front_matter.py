@@ -24,7 +24,7 @@ TAGS = ("fairchem-hdgnn", "fairchem", "catalysis", "chemistry", "equivariant", "
 def front_matter(
     architecture: str, licence: str | None, dataset: str | None, results: list[dict[str, Any]]
 ) -> list[str]:
-    """The block with its fences, its lines.
+    """Lines of the block, with its fences.
 
     Args:
         architecture: becomes a tag.
@@ -42,7 +42,7 @@ def front_matter(
 
 
 def require_licence(text: str | None) -> None:
-    """Refuse what cannot be an SPDX identifier.
+    """Reject a text that cannot be an SPDX identifier.
 
     Raises:
         ConfigError: names the flag and the value.
@@ -52,7 +52,7 @@ def require_licence(text: str | None) -> None:
 
 
 def require_dataset(text: str | None) -> None:
-    """Refuse what cannot be the id of a data set.
+    """Reject a text that cannot be the id of a data set.
 
     Raises:
         ConfigError: names the flag and the value.

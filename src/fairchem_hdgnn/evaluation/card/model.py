@@ -1,4 +1,4 @@
-"""What a card says of the network: sizes, keys, file, outputs with units, normalisers."""
+"""The card's section on the network: sizes, keys, file, outputs with units, normalisers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAPERS = {
 
 
 def model_section(subject: Subject) -> list[str]:
-    """The section, its lines."""
+    """Lines of the section."""
     config = subject.config
     choices = {name: getattr(config, name).value for name in ("message", "frames") if hasattr(config, name)}
     rows = {
@@ -50,7 +50,7 @@ def _weights(subject: Subject) -> str:
     if averaged is None:
         return f"averaged or raw: {NOT_IN_FILE}"
     if not averaged:
-        return "raw, as the optimiser left them"
+        return "raw, without averaging"
     return f"moving averages (EMA){f', decay {decay}' if decay else ''}"
 
 

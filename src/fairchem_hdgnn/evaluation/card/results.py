@@ -1,4 +1,4 @@
-"""What a card says of the errors, and what of them goes into its front matter."""
+"""The card's section on errors, and the metrics in its front matter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = {"mae": "Energy MAE", "ewt": "Energy within 20 meV"}
 
 
 def results_section(subject: Subject, scores: Scores | None, title: str) -> list[str]:
-    """The section, its lines: scores with intervals, or what the checkpoint keeps of its own validation."""
+    """Lines of the section: scores with intervals, or the validation metrics stored in the checkpoint."""
     if scores is not None:
         return ["## Results", "", markdown(renamed(scores, title), scores.notes, with_paper=False)]
     kept, best = (_measured_all(subject, values) for values in (subject.record.validation, subject.record.best))
@@ -39,7 +39,7 @@ def model_index(subject: Subject, scores: Scores | None, title: str, dataset: st
         subject: the checkpoint.
         scores: with intervals.
         title: of the card.
-        dataset: what the data are called.
+        dataset: name of the data.
     """
     if scores is not None:
         row = scores.comparison.models[0]
@@ -77,7 +77,7 @@ def _measured_all(subject: Subject, values: Mapping[str, float]) -> dict[str, st
 
 
 def _measured(subject: Subject, metric: str, value: float) -> str | None:
-    """A mean with its unit; ``None`` for what has none that is known, such as the loss."""
+    """A mean with its unit; ``None`` for metrics without a known unit, such as the loss."""
     if metric.endswith("within_threshold"):
         return f"{100 * value:.2f} %"
     if metric.endswith("cosine_similarity"):

@@ -1,4 +1,4 @@
-"""Scores for a card: those of an evaluation, or the row of a checkpoint in a table that one has written."""
+"""Scores for a card: from a new evaluation, or from the checkpoint's row in the table of an earlier one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Scores:
 
     Attributes:
         comparison: of the checkpoint, which is its first model, and of the median baseline; no differences.
-        notes: sentences that belong beside the numbers, without paths.
+        notes: sentences printed with the numbers, without paths.
     """
 
     comparison: Comparison
@@ -49,8 +49,8 @@ def of_table(path: Path, subject: Subject, name: str | None = None) -> Scores:
 
     Args:
         path: the table.
-        subject: the checkpoint; its row is found by SHA-256, in tables without them by path.
-        name: of the row; then the checkpoint is not looked for.
+        subject: the checkpoint; its row is found by SHA-256, or by path in tables without SHA-256.
+        name: name of the row; if given, the checkpoint is not searched for.
 
     Raises:
         DataError: the table cannot be read, or does not contain the checkpoint.
@@ -66,7 +66,9 @@ def of_table(path: Path, subject: Subject, name: str | None = None) -> Scores:
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: not a whole table of `fairchem-hdgnn evaluate` ({error}); evaluate again") from error
+        raise DataError(
+            f"{path}: not a complete table of `fairchem-hdgnn evaluate` ({error}); evaluate again"
+        ) from error
     return _of_row(comparison, row, notes)
 
 
@@ -86,9 +88,9 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"--table {path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise DataError(f"--table {path}: not JSON; it takes the table.json that evaluate --out writes") from error
+        raise DataError(f"--table {path}: not JSON; give the table.json that evaluate --out writes") from error
     if not isinstance(table, dict):
-        raise DataError(f"--table {path}: not a table; it takes the table.json that evaluate --out writes")
+        raise DataError(f"--table {path}: not a table; give the table.json that evaluate --out writes")
     return table
 
 

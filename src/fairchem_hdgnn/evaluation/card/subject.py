@@ -1,4 +1,4 @@
-"""What a card is about: a checkpoint, the network in it, and what it says of its training."""
+"""The subject of a card: a checkpoint, its network and its record of the training."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Subject:
         size: of the file, bytes.
         sha256: of the file, in hex.
         trained: the network with its normalisers.
-        record: what the file says of its training.
+        record: the file's record of the training.
         config: of the network, with every key.
-        graph: how it finds edges.
+        graph: settings of the edge search.
         num_parameters: trainable numbers of the network.
     """
 
@@ -57,7 +57,7 @@ class Subject:
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The keys that say most, under the paper's names."""
+        """The most important keys, under the paper's names."""
         names = {"L": "lmax", "L'": "lmax_metp", "K": "num_layers", "C": "sphere_channels"}
         return {name: getattr(self.config, key) for name, key in names.items() if hasattr(self.config, key)}
 

@@ -1,4 +1,4 @@
-"""What a card says of the data and of the recipe."""
+"""The card's sections on training data and training settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("fairchem-hdgnn", "fairchem-core", "torch")
 
 
 def label_of(subject: Subject) -> str | None:
-    """Name in the records of what the first output learned, as far as the file says."""
+    """Name of the first output's label in the records; ``None`` if the file does not state it."""
     mapping = subject.record.training_set.get("key_mapping")
     if not isinstance(mapping, dict):
         return None
@@ -25,7 +25,7 @@ def label_of(subject: Subject) -> str | None:
 
 
 def data_section(subject: Subject, data: TrainingData) -> list[str]:
-    """The section on training data, its lines."""
+    """Lines of the section on training data."""
     train = subject.record.training_set
     label = label_of(subject)
     unit = subject.units[subject.target]
@@ -33,7 +33,7 @@ def data_section(subject: Subject, data: TrainingData) -> list[str]:
         "training set": code(train["src"]) if train.get("src") else NOT_IN_FILE,
         "format": code(train["format"]) if train.get("format") else NOT_IN_FILE,
         "label": f"{code(label)}, {unit}" if label else NOT_IN_FILE,
-        "transforms": ", ".join(map(code, train.get("transforms") or ())) or "none named in the file",
+        "transforms": ", ".join(map(code, train.get("transforms") or ())) or "none stated in the file",
         "systems": ", ".join(f"{split} {count:,}" for split, count in data.num_systems.items()) or "not counted",
     }
     values = data.statistics.numbers.get(label or "", []) if data.statistics else []
@@ -47,7 +47,7 @@ def data_section(subject: Subject, data: TrainingData) -> list[str]:
 
 
 def recipe_section(subject: Subject) -> list[str]:
-    """The section on the training, its lines."""
+    """Lines of the section on the training."""
     record, optim = subject.record, subject.record.section("optim")
     versions = {name: record.versions.get(name) for name in dict.fromkeys((*PACKAGES, *record.versions))}
     start = optim.get("fine_tuning")

@@ -1,4 +1,4 @@
-"""What can be read of the data behind a checkpoint: systems of each split, elements and sizes of the training set."""
+"""Facts about a checkpoint's training data: systems of each split, elements and sizes of the training set."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fairchem_hdgnn.evaluation.card.subject import Subject
 from fairchem_hdgnn.evaluation.inference import evenly_spaced
 
 MAX_RECORDS = 20_000
-"""Of a larger training set, so many evenly spaced systems are read."""
+"""Largest number of systems to read; from a larger training set, evenly spaced ones are read."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Data that lie on this machine.
+    """The data that are available on this machine.
 
     Attributes:
         num_systems: split -> number of systems.
-        statistics: of the training set, or of a sample; ``None`` where it is not here.
+        statistics: of the training set, or of a sample; ``None`` if it is not available.
         num_training: systems of the training set.
     """
 
@@ -35,7 +35,7 @@ class TrainingData:
 
     @property
     def sampled(self) -> str:
-        """Whether the statistics are of all systems, in words."""
+        """A phrase that states the sample size; empty if the statistics are of all systems."""
         read = self.statistics.num_records if self.statistics else 0
         return "" if read == self.num_training else f", from {read:,} of them, evenly spaced"
 
@@ -45,7 +45,7 @@ def read_training_data(subject: Subject, root: Path | None, *, progress: bool = 
 
     Args:
         subject: the checkpoint.
-        root: folder with ``SPLIT/data.lmdb`` or ``SPLIT.lmdb``; ``None``: the checkpoint's own path alone.
+        root: folder with ``SPLIT/data.lmdb`` or ``SPLIT.lmdb``; ``None``: use only the path in the checkpoint.
         progress: show a progress bar.
 
     Raises:
@@ -62,7 +62,7 @@ def read_training_data(subject: Subject, root: Path | None, *, progress: bool = 
     try:
         return TrainingData(num_systems, *_statistics(Path(source), progress))
     except DataError:
-        # Some other format, or no longer what it was trained on.
+        # Another format, or the file has changed since the training.
         return TrainingData(num_systems, None, 0)
 
 
@@ -72,8 +72,8 @@ def _statistics(source: Path, progress: bool) -> tuple[Statistics, int]:
     for index in tqdm(chosen, desc="training set", unit="system", disable=not progress, leave=False):
         record = records[index]
         if "natoms" not in record or "atomic_numbers" not in record:
-            raise DataError(f"{source}, record {index}: holds no structure; make the LMDB again")
+            raise DataError(f"{source}, record {index}: has no structure; re-create the LMDB")
         statistics.add(record)
     if not chosen:
-        raise DataError(f"{source}: holds no structures")
+        raise DataError(f"{source}: contains no structures; give an LMDB with at least one")
     return statistics, len(records)

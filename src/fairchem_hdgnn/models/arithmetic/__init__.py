@@ -1,1 +1,1 @@
-"""How exactly products of matrices are formed."""
+"""Precision of matrix products."""

@@ -1,8 +1,8 @@
-"""How exactly each part of a network computes.
+"""Numerical precision of each part of a network.
 
-Geometry, Wigner-D matrices, norms, equivariant products, sums and output heads are exact in float32, whatever autocast
-and torch's setting for TF32 say. Only the point-wise and edge networks, which hold nearly all the arithmetic, run in
-autocast's bfloat16 or float16, or in TF32.
+Geometry, Wigner-D matrices, norms, equivariant products, sums and output heads are exact in float32, regardless of
+autocast and torch's setting for TF32. Only the point-wise and edge networks, which do nearly all the arithmetic, run
+in autocast's bfloat16 or float16, or in TF32.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""eSCN's start with ``weight_init: unit_variance``."""
+"""eSCN's initialisation with ``weight_init: unit_variance``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def of_basis(config: ESCNConfig) -> float:
 
 @torch.no_grad()
 def draw_convolution(module: SO2Convolution) -> None:
-    """Both factors, such that the result has second moment 1 on the sphere, where SiLU acts on it."""
+    """Both factors, so that the result has second moment 1 on the sphere, where SiLU acts on it."""
     draw_linear(module.scale, AFTER_SILU)
     for term in range(num_terms(module.mmax)):
         order = order_of_term(term)

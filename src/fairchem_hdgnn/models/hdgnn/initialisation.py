@@ -1,4 +1,4 @@
-"""HDGNN's start with ``weight_init: unit_variance``."""
+"""HDGNN's initialisation with ``weight_init: unit_variance``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Starts of weights at which signals keep their size from layer to layer.
+"""Initialisations of weights that keep the size of signals from layer to layer.
 
-PyTorch's own start of a linear layer divides the second moment of its input by three, and SiLU by about as much again.
-After the update of a few layers, what differs between atoms of one element is then 1e-5 of the whole. Here
-each layer is drawn such that its output has second moment 1 if its input has the one that is stated.
+PyTorch's own initialisation of a linear layer divides the second moment of its input by three, and SiLU by about as
+much again. After the update of a few layers, the difference between atoms of one element is then 1e-5 of the whole.
+Here each layer is drawn so that its output has second moment 1 if its input has the stated one.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ AFTER_RELU = 0.5
 
 
 class WeightInit(str, Enum):
-    """``unit_variance``: signals keep their size. ``torch``: PyTorch's own start, as in the published codes."""
+    """``unit_variance``: signals keep their size. ``torch``: PyTorch's own initialisation, as in the published code."""
 
     UNIT_VARIANCE = "unit_variance"
     TORCH = "torch"
 
 
 def draw_parts(part: nn.Module, rules: Mapping[type[nn.Module], Callable[[Any], None]]) -> None:
-    """Draw each module inside ``part`` whose kind has a rule, in place; all others start well as they are."""
+    """Initialise each module inside ``part`` whose type has a rule, in place; others keep their default weights."""
     for module in part.modules():
         if rule := rules.get(type(module)):
             rule(module)
@@ -68,7 +68,7 @@ def draw_edge_embedding(module: EdgeEmbedding, second_moment: float) -> None:
 
 
 def of_gaussians(count: int, width: float) -> float:
-    """Second moment of a basis of so many Gaussians; ``width`` in units of their spacing."""
+    """Second moment of a basis of ``count`` Gaussians; ``width`` in units of their spacing."""
     return width * math.sqrt(math.pi) / count
 
 

@@ -17,7 +17,7 @@ class Network(nn.Module):
         backbone: ``backbone(atomic_numbers, edge_index, edge_vec, edge_frames) -> (x, ...)``, features of each atom, x
             the coefficients; with its source of ``frames``.
         energy_head: ``energy_head(x, ..., batch, num_systems) -> [num_systems]``.
-        force_head: ``force_head(x) -> [nodes, 3]``, if forces are wanted.
+        force_head: ``force_head(x) -> [nodes, 3]``, if forces are predicted.
     """
 
     def __init__(self, backbone: nn.Module, energy_head: nn.Module, force_head: nn.Module | None) -> None:

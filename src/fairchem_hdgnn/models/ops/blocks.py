@@ -53,7 +53,7 @@ def sum_messages(
         parameters: the parameters that ``message`` uses besides its arguments.
         edges: the edges.
         edge_features: of each edge.
-        node_tensors: what all blocks read besides: features of atoms, and matrices made of parameters.
+        node_tensors: other inputs shared by all blocks: features of atoms, and matrices computed from parameters.
         execution: how.
         width: numbers for each edge in the largest temporary; decides how many edges a block has.
         edge_tensors: forms further arguments of ``message``, cut into blocks. Its gradients must not need what it

@@ -44,8 +44,8 @@ class EdgeOps:
         block: the edges.
         run: state shared by all blocks.
         keep: whether the forward pass stores values for the backward pass.
-        values: whether the message is wanted; without, it is run again for the graph of its backward pass alone, and
-            operations whose results only enter sums leave them out.
+        values: whether the message's values are needed; if not, it runs only to rebuild the graph of its backward pass,
+            and operations whose results only enter sums skip them.
     """
 
     def __init__(self, block: EdgeBlock, run: Pass, *, keep: bool = True, values: bool = True) -> None:
@@ -122,7 +122,7 @@ class EdgeOps:
         return on_sphere(y, network, self._compute(y))
 
     def recomputed(self, function: Callable[..., Any], *tensors: Tensor) -> Any:
-        """``function(*tensors)``, whose intermediate results need not be kept for the backward pass."""
+        """``function(*tensors)``, whose intermediate results need not be stored for the backward pass."""
         return function(*tensors)
 
     def _compute(self, like: Tensor) -> Compute:

@@ -57,7 +57,7 @@ class Execution:
 
     @classmethod
     def chosen(cls, implementation: Implementation, activations: Activations, compute: Compute) -> Execution:
-        """As two configuration keys say."""
+        """The execution that two configuration keys select."""
         return cls(OPS[implementation], compute, activations is Activations.STORE)
 
     @property

@@ -31,7 +31,7 @@ class Rotated(NamedTuple):
 
     Attributes:
         value: the rows of the network's input.
-        again: forms it once more, for a backward pass, so that it need not be kept.
+        again: recomputes it in a backward pass, so that it need not be stored.
     """
 
     value: Float[Tensor, "edges rows channels"]

@@ -31,7 +31,7 @@ class GatherMixRotate(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, run: Pass, block: EdgeBlock, of_source: bool, weights: InnerWeights, *_: Tensor
     ) -> tuple[Tensor, ...]:
-        """As :meth:`~fairchem_hdgnn.models.ops.edge_ops.EdgeOps.gather_mix_rotate`; degrees of V once more at last."""
+        """As :meth:`~fairchem_hdgnn.models.ops.edge_ops.EdgeOps.gather_mix_rotate`; ``_`` repeats the degrees of V."""
         ctx.x, ctx.run, ctx.block, ctx.of_source, ctx.weights = x, run, block, of_source, weights
         shapes = [
             (1 if m == 0 else 2, len(terms_of_order(m)) * weights.hidden_channels) for m in range(weights.mmax + 1)
@@ -70,8 +70,8 @@ class _Atoms(NamedTuple):
 
     Attributes:
         nodes: the atoms.
-        edges: their edges, those of each atom together.
-        counts: how many edges each atom has.
+        edges: their edges, grouped by atom.
+        counts: number of edges of each atom.
         wigner: entries of D of the edges.
     """
 
@@ -87,7 +87,7 @@ class _Atoms(NamedTuple):
         return torch.stack([self.wigner[:, row, order**2 : num_coefficients(lmax)] for row in rows], 1)
 
     def runs(self) -> Iterator[tuple[slice, slice]]:
-        """Atoms with equally many edges, and those edges; both counted within these."""
+        """Slices of :attr:`nodes` with the same number of edges, and of their :attr:`edges`."""
         node = edge = 0
         for count, run in itertools.groupby(self.counts):
             length = len(list(run))
@@ -116,7 +116,7 @@ def _by_coefficient(x: Tensor, atoms: _Atoms) -> Float[Tensor, "coefficients nod
 
 
 def _degrees(weights: InnerWeights) -> Iterator[tuple[Tensor, slice]]:
-    """V of each degree, and where its coefficients stand."""
+    """V of each degree, and the positions of its coefficients."""
     for degree, weight in enumerate(weights.of_degrees):
         yield weight, slice(num_coefficients(degree - 1), num_coefficients(degree))
 

@@ -22,8 +22,8 @@ from fairchem_hdgnn.models.ops.passes import Pass
 from fairchem_hdgnn.models.so3.layout import degree_index, num_coefficients
 
 _PER_NODE_SIZE = 50_000
-"""Features of an atom's edges in the global frame (edges x columns x channels) from which a call per atom costs less
-than writing them."""
+"""Smallest size of an atom's edge features in the global frame (edges x columns x channels) at which one call per atom
+costs less than writing them."""
 
 
 def rotate(
@@ -60,7 +60,7 @@ def rotate_channel_back(
 def _channel_constants(
     mmax: int, lmax: int, rows: Rows, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Which degree each column has, and where rows (l, m) stand in a table of orders and degrees."""
+    """The degree of each column, and the position of each row (l, m) in a table of orders and degrees."""
     of_degree = torch.nn.functional.one_hot(degree_index(lmax), lmax + 1).to(device, dtype)
     return of_degree, torch.tensor([(m + mmax) * (lmax + 1) + l for l, m in rows], device=device)
 

@@ -47,7 +47,7 @@ class InnerWeights(NamedTuple):
     Attributes:
         of_degrees: for each degree l, ``[C, (term, H)]`` of the terms with order <= l.
         hidden_channels: H.
-        mmax: largest order that is wanted.
+        mmax: largest order to compute.
     """
 
     of_degrees: tuple[Tensor, ...]
@@ -65,7 +65,7 @@ class InnerWeights(NamedTuple):
         return num_terms(self.mmax) * self.hidden_channels
 
     def columns(self, order: int) -> slice:
-        """Where an order's terms stand."""
+        """Columns of an order's terms."""
         terms = terms_of_order(order)
         return slice(terms[0] * self.hidden_channels, (terms[-1] + 1) * self.hidden_channels)
 

@@ -47,7 +47,7 @@ class PointwiseNetwork(NamedTuple):
 def on_sphere(
     x: Float[Tensor, "n rows channels"], network: PointwiseNetwork, compute: Compute
 ) -> Float[Tensor, "n rows_out channels"]:
-    """The network's result; its widest product runs as ``compute`` says."""
+    """The network's result; its widest product uses the precision of ``compute``."""
     values = product(network.to_grid, x)
     hidden = silu(values if network.first_bias is None else values + network.first_bias)
     if network.weight is not None:

@@ -236,7 +236,7 @@
 
   const noteOn = (structure, split, i) => {
     if (structure === undefined) {
-      return `This page holds the structures of the ${page.most} systems of each split with the largest errors; ` +
+      return `This page contains the structures of the ${page.most} systems of each split with the largest errors; ` +
         "--worst N writes more of them.";
     }
     const { moved, symbols } = structure;
