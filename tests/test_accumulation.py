@@ -300,7 +300,7 @@ def test_another_accumulation_is_told_when_resuming(tmp_path: Path, caplog: pyte
         (7, 2, 4, None),
         (7, 8, 1, None),
         (7, 1, 1, "is 56, but batch_size 7 x accumulate 1 x 1 rank gives 7; set optim.accumulate: 8"),
-        (7, 8, 2, "is 56, but batch_size 7 x accumulate 8 x 2 ranks makes 112; set optim.accumulate: 4"),
+        (7, 8, 2, "is 56, but batch_size 7 x accumulate 8 x 2 ranks gives 112; set optim.accumulate: 4"),
         (7, 1, 3, "gives 21; optim.accumulate: 3 comes closest with 63; another batch_size may match exactly"),
         (7, 1, 16, "gives 112; optim.accumulate: 1 comes closest with 112; another batch_size may match exactly"),
     ],

@@ -107,7 +107,7 @@ def test_commands_take_both_generations(tmp_path: Path, capsys: pytest.CaptureFi
 def test_wrong_direction_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["convert", "--from", "fairchem2", str(DATA / "escn.pt"), str(tmp_path / "new.pt")]
     assert main(command) == 2
-    assert "is a checkpoint of fairchem1 already" in (printed := capsys.readouterr().err) and printed.count("\n") == 1
+    assert "is already a checkpoint of fairchem1" in (printed := capsys.readouterr().err) and printed.count("\n") == 1
     assert main(["convert", "--from", "fairchem-escn", "--to", "fairchem2", "a.pt", str(tmp_path / "new.pt")]) == 2
     assert "convert to fairchem1 first" in capsys.readouterr().err
 

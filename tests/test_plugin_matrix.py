@@ -99,6 +99,7 @@ def test_stock_two_ranks_hydra(hydra_config: Path) -> None:
 # The plugin's command line; main.py is the same. It turns all names into dotted ones.
 
 
+@pytest.mark.heavy
 def test_main_two_ranks_hydra(hydra_config: Path) -> None:
     main = [sys.executable, str(MAIN)]
     checkpoint = train(main, hydra_config, "main", "--num-gpus=2", "--model.heads.energy.module=hdgnn_energy_head")

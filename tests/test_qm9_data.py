@@ -245,7 +245,7 @@ def test_changed_labels_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     ("source", "message"),
     [
         ("nowhere.tar.bz2", "no such file or folder"),
-        ("empty", "neither dsgdb9nsd"),
+        ("empty", "not dsgdb9nsd"),
         ("pyg", "rounds energies to about 1 meV"),
         ("no_list", "list of uncharacterised molecules is missing"),
         ("no_table", "has gdb9.sdf but no gdb9.sdf.csv"),
@@ -282,7 +282,7 @@ def test_a_truncated_archive_is_named(xyz_folder: Path, tmp_path: Path):
     with tarfile.open(archive, "w:bz2") as tar:
         tar.add(xyz_folder, "xyz")
     archive.write_bytes(archive.read_bytes()[:-2000])
-    with pytest.raises(DataError, match=r"dsgdb9nsd\.xyz\.tar\.bz2.*(again|neither)"):
+    with pytest.raises(DataError, match=r"dsgdb9nsd\.xyz\.tar\.bz2.*again"):
         collect(read_source(archive, xyz_folder / "uncharacterized.txt")[1])
 
 

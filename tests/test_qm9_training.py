@@ -47,7 +47,15 @@ def molecules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "lmdb"
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(CONFIGS)))
+ALIKE = {"cv", "h", "homo", "lumo", "mu", "u", "u0", "zpve"}
+"""Targets whose configs differ only in numbers from those of others with the same unit, which always run."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.heavy if path.stem in ALIKE else ()) for path in PATHS],
+    ids=lambda path: str(path.relative_to(CONFIGS)),
+)
 def test_trains_and_predicts(path: Path, molecules: Path, tmp_path: Path) -> None:
     """One epoch over the 168 training molecules of 200, and errors on the test molecules of the target's size."""
     small = path.parent.name == "small"

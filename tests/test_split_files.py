@@ -127,7 +127,7 @@ def test_a_recipe_from_files(root: Path) -> None:
 def test_a_submission_from_files(root: Path) -> None:
     systems = expected_systems(root, "val", progress=False)
     assert [len(each.ids) for each in systems.values()] == [SIZES[split] for split in VALIDATION_SPLITS]
-    with pytest.raises(DataError, match="has validation splits only; --prefix val"):
+    with pytest.raises(DataError, match="has validation splits only; use --prefix val"):
         expected_systems(root, progress=False)
 
 

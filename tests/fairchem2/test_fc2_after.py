@@ -171,7 +171,7 @@ def test_there_and_back(trained: Path, tmp_path: Path) -> None:
     assert before.weights.keys() == after.weights.keys()
     assert all(torch.equal(before.weights[name], after.weights[name]) for name in before.weights)
     np.testing.assert_allclose(energies(stock(tmp_path / "second.pt")), energies(stock(trained)), atol=1e-6)
-    with pytest.raises(ConfigError, match=r"is a checkpoint of fairchem2 already"):
+    with pytest.raises(ConfigError, match=r"is already a checkpoint of fairchem2"):
         convert_generation("fairchem2", trained, tmp_path / "new.pt")
     with pytest.raises(DataError, match="exists already"):
         convert_generation("fairchem1", trained, tmp_path / "first.pt")

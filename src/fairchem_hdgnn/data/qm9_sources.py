@@ -75,6 +75,8 @@ def read_source(source: str | Path, uncharacterised: Path | None = None) -> tupl
         return "xyz", _read_xyz(files, _uncharacterised(folder, uncharacterised))
     if archives and tarfile.is_tarfile(archives[0]):
         return "xyz", _read_xyz(_archive_members(archives[0]), _uncharacterised(folder, uncharacterised))
+    if archives and archives[0].name.startswith("dsgdb9nsd"):
+        raise DataError(f"{archives[0]}: damaged or incomplete; download it again, or use --source qm9pack")
     if path.is_dir() and (path / "qm9_v3.pt").exists():
         raise DataError(
             f"{path / 'qm9_v3.pt'}: torch-geometric's processed file rounds energies to about 1 meV; "
