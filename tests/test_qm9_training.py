@@ -47,7 +47,7 @@ def molecules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "lmdb"
 
 
-ALIKE = {"cv", "h", "homo", "lumo", "mu", "u", "u0", "zpve"}
+ALIKE = {"h", "homo", "lumo", "u", "u0", "zpve"}
 """Targets whose configs differ only in numbers from those of others with the same unit, which always run."""
 
 
