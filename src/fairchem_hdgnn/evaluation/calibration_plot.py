@@ -45,7 +45,7 @@ def calibration_figure(ensemble: Mapping[str, Predictions], calibration: Calibra
         axes[0, column].set_title(f"{title_of(split)} (n = {len(each):,}{fitted})")
         for position, (name, scale) in enumerate((("as predicted", 1.0), ("scaled", calibration.scale))):
             label = name if scale == 1.0 else f"{name} by {scale:.3g}"
-            std = scale * np.asarray(each.energy_std, dtype=np.float64)
+            std = scale * each.deviations
             _coverage(axes[0, column], each.errors, std, colour(position), label)
             _bins(axes[1, column], each.errors, std, colour(position))
     for panel in axes.flat:

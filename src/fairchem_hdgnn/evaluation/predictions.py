@@ -70,6 +70,13 @@ class Predictions:
         return self.record
 
     @property
+    def deviations(self) -> Float64[np.ndarray, "systems"]:
+        """``energy_std`` in float64; an error without an ensemble."""
+        if self.energy_std is None:
+            raise DataError("these predictions have no standard deviations")
+        return self.energy_std.astype(np.float64)
+
+    @property
     def errors(self) -> Float64[np.ndarray, "systems"]:
         """Prediction minus label in eV."""
         return self.energy.astype(np.float64) - self.labels.astype(np.float64)

@@ -134,5 +134,5 @@ def _systems(facts: Predictions, models: Sequence[Predictions]) -> dict[str, Any
 
 def _std(models: Sequence[Predictions]) -> list[float] | None:
     """Standard deviations of the ensemble, meV, which at most one of the models is."""
-    found = [each.energy_std for each in models if each.energy_std is not None]
-    return np.round(1000 * found[0].astype(np.float64), 1).tolist() if found else None
+    found = [each.deviations for each in models if each.energy_std is not None]
+    return np.round(1000 * found[0], 1).tolist() if found else None

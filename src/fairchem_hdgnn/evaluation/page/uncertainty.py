@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float64
 from plotly.graph_objects import Figure, Scatter
 
 from fairchem_hdgnn.evaluation.calibration import Calibration, smallest_probabilities
@@ -30,7 +29,7 @@ def coverage_figure(ensemble: Mapping[str, Predictions], calibration: Calibratio
     figure.add_shape(type="line", x0=0, x1=100, y0=0, y1=100, line=thin_line(), layer="below")
     for position, (split, each) in enumerate(ensemble.items()):
         for name, scale, dash in (("as predicted", 1.0, "dot"), ("scaled", calibration.scale, "solid")):
-            reached = smallest_probabilities(each.errors, scale * _std(each))
+            reached = smallest_probabilities(each.errors, scale * each.deviations)
             shares = np.searchsorted(reached, PROBABILITIES, side="right") / len(each)
             figure.add_trace(
                 Scatter(
@@ -55,7 +54,7 @@ def deviation_figure(ensemble: Mapping[str, Predictions], calibration: Calibrati
         calibration: of them.
     """
     figure = empty_figure("scaled standard deviation, meV", "size of the error; RMSE of the bin, meV")
-    scaled = {split: 1000 * calibration.scale * _std(each) for split, each in ensemble.items()}
+    scaled = {split: 1000 * calibration.scale * each.deviations for split, each in ensemble.items()}
     sizes = {split: 1000 * np.abs(each.errors) for split, each in ensemble.items()}
     largest = max(float(std.max()) for std in scaled.values())
     figure.add_shape(type="line", x0=0, x1=largest, y0=0, y1=largest, line=thin_line(), layer="below")
@@ -78,7 +77,3 @@ def deviation_figure(ensemble: Mapping[str, Predictions], calibration: Calibrati
     figure.update_xaxes(rangemode="tozero")
     figure.update_yaxes(rangemode="tozero")
     return figure
-
-
-def _std(predictions: Predictions) -> Float64[np.ndarray, "systems"]:
-    return np.asarray(predictions.energy_std, dtype=np.float64)
