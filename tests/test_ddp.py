@@ -179,7 +179,9 @@ def ranks_of(parent: subprocess.Popen) -> list[int]:
     return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_killed_rank_ends_the_run_with_a_message_and_it_can_go_on(configs: dict[str, Path], two_ranks: None) -> None:
+@pytest.fixture(scope="module")
+def killed(configs: dict[str, Path]) -> list[str]:
+    """What a training prints of which one rank is killed after the first checkpoint."""
     config = configs["random"]
     settings = ("--num-gpus=2", "--optim.batch_size=3")
     checkpoint = config.parent / "checkpoints" / "killed" / "checkpoint.pt"
@@ -198,12 +200,20 @@ def test_killed_rank_ends_the_run_with_a_message_and_it_can_go_on(configs: dict[
             time.sleep(0.1)
         os.kill(ranks_of(run)[1], signal.SIGKILL)
         killed_at = time.monotonic()
-        message = run.communicate(timeout=60)[1].strip().splitlines()[-1]
+        printed = run.communicate(timeout=60)[1].strip().splitlines()
     assert time.monotonic() - killed_at < 60
     assert run.returncode == 2
-    assert message.startswith("fairchem-hdgnn train: error: rank 1 was killed by SIGKILL")
-    assert "start again with the same --timestamp-id" in message
+    return printed
 
+
+def test_killed_rank_ends_the_run_with_a_message(killed: list[str]) -> None:
+    assert killed[-1].startswith("fairchem-hdgnn train: error: rank 1 was killed by SIGKILL")
+    assert "start again with the same --timestamp-id" in killed[-1]
+
+
+@pytest.mark.heavy
+def test_run_with_a_killed_rank_goes_on_exactly(configs: dict[str, Path], two_ranks: None, killed: list[str]) -> None:
+    config = configs["random"]
     assert 0 < load(config.parent, "killed")["step"] < 4 * LONG
     train_on_two_ranks(arguments(config, "killed", "--optim.batch_size=3", f"--optim.max_epochs={LONG}"))
     whole = weights(config, "first")

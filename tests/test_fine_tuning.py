@@ -165,6 +165,7 @@ def test_interrupted_fine_tuning_goes_on_to_the_bit_without_the_file(
     )
 
 
+@pytest.mark.heavy
 def test_two_ranks_fine_tune_as_one(config: Path, trained: Path, tmp_path: Path) -> None:
     fixed = write_config(tmp_path, {**TINY_HDGNN, "frames": "fixed"}, max_epochs=2, eval_every=8, checkpoint_every=8)
     options = [f"--optim.fine_tuning.init_from={trained}", "--optim.fine_tuning.freeze=['*.layers.0.*']"]

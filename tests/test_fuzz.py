@@ -51,7 +51,7 @@ VALUES = st.recursive(
 
 @fault("fuzz", "arbitrary values of a model's keys")
 @pytest.mark.parametrize("kind", [HDGNNConfig, ESCNConfig])
-@relaxed(max_examples=300)
+@relaxed(max_examples=150)
 @given(data=st.data())
 def test_model_keys(kind: type, data: st.DataObject, outcome: Outcome) -> None:
     names = st.sampled_from([*kind.__dataclass_fields__, "lmx", ""])
@@ -87,7 +87,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @fault("fuzz", "arbitrary values anywhere in a config")
-@relaxed(max_examples=400)
+@relaxed(max_examples=200)
 @given(data=st.data())
 def test_config_sections(data: st.DataObject, config: Path, outcome: Outcome) -> None:
     good = yaml.safe_load(config.read_text())

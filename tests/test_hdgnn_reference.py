@@ -144,7 +144,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     keys=configurations(),
     sizes=st.lists(st.integers(1, 6), min_size=1, max_size=3),

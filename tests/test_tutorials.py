@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -21,18 +20,17 @@ from evaluation_data import make_records
 from fairchem.core.common import distutils
 from oxygen_slabs import labelled, slab
 from qm9_files import some_rows, write_xyz_folder
+from tutorial_pages import DOCS, blocks
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.lmdb import write_lmdb
 
 ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
 sys.path.append(str(ROOT / "tools"))
 
 import cli_page  # noqa: E402
 
 PAGES = [DOCS / "quickstart.md", *sorted((DOCS / "tutorials").glob("*.md"))]
-BLOCK = re.compile(r"(?:<!-- not run: (.*?) -->\n)?```bash\n(.*?)```", re.DOTALL)
 NARROW = [
     *(
         "--cpu",
@@ -48,22 +46,13 @@ NARROW = [
 NARROW_CHECK = [word for option in NARROW[2:] for word in ("--set", option.removeprefix("--"))]
 
 
-def blocks(page: Path) -> list[tuple[str, list[list[str]]]]:
-    """For each block of commands of a page why it is not run, or nothing, and its ``fairchem-hdgnn`` commands."""
-    found = []
-    for reason, code in BLOCK.findall(page.read_text()):
-        lines = code.replace("\\\n", " ").splitlines()
-        found.append((reason, [shlex.split(line)[1:] for line in lines if line.startswith("fairchem-hdgnn ")]))
-    return found
-
-
 def run(page: str, shorter: dict[str, list[str]]) -> list[str]:
     """Run the commands of a page, those of a name with further arguments; the names of all."""
     done = []
     for reason, commands in blocks(DOCS / page):
         if reason:
             continue
-        for name, *arguments in commands:
+        for _, name, *arguments in commands:
             expanded = [path for word in arguments for path in (map(str, Path().glob(word)) if "*" in word else [word])]
             folder = [f"--run-dir={Path.cwd()}"] if name == "train" else []
             try:
@@ -153,7 +142,9 @@ def test_commands_that_are_not_run_have_known_arguments(page: str) -> None:
     (path,) = (each for each in PAGES if each.name == page)
     assert blocks(path)
     for reason, commands in blocks(path):
-        for name, *arguments in commands if reason else []:
+        for program, name, *arguments in commands if reason else []:
+            if program == "fairchem":
+                continue
             parser = cli_page.parser_of(name)
             _, unknown = parser.parse_known_args(arguments)
             assert name in ("train", "submit") or not unknown, f"{page}: fairchem-hdgnn {name}: {unknown}"

@@ -3,7 +3,7 @@
 Layout of the folder::
 
     fold_0/ ... fold_4/    data.lmdb, metadata.npz: OC20's IS2RE records
-    gamenet.json           source, units, folds, the fitted energies of elements, statistics, label of every system
+    gamenet.json           source, units, folds, fitted energies of the elements, statistics, label of each system
 
 The folder is created atomically.
 """
@@ -42,8 +42,8 @@ class Options:
     """Options of the preparation.
 
     Attributes:
-        target: ``total``: total DFT energy less the energies of its atoms, fitted on the training folds;
-            ``adsorption``: less clean slab and gas molecule, for adsorbed molecules only.
+        target: ``total``: total DFT energy minus the energies of its atoms, fitted on the training folds;
+            ``adsorption``: minus clean slab and gas molecule, for adsorbed molecules only.
         train_folds: folds whose labels are used for the fit and the statistics.
         partial: accept an archive with missing systems.
         progress: show progress bars.
@@ -72,13 +72,13 @@ def prepare_gamenet(source: Path, out: Path, options: Options | None = None) -> 
     Args:
         source: ``FG_dataset_lite.tar.xz``, or the folder it was unpacked into.
         out: folder to create.
-        options: how.
+        options: target, training folds, and whether the archive may be incomplete.
 
     Returns:
         Contents of ``gamenet.json``.
 
     Raises:
-        DataError: the source is missing, damaged or incomplete, an option is none, or ``out`` exists.
+        DataError: the source is missing, damaged or incomplete, an option is invalid, or ``out`` exists.
     """
     options = options or Options()
     _check_options(options)

@@ -5,16 +5,16 @@
     FAMILY/structures/NAME.poscar     initial structure, VASP's format
     FAMILY/structures/NAME.contcar    relaxed structure
     energies.dat                      "NAME eV": DFT energy of the relaxed structure
-    energies_i.dat                    the same of the initial one: first converged SCF cycle
-    groups.dat                        "NAME FAMILY", one row a system
+    energies_i.dat                    the same for the initial structure: first converged SCF cycle
+    groups.dat                        "NAME FAMILY", one row per system
 
 ``NAME`` is ``MOLECULE`` in the gas phase, ``METAL-MOLECULE-SITE`` when adsorbed, ``METAL-0000`` for a clean slab.
 
-Sixty names stand twice: once in ``group2`` and once in ``group2b``, for isomers of different structure and energy. The
-n-th energy of such a name belongs to the n-th family in ``groups.dat``. One system of each name is taken, the one
-whose energy the authors list as target: the first on a metal, the last in the gas phase.
+Sixty names occur twice, in ``group2`` and in ``group2b``, for isomers with different structures and energies. The n-th
+energy of such a name belongs to the n-th family in ``groups.dat``. One system of each name is used, the one whose
+energy the authors list as target: the first on a metal, the last in the gas phase.
 
-Clean slabs stand once more at the end of both energy files, with relaxed energies: their first row counts.
+Clean slabs occur again at the end of both energy files, with relaxed energies; the first row is used.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class System:
     """One system of the set.
 
     Attributes:
-        name: as published.
-        family: chemical family, the name of the structures' folder.
+        name: its published name.
+        family: chemical family, which is also the name of the folder.
         kind: molecule on a slab, molecule in the gas phase, or clean slab.
         initial: text of the POSCAR.
         relaxed: text of the CONTCAR.
@@ -68,7 +68,7 @@ class Archive:
         rows: ``(name, family)`` of each row of ``groups.dat``, in its order.
 
     Raises:
-        DataError: the source is missing, damaged or something else, or a table has a row of another form.
+        DataError: the source is missing, damaged or another archive, or a table has a row of another form.
     """
 
     def __init__(self, source: Path) -> None:
@@ -94,7 +94,7 @@ class Archive:
         """The systems, one of each name, in the order of ``groups.dat``.
 
         Args:
-            partial: leave out systems without structures, instead of refusing them.
+            partial: skip systems without structures instead of raising an error.
 
         Raises:
             DataError: a structure or an energy is missing, or a structure is not in its family's folder.
@@ -159,7 +159,7 @@ class Archive:
         return numbers
 
     def _energy(self, file: str, name: str, place: int) -> float:
-        """The energy of the system ``name`` in the family at that place among those of the name."""
+        """Energy of ``name`` in the family at index ``place`` of that name's families."""
         values = self._energies[file].get(name, [])
         if not values:
             raise DataError(f"{self.source}: {file} has no energy of {name}; get the archive again")
@@ -189,7 +189,7 @@ class Archive:
 
 
 def kind_of(name: str) -> Kind | None:
-    """What a system is, by its published name; nothing, if the name has none of the forms."""
+    """Kind of a system from its published name; ``None`` if the name has none of the three forms."""
     words = name.split("-")
     if not all(words):
         return None
@@ -201,7 +201,7 @@ def kind_of(name: str) -> Kind | None:
 
 
 def _texts(source: Path) -> Iterator[tuple[str, str]]:
-    """Path in the archive and text, of tables and structures."""
+    """Path in the archive and text of each table and structure."""
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; download {ARCHIVE} first (docs/evidence.md says where)")
     name = "?"

@@ -1,9 +1,9 @@
 """The five folds of the cross-validation that the FG set was published with.
 
-The authors publish no lists but the rule: with Python's generator seeded with 42, the names of each family are
-shuffled in the order of ``groups.dat``, and each family is cut into five slices of nearly equal size; the n-th fold
-joins the n-th slice of every family. Their rule leaves the order of the folds to chance. Here they are numbered as in
-their published predictions for initial structures: ``predictions_{4k}.npz`` to ``predictions_{4k+3}.npz`` test fold k.
+The authors publish a rule instead of lists. Python's generator, seeded with 42, shuffles the names of each family, in
+the order of ``groups.dat``. Each family is split into five slices of nearly equal size, and the n-th fold contains the
+n-th slice of every family. The rule leaves the order of the folds open. Here they are numbered as in the published
+predictions for initial structures: ``predictions_{4k}.npz`` to ``predictions_{4k+3}.npz`` test fold k.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NUM_SYSTEMS = 3257
 SEED = 42
 
 FOLD_OF_SLICE = (4, 0, 3, 1, 2)
-"""Published number of the fold that the n-th slices make."""
+"""Published number of the fold that contains the n-th slices."""
 
 DIGEST = "43f9b234fc141cd2d2deaf810a6dd397e8075197e7a78689bfe6a50a65def804"
 """``folds_digest`` of the complete set."""
@@ -28,11 +28,11 @@ DIGEST = "43f9b234fc141cd2d2deaf810a6dd397e8075197e7a78689bfe6a50a65def804"
 def published_folds(rows: Iterable[tuple[str, str]], present: Collection[str]) -> dict[str, int]:
     """Fold of each system.
 
-    A name with several families counts where its first row stands, as a member of its last family: so do the authors.
+    As in the authors' code, a name with several families has the position of its first row and the family of its last.
 
     Args:
         rows: name and family of each row of ``groups.dat``, in its order.
-        present: names of the available systems; others are shuffled too, and then left out.
+        present: names of the available systems; the others are shuffled with them and then removed.
 
     Returns:
         Name -> fold, 0 to 4.

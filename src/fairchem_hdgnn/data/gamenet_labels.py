@@ -20,10 +20,10 @@ def compositions(
     """Count the atoms of each element in each system.
 
     Args:
-        numbers: of each system, atomic numbers [atoms].
+        numbers: atomic numbers [atoms] of each system.
 
     Returns:
-        The elements as atomic numbers, ascending, and the counts.
+        Atomic numbers of the elements, ascending, and the counts.
     """
     elements = sorted({int(number) for each in numbers for number in each})
     return elements, np.array([[np.count_nonzero(each == element) for element in elements] for each in numbers], float)
@@ -36,19 +36,19 @@ def fit_compositions(
     training: Bool[np.ndarray, "systems"],
     names: Sequence[str],
 ) -> Float64[np.ndarray, "elements"]:
-    """Energy of an atom of each element, eV: linear least squares over the training systems, without a constant.
+    """Energy per atom of each element, eV: linear least squares over the training systems, without a constant.
 
-    Of several solutions it is the shortest one.
+    If the solution is not unique, the one of smallest norm.
 
     Args:
         elements: atomic numbers.
         counts: atoms of each element.
         energies: total, eV.
-        training: which systems may be seen.
+        training: which systems to fit.
         names: of the systems, for messages.
 
     Raises:
-        DataError: an element is in no training system, so nothing is known of it.
+        DataError: an element occurs in no training system.
     """
     unseen = ~counts[training].any(axis=0)
     if unseen.any():
@@ -63,7 +63,7 @@ def fit_compositions(
 
 
 def adsorption_references(archive: Archive, systems: Sequence[System]) -> Float64[np.ndarray, "systems"]:
-    """Energy of the clean slab and of the gas molecule that each adsorbed system is made of, both relaxed, eV.
+    """Energy of clean slab plus gas molecule of each adsorbed system, both relaxed, eV.
 
     Raises:
         DataError: one of them is missing.

@@ -22,12 +22,12 @@ def unlabelled_record(system: System) -> Data:
     """The record of one system.
 
     Returns:
-        ``atomic_numbers``, ``cell`` [1, 3, 3] (Å), ``pos`` (Å, initial, inside the cell), ``pos_relaxed`` (Å, on the
-        near side of the cell's boundaries), ``natoms``, ``fixed`` (atoms that may not move in any direction), ``tags``
-        (0 fixed metal, 1 other metal, 2 molecule) and ``sid``, the published name.
+        ``atomic_numbers``, ``cell`` [1, 3, 3] (Å), ``pos`` (Å, initial, inside the cell), ``pos_relaxed`` (Å, the
+        periodic images nearest to ``pos``), ``natoms``, ``fixed`` (atoms fixed in all directions), ``tags`` (0 fixed
+        metal, 1 other metal, 2 molecule) and ``sid``, the published name.
 
     Raises:
-        DataError: a structure cannot be read, or the two do not belong together.
+        DataError: a structure cannot be read, or the two have different atoms or cells.
     """
     initial, relaxed = _structure(system.initial, system, INITIAL), _structure(system.relaxed, system, RELAXED)
     if not np.array_equal(initial.numbers, relaxed.numbers):

@@ -89,7 +89,7 @@ def judge(address: str, response: requests.Response, held: int, size: int, known
         known: identity of the file whose beginning is on disk.
 
     Raises:
-        DroppedError: the server has no time.
+        DroppedError: the server is busy.
         StaleError: the response does not match the local part.
         DataError: there is no such file, or another one.
     """

@@ -1,4 +1,4 @@
-"""The archives in which OC20 is published: names, sizes, checksums, and the folders that they become.
+"""The archives in which OC20 is published: names, sizes, checksums, and the folders made from them.
 
 Sizes and checksums are those of the release of February 2021, which replaced all earlier files.
 """
@@ -26,7 +26,7 @@ class Archive:
         file: its name, below the address.
         size: bytes.
         md5: checksum, hexadecimal.
-        unpacked: bytes of the LMDBs that become of it.
+        unpacked: bytes of the LMDBs made from it.
         folders: the splits in it, relative to the data folder.
         frames: number of frames stored as text, which must be converted; 0 if the archive contains LMDBs.
     """
@@ -102,7 +102,7 @@ def chosen(names: Iterable[str]) -> dict[str, Archive]:
     """The archives of these names, each once, in the order given.
 
     Raises:
-        ConfigError: there is none of a name.
+        ConfigError: a name is unknown.
     """
     archives: dict[str, Archive] = {}
     for name in names:

@@ -108,7 +108,7 @@ def obtain(request: Request, archive: Archive) -> list[str]:
 
     Raises:
         ConfigError, DataError: it cannot be fetched, is not the published file, or the disk is full; or another process
-            is at it.
+            is using it.
     """
     file = request.place_of(archive)
     with _alone(request.data / ARCHIVE_FOLDER / f".{archive.file}.lock"):

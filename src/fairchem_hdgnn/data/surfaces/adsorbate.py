@@ -29,10 +29,10 @@ class Found:
 def find_adsorbate(structure: Structure) -> Found:
     """The adsorbate of a slab, or the molecules on a cluster.
 
-    - Non-metals in periodic components of their own bonds (graphene, C3N4, silica) are slab, but for the groups on
-      them.
-    - Other non-metals are adsorbate, unless their element or molecule (PO4) is also found between the slab's metals,
-      or terminates both sides alike. Of such an element, atoms with two or more metal contacts are lattice.
+    - Non-metals whose bonds form a periodic component (graphene, C3N4, silica) are slab, except for groups bound to
+      it.
+    - Other non-metals are adsorbate, unless their element or molecule (PO4) also occurs between the slab's metals or
+      terminates both sides alike. Atoms of such an element that touch two or more metal atoms are lattice.
     - Metals are slab.
     """
     numbers, metal = structure.atoms.numbers, structure.metal
@@ -67,7 +67,7 @@ def _any_of(molecules: Components, atoms: Mask) -> Mask:
 
 
 def _linkers(structure: Structure, molecules: Components) -> Mask:
-    """Molecules that join metal atoms, themselves apart, into a periodic net, as in a two-dimensional framework."""
+    """Molecules that connect separate metal atoms into a periodic net, as in a two-dimensional framework."""
     metal, mask = structure.metal, np.zeros(len(structure.metal), dtype=bool)
     between = structure.near.among(metal)
     if ((np.linalg.norm(between.vector, axis=1) < APART) | (between.ratio < APART_RATIO)).any():

@@ -34,7 +34,7 @@ class Pairs:
         second: index of the other.
         shift: cell vectors between the image of the first and that of the second.
         vector: from the first to the second, Å.
-        ratio: distance by the sum of covalent radii.
+        ratio: distance divided by the sum of covalent radii.
     """
 
     first: Int64[np.ndarray, "pairs"]
@@ -109,8 +109,8 @@ class Components:
 def components(number: int, bonds: Pairs) -> Components:
     """Connected components of ``number`` atoms; an atom without bonds is a separate component.
 
-    A walk over the bonds gives each atom the image in which it is first met. A bond that leads to another image closes
-    a ring through the cell's boundary; the rank is that of all such shifts.
+    A walk along the bonds assigns each atom the image in which it is first reached. A bond that leads to another image
+    closes a ring through the cell boundary; the rank is that of all such shifts.
     """
     neighbors = _neighbors(bonds)
     label, image = np.full(number, -1), np.zeros((number, 3), dtype=np.int64)
@@ -134,7 +134,7 @@ def components(number: int, bonds: Pairs) -> Components:
 
 
 def hanging(number: int, bonds: Pairs) -> Mask:
-    """Atoms of finite groups that hang by one bond on a component that is periodic."""
+    """Atoms of finite groups that a single bond connects to a periodic component."""
     whole = components(number, bonds)
     mask = np.zeros(number, dtype=bool)
     for edge in _bridges(number, bonds):
@@ -150,7 +150,7 @@ def hanging(number: int, bonds: Pairs) -> Mask:
 
 
 def _bridges(number: int, bonds: Pairs) -> list[int]:
-    """Bonds that no ring goes through: Tarjan's algorithm."""
+    """Bonds that are part of no ring, by Tarjan's algorithm."""
     neighbors = _neighbors(bonds)
     order, low = [-1] * number, [0] * number
     found, clock = [], 0

@@ -45,7 +45,7 @@ class Lattice:
     Attributes:
         structure: the structure.
         molecules: components of the bonds between non-metals.
-        adatoms: metal atoms alone above all others.
+        adatoms: single metal atoms above all others.
         buried: non-metal atoms between metals.
         side: of each atom, 1 for the upper half and -1 for the lower.
         contacts: how many metal atoms each atom touches.
@@ -60,7 +60,7 @@ class Lattice:
 
     @classmethod
     def of(cls, structure: Structure, molecules: Components) -> Lattice:
-        """Look at the surroundings of each non-metal."""
+        """Classify the surroundings of each non-metal."""
         metal, layout = structure.metal, structure.layout
         number = len(metal)
         touching = structure.bonds.where(metal[structure.bonds.second])
@@ -77,7 +77,7 @@ class Lattice:
         return cls(structure, molecules, adatoms, buried, side, contacts)
 
     def members(self, candidates: Mask) -> tuple[Mask, list[str]]:
-        """Which of the candidates belong to the lattice, and doubts."""
+        """Which of the candidates belong to the lattice, and reasons for doubt."""
         numbers, metal = self.structure.atoms.numbers, self.structure.metal
         enough = LATTICE_SHARE * metal.sum()
         whole = self._whole_molecules(candidates, enough)
@@ -96,7 +96,7 @@ class Lattice:
         return kept, doubts
 
     def _whole_molecules(self, candidates: Mask, enough: float) -> Mask:
-        """Molecules such as PO4 whose like is buried in the slab."""
+        """Molecules such as PO4 that also occur inside the slab."""
         numbers, mask = self.structure.atoms.numbers, np.zeros_like(candidates)
         groups = [atoms for atoms in self.molecules.members() if len(atoms) > 1 and candidates[atoms].all()]
         buried: Counter[str] = Counter()
@@ -145,7 +145,7 @@ class Lattice:
 
         Args:
             atoms: all candidates of the element.
-            foreign: candidates other than H that are no element of the lattice.
+            foreign: candidates other than H whose element does not occur in the lattice.
         """
         bonds = self.structure.bonds.among(~self.structure.metal)
         number = len(atoms)
@@ -165,7 +165,7 @@ class Lattice:
         lattice = atoms & (net | ((self.contacts >= needed) & ~on_own))
         doubts: list[str] = []
         for atom in np.flatnonzero(atoms & ~lattice):
-            # An atom in a group with others of its element (O2, OOH) is no site of the lattice.
+            # An atom bound to others of its element (O2, OOH) is not a lattice site.
             if self.contacts[atom] < 1 or with_own[atom]:
                 continue
             opposite = atoms & (self.side == -self.side[atom]) & ~with_own & (self.contacts == self.contacts[atom])
@@ -190,13 +190,13 @@ class Lattice:
 
 
 def adatoms_of(structure: Structure, sheets: Mask) -> Mask:
-    """Metal atoms alone on either side: all metals that they touch, and the rest of the slab, lie 1 Å below."""
+    """Single metal atoms on either side: the metals that they touch and the rest of the slab lie 1 Å or more below."""
     metal, height = structure.metal, structure.layout.height
     bonds = structure.bonds.where(metal[structure.bonds.first])
     rise = bonds.vector @ structure.layout.normal
     mask = np.zeros_like(metal)
     for side in (1, -1):
-        # Adatoms as large as K are near one another, without being a layer.
+        # Adatoms as large as K are close to each other without forming a layer.
         beside = (side * rise > -ALONE) & (metal | sheets)[bonds.second] & (bonds.ratio < LAYER_BOND)
         in_plane = np.bincount(bonds.first[(np.abs(rise) < ALONE) & ~metal[bonds.second]], minlength=len(metal))
         alone = metal & ~occurs(bonds.first[beside], len(metal)) & (in_plane < 3)
@@ -205,7 +205,7 @@ def adatoms_of(structure: Structure, sheets: Mask) -> Mask:
             continue
         top = (side * height[rest]).max()
         alone &= side * height > top + ALONE
-        # As many as in the layer below are a layer of an open lattice.
+        # As many atoms as in the layer below: a layer of an open lattice.
         if alone.sum() < 0.7 * (side * height[rest] > top - LAYER).sum():
             mask |= alone
     return mask

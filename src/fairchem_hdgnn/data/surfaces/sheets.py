@@ -26,15 +26,15 @@ COVER_SHARE = 0.3
 
 
 def groups_on_sheets(structure: Structure, molecules: Components, within: Mask) -> tuple[Mask, tuple[str, ...]]:
-    """Atoms on periodic components of non-metals that do not belong to them.
+    """Atoms bound to periodic components of non-metals without being part of them.
 
     Args:
         structure: the structure.
         molecules: components of the bonds between non-metals.
-        within: which atoms to look at; those in components that are not periodic are adsorbate.
+        within: which atoms to consider; those in components that are not periodic are adsorbate.
 
     Returns:
-        The mask of the adsorbate, and doubts.
+        Mask of the adsorbate, and reasons for doubt.
     """
     metal = structure.metal
     bonds = structure.bonds.among(~metal)
@@ -43,7 +43,7 @@ def groups_on_sheets(structure: Structure, molecules: Components, within: Mask) 
     for members in molecules.members():
         if molecules.rank[molecules.label[members[0]]] > 0 and within[members].all():
             groups[members] |= _standing_out(structure, members, groups)
-    # What is left between two groups' bonds is no sheet.
+    # The remainder between the bonds of two groups is not a sheet.
     rest = components(len(metal), bonds.among(~groups))
     groups |= within & ~mask & ~groups & (rest.rank_of_atom == 0)
     slab = within & ~mask & ~groups
@@ -56,7 +56,7 @@ def groups_on_sheets(structure: Structure, molecules: Components, within: Mask) 
 
 
 def _standing_out(structure: Structure, members: np.ndarray, groups: Mask) -> np.ndarray:
-    """Of one component: atoms outside a one-layer sheet, or elements that a thick slab has only at its surface."""
+    """In one component: atoms outside a one-layer sheet, or elements that occur only at the surface of a thick slab."""
     core = members[~groups[members]]
     height = structure.layout.height
     if len(core) == 0:

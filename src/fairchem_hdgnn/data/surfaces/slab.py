@@ -39,7 +39,7 @@ class Layout:
     Attributes:
         form: ``slab``; ``bulk`` without vacuum; ``box`` with vacuum all around, or without a cell.
         normal: unit vector across the vacuum, or the widest gap, in the direction of a cell vector; zeros in a box.
-        height: along ``normal``, Å, with the two sides of a cell boundary brought together.
+        height: along ``normal``, Å, continuous across the cell boundary.
         doubts: reasons for doubt.
     """
 
@@ -54,10 +54,10 @@ class Structure:
     """Atoms with everything that tags are derived from.
 
     Attributes:
-        atoms: with a complete cell, and periodic only along cell vectors that they have.
+        atoms: with a complete cell, and periodic only along existing cell vectors.
         metal: which atoms are metals.
         layout: where the vacuum is.
-        near: all pairs up to some 6 Å, none through the vacuum.
+        near: all pairs up to about 6 Å, none across the vacuum.
         bonds: those of them that are bonds or contacts.
     """
 
@@ -84,12 +84,12 @@ def analyze(atoms: Atoms) -> Structure:
 
 
 def find_layout(atoms: Atoms) -> Layout:
-    """Only where the vacuum is."""
+    """Find only the vacuum."""
     whole, doubts = _with_cell(atoms)
     metal = metals(whole)
     gaps = widest_gaps(whole)
     wide = [axis for axis in range(3) if gaps[axis][0] > VACUUM]
-    # No bond reaches over a gap this wide, so it need not be looked for.
+    # No bond spans a gap this wide, so bonds need not be searched.
     if metal.any() and len(wide) == 1 and gaps[wide[0]][0] > WIDE_VACUUM:
         return Layout("slab", _normal(whole, wide[0]), _unwrapped(whole, wide[0], gaps[wide[0]][1]), doubts)
     bonds = bonded(near_pairs(whole, 2 * CONTACT * float(covalent_radii[whole.numbers].max())), metal)
@@ -102,7 +102,7 @@ def exposed(structure: Structure, slab: Mask, up: Float64[np.ndarray, "*any 3"])
     Args:
         structure: the structure.
         slab: its atoms that are not adsorbate.
-        up: unit vector outwards, one or one for each atom.
+        up: unit vector outwards: one for all atoms, or one per atom.
     """
     pairs = structure.near.among(slab)
     return slab & ~occurs(pairs.first[above(pairs, up, EXPOSED_ANGLE, len(slab))], len(slab))
@@ -116,14 +116,14 @@ def above(pairs: Pairs, up: Float64[np.ndarray, "*any 3"], degrees: float, numbe
 
 
 def _with_cell(atoms: Atoms) -> tuple[Atoms, tuple[str, ...]]:
-    """The same atoms with three cell vectors, and with boundaries as the cell suggests where none is given."""
+    """The same atoms with three cell vectors; if no boundaries are given, those that the cell suggests."""
     vectors = atoms.cell.array.any(axis=1)
     whole = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell.complete(), pbc=atoms.pbc & vectors)
     if atoms.cell.rank < 3 or atoms.pbc.any():
         return whole, ()
     periodic = whole.copy()
     periodic.pbc = True
-    # A slab whose file says nothing of boundaries still shows in its cell.
+    # If the file does not state boundaries, the cell still shows a slab.
     if sum(gap > VACUUM for gap, _ in widest_gaps(periodic)) == 1 and len(atoms) > 1:
         return periodic, ("no periodic boundaries, taken as those of a slab",)
     return whole, ()
@@ -159,7 +159,7 @@ def _layout(atoms: Atoms, metal: Mask, bonds: Pairs, doubts: tuple[str, ...]) ->
 
 
 def _vacuum(atoms: Atoms, bonds: Pairs | None, gaps: list[tuple[float, float]]) -> list[bool]:
-    """Which cell vectors cross vacuum, which no bond crosses."""
+    """Which cell vectors cross vacuum, where there are no bonds."""
     empty = []
     for axis, (gap, _) in enumerate(gaps):
         rise = 0.0 if bonds is None or not len(bonds.first) else np.abs(bonds.vector @ _normal(atoms, axis)).max()

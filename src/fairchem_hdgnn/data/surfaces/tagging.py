@@ -1,4 +1,4 @@
-"""OC20's tags (0 subsurface, 1 surface, 2 adsorbate) and fixed atoms: kept where structures have them, else derived."""
+"""OC20's tags (0 subsurface, 1 surface, 2 adsorbate) and fixed atoms: kept if present, else derived."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Tagged:
 
     Attributes:
         tags: of each atom.
-        kind: of structure.
+        kind: kind of structure.
         origin: a phrase on the origin of the tags.
         doubts: short phrases on why derived tags may be wrong; empty if there is no doubt.
     """
@@ -66,16 +66,16 @@ class Fixed:
 def tag_atoms(atoms: Atoms, adsorbate_elements: Collection[str] | None = None, adsorbate: Mask | None = None) -> Tagged:
     """Tags of a structure.
 
-    - A molecule, without a cell or alone in a box, is all adsorbate.
+    - All atoms of a molecule, without a cell or alone in a box, are adsorbate.
     - Tags 0, 1, 2 in OC20's sense are kept.
     - Tags as ``ase.build`` sets them (adsorbate 0, layers 1, 2, ... from the top) are translated.
-    - Without tags, the adsorbate is found by its bonds. Of the slab, atoms under others are subsurface, or, if the slab
-      has fixed atoms, those of them that lie under others.
+    - Without tags, the adsorbate is found by its bonds. Slab atoms below others are subsurface; if the slab has fixed
+      atoms, only those.
 
     Args:
         atoms: the structure.
-        adsorbate_elements: of structures without tags, these elements are the adsorbate, whatever their bonds.
-        adsorbate: mask of the adsorbate; only surface and subsurface are then derived, whatever the tags.
+        adsorbate_elements: in structures without tags, these elements are the adsorbate, whatever their bonds.
+        adsorbate: mask of the adsorbate; then only surface and subsurface are derived, and tags are ignored.
 
     Raises:
         DataError: the tags are neither OC20's nor ASE's.
@@ -110,8 +110,8 @@ def fix_atoms(atoms: Atoms, tagged: Tagged, relaxed: Float64[np.ndarray, "atoms 
     """Fixed atoms of a structure.
 
     - Atoms that constraints fix in all directions are kept. Where there are only other constraints, none is fixed.
-    - Without constraints, those that do not move while others do.
-    - Else OC20's rule: the subsurface atoms of a slab.
+    - Without constraints, atoms that do not move while others do are fixed.
+    - Otherwise OC20's rule applies: the subsurface atoms of a slab are fixed.
 
     Args:
         atoms: the structure.
@@ -135,7 +135,7 @@ def fix_atoms(atoms: Atoms, tagged: Tagged, relaxed: Float64[np.ndarray, "atoms 
 
 
 def fixed_atoms(atoms: Atoms) -> Mask:
-    """Atoms that ``FixAtoms``, or ``FixCartesian`` and ``FixScaled`` along all axes, keep where they are."""
+    """Atoms fixed by ``FixAtoms``, or along all axes by ``FixCartesian`` or ``FixScaled``."""
     fixed = np.zeros(len(atoms), dtype=bool)
     for constraint in atoms.constraints:
         if _fixes_atoms(constraint):
@@ -144,7 +144,7 @@ def fixed_atoms(atoms: Atoms) -> Mask:
 
 
 def _fixes_atoms(constraint: FixConstraint) -> bool:
-    """Whether it fixes atoms along all axes; ``mask`` itself changed its sense between versions of ASE."""
+    """Whether it fixes atoms along all axes; the meaning of ``mask`` differs between versions of ASE."""
     if isinstance(constraint, (FixCartesian, FixScaled)):
         return bool(np.all(constraint.todict()["kwargs"]["mask"]))
     return isinstance(constraint, FixAtoms)
@@ -193,7 +193,7 @@ def _sides(layout: Layout, mask: Mask, fixed: Mask) -> list[int]:
 
 
 def _translated(atoms: Atoms, tags: Tags) -> Tagged:
-    """Tags that are there already: OC20's, or ASE's layer numbers."""
+    """Existing tags: OC20's, or translated from ASE's layer numbers."""
     layout = find_layout(atoms)
     if _are_layers(atoms, tags, layout):
         tags, origin = np.select([tags == 0, tags == 1], [ADSORBATE, SURFACE], SUBSURFACE), "from ASE's layer numbers"
@@ -221,7 +221,7 @@ def _are_layers(atoms: Atoms, tags: Tags, layout: Layout) -> bool:
         return False
     if numbers[-1] > ADSORBATE:
         return True
-    # OC20 could mean it as well: then the adsorbate, mostly without metals, has tag 2 instead of 0.
+    # Could also be OC20's tags: then the adsorbate, mostly without metals, has tag 2 instead of 0.
     metal = metals(atoms)
     of_zero, of_two = bool(metal[tags == SUBSURFACE].any()), bool(metal[tags == ADSORBATE].any())
     if len(numbers) == 3 and of_zero != of_two:
