@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,12 +14,17 @@ import torch
 from faults import Recorder, clean
 from jaxtyping import install_import_hook
 
+# Each generation of fairchem-core has an environment and tests of its own.
+FAIRCHEM_2 = version("fairchem-core").startswith("2.")
+collect_ignore = [] if FAIRCHEM_2 else ["fairchem2"]
+
+# The hook below compiles anew whatever modules of the package import, although Python has it in its cache.
+for name in ("beartype", "e3nn.o3", "fairchem.core.units.mlip_unit" if FAIRCHEM_2 else "fairchem.core.trainers"):
+    importlib.import_module(name)
+
 # Before the package is imported: shapes in its annotations are checked at every call. Python 3.9 cannot evaluate X | Y.
 if sys.version_info >= (3, 10):
     install_import_hook("fairchem_hdgnn", "annotations.check")
-
-# Each generation of fairchem-core has an environment and tests of its own.
-collect_ignore = [] if version("fairchem-core").startswith("2.") else ["fairchem2"]
 
 torch.set_num_threads(1)
 # Else a warning, which is an error here, fails whichever test happens to cause it first.

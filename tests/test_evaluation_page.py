@@ -37,7 +37,7 @@ from fairchem_hdgnn.evaluation.page.worst import worst_systems
 from fairchem_hdgnn.evaluation.predictions import Predictions
 
 CHECKPOINTS = Path(__file__).parent / "data"
-SIZES = {"val_id": 16, "val_ood_ads": 10}
+SIZES = {"val_id": 30, "val_ood_ads": 20}
 WORST = 5
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 OPTIONS = InferenceOptions(cpu=True, progress=False)
