@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -25,6 +26,9 @@ for name in ("beartype", "e3nn.o3", "fairchem.core.units.mlip_unit" if FAIRCHEM_
 # Before the package is imported: shapes in its annotations are checked at every call. Python 3.9 cannot evaluate X | Y.
 if sys.version_info >= (3, 10):
     install_import_hook("fairchem_hdgnn", "annotations.check")
+
+# Each training in a process of its own would otherwise compile the whole package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 torch.set_num_threads(1)
 # Else a warning, which is an error here, fails whichever test happens to cause it first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from annotations import unchecked
 from fairchem.core.common import distutils
 from fairchem.core.common.flags import flags
 from fairchem.core.common.registry import registry
@@ -199,6 +201,10 @@ def launch(
     return done
 
 
+_checked: set[str] = set()
+"""Files of tests of which a training has run with its annotations checked."""
+
+
 def train(config: Path, run_id: str, *extra: str) -> None:
     """Run the same training in this process, through the plugin's Runner."""
     distutils.setup_env_local()
@@ -206,11 +212,18 @@ def train(config: Path, run_id: str, *extra: str) -> None:
 
 
 def run_here(command_line: Sequence[str]) -> None:
-    """Run fairchem's command line as the rank that the environment tells, and leave the process ready for the next."""
+    """Run fairchem's command line as the rank that the environment tells, and leave the process ready for the next.
+
+    Annotations are checked in the first training of each file of tests.
+    """
     args, overrides = flags.get_parser().parse_known_args(command_line)
     runner = Runner()
+    file = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
+    checks = unchecked() if file in _checked else contextlib.nullcontext()
+    _checked.add(file)
     try:
-        runner(build_config(args, overrides))
+        with checks:
+            runner(build_config(args, overrides))
     finally:
         distutils.cleanup()
         if hasattr(runner, "trainer"):

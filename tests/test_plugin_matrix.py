@@ -174,6 +174,7 @@ def test_unknown_key(config: Path) -> None:
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.heavy
 def test_what_one_rank_finds_ends_both(config: Path) -> None:
     ours = ("--trainer=fairchem_hdgnn.Trainer", "--optim.batch_size=0")
     done = launch(PLUGIN, config, "mistake", *ours, "--num-gpus=2", check=False)
