@@ -163,7 +163,7 @@ def test_spawned_workers_read_and_transform_records(stored):
 # === training ====================================================================================
 
 
-@pytest.fixture(scope="module", params=["hdgnn", "escn_so2"])
+@pytest.fixture(scope="module", params=["hdgnn", pytest.param("escn_so2", marks=pytest.mark.heavy)])
 def run(request, tmp_path_factory):
     """A run of the shipped configuration with a tiny model, and all that its model was shown."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -93,7 +93,13 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("module, contents", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(
+    "module, contents",
+    [
+        pytest.param(*broken, id=name, marks=[] if name == "module" else pytest.mark.heavy)
+        for name, broken in BROKEN.items()
+    ],
+)
 def test_broken_plugin_leaves_fairchem_alone(site: Path, tmp_path: Path, module: str, contents: str) -> None:
     broken = shutil.copytree(site, tmp_path / "site")
     (broken / module).write_text(contents)
