@@ -80,6 +80,7 @@ def test_config_normalizes_by_the_supplied_training_set(supplied: Relaxed) -> No
     assert normalizer == pytest.approx({"mean": np.mean(energies), "stdev": np.std(energies)}, abs=1e-4)
 
 
+@pytest.mark.heavy
 def test_data_from_a_file_are_those_that_were_relaxed(tmp_path: Path) -> None:
     built = build_data(tmp_path / "built", train=1, val=1, test=1, seed=3, workers=1, archive=tmp_path / "some.npz")
     assert unpack_data(tmp_path / "unpacked", tmp_path / "some.npz") == built

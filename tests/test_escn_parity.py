@@ -46,7 +46,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
     return hydra_config(keys, reduce=draw(st.sampled_from(["sum", "mean"]))) if draw(st.booleans()) else keys
 
 
-@settings(max_examples=16, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @example({**TINY, "lmax_list": [8], "mmax_list": [8], "num_layers": 1}, 0)
 @example({**TINY, "lmax_list": [6], "mmax_list": [2], "sphere_channels": 16, "hidden_channels": 32}, 0)
 @given(configurations(), st.integers(0, 1000))

@@ -88,6 +88,7 @@ def test_stock_short_name(config: Path) -> None:
     assert train(STOCK, config, "short", f"--model.name={SHORT}")["config"]["model"]["name"] == SHORT
 
 
+@pytest.mark.heavy
 def test_stock_two_ranks_hydra(hydra_config: Path) -> None:
     checkpoint = train(STOCK, hydra_config, "ranks", "--num-gpus=2")
     assert checkpoint["step"] == 3  # 24 systems in batches of 4 on two ranks

@@ -59,6 +59,7 @@ def submitted(cluster: Cluster, config: Path, run_id: str, *extra: str) -> tuple
     return SUBMITTED.search(printed)[1], Path(re.search(r"log: +(\S+)", printed)[1])
 
 
+@pytest.mark.heavy
 def test_four_ranks_on_two_nodes_train_as_one(cluster: Cluster, config: Path, alone: dict[str, torch.Tensor]) -> None:
     job, log = submitted(cluster, config, "nodes")
     cluster.wait(job, lambda: cluster.has_ended(job), log)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from slurm_cluster import NODES, SUBMITTED, Cluster, has_step
-from small_runs import PLUGIN, TINY_HDGNN, launch, load, losses, write_config
+from small_runs import TINY_HDGNN, arguments, load, losses, write_config
+from two_ranks import train_on_two_ranks
 
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]
@@ -27,7 +28,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def uninterrupted(config: Path) -> dict[int, float]:
     """Losses of the same training on two ranks, outside of Slurm, without interruption."""
-    launch(PLUGIN, config, "whole", "--num-gpus=2")
+    train_on_two_ranks(arguments(config, "whole"))
     whole = losses(config.parent, "whole")
     assert sorted(whole) == list(range(1, STEPS + 1))
     return whole
