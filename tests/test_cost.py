@@ -19,7 +19,7 @@ from fairchem_hdgnn.host.fairchem1.cost_report import report
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.models.ops import packed_matrix
 
-ATOMS, NEIGHBORS, LAYERS = 48, 16, 3
+ATOMS, NEIGHBORS, LAYERS = 48, 16, 4
 COMMON = {"lmax": 2, "sphere_channels": 16, "hidden_channels": 32, "edge_channels": 16, "num_sphere_samples": 16}
 MODELS: dict[str, tuple[type, dict[str, Any]]] = {
     "hdgnn, paper": (HDGNN, {**COMMON, "invariant_channels": 16}),

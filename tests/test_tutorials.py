@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from evaluation_data import make_records
 from fairchem.core.common import distutils
 from oxygen_slabs import labelled, slab
 from qm9_files import some_rows, write_xyz_folder
-from tutorial_pages import DOCS, blocks
+from tutorial_pages import DOCS, blocks, snippets
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.lmdb import write_lmdb
@@ -100,7 +99,7 @@ def test_own_structures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert done == [*["make-lmdb"] * 3, "recipe", "check", "train", "evaluate", "predict", "card"]
     assert (tmp_path / "README.md").read_text().startswith("---")
     predictions = np.load("predictions/new.npz")
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "tutorials/own_structures.md").read_text(), re.DOTALL)
+    (code,) = snippets(DOCS / "tutorials/own_structures.md")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(code, {})
     energies = [float(line) for line in printed.getvalue().splitlines()]

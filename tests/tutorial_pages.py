@@ -1,4 +1,4 @@
-"""The commands that pages of the documentation print."""
+"""The commands and Python snippets that pages of the documentation print."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 DOCS = Path(__file__).parents[1] / "docs"
 _BLOCK = re.compile(r"(?:<!-- not run: (.*?) -->\n)?```bash\n(.*?)```", re.DOTALL)
+_SNIPPET = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
 class Block(NamedTuple):
@@ -30,3 +31,8 @@ def blocks(page: Path) -> list[Block]:
         lines = [shlex.split(line) for line in code.replace("\\\n", " ").splitlines()]
         found.append(Block(reason, [words for words in lines if words and words[0] in ("fairchem-hdgnn", "fairchem")]))
     return found
+
+
+def snippets(page: Path) -> list[str]:
+    """The Python snippets of a page, in order."""
+    return _SNIPPET.findall(page.read_text())

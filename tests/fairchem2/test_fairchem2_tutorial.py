@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +12,7 @@ from ase.build import add_adsorbate, fcc111
 from fc2_data import SPLITS, is2re, tiny_network
 from fc2_data_configs import CONFIGS
 from fc2_data_runs import ENVIRONMENT, STOCK
-from tutorial_pages import DOCS, blocks
+from tutorial_pages import DOCS, blocks, snippets
 
 from fairchem_hdgnn.cli import main
 
@@ -54,6 +53,6 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy("runs/first/checkpoints/final/inference_ckpt.pt", "inference_ckpt.pt")
     atoms = fcc111("Cu", (2, 2, 2), vacuum=6.0, periodic=True)
     add_adsorbate(atoms, "O", 1.2, "fcc")
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (code,) = snippets(PAGE)
     exec(code, {"atoms": atoms})
     assert np.isfinite(atoms.get_potential_energy())
