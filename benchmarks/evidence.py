@@ -12,13 +12,13 @@ Writes the table and the learning curves of docs/evidence.md, and benchmarks/res
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hea import convert
+from kept_results import KeptResults
 from long_runs import LongRun, add_arguments, continue_runs, schedule
 from matplotlib.figure import Figure
 from pages import of_seeds, put_into
@@ -34,23 +34,21 @@ SEEDS = (0, 1, 2)
 SIZES = {"lmax": 2, "num_layers": 2, "sphere_channels": 32, "hidden_channels": 64, "edge_channels": 64}
 HDGNN = {"name": "fairchem_hdgnn.HDGNN", **SIZES, "lmax_metp": 2, "invariant_channels": 64, "preset": "paper"}
 
-SPHERICAL: dict[str, dict[str, Any]] = {
+MODELS: dict[str, dict[str, Any]] = {
     "HDGNN, tensor product alone": {**HDGNN, "message": "fully_tp"},
     "HDGNN": HDGNN,
     "eSCN": {"name": "fairchem_hdgnn.ESCN", **SIZES, "mmax": 2, "basis_width": 2.0},
+    "PaiNN": {"name": "painn", "num_layers": 4, "hidden_channels": 128, "num_rbf": 64},
+    "SchNet": {
+        "name": "schnet", "num_interactions": 4, "hidden_channels": 256, "num_filters": 128, "num_gaussians": 100,
+    },
     "HDGNN, fixed frames": {**HDGNN, "frames": "fixed"},
     "HDGNN, equivariant linear layers": {**HDGNN, "message": "linear"},
     "HDGNN, unrestricted network": {**HDGNN, "message": "unrestricted"},
     "HDGNN, authors": {**HDGNN, "preset": "authors"},
     "HDGNN, seeded frames": {**HDGNN, "frames": "seeded"},
-}
-OF_FAIRCHEM: dict[str, dict[str, Any]] = {
-    "PaiNN": {"name": "painn", "num_layers": 4, "hidden_channels": 128, "num_rbf": 64},
-    "SchNet": {
-        "name": "schnet", "num_interactions": 4, "hidden_channels": 256, "num_filters": 128, "num_gaussians": 100,
-    },
 }  # fmt: skip
-"""fairchem's own, as in its configurations but for the widths."""
+"""In the order of training; PaiNN and SchNet are fairchem's, as in its configurations but for the widths."""
 
 GRAPH = {"cutoff": 5.0, "regress_forces": False, "otf_graph": True}
 
@@ -68,7 +66,7 @@ class Study:
         to_mev: from the unit of the label.
         batch_size: structures a step.
         graph: keys of all models.
-        spherical: keys of ours.
+        ours: further keys of this package's models.
     """
 
     epochs: int
@@ -79,7 +77,7 @@ class Study:
     to_mev: float
     batch_size: int
     graph: Mapping[str, Any]
-    spherical: Mapping[str, Any]
+    ours: Mapping[str, Any]
 
 
 STUDIES = {
@@ -100,29 +98,30 @@ def runs_of(name: str, data: Path, out: Path) -> list[LongRun]:
     """All trainings of a study, seed by seed."""
     study = STUDIES[name]
     _, labels = target_spread(data / "train", study.label, progress=False)
-    batches = -(-(study.train or labels.count) // study.batch_size)
+    structures = study.train or labels.count
+    batches = -(-structures // study.batch_size)
     runs = []
     for seed in SEEDS:
-        for variant, model in {**SPHERICAL, **OF_FAIRCHEM}.items():
-            folder = out / name / f"{''.join(c if c.isalnum() else '_' for c in variant)}-{seed}"
+        for model, keys in MODELS.items():
+            folder = out / name / f"{''.join(c if c.isalnum() else '_' for c in model)}-{seed}"
             changes = {
                 **schedule(batches, study.epochs),
-                "model": model_section(study, variant, model),
+                "model": model_section(study, keys),
                 "dataset": dataset_section(study, data, labels.mean, labels.std),
                 "optim.batch_size": study.batch_size,
                 "optim.num_workers": 0,
             }
-            facts = {"variant": variant, "study": name, "epochs": study.epochs}
+            facts = {"model": model, "structures": structures, "epochs": study.epochs}
             runs.append(LongRun(folder, CONFIG, changes, data, study.tests, seed, facts))
     return runs
 
 
-def model_section(study: Study, variant: str, model: Mapping[str, Any]) -> dict[str, Any]:
-    """The variant's keys with those of the study."""
-    keys = {**study.graph, **(study.spherical if variant in SPHERICAL else {}), **model}
-    if variant == "SchNet":
-        del keys["max_neighbors"]
-    return keys
+def model_section(study: Study, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's keys with those of the study."""
+    section = {**study.graph, **(study.ours if keys["name"].startswith("fairchem_hdgnn.") else {}), **keys}
+    if keys["name"] == "schnet":
+        del section["max_neighbors"]
+    return section
 
 
 def dataset_section(study: Study, data: Path, mean: float, deviation: float) -> dict[str, Any]:
@@ -140,58 +139,55 @@ def dataset_section(study: Study, data: Path, mean: float, deviation: float) -> 
     return sections
 
 
-def summary(runs: list[LongRun], to_mev: float) -> dict[str, list[dict[str, Any]]]:
-    """Results of each variant that has any, meV."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for result in (run.summary for run in runs):
-        if result is not None:
-            result["mae"] = {split: to_mev * mae for split, mae in result["mae"].items()}
-            steps, maes = result["curve"]
-            result["curve"] = [steps, [to_mev * mae for mae in maes]]
-            found.setdefault(str(result["variant"]), []).append(result)
-    return found
+def by_model(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Results of each model that has any, in the order of MODELS."""
+    found = {model: [result for result in results if result["model"] == model] for model in MODELS}
+    return {model: of_model for model, of_model in found.items() if of_model}
 
 
-def table(found: Mapping[str, list[dict[str, Any]]], tests: tuple[str, ...]) -> str:
-    """As Markdown."""
+def table(results: Sequence[dict[str, Any]], study: Study) -> str:
+    """As Markdown, meV."""
+    tests = study.tests
     lines = [
         "| model | seeds | " + " | ".join(title_of(split) for split in tests) + " | fastest, hours |",
         "| --- | ---: | " + " | ".join("---:" for _ in tests) + " | ---: |",
     ]
-    for variant, results in found.items():
-        cells = [of_seeds([result["mae"][split] for result in results]) for split in tests]
-        hours = min(result["hours"] for result in results)
-        lines.append(f"| {variant} | {len(results)} | {' | '.join(cells)} | {hours:.1f} |")
+    for model, of_model in by_model(results).items():
+        cells = [of_seeds([study.to_mev * result["mae"][split] for result in of_model]) for split in tests]
+        hours = min(result["hours"] for result in of_model)
+        lines.append(f"| {model} | {len(of_model)} | {' | '.join(cells)} | {hours:.1f} |")
     return "\n".join(lines) + "\n"
 
 
-def plot(name: str, found: Mapping[str, list[dict[str, Any]]]) -> Path:
+def plot(name: str, results: Sequence[dict[str, Any]]) -> Path:
     """Validation error against epochs, a thin line for each seed."""
+    to_mev = STUDIES[name].to_mev
     with style():
         figure = Figure(figsize=(7, 4))
         axes = figure.subplots()
-        for position, (variant, results) in enumerate(found.items()):
-            for number, result in enumerate(results):
+        for position, (model, of_model) in enumerate(by_model(results).items()):
+            for number, result in enumerate(of_model):
                 steps, maes = result["curve"]
                 epochs = [step / steps[-1] * result["epochs"] for step in steps]
-                label = variant if number == 0 else None
-                axes.semilogy(epochs, maes, color=colour(position), linewidth=1, label=label)
+                label = model if number == 0 else None
+                axes.semilogy(epochs, [to_mev * mae for mae in maes], color=colour(position), linewidth=1, label=label)
         axes.set(xlabel="epoch", ylabel="validation MAE, meV")
         axes.legend(fontsize=7)
         light_grid(axes)
         return save(figure, PAGE.parent / f"figures/evidence_{name}.png")
 
 
-def write_page(name: str, runs: list[LongRun]) -> None:
+def kept(name: str) -> KeptResults:
+    """The results of a study, of this machine and of others."""
+    return KeptResults(ROOT / f"benchmarks/results/evidence_{name}.json")
+
+
+def write_page(name: str, runs: Sequence[LongRun]) -> None:
     """Table, figure and JSON of what is done."""
-    study = STUDIES[name]
-    found = summary(runs, study.to_mev)
-    if not found:
-        return
-    results = ROOT / f"benchmarks/results/evidence_{name}.json"
-    results.write_text(json.dumps(found, indent=1) + "\n")
-    plot(name, found)
-    put_into(PAGE, f"evidence_{name}", table(found, study.tests))
+    results = kept(name).take(runs)
+    if results:
+        plot(name, results)
+        put_into(PAGE, f"evidence_{name}", table(results, STUDIES[name]))
 
 
 def main() -> None:
@@ -205,7 +201,7 @@ def main() -> None:
     if args.study == "hea":
         data = args.out / "hea_data"
         convert(args.data, args.out / "hea_source", data)
-    runs = runs_of(args.study, data.resolve(), args.out.resolve())
+    runs = kept(args.study).left(runs_of(args.study, data.resolve(), args.out.resolve()))
     continue_runs(runs, args.hours, args.processes, lambda: write_page(args.study, runs))
 
 

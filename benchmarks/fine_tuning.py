@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.io import write
 from hea import structure
+from kept_results import KeptResults
 from long_runs import LongRun, add_arguments, continue_runs, schedule
 from pages import of_seeds, put_into
 
@@ -33,6 +33,7 @@ from fairchem_hdgnn.data.structures.conversion import Conversion, make_lmdb
 from fairchem_hdgnn.evaluation.splits import VALIDATION_SPLITS
 
 ROOT = Path(__file__).parents[1]
+KEPT = KeptResults(ROOT / "benchmarks/results/fine_tuning.json")
 CONFIG = "hdgnn:oc20/is2re/small/hdgnn.yml"
 BATCH_SIZE = 8
 PRETRAINING_EPOCHS = 8
@@ -102,7 +103,7 @@ def run(
         "optim.num_workers": 0,
         **changes,
     }
-    facts = {"variant": name, "structures": labels.count, "steps": epochs * batches, "spread": labels.std}
+    facts = {"model": name, "structures": labels.count, "steps": epochs * batches, "spread": labels.std}
     folder = out / f"{''.join(letter if letter.isalnum() else '_' for letter in name)}-{train}-{seed}"
     return LongRun(folder, CONFIG, settings, data, (test,), seed, facts)
 
@@ -119,7 +120,7 @@ def table(results: list[dict[str, Any]]) -> str:
             continue
         cells = []
         for name in VARIANTS:
-            maes = [1000 * result["mae"]["test"] for result in of_size if result["variant"] == name]
+            maes = [1000 * result["mae"]["test"] for result in of_size if result["model"] == name]
             cells.append(f"{of_seeds(maes)} ({len(maes)})" if maes else "")
         lines.append(f"| {size} | {of_size[0]['steps']:,} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -127,9 +128,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def report(runs: list[LongRun]) -> None:
     """Write what is done."""
-    results = [result for each in runs if (result := each.summary) is not None]
-    (ROOT / "benchmarks/results/fine_tuning.json").write_text(json.dumps(results, indent=1) + "\n")
-    put_into(ROOT / "docs/training.md", "fine_tuning", table(results))
+    put_into(ROOT / "docs/training.md", "fine_tuning", table(KEPT.take(runs)))
 
 
 def main() -> None:
@@ -151,6 +150,7 @@ def main() -> None:
         run(out, data, str(size), "test", name, STEPS[size], seed, {**start, **changes} if changes else {})
         for seed, size, (name, changes) in itertools.product(SEEDS, STEPS, VARIANTS.items())
     ]
+    runs = KEPT.left(runs)
     continue_runs(runs, args.hours, args.processes, lambda: report([first, *runs]))
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kept_results import KeptResults
 from long_runs import LongRun, add_arguments, continue_runs, schedule
 from pages import of_seeds, put_into
 
@@ -127,23 +128,9 @@ def joined(lmdbs: Path, folds: Sequence[int], out: Path) -> Path:
     return folder
 
 
-Key = tuple[str, int, int, int]
-
-
-def key_of(result: Mapping[str, Any]) -> Key:
-    """What a run is known by: model, seed, epochs, number of structures."""
-    return result["model"], result["seed"], result["epochs"], result["structures"]
-
-
-def results_file(study: Study) -> Path:
-    """Where the results of a study are kept, of this machine and of others."""
-    return ROOT / f"benchmarks/results/{study.name}.json"
-
-
-def kept(study: Study) -> dict[Key, dict[str, Any]]:
-    """The results that are kept."""
-    path = results_file(study)
-    return {key_of(result): result for result in json.loads(path.read_text())} if path.is_file() else {}
+def kept(study: Study) -> KeptResults:
+    """The results of a study, of this machine and of others."""
+    return KeptResults(ROOT / f"benchmarks/results/{study.name}.json", errors=True)
 
 
 def table(study: Study, results: Sequence[Mapping[str, Any]]) -> str:
@@ -165,17 +152,10 @@ def table(study: Study, results: Sequence[Mapping[str, Any]]) -> str:
 
 def report(study: Study, runs: Sequence[LongRun]) -> None:
     """Write what is done."""
-    results = kept(study)
-    for result in (run.result for run in runs):
-        if result is not None:
-            # In the order of the test set; to 0.01 meV.
-            errors = {split: [round(error, 5) for error in each.values()] for split, each in result["errors"].items()}
-            results[key_of(result)] = {**result, "errors": errors}
+    results = kept(study).take(runs)
     if results:
         for page in study.pages:
-            put_into(page, study.name, table(study, list(results.values())))
-        lines = ",\n".join(json.dumps(result) for result in results.values())
-        results_file(study).write_text(f"[\n{lines}\n]\n")
+            put_into(page, study.name, table(study, results))
 
 
 def main() -> None:
@@ -190,8 +170,7 @@ def main() -> None:
     if target != "total":
         # No number is published for other labels.
         study = replace(study, name=f"{study.name}_{target}", pages=study.pages[:1], published={})
-    runs = runs_of(study, args.lmdbs.resolve(), args.out.resolve() / study.name)
-    runs = [run for run in runs if run.result or key_of({**run.facts, "seed": run.seed}) not in kept(study)]
+    runs = kept(study).left(runs_of(study, args.lmdbs.resolve(), args.out.resolve() / study.name))
     continue_runs(runs, args.hours, args.processes, lambda: report(study, runs))
 
 

@@ -66,12 +66,6 @@ class LongRun:
         path = self.folder / RESULT
         return json.loads(path.read_text()) if path.is_file() else None
 
-    @property
-    def summary(self) -> dict[str, Any] | None:
-        """The same without the errors of single systems."""
-        result = self.result
-        return None if result is None else {key: value for key, value in result.items() if key != "errors"}
-
     def go_on(self, deadline: float) -> None:
         """Train until it is done or ``deadline`` (of ``time.monotonic``); test in the first case.
 
