@@ -30,6 +30,8 @@ from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 RESULT = "result.json"
+HOURS = "hours.json"
+POLL_INTERVAL = 2.0
 RUN_ID = "run"
 
 
@@ -82,24 +84,31 @@ class LongRun:
         last = self.checkpoints / "checkpoint.pt"
         command += ["--checkpoint", str(last)] if last.is_file() else []
         log = self.folder / "train.log"
+        before = self._hours
         started = time.monotonic()
         with log.open("a") as stream:
             process = subprocess.Popen(command, stdout=stream, stderr=stream, env=ONE_THREAD, start_new_session=True)
-            try:
-                status = process.wait(max(1.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGTERM)
-                status = process.wait()
-        self._note_hours((time.monotonic() - started) / 3600)
+            asked = False
+            while (status := process.poll()) is None:
+                time.sleep(POLL_INTERVAL)
+                # Not only at the end, because a call can be killed.
+                self._note_hours(before + (time.monotonic() - started) / 3600)
+                if not asked and time.monotonic() >= deadline:
+                    process.send_signal(signal.SIGTERM)
+                    asked = True
         if status == 0:
             self._test()
         elif status not in (PREEMPTED_EXIT_STATUS, -signal.SIGTERM):
             raise SystemExit(f"{self.folder}: the training ended with status {status}; see {log}")
 
+    @property
+    def _hours(self) -> float:
+        """Of all calls so far."""
+        path = self.folder / HOURS
+        return json.loads(path.read_text()) if path.is_file() else 0.0
+
     def _note_hours(self, hours: float) -> None:
-        path = self.folder / "hours.json"
-        before = json.loads(path.read_text()) if path.is_file() else []
-        path.write_text(json.dumps([*before, hours]))
+        (self.folder / HOURS).write_text(json.dumps(hours))
 
     def _test(self) -> None:
         """Predict with the averaged weights of the last step, in eV or the unit of the records."""
@@ -118,7 +127,7 @@ class LongRun:
             "mae": {split: float(np.mean(np.abs(list(each.values())))) for split, each in errors.items()},
             "errors": errors,
             "curve": [] if curve is None else [curve.steps.tolist(), curve.values.tolist()],
-            "hours": sum(json.loads((self.folder / "hours.json").read_text())),
+            "hours": self._hours,
         }
         (self.folder / RESULT).write_text(json.dumps(result) + "\n")
 
