@@ -8,6 +8,7 @@ torch and e3nn; the names below then raise an ImportError with the reason.
 from __future__ import annotations
 
 import importlib
+import warnings
 
 from fairchem_hdgnn.host.which import Host, installed_host, refusal
 
@@ -49,7 +50,10 @@ if installed_host() is Host.FAIRCHEM_2:
 
 else:
     try:
-        import fairchem.core.trainers  # noqa: F401
+        with warnings.catch_warnings():
+            # torch_geometric 2.8 calls it when it is imported, and torch 2.15 warns; users cannot change either.
+            warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+            import fairchem.core.trainers  # noqa: F401
     except Exception as error:  # A broken installation can raise anything.
         _error = error
 
