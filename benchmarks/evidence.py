@@ -36,12 +36,12 @@ HDGNN = {"name": "fairchem_hdgnn.HDGNN", **SIZES, "lmax_metp": 2, "invariant_cha
 
 MODELS: dict[str, dict[str, Any]] = {
     "HDGNN, tensor product alone": {**HDGNN, "message": "fully_tp"},
-    "HDGNN": HDGNN,
-    "eSCN": {"name": "fairchem_hdgnn.ESCN", **SIZES, "mmax": 2, "basis_width": 2.0},
     "PaiNN": {"name": "painn", "num_layers": 4, "hidden_channels": 128, "num_rbf": 64},
     "SchNet": {
         "name": "schnet", "num_interactions": 4, "hidden_channels": 256, "num_filters": 128, "num_gaussians": 100,
     },
+    "HDGNN": HDGNN,
+    "eSCN": {"name": "fairchem_hdgnn.ESCN", **SIZES, "mmax": 2, "basis_width": 2.0},
     "HDGNN, fixed frames": {**HDGNN, "frames": "fixed"},
     "HDGNN, equivariant linear layers": {**HDGNN, "message": "linear"},
     "HDGNN, unrestricted network": {**HDGNN, "message": "unrestricted"},
