@@ -1,6 +1,6 @@
 """HDGNN's variants, eSCN, PaiNN and SchNet at equal epochs: ``python benchmarks/evidence.py STUDY DATA OUT --hours H``.
 
-``hea``: adsorption energies on alloys, 3,951 structures, 12 epochs; DATA is hea_adsorption.npz (benchmarks/hea.py).
+``hea``: adsorption energies on alloys, 3,951 structures, 12 epochs; DATA is hea_adsorption.npz (hea_data.py).
 ``qm9``: the gap of 10,000 molecules, 10 epochs; DATA is what ``fairchem-hdgnn prepare-qm9`` wrote. Three seeds each,
 one thread per run. All models use the optimizer, learning rate, schedule and epochs of configs/oc20/is2re/small, which
 were chosen for HDGNN. A call works for H hours; call it again to continue. Runs are ordered by seed, so that the table
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hea import convert
+from hea_data import convert
 from kept_results import KeptResults
 from long_runs import LongRun, add_arguments, continue_runs, schedule
 from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
 """Fine-tuning against training from scratch: ``python benchmarks/fine_tuning.py HEA TINNET OUT --hours H``.
 
-HEA is hea_adsorption.npz (benchmarks/hea.py): 6,126 adsorption energies of H, O, OH, CO and NO on alloys of seven
+HEA is hea_adsorption.npz (benchmarks/hea_data.py): 6,126 adsorption energies of H, O, OH, CO and NO on alloys of seven
 metals; a model is pretrained on all splits but val_id. TINNET is tinnet_oh.npz, in the same format: 600 unrelaxed
 structures of OH on other alloys, with more elements and another energy reference, without relaxed positions; 120 of
 them, drawn at random once, are the test set. Training on 50, 150 or all 480 others starts from random weights, or from
@@ -22,7 +22,7 @@ import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.io import write
-from hea import structure
+from hea_data import structure
 from kept_results import KeptResults
 from long_runs import LongRun, add_arguments, continue_runs, schedule
 from pages import of_seeds, put_into
