@@ -186,8 +186,8 @@ def write_page(name: str, runs: Sequence[LongRun]) -> None:
     """Table, figure and JSON of what is done."""
     results = kept(name).take(runs)
     if results:
-        plot(name, results)
-        put_into(PAGE, f"evidence_{name}", table(results, STUDIES[name]))
+        figure = plot(name, results).relative_to(PAGE.parent)
+        put_into(PAGE, f"evidence_{name}", f"{table(results, STUDIES[name])}\n![learning curves]({figure})\n")
 
 
 def main() -> None:

@@ -8,9 +8,11 @@ from enum import Enum
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import silu, threshold
 
 from fairchem_hdgnn.models.arithmetic.products import linear
+
+NEGLIGIBLE = 2.0**-64
 
 
 class DistanceFunction(str, Enum):
@@ -23,7 +25,7 @@ class DistanceFunction(str, Enum):
 
 
 class GaussianBasis(nn.Module):
-    """``exp(-(d - mu_k)**2 / (2 (width * spacing)**2))`` on evenly spaced centres in [0, cutoff].
+    """``exp(-(d - mu_k)**2 / (2 (width * spacing)**2))`` on evenly spaced centres in [0, cutoff]; 0 below 2^-64.
 
     Args:
         cutoff: Å.
@@ -42,7 +44,9 @@ class GaussianBasis(nn.Module):
     def forward(self, distance: Float[Tensor, "edges"]) -> Float[Tensor, "edges centres"]:
         """Basis values at distances in Å."""
         # torch.exp takes ten times as long if its result underflows, as most do here.
-        return torch.exp2(self.exponent * (distance.unsqueeze(-1) - self.centres).square())
+        values = torch.exp2(self.exponent * (distance.unsqueeze(-1) - self.centres).square())
+        # Products with the smallest would be denormal numbers, which slow a CPU down.
+        return threshold(values, NEGLIGIBLE, 0.0)
 
 
 class SigmoidBasis(nn.Module):
