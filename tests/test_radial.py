@@ -15,7 +15,7 @@ def test_gaussians() -> None:
     centres = torch.linspace(0.0, CUTOFF, CENTRES, dtype=torch.float64)
     deviation = WIDTH * CUTOFF / (CENTRES - 1)
     expected = torch.exp(-0.5 * ((distance[:, None] - centres) / deviation) ** 2)
-    assert torch.allclose(values, expected, rtol=1e-5, atol=1e-12)  # the spacing is in float32
+    assert torch.allclose(values, expected, rtol=1e-4, atol=1e-12)  # float32 centres
 
 
 def test_no_value_is_so_small_that_products_with_it_are_denormal() -> None:
