@@ -19,17 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
-from ase.constraints import FixAtoms
-from ase.io import write
-from hea_data import structure
+from hea_data import load, write_split
 from kept_results import KeptResults
 from long_runs import LongRun, add_arguments, continue_runs, schedule
 from pages import of_seeds, put_into
 
 from fairchem_hdgnn.checks.targets import target_spread
 from fairchem_hdgnn.data.reading import Records
-from fairchem_hdgnn.data.structures.conversion import Conversion, make_lmdb
 from fairchem_hdgnn.evaluation.splits import VALIDATION_SPLITS
 
 ROOT = Path(__file__).parents[1]
@@ -52,37 +48,16 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
 
 def convert(hea: Path, tinnet: Path, out: Path) -> Path:
     """LMDBs ``hea``, ``val_id``, ``test`` and one for each number of structures, unless they are there."""
-    data = {}
-    for source in (hea, tinnet):
-        with np.load(source, allow_pickle=False) as arrays:
-            data[source] = {key: arrays[key] for key in arrays.files if key != "meta"}
-    split = data[hea]["split"]
-    systems = {"val_id": np.flatnonzero(split == VALIDATION_SPLITS[0])}
-    systems["hea"] = np.flatnonzero(split != VALIDATION_SPLITS[0])
-    _convert([structure(data[hea], each) for each in systems["hea"]], out, "hea")
-    _convert([structure(data[hea], each) for each in systems["val_id"]], out, "val_id")
-    shuffled = np.random.default_rng(0).permutation(len(data[tinnet]["y"]))
-    parts = {"test": shuffled[:NUM_TEST], **{str(size): shuffled[NUM_TEST:][:size] for size in STEPS}}
-    for name, chosen in parts.items():
-        _convert([unrelaxed(data[tinnet], each) for each in chosen], out, name)
+    pretraining, tuning = load(hea), load(tinnet)
+    del tuning["pos_relaxed"]  # not a number
+    in_domain = pretraining["split"] == VALIDATION_SPLITS[0]
+    shuffled = np.random.default_rng(0).permutation(len(tuning["y"]))
+    write_split(pretraining, np.flatnonzero(~in_domain), out, out, "hea")
+    write_split(pretraining, np.flatnonzero(in_domain), out, out, "val_id")
+    write_split(tuning, shuffled[:NUM_TEST], out, out, "test")
+    for size in STEPS:
+        write_split(tuning, shuffled[NUM_TEST:][:size], out, out, str(size))
     return out
-
-
-def unrelaxed(data: Mapping[str, np.ndarray], system: np.integer) -> Atoms:
-    """One system of TINNET with tags, fixed atoms and label."""
-    atoms_of = slice(data["ptr"][system], data["ptr"][system + 1])
-    atoms = Atoms(data["numbers"][atoms_of], positions=data["pos"][atoms_of], cell=data["cell"][system], pbc=True)
-    atoms.set_tags(data["tags"][atoms_of].astype(int))
-    atoms.set_constraint(FixAtoms(mask=data["fixed"][atoms_of]))
-    atoms.info = {"sid": str(data["sid"][system]), "y_relaxed": float(data["y"][system])}
-    return atoms
-
-
-def _convert(structures: list[Atoms], out: Path, name: str) -> None:
-    if not (out / name).is_dir():
-        out.mkdir(parents=True, exist_ok=True)
-        write(out / f"{name}.extxyz", structures)
-        make_lmdb(out / f"{name}.extxyz", out / name, Conversion("is2re"))
 
 
 def run(
