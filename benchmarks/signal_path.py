@@ -108,16 +108,20 @@ def all_signals() -> Iterator[tuple[str, str, int, int, list[Signal]]]:
 
 
 def table(results: list[tuple[str, str, int, int, list[Signal]]]) -> str:
-    """As Markdown."""
+    """As Markdown: a row for each network, with both starts."""
     lines = [
-        "| network | `weight_init` | L | K | differs, layer 1 | layer K | messages, l = 0, layer K | l = L | x, l = 0, "
-        "layer K | l = L |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| network | L | K | differs, layer 1 | differs, layer K | messages, l = 0 | messages, l = L | x, l = 0 "
+        "| x, l = L |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name, start, lmax, k, signals in results:
+    values: dict[tuple[str, int, int], list[list[float]]] = {}
+    for name, _, lmax, k, signals in results:
         last = signals[-1]
-        values = [signals[0].differs, last.differs, last.message[0], last.message[-1], last.x[0], last.x[-1]]
-        lines.append(f"| {name} | {start} | {lmax} | {k} | " + " | ".join(f"{value:.0e}" for value in values) + " |")
+        measured = [signals[0].differs, last.differs, last.message[0], last.message[-1], last.x[0], last.x[-1]]
+        values.setdefault((name, lmax, k), []).append(measured)
+    for (name, lmax, k), starts in values.items():
+        cells = [" → ".join(f"{value:.0e}" for value in column) for column in zip(*starts)]
+        lines.append(f"| {name} | {lmax} | {k} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
