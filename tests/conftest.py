@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,17 @@ collect_ignore = [] if FAIRCHEM_2 else ["fairchem2"]
 for name in ("beartype", "e3nn.o3", "fairchem.core.units.mlip_unit" if FAIRCHEM_2 else "fairchem.core.trainers"):
     importlib.import_module(name)
 
+
+def modules_with_shapes() -> list[str]:
+    """Modules whose annotations have shapes; those of the others are the type checker's alone."""
+    root = Path(find_spec("fairchem_hdgnn").origin).parent
+    files = [file for file in root.rglob("*.py") if file.stem != "__init__" and "jaxtyping" in file.read_text()]
+    return [".".join([root.name, *file.relative_to(root).with_suffix("").parts]) for file in files]
+
+
 # Before the package is imported: shapes in its annotations are checked at every call. Python 3.9 cannot evaluate X | Y.
 if sys.version_info >= (3, 10):
-    install_import_hook("fairchem_hdgnn", "annotations.check")
+    install_import_hook(modules_with_shapes(), "annotations.check")
 
 # Each training in a process of its own would otherwise compile the whole package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

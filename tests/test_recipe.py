@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from annotations import unchecked
 from fairchem.core.common import distutils
 from fairchem_batches import system
 from small_runs import write_lmdb
@@ -45,18 +44,18 @@ def test_sizes_follow_from_the_data(root: Path, model: str) -> None:
     assert config["optim"]["total_steps"] == 3 * MOST_EPOCHS
 
 
-def test_more_structures_take_fewer_epochs(tmp_path: Path) -> None:
-    """Until there would be too few."""
-    for name, count in (("train", 9000), ("val", 2)):
-        records = []
-        for index in range(count):
-            record = system([[0.0, 0.0, 0.0], [1.0, 1.0, 1.1]], [6, 8], sid=index)
-            record.y_relaxed = float(index % 7)
-            records.append(record)
-        (tmp_path / name).mkdir()
-        write_records(tmp_path / name, records)
-    with unchecked():
-        assert make_recipe(tmp_path).epochs == FEWEST_EPOCHS
+def test_more_structures_take_fewer_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as take the usual number of steps, until there would be too few."""
+    monkeypatch.setattr("fairchem_hdgnn.checks.recipe.TRAINING_STEPS", 150)
+    records = [system([[0.0, 0.0, 0.0], [1.0, 1.0, 1.1]], [6, 8], sid=index) for index in range(2)]
+    for index, record in enumerate(records):
+        record.y_relaxed = float(index)
+    for name, count in (("some", 20), ("many", 100)):
+        for split, repeats in (("train", count), ("val", 1)):
+            (tmp_path / name / split).mkdir(parents=True)
+            write_records(tmp_path / name / split, repeats * records)
+    assert make_recipe(tmp_path / "some").epochs == 150 / 5, "40 structures are five steps of eight"
+    assert make_recipe(tmp_path / "many").epochs == FEWEST_EPOCHS
 
 
 def test_what_it_writes_passes_the_check_and_trains(
