@@ -147,14 +147,16 @@ def by_model(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]
 
 def table(results: Sequence[dict[str, Any]], study: Study) -> str:
     """As Markdown, meV."""
+    titles = " | ".join(map(title_of, study.tests))
     lines = [
-        "| model | seeds | " + " | ".join(title_of(split) for split in study.tests) + " | fastest, hours |",
-        "| --- | ---: | " + " | ".join("---:" for _ in study.tests) + " | ---: |",
+        f"| model | parameters | seeds | {titles} | fastest, hours |",
+        "| --- | ---: | ---: | " + " | ".join("---:" for _ in study.tests) + " | ---: |",
     ]
     for model, of_model in by_model(results).items():
         cells = [of_seeds([study.to_mev * result["mae"][split] for result in of_model]) for split in study.tests]
         hours = min(result["hours"] for result in of_model)
-        lines.append(f"| {model} | {len(of_model)} | {' | '.join(cells)} | {hours:.1f} |")
+        parameters = of_model[0]["parameters"]
+        lines.append(f"| {model} | {parameters:,} | {len(of_model)} | {' | '.join(cells)} | {hours:.1f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -126,12 +126,21 @@ class LongRun:
         result = {
             **self.facts,
             "seed": self.seed,
+            "parameters": trained_parameters(self.checkpoints / "checkpoint.pt"),
             "mae": {split: float(np.mean(np.abs(list(each.values())))) for split, each in errors.items()},
             "errors": errors,
             "curve": [] if curve is None else [curve.steps.tolist(), curve.values.tolist()],
             "hours": self._hours,
         }
         (self.folder / RESULT).write_text(json.dumps(result) + "\n")
+
+
+def trained_parameters(checkpoint: Path) -> int:
+    """Number of parameters that Adam has updated."""
+    import torch  # noqa: PLC0415 - slow to import, and the pages are written without
+
+    optimizer = torch.load(checkpoint, map_location="cpu", weights_only=True)["optimizer"]
+    return sum(state["exp_avg"].numel() for state in optimizer["state"].values())
 
 
 def changed(config: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
