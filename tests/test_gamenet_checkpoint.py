@@ -1,4 +1,4 @@
-"""The checkpoint trained on GAME-Net's FG set that the repository contains: its card, and the example that uses it."""
+"""The checkpoints trained on GAME-Net's FG set that the repository contains: their cards, and the example of use."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks/results/gamenet"
 
 
-def test_card_describes_the_file() -> None:
-    card = (FOLDER / "hdgnn.md").read_text()
-    assert sha256(FOLDER / "hdgnn.pt") in card
-    assert re.search(r"\| HDGNN on GAME-Net's FG set \| 92 \(82…105\) \|", card)
+@pytest.mark.parametrize("model, score", [("HDGNN", "92 (82…105)"), ("eSCN", "89 (78…101)")])
+def test_card_describes_the_file(model: str, score: str) -> None:
+    card = (FOLDER / f"{model.lower()}.md").read_text()
+    assert sha256(FOLDER / f"{model.lower()}.pt") in card
+    assert f"| {model} on GAME-Net's FG set | {score} |" in card
 
 
-def test_example_of_the_page_gives_a_plausible_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", ["hdgnn", "escn"])
+def test_example_of_the_page_gives_a_plausible_energy(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (example,) = re.findall(r"```python\n(import json.*?)```", (ROOT / "docs/evidence.md").read_text(), re.DOTALL)
+    assert "hdgnn.pt" in example
     monkeypatch.chdir(ROOT)
     names: dict = {}
-    exec(example, names)
+    exec(example.replace("hdgnn.pt", f"{model}.pt"), names)
     energy = names["atoms"].get_potential_energy()
     # The labels of the training set are between -1.61 and 2.41 eV.
     assert -2 < energy < 3
