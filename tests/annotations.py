@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+CHECKS_OF_A_TEST = 5_000
+"""Some forward and backward passes of a small network; what follows repeats them, and would take half of all time."""
+
+_num_checks = 0
 
 
-@contextlib.contextmanager
-def unchecked() -> Iterator[None]:
-    """For what repeats steps that other tests check: checks are half of the time of a small training."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", before)
+def check(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which checks its arguments until the test has had enough checks."""
+    checked = beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
+
+    @functools.wraps(checked)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        global _num_checks  # noqa: PLW0603
+        _num_checks += 1
+        if _num_checks == CHECKS_OF_A_TEST:
+            jaxtyping.config.update("jaxtyping_disable", True)
+        return checked(*args, **kwargs)
+
+    return counted
+
+
+def begin_test() -> None:
+    """Check again."""
+    global _num_checks  # noqa: PLW0603
+    _num_checks = 0
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from annotations import begin_test
 from faults import Recorder, clean
 from jaxtyping import install_import_hook
 
@@ -32,7 +33,7 @@ def modules_with_shapes() -> list[str]:
     return [".".join([root.name, *file.relative_to(root).with_suffix("").parts]) for file in files]
 
 
-# Before the package is imported: shapes in its annotations are checked at every call. Python 3.9 cannot evaluate X | Y.
+# Before the package is imported: its shapes are checked at each test's first calls. Python 3.9 cannot evaluate X | Y.
 if sys.version_info >= (3, 10):
     install_import_hook(modules_with_shapes(), "annotations.check")
 
@@ -42,6 +43,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 torch.set_num_threads(1)
 # Else a warning, which is an error here, fails whichever test happens to cause it first.
 torch.set_warn_always(True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Before the fixtures, whichever their scope."""
+    begin_test()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import signal
@@ -14,10 +13,10 @@ from typing import Any
 
 import lmdb
 import numpy as np
+import preloaded
 import pytest
 import torch
 import yaml
-from annotations import unchecked
 from fairchem.core.common import distutils
 from fairchem.core.common.flags import flags
 from fairchem.core.common.registry import registry
@@ -195,14 +194,10 @@ def launch(
 ) -> subprocess.CompletedProcess:
     """Run any of the commands that take fairchem's options to its end."""
     command = [*command, *arguments(config, run_id, *extra)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, cwd=config.parent)
+    done = preloaded.run(command, ENVIRONMENT, config.parent)
     if check and done.returncode:
         raise AssertionError(done.stdout[-2000:] + done.stderr[-4000:])
     return done
-
-
-_checked: set[str] = set()
-"""Files of tests of which a training has run with its annotations checked."""
 
 
 def train(config: Path, run_id: str, *extra: str) -> None:
@@ -212,18 +207,11 @@ def train(config: Path, run_id: str, *extra: str) -> None:
 
 
 def run_here(command_line: Sequence[str]) -> None:
-    """Run fairchem's command line as the rank that the environment tells, and leave the process ready for the next.
-
-    Annotations are checked in the first training of each file of tests.
-    """
+    """Run fairchem's command line as the rank that the environment tells, and leave the process ready for the next."""
     args, overrides = flags.get_parser().parse_known_args(command_line)
     runner = Runner()
-    file = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
-    checks = unchecked() if file in _checked else contextlib.nullcontext()
-    _checked.add(file)
     try:
-        with checks:
-            runner(build_config(args, overrides))
+        runner(build_config(args, overrides))
     finally:
         distutils.cleanup()
         if hasattr(runner, "trainer"):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import preloaded
 import pytest
 import small_runs
 import yaml
-from annotations import unchecked
 from ase import Atoms
 from ase.build import add_adsorbate, fcc111
 from ase.calculators.emt import EMT
@@ -101,8 +100,7 @@ def folder(tmp_path_factory) -> Path:
     config["evaluation_metrics"]["primary_metric"] = "forces_mae"
     config["optim"].update(max_epochs=24, eval_every=96, checkpoint_every=96, lr_initial=0.01, lr_milestones=[150])
     (folder / "config.yml").write_text(yaml.safe_dump(config))
-    with unchecked():
-        small_runs.train(folder / "config.yml", "run")
+    small_runs.train(folder / "config.yml", "run")
     return folder
 
 
@@ -111,7 +109,7 @@ def test_relaxation_in_a_fresh_process(folder):
     start = slab(1.9, seed=0)
     write(folder / "start.traj", start)
     command = [sys.executable, "-c", RELAXATION, str(checkpoint), str(folder / "start.traj"), str(folder / "end.traj")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=small_runs.ENVIRONMENT)
+    done = preloaded.run(command, small_runs.ENVIRONMENT, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     there = json.loads(done.stdout.splitlines()[-1])
 

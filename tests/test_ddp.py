@@ -5,15 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import torch
-from annotations import unchecked
 from small_networks import clusters
 from small_runs import ENVIRONMENT, PLUGIN, TINY_ESCN, TINY_HDGNN, arguments, load, train, write_config
 from torch import Tensor, nn
@@ -155,9 +154,7 @@ def test_each_parameter_of_each_hdgnn_gets_a_gradient() -> None:
         except ConfigError:
             continue
         count += 1
-        # Other tests check the annotations of each option.
-        with unchecked():
-            assert not parameters_without_gradient(HDGNNNetwork(config)), options
+        assert not parameters_without_gradient(HDGNNNetwork(config)), options
     assert count > 100
 
 
@@ -173,9 +170,9 @@ def test_each_parameter_of_each_escn_gets_a_gradient(lmax: int, mmax: int, imple
 # A rank that dies.
 
 
-def ranks_of(parent: subprocess.Popen) -> list[int]:
+def ranks_of(parent: int) -> list[int]:
     """Process ids of the ranks that torch's elastic launcher started, in order."""
-    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
@@ -183,27 +180,23 @@ def ranks_of(parent: subprocess.Popen) -> list[int]:
 def killed(configs: dict[str, Path]) -> list[str]:
     """What a training prints of which one rank is killed after the first checkpoint."""
     config = configs["random"]
-    settings = ("--num-gpus=2", "--optim.batch_size=3")
+    settings = ("--num-gpus=2", "--optim.batch_size=3", "--optim.checkpoint_every=1", "--optim.max_epochs=5000")
     checkpoint = config.parent / "checkpoints" / "killed" / "checkpoint.pt"
-    with subprocess.Popen(
-        [*PLUGIN, *arguments(config, "killed", *settings, "--optim.checkpoint_every=1", "--optim.max_epochs=5000")],
-        env=ENVIRONMENT,
-        cwd=config.parent,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as run:
+    printed = config.parent / "killed.log"
+    command = [*PLUGIN, *arguments(config, "killed", *settings)]
+    run = preloaded.start(command, ENVIRONMENT, config.parent, Path(os.devnull), printed)
+    try:
         deadline = time.monotonic() + 120
         while not checkpoint.is_file():
             assert time.monotonic() < deadline
-            assert run.poll() is None, run.stderr.read()[-3000:]
+            assert run.is_alive(), printed.read_text()[-3000:]
             time.sleep(0.1)
-        os.kill(ranks_of(run)[1], signal.SIGKILL)
-        killed_at = time.monotonic()
-        printed = run.communicate(timeout=60)[1].strip().splitlines()
-    assert time.monotonic() - killed_at < 60
-    assert run.returncode == 2
-    return printed
+        os.kill(ranks_of(run.pid)[1], signal.SIGKILL)
+        run.join(timeout=60)
+        assert run.exitcode == 2
+    finally:
+        run.kill()
+    return printed.read_text().strip().splitlines()
 
 
 def test_killed_rank_ends_the_run_with_a_message(killed: list[str]) -> None:

@@ -11,7 +11,6 @@ import pytest
 import small_runs
 import torch
 import yaml
-from annotations import unchecked
 from evaluation_data import make_records
 from fairchem.core.common.utils import load_config
 from fairchem.core.datasets import data_list_collater
@@ -194,7 +193,7 @@ def run(request, tmp_path_factory):
         apply(schedule, loss_functions, progress)
         coefficients.append({target: loss["coefficient"] for target, loss in loss_functions})
 
-    with pytest.MonkeyPatch.context() as patch, unchecked():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PlainModel, "forward", watched_forward)
         patch.setattr(LossSchedule, "apply", watched_apply)
         small_runs.train(path, "run", "--seed=1")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 import torch
 import yaml
@@ -20,8 +20,7 @@ SHORT_RUN = {"max_epochs": 1, "eval_every": 100, "checkpoint_every": 3}
 
 def run_script(script: str, folder: Path) -> str:
     """Run a Python script in a fresh process and return what it printed."""
-    command = [sys.executable, "-W", "ignore", "-c", script]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, cwd=folder)
+    done = preloaded.run([sys.executable, "-c", script], ENVIRONMENT, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.strip()
 

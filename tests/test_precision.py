@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from annotations import unchecked
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
 from small_runs import TINY_ESCN, TINY_HDGNN, losses, train, write_config
@@ -24,9 +23,8 @@ PRECISIONS = ("float32", "bfloat16")
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a training in each precision, under the precision's name; all else is equal."""
     config = write_config(tmp_path_factory.mktemp("precision"), request.param, **TRAINING)
-    with unchecked():
-        for precision in PRECISIONS:
-            train(config, precision, f"--optim.precision={precision}")
+    for precision in PRECISIONS:
+        train(config, precision, f"--optim.precision={precision}")
     return config.parent
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from annotations import unchecked
 from fairchem.core.common.utils import load_config
 from qm9_files import some_rows, write_xyz_folder
 from small_runs import load, losses, run_here
@@ -65,8 +64,7 @@ def test_trains_and_predicts(path: Path, molecules: Path, tmp_path: Path) -> Non
     target = next(iter(load_config(path)[0]["outputs"]))
     common = ["--config-yml", str(path), "--run-dir", str(tmp_path), "--cpu", "--seed", "1", "--print-every", "1"]
     common += [f"--{key}={value}" for key, value in overrides.items()]
-    with unchecked():
-        run_here(["--mode", "train", "--timestamp-id", "run", *common])
+    run_here(["--mode", "train", "--timestamp-id", "run", *common])
     history = losses(tmp_path, "run")
     assert len(history) == 21
     assert np.isfinite(list(history.values())).all()

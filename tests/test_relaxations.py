@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from annotations import unchecked
 from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
@@ -92,8 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "write_pos": True,
     }
     path.write_text(yaml.safe_dump(config))
-    with unchecked():
-        train(path, "run")
+    train(path, "run")
     return folder
 
 
@@ -113,8 +111,7 @@ def command(folder: Path, run: str, *overrides: str) -> list[str]:
 def relax(folder: Path, run: str, *overrides: str) -> None:
     """Relax in this process."""
     relaxation.distutils.setup_env_local()
-    with unchecked():
-        run_here(command(folder, run, *overrides))
+    run_here(command(folder, run, *overrides))
 
 
 def results(folder: Path, run: str) -> dict[str, np.ndarray]:
@@ -213,10 +210,9 @@ def test_what_has_a_trajectory_is_done(
 def test_relaxations_change_nothing_of_a_training(folder: Path) -> None:
     """fairchem leaves the averaged weights in the model, and a path, which is no plain value, in checkpoints."""
     short = ("--optim.max_epochs=2", "--optim.eval_every=5", "--optim.checkpoint_every=5")
-    with unchecked():
-        train(folder / "config.yml", "plain", *short)
-        relaxing = ("--task.eval_relaxations=True", "--task.relaxation_steps=2")
-        train(folder / "config.yml", "relaxing", *short, *relaxing, f"--task.relax_opt.traj_dir={folder / 'during'}")
+    train(folder / "config.yml", "plain", *short)
+    relaxing = ("--task.eval_relaxations=True", "--task.relaxation_steps=2")
+    train(folder / "config.yml", "relaxing", *short, *relaxing, f"--task.relax_opt.traj_dir={folder / 'during'}")
     plain, relaxed = load(folder, "plain"), load(folder, "relaxing")
     for name, value in plain["state_dict"].items():
         assert torch.equal(relaxed["state_dict"][name], value), name
@@ -303,7 +299,7 @@ def test_mistakes_have_one_line(mistake: str, folder: Path, tmp_path: Path, caps
     refused(arguments(path, "run", "--mode=run-relaxations", checkpoint), message, capsys)
     path.write_text(yaml.safe_dump({**config, "task": {**config["task"], "eval_relaxations": True}}))
     refused(arguments(path, "run"), message, capsys)
-    with pytest.raises(ConfigError, match=message), unchecked():
+    with pytest.raises(ConfigError, match=message):
         train(path, "run")
 
 

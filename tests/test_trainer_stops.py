@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import torch
 from small_runs import ENVIRONMENT, arguments, fairchem, load, losses, train, write_config
@@ -138,7 +139,7 @@ cli.main()
 def test_kill_9_while_writing_leaves_the_previous_checkpoint_whole(tmp_path: Path, outcome: Outcome) -> None:
     config = write_config(tmp_path)
     command = [sys.executable, "-c", KILLED_WHILE_WRITING, *arguments(config, "killed")]
-    killed = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, check=False)
+    killed = preloaded.run(command, ENVIRONMENT, tmp_path)
     assert killed.returncode == -signal.SIGKILL
     folder = tmp_path / "checkpoints" / "killed"
     assert len(list(folder.glob(".checkpoint.pt.*.tmp"))) == 1

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+import preloaded
 
 INTERRUPT = "--interrupt="
 
@@ -25,27 +27,18 @@ def train_on_two_ranks(*runs: Sequence[str]) -> None:
         with socket.socket() as probe:
             probe.bind(("", 0))
             ports.append(probe.getsockname()[1])
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, json.dumps([list(map(str, run)) for run in runs]), json.dumps(ports)],
-            env={
-                **{name: value for name, value in os.environ.items() if not name.startswith("SLURM_")},
-                "PYTHONPATH": os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH")))),
-                "OMP_NUM_THREADS": "1",
-                "MASTER_ADDR": "localhost",
-                "WORLD_SIZE": "2",
-                "RANK": str(rank),
-                "LOCAL_RANK": "0",
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    printed = [rank.communicate()[0] for rank in ranks]
-    for rank, output in zip(ranks, printed):
-        assert rank.returncode == 0, output[-3000:]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    command = [sys.executable, __file__, json.dumps([list(map(str, run)) for run in runs]), json.dumps(ports)]
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = []
+        for rank in range(2):
+            env = {**inherited, "MASTER_ADDR": "localhost", "WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": "0"}
+            log = Path(folder, str(rank))
+            ranks.append((preloaded.start(command, env, Path.cwd(), log, log), log))
+        for process, _ in ranks:
+            process.join()
+        for process, log in ranks:
+            assert process.exitcode == 0, log.read_text()[-3000:]
 
 
 def main() -> None:
