@@ -26,7 +26,7 @@ IMPORTED = ["e3nn.o3", "fairchem.core._cli", "fairchem.core.trainers", "tensorbo
 
 
 def run(command: Sequence[str], env: Mapping[str, str], cwd: Path) -> subprocess.CompletedProcess:
-    """``subprocess.run`` of a Python script, ``python -c`` or ``python -m``, with its output as text."""
+    """``subprocess.run`` of a Python script or of ``python -c``, with its output as text."""
     with tempfile.TemporaryDirectory() as folder:
         stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
         process = start(command, env, cwd, stdout, stderr)
@@ -66,18 +66,15 @@ def _become(command: list[str], env: dict[str, str], cwd: Path, stdout: Path, st
     if command[0] == sys.executable:
         del command[0]
     added = [entry for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    script = str(Path(command[0]).parent) if command[0].endswith(".py") else ""
-    sys.path[:] = [script, *added, *path]
     try:
         if command[0] == "-c":
             sys.argv = ["-c", *command[2:]]
+            sys.path[:] = ["", *added, *path]
             sys.modules["__main__"] = module = types.ModuleType("__main__")
             exec(compile(command[1], "<string>", "exec"), vars(module))
-        elif command[0] == "-m":
-            sys.argv = command[1:]
-            runpy.run_module(command[1], run_name="__main__", alter_sys=True)
         else:
             sys.argv = command
+            sys.path[:] = [str(Path(command[0]).parent), *added, *path]
             runpy.run_path(command[0], run_name="__main__")
     finally:
         atexit._run_exitfuncs()
