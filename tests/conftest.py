@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -39,6 +40,10 @@ if sys.version_info >= (3, 10):
 
 # Each training in a process of its own would otherwise compile the whole package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A shell without job control lets what it starts in the background ignore Ctrl-C, which tests send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)
 # Else a warning, which is an error here, fails whichever test happens to cause it first.
