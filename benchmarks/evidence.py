@@ -173,10 +173,10 @@ def plot(name: str, results: Sequence[dict[str, Any]]) -> Path:
         figure = Figure(figsize=(7, 4))
         axes = figure.subplots()
         for position, (model, of_model) in enumerate(by_model(results).items()):
+            look = {"color": colour(position), "linestyle": ("-", "--")[position // len(COLOURS)], "linewidth": 1}
             for number, result in enumerate(of_model):
                 steps, maes = result["curve"]
                 epochs = [step / steps[-1] * result["epochs"] for step in steps]
-                look = {"color": colour(position), "linestyle": "--" if position >= len(COLOURS) else "-", "linewidth": 1}
                 label = model if number == 0 else None
                 axes.semilogy(epochs, [to_mev * mae for mae in maes], label=label, **look)
         axes.set(xlabel="epoch", ylabel="validation MAE, meV")
