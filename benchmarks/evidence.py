@@ -49,7 +49,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "HDGNN, authors": {**HDGNN, "preset": "authors"},
     "HDGNN, seeded frames": {**HDGNN, "frames": "seeded"},
 }  # fmt: skip
-"""In the order of training; PaiNN and SchNet are fairchem's, as in its configurations but for the widths."""
+"""In the order of training; PaiNN and SchNet are fairchem's, as in its configurations but for the widths
+and PaiNN's scale factors, which are not fitted."""
 
 GRAPH = {"cutoff": 5.0, "regress_forces": False}
 
