@@ -18,6 +18,7 @@ from evaluation_data import SIZES, make_records, write_splits
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.npz import read_npz
+from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.evaluation.ensemble import combine, predict_members
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
 from fairchem_hdgnn.host.targets import Target, target_of_config
@@ -200,8 +201,48 @@ def test_a_vector_that_only_helps_training_is_no_target() -> None:
     assert found == energy(scale=Scale(-1.5, 2.25))
 
 
+@pytest.mark.parametrize(
+    ("outputs", "label", "unit"),
+    [
+        (("energy", "forces"), "y_relaxed", "eV"),
+        (("energy",), None, "eV"),
+        (("energy",), "gap", "(unit of the label 'gap')"),
+        (("gap",), "gap", "meV"),
+        (("gap",), None, "meV"),
+        (("u0",), "u0", "eV"),
+        (("band_gap",), None, "(unit of the labels)"),
+    ],
+)
+def test_the_unit_is_that_of_the_label(outputs: tuple[str, ...], label: str | None, unit: str) -> None:
+    assert Target(outputs, label, None).unit == unit
+
+
+def test_labels_of_an_unknown_unit_are_not_called_ev(
+    root: Path, checkpoints: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = edited(checkpoints[0], "gap.pt", lambda contents: label(contents, "gap"))
+    data = tmp_path / "data"
+    for split in NUMBERS:
+        records = list(Records(root / split))
+        for record in records:
+            record.gap = 1000 * record.energy
+            del record.energy
+        (data / split).mkdir(parents=True)
+        write_lmdb(data / split, records)
+    common = ["--checkpoint", str(checkpoint), "--data", str(data), "--splits", "val_id", *ON_CPU]
+    main(["predict", *common, "--out", str(tmp_path / "predicted")])
+    assert re.search(r"energy \S+ ± \S+ \(unit of the label 'gap'\)", capsys.readouterr().out)
+    main(["evaluate", *common, "--out", str(tmp_path / "scores"), "--bootstrap", "20"])
+    notes = json.loads((tmp_path / "scores/table.json").read_text())["notes"]
+    assert "Label: 'gap'. The numbers are in eV, meV and % only if this label is in eV." in notes
+
+
+def label(contents: dict[str, Any], name: str) -> None:
+    contents["config"]["dataset"]["key_mapping"] = {name: "energy"}
+
+
 def other_label(contents: dict[str, Any]) -> None:
-    contents["config"]["dataset"]["key_mapping"] = {"y_init": "energy"}
+    label(contents, "y_init")
 
 
 def not_finite(contents: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from fairchem_hdgnn.evaluation.ensemble import combine, predict_members
 from fairchem_hdgnn.evaluation.inference import predict_splits
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, TEST_SPLITS, VALIDATION_SPLITS
+from fairchem_hdgnn.host.opening import describe_target
 
 SPLITS = {"test": TEST_SPLITS, "val": VALIDATION_SPLITS}
 """By make-submission's ``--prefix``."""
@@ -51,14 +52,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Predict and write one ``.npz`` per split, like fairchem's ``--mode predict`` but in float32."""
     predicted = _predicted(args)
+    unit = describe_target(args.checkpoint[0], trusted=args.trust_checkpoint).unit
     for split, predictions in predicted.items():
         path = args.out / f"{split}.npz"
         write_predictions(path, predictions)
         mean, spread = predictions.energy.mean(), predictions.energy.std()
         uncertainty = predictions.energy_std
-        of_ensemble = "" if uncertainty is None else f"; energy_std {uncertainty.mean():.3f} eV on average"
+        of_ensemble = "" if uncertainty is None else f"; energy_std {uncertainty.mean():.3f} {unit} on average"
         print(
-            f"{path}: {len(predictions):,} systems, energy {mean:.3f} ± {spread:.3f} eV (mean ± standard deviation)"
+            f"{path}: {len(predictions):,} systems, energy {mean:.3f} ± {spread:.3f} {unit} (mean ± standard deviation)"
             f"{of_ensemble}"
         )
     prefix = next((name for name, splits in SPLITS.items() if set(args.splits) == set(splits)), None)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fairchem_hdgnn.data.qm9_targets import TARGETS
+from fairchem_hdgnn.data.statistics import LABELS
 from fairchem_hdgnn.host.trained import Scale, TrainedNetwork
 
 LARGEST_RATIO = 100.0
@@ -27,6 +29,11 @@ class Target:
     label: str | None
     scale: Scale | None
 
+    @property
+    def unit(self) -> str:
+        """Of the energy, or of the first output if there is no energy; see :func:`unit_of`."""
+        return unit_of("energy" if "energy" in self.outputs else next(iter(self.outputs), "energy"), self.label)
+
     def difference(self, other: Target) -> tuple[str, str] | None:
         """How the target differs from ``other``: a phrase for each of the two; ``None`` if it does not."""
         if set(self.outputs) != set(other.outputs):
@@ -36,6 +43,20 @@ class Target:
         if self.scale and other.scale and not _alike(self.scale, other.scale):
             return _in_words(self.scale), _in_words(other.scale)
         return None
+
+
+def unit_of(output: str, label: str | None) -> str:
+    """eV, or the unit of one of QM9's targets; a phrase that refers to the label if only that has the unit.
+
+    Args:
+        output: name of the output of a whole structure.
+        label: its name in the records, if known.
+    """
+    if output in TARGETS:
+        return TARGETS[output].unit
+    if output == "energy" and label in {None, *LABELS}:
+        return "eV"
+    return f"(unit of the label '{label}')" if label else "(unit of the labels)"
 
 
 def target_of_config(config: Mapping[str, Any], normalizers: Mapping[str, Any]) -> Target:

@@ -8,7 +8,6 @@ from fairchem_hdgnn.data.qm9_targets import TARGETS
 from fairchem_hdgnn.data.statistics import Spread
 from fairchem_hdgnn.evaluation.card.markdown import code
 from fairchem_hdgnn.evaluation.card.subject import Subject
-from fairchem_hdgnn.evaluation.card.training import label_of
 from fairchem_hdgnn.evaluation.card.training_data import TrainingData
 
 MEANINGS = {
@@ -41,9 +40,11 @@ def limits_section(subject: Subject, data: TrainingData) -> list[str]:
 def _meaning(subject: Subject) -> str:
     if subject.target in TARGETS:
         return f"Predicts {TARGETS[subject.target].description}, {TARGETS[subject.target].unit}, and no other property."
-    label = label_of(subject)
-    meaning = MEANINGS.get(label or "", "The file does not state the label.")
-    return f"{f'Label {code(label)}. ' if label else ''}{meaning} {REFERENCES}"
+    label = subject.label
+    if label is None:
+        return f"The file does not state the label. {REFERENCES}"
+    meaning = MEANINGS.get(label)
+    return " ".join([f"Label {code(label)}.", *([meaning] if meaning else []), REFERENCES])
 
 
 def _range(data: TrainingData) -> list[str]:

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairchem_hdgnn.data.qm9_targets import TARGETS
 from fairchem_hdgnn.files import sha256
 from fairchem_hdgnn.host.generations import read_trained
 from fairchem_hdgnn.host.graph import GraphSettings
 from fairchem_hdgnn.host.models import read_keys
+from fairchem_hdgnn.host.targets import unit_of
 from fairchem_hdgnn.host.trained import TrainedNetwork
 from fairchem_hdgnn.host.training_record import TrainingRecord, read_training_record
-
-UNKNOWN_UNIT = "(unit of the labels)"
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,17 @@ class Subject:
         return next((name for name in names if isinstance(name, str) and name), "energy")
 
     @property
+    def label(self) -> str | None:
+        """Name of the target's label in the records; ``None`` if the file does not state it."""
+        mapping = self.record.training_set.get("key_mapping")
+        if not isinstance(mapping, dict):
+            return None
+        return next((str(name) for name, target in mapping.items() if target == self.target), None)
+
+    @property
     def units(self) -> dict[str, str]:
         """Output -> its unit, e.g. eV and eV/Å."""
-        known = {"energy": "eV", **{name: target.unit for name, target in TARGETS.items()}}
-        units = {self.target: known.get(self.target, UNKNOWN_UNIT)}
+        units = {self.target: unit_of(self.target, self.label)}
         return {**units, "forces": "eV/Å"} if "forces" in self.trained.outputs else units
 
     @property

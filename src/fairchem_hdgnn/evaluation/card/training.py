@@ -16,19 +16,10 @@ from fairchem_hdgnn.hyperparameters import key_names
 PACKAGES = ("fairchem-hdgnn", "fairchem-core", "torch")
 
 
-def label_of(subject: Subject) -> str | None:
-    """Name of the first output's label in the records; ``None`` if the file does not state it."""
-    mapping = subject.record.training_set.get("key_mapping")
-    if not isinstance(mapping, dict):
-        return None
-    return next((str(name) for name, target in mapping.items() if target == subject.target), None)
-
-
 def data_section(subject: Subject, data: TrainingData) -> list[str]:
     """Lines of the section on training data."""
     train = subject.record.training_set
-    label = label_of(subject)
-    unit = subject.units[subject.target]
+    label, unit = subject.label, subject.units[subject.target]
     rows = {
         "training set": code(train["src"]) if train.get("src") else NOT_IN_FILE,
         "format": code(train["format"]) if train.get("format") else NOT_IN_FILE,
