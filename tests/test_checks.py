@@ -88,6 +88,7 @@ def test_shipped_keys_have_no_findings(path: Path) -> None:
         ("loss_functions", ["energy"], True, "'energy' is not a loss"),
         ("evaluation_metrics.metrics", {"forces": ["mae"]}, True, "evaluation_metrics.metrics.forces: no such output"),
         ("evaluation_metrics.metrics", {"energy": ["maee"]}, True, "fairchem has no metric 'maee'"),
+        ("evaluation_metrics.primary_metric", "energy_rmse", True, "takes the epoch with the largest 'energy_rmse'"),
         ("evaluation_metrics.primary_metric", "energ_mae", True, "is not computed; did you mean 'energy_mae'?"),
     ],
 )  # fmt: skip

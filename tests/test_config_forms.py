@@ -36,6 +36,12 @@ def test_other_texts_stay(text: str) -> None:
     assert with_numbers([text]) == [text]
 
 
+def test_a_run_may_be_called_like_a_number() -> None:
+    config = prepared({"timestamp_id": "1e-4", "identifier": "2e3", "optim": {"lr_initial": "1e-4"}})
+    assert (config["timestamp_id"], config["identifier"]) == ("1e-4", "2e3")
+    assert config["optim"]["lr_initial"] == 1e-4
+
+
 def test_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SCRATCH", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -109,6 +109,24 @@ def test_command_on_a_checkpoint_and_a_config(data, tmp_path, capsys):
         assert expected > 0
 
 
+def test_gaps_are_in_their_own_unit(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """QM9's, in meV, with the normalizer of the output that the model has."""
+    config = yaml.safe_load(Path(write_config(tmp_path, output_name="gap")).read_text())
+    config["dataset"]["train"]["transforms"]["normalizer"] = {"gap": {"mean": 0.0, "stdev": UNIT}}
+    gap, energy = tmp_path / "gap.yml", write_config(tmp_path)
+    gap.write_text(yaml.safe_dump(config))
+    found = measure(open_subject(str(gap), QUIET), data, 2, 1, QUIET)
+    expected = measure(open_subject(energy, QUIET), data, 2, 1, QUIET)
+    np.testing.assert_allclose(found.energy, expected.energy)
+    out = tmp_path / "gap.json"
+    assert main(["equivariance", str(gap), str(data), "--systems", "2", "--cpu", "--out", str(out)]) == 0
+    written = json.loads(out.read_text())
+    assert written["unit"] == "meV" and written["models"][str(gap)]["spread"] == pytest.approx(found.energy.std())
+    capsys.readouterr()
+    assert main(["equivariance", str(gap), energy, str(data), "--cpu"]) == 2
+    assert "gap.yml predicts in meV, " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -101,6 +101,7 @@ def test_median_of_each_split_is_the_best_constant():
             "the label of system 0 is NaN or infinity; correct the LMDB",
         ),
         ({"ids": np.array([f"x{i}" for i in range(400)])}, "b and a were run on different systems"),
+        ({"target": np.zeros(400, dtype=np.float32)}, "b and a read different labels"),
         ({"target": None}, "no labels"),
     ],
 )

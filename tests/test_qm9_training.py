@@ -31,7 +31,7 @@ FEWER = {f"dataset.{split}.{split}_split_settings.first_n": count for split, cou
 SHORT = {
     f"optim.{key}": value
     for key, value in {
-        "max_epochs": 1, "steps_per_epoch": 21, "batch_size": 8, "num_workers": 0, "max_lr": 5e-3,
+        "max_epochs": 1, "batch_size": 8, "num_workers": 0, "max_lr": 5e-3,
         "pct_start": 0.2, "ema_decay": 0.8,
     }.items()
 }  # fmt: skip

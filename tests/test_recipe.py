@@ -41,7 +41,7 @@ def test_sizes_follow_from_the_data(root: Path, model: str) -> None:
     assert config["model"]["energy_scale"] == pytest.approx(atoms**-0.5, abs=0.005)
     assert 1 < config["model"]["mean_neighbors"] <= config["model"]["max_neighbors"]
     assert config["optim"]["max_epochs"] == MOST_EPOCHS
-    assert config["optim"]["total_steps"] == 3 * MOST_EPOCHS
+    assert recipe.steps == 3 * MOST_EPOCHS
 
 
 def test_more_structures_take_fewer_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from tqdm import tqdm
 
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.checks import trainer as checked
+from fairchem_hdgnn.data.lmdb import write_lmdb
+from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.errors import UserError
 
 fault = pytest.mark.fault
@@ -239,6 +241,38 @@ def test_a_completed_run_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     train(config, "complete")
     assert "This run is complete: its checkpoint is at step 6 of 6" in caplog.text
     assert load(tmp_path, "complete")["step"] == 6
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("tags", "dataset.train.transforms.noisy_nodes: AttributeError: "),
+        (
+            "pos_relaxed",
+            "no 'displacement', which the trainer reads (16 of 16 records checked); noisy_nodes ",
+        ),
+    ],
+)
+def test_noisy_nodes_say_what_records_lack(tmp_path: Path, missing: str, message: str) -> None:
+    noise = {"probability": 0.5, "standard_deviation": 0.1}
+    changes = {
+        "dataset.train.transforms.noisy_nodes": noise,
+        "dataset.val.transforms": {"noisy_nodes": noise},
+        "outputs.displacement": {"level": "atom"},
+        "model.regress_forces": True,
+        "model.vector_name": "displacement",
+        "loss_functions": [{name: {"fn": "l2mae", "coefficient": 1}} for name in ("energy", "displacement")],
+    }
+    config = changed(write_config(tmp_path), changes)
+    path = tmp_path / "train"
+    records = list(Records(path))
+    (path / "data.lmdb").unlink()
+    for record in records:
+        del record[missing]
+    write_lmdb(path, records)
+    status, lines = check(config)
+    assert status == 1 and len(lines) == 2, "one error, and the count"
+    assert message in lines[0] and "pos_relaxed" in lines[0]
 
 
 def test_a_trial_sees_a_model_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,12 +52,13 @@ def test_shipped_schedule_runs_through_a_training() -> None:
     assert found[-1] == pytest.approx(4e-4 * 0.3**4)
 
 
-def test_weight_decay_leaves_vectors_alone() -> None:
+def test_weight_decay_leaves_biases_and_embeddings_alone() -> None:
     unit = composed(IS2RE / "demo" / "hdgnn.yml", *tiny_network())["runner"]["train_eval_unit"]
     model = hydra.utils.instantiate(unit["model"])
     optimizer = _get_optimizer_wd(hydra.utils.instantiate(unit["optimizer_fn"]), model)
     groups = {group["weight_decay"]: {id(entry) for entry in group["params"]} for group in optimizer.param_groups}
     assert set(groups) == {0, 0.01}
     for name, parameter in model.named_parameters():
-        assert id(parameter) in groups[0 if parameter.ndim <= 1 else 0.01], name
-    assert any(name.endswith("bias") for name, _ in model.named_parameters())
+        assert id(parameter) in groups[0 if "bias" in name or "embedding" in name else 0.01], name
+    for part in ("bias", "embedding"):
+        assert any(part in name for name, _ in model.named_parameters())

@@ -71,8 +71,6 @@ class Training(Run):
             ]
         if self.plan.epochs != self.optim["max_epochs"]:
             command.append(f"--optim.max_epochs={self.plan.epochs}")
-        if self.steps != self.optim["total_steps"]:
-            command.append(f"--optim.total_steps={self.steps}")
         return command
 
     @property

@@ -31,6 +31,9 @@ COMMAND_LINE_KEYS = {
 
 OURS = "fairchem_hdgnn.Trainer"
 
+ERRORS = ("mse", "magnitude_error")
+"""Ends of the names of fairchem's metrics that are better when smaller, besides those with ``mae``."""
+
 REQUIRED: dict[str, type | tuple[type, ...]] = {
     "model": dict,
     "dataset": (dict, list),
@@ -123,6 +126,12 @@ def _metric_findings(section: Any, targets: set[str]) -> Iterator[Finding]:
                 )
             names |= {f"{target}_{function}", str(function)}
     primary = section.get("primary_metric")
+    if primary is not None and "mae" not in str(primary) and str(primary).endswith(ERRORS):
+        yield error(
+            "evaluation_metrics.primary_metric",
+            f"fairchem takes the epoch with the largest {primary!r} as the best",
+            "choose a metric with 'mae' in its name, of which it takes the smallest",
+        )
     if primary is not None and names and str(primary) not in names:
         yield error(
             "evaluation_metrics.primary_metric",

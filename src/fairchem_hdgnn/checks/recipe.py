@@ -55,10 +55,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A config, and the sizes it was derived from."""
+    """A config, the sizes it was derived from, and the number of optimiser steps."""
 
     sizes: Sizes
     config: dict[str, Any]
+    steps: int
 
     @property
     def epochs(self) -> int:
@@ -80,7 +81,7 @@ class Recipe:
             "",
             f"Structures     {sizes.structures:,} to train on, {sizes.atoms:.0f} atoms on average",
             f"Target         {sizes.label}; {labels}",
-            f"Schedule       {self.epochs} epochs, {self.config['optim']['total_steps']:,} steps",
+            f"Schedule       {self.epochs} epochs, {self.steps:,} steps",
         ]
         text = "".join(f"# {line}".rstrip() + "\n" for line in header)
         with complete_or_absent(path) as temporary:
@@ -128,7 +129,7 @@ def make_recipe(
         epochs = min(max(round(TRAINING_STEPS / steps_per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)
     config["model"]["energy_scale"] = round(sizes.atoms**-0.5, 2)
     config["model"]["mean_neighbors"] = round(max(sizes.neighbors, 1.0), 1)
-    optim["max_epochs"], optim["total_steps"] = epochs, epochs * steps_per_epoch
+    optim["max_epochs"] = epochs
     optim["eval_every"] = optim["checkpoint_every"] = steps_per_epoch
     source = {"format": "safe_lmdb", "key_mapping": {sizes.label: "energy"}}
     transforms = config["dataset"]["train"]["transforms"]
@@ -139,7 +140,7 @@ def make_recipe(
     }
     if not records.has_metadata:
         del optim["load_balancing"], optim["load_balancing_on_error"]
-    return Recipe(sizes, config)
+    return Recipe(sizes, config, epochs * steps_per_epoch)
 
 
 def sampled(records: Records) -> list[Data]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from fairchem_hdgnn.checks.findings import Finding, error, one_line, warning
 from fairchem_hdgnn.data.periodicity import completed_cells, periodic_directions
 from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.host.noisy_nodes import TARGET
 from fairchem_hdgnn.host.structures import TOUCHING, flat_cells
 
 SAMPLE = 16
@@ -127,6 +128,8 @@ def _problems(split: str, record: Any, needs: Needs, *, labelled: bool) -> Itera
     missing = list(_missing(record, needs, labelled=labelled))
     for name in missing:
         remedy = "map it with dataset.key_mapping" if name in needs.targets else "re-create the LMDB"
+        if name == TARGET:
+            remedy = "noisy_nodes makes it from pos_relaxed: re-create the LMDB with relaxed positions"
         yield f"no {name}", error(subject, f"records have no '{name}', which the trainer reads", remedy)
     if missing:
         return

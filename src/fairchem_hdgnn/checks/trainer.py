@@ -14,6 +14,7 @@ from fairchem_hdgnn.checks.files import check_data_sets, checkpoint_bytes, disk_
 from fairchem_hdgnn.checks.findings import stop_or_warn
 from fairchem_hdgnn.checks.keys import OURS, REQUIRED, key_findings
 from fairchem_hdgnn.checks.loggers import logger_findings
+from fairchem_hdgnn.checks.schedule import schedule_findings
 from fairchem_hdgnn.checks.stages import NamedStages
 from fairchem_hdgnn.checks.trial import try_steps
 from fairchem_hdgnn.host.fairchem1 import trainer
@@ -57,14 +58,13 @@ class Trainer(NamedStages, trainer.Trainer):
             ConfigError: the first step would fail. The base trainer's errors pass through.
         """
         self.initialise()
-        last_step = self.config["optim"]["max_epochs"] * self._steps_per_epoch
-        if self.step < last_step:
+        if self.step < self.num_steps:
             try_steps(self)
         else:
             logger.warning(
                 "This run is complete: its checkpoint is at step %d of %d. To train longer, raise optim.max_epochs.",
                 self.step,
-                last_step,
+                self.num_steps,
             )
         super().train(disable_eval_tqdm)
 
@@ -96,7 +96,7 @@ class Trainer(NamedStages, trainer.Trainer):
         """Check records, targets and disk; on one rank."""
         config, model = self._sections(), self._unwrapped_model
         data_sets = {split: getattr(self, f"{split}_dataset") for split in DATA_SETS}
-        stop_or_warn(output_findings(model, config["outputs"]))
+        stop_or_warn([*output_findings(model, config["outputs"]), *schedule_findings(config["optim"], self.num_steps)])
         found = data_findings(model, config, {name: data for name, data in data_sets.items() if data is not None})
         needed = 0 if self.is_debug else checkpoint_bytes(model, config["optim"])
         stop_or_warn([*found, *disk_findings(self.checkpoint_path.parent, needed)])

@@ -17,6 +17,8 @@ from fairchem_hdgnn.checks.records import sample
 from fairchem_hdgnn.checks.stages import naming
 from fairchem_hdgnn.errors import ConfigError
 
+NOISY_NODES_REMEDY = "training records need tags and pos_relaxed; re-create the LMDB, or remove the transform"
+
 CANDIDATES = 16
 """Records from which the smallest are chosen, to keep the step short."""
 
@@ -49,7 +51,8 @@ def try_steps(trainer: OCPTrainer) -> None:
 def _train(trainer: OCPTrainer, batch: Batch) -> None:
     trainer.model.train()
     if (noisy_nodes := getattr(trainer, "noisy_nodes", None)) is not None:
-        noisy_nodes.move(batch)
+        with naming("dataset.train.transforms.noisy_nodes", NOISY_NODES_REMEDY):
+            noisy_nodes.move(batch)
     with torch.autocast("cuda", enabled=trainer.scaler is not None):
         with naming("model, outputs", "the model cannot predict these records"):
             predictions = trainer._forward(batch)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from fairchem_hdgnn.cli._flags import path, require_at_least
 from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
-from fairchem_hdgnn.evaluation.equivariance import Differences, measure, open_subject
+from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.evaluation.equivariance import Differences, Subject, measure, open_subject
 from fairchem_hdgnn.files import complete_or_absent
 
 COLUMNS = {"mad": "MAD", "frame_noise": "frame noise", "rotation": "rotation error"}
@@ -36,36 +38,54 @@ def run(args: argparse.Namespace) -> None:
     """Measure every model and print one row for each."""
     require_at_least(1, {"--systems": args.systems, "--rotations": args.rotations})
     options = inference_options(args)
-    table = Table("meV", *COLUMNS.values(), "spread of E", box=None)
+    subjects = [open_subject(name, options) for name in args.models]
+    unit, factor = _unit(subjects)
+    table = Table(unit, *COLUMNS.values(), "spread of E", box=None)
     found, count, untrained = {}, 0, False
-    for name in args.models:
-        subject = open_subject(name, options)
+    for name, subject in zip(args.models, subjects):
         differences = measure(subject, args.data, args.systems, args.rotations, options)
-        found[name] = numbers(differences)
+        found[name] = numbers(differences, factor)
         count, untrained = len(differences.energy), untrained or not subject.trained
         cells = [f"{found[name][key]:.3g} ± {found[name][key + '_error']:.1g}" for key in COLUMNS]
         table.add_row(name, *cells, f"{found[name]['spread']:.3g}")
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     console.print(
-        f"\nMean absolute differences of the energy in meV ± standard error over {count} systems, {args.rotations} "
-        "random rotations each.\nMAD: before and after a rotation, model unchanged. Frame noise: same "
-        "orientation, two draws of edge frames.\nRotation error: structure and frames rotated together.",
+        f"\nMean absolute differences of the energy in {unit} ± standard error over {count} systems, "
+        f"{args.rotations} random rotations each.\n"
+        "MAD: before and after a rotation, model unchanged. Frame noise: same orientation, two draws of edge frames.\n"
+        "Rotation error: structure and frames rotated together.",
         markup=False,
     )
     if untrained:
         console.print("A config has random weights: compare with the spread of E over the systems.")
     if args.out is not None:
-        content = {"unit": "meV", "systems": count, "rotations": args.rotations, "seed": args.seed, "models": found}
+        content = {"unit": unit, "systems": count, "rotations": args.rotations, "seed": args.seed, "models": found}
         with complete_or_absent(args.out) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n")
         console.print(f"Written: {args.out}")
 
 
-def numbers(differences: Differences) -> dict[str, float]:
-    """Means and standard errors of the differences, and the standard deviation of the energy over systems, in meV."""
+def _unit(subjects: Sequence[Subject]) -> tuple[str, float]:
+    """The unit of the numbers, and how many of it are one unit of the target."""
+    first = subjects[0].opened.unit
+    for subject in subjects:
+        if subject.opened.unit != first:
+            raise ConfigError(
+                f"{subjects[0].name} predicts in {first}, {subject.name} in {subject.opened.unit}; measure them apart"
+            )
+    return ("meV", 1000.0) if first == "eV" else (first.strip("()"), 1.0)
+
+
+def numbers(differences: Differences, factor: float = 1000.0) -> dict[str, float]:
+    """Means and standard errors of the differences, and the standard deviation of the energy over systems.
+
+    Args:
+        differences: in the unit of the target, such as eV.
+        factor: from this unit to that of the result.
+    """
     result = {}
     for key in COLUMNS:
-        values = 1000 * getattr(differences, key)
+        values = factor * getattr(differences, key)
         result[key], result[f"{key}_error"] = float(values.mean()), float(values.std() / len(values) ** 0.5)
-    return {**result, "spread": float(1000 * differences.energy.std())}
+    return {**result, "spread": float(factor * differences.energy.std())}

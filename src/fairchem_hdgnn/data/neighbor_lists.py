@@ -1,7 +1,8 @@
 """Edges across periodic boundaries: from all pairs of atoms, or by vesin from cells.
 
 All pairs take time in proportion to atoms squared times images, on the device of the batch; vesin takes time in
-proportion to edges, on the CPU. Both keep the edges that fairchem's own builder keeps. What is periodic, and how
+proportion to edges, on the CPU. Both keep the edges that fairchem's own builder keeps, except that of equally distant
+neighbours at ``max_neighbors`` they may keep different ones: train and predict with the same. What is periodic, and how
 structures that are not periodic in all directions are searched, is defined in
 :mod:`~fairchem_hdgnn.data.periodicity`.
 """
@@ -26,7 +27,8 @@ DEGENERACY_TOLERANCE = 0.01
 
 
 class NeighborList(Enum):
-    """``pairs``: a search over all pairs of atoms. ``vesin``: in linear time, for large structures on a CPU."""
+    """``pairs``: a search over all pairs of atoms. ``vesin``: in linear time, for large structures on a CPU. Of equally
+    distant neighbours at ``max_neighbors``, the two may keep different ones, so train and predict with the same."""
 
     PAIRS = "pairs"
     VESIN = "vesin"

@@ -49,7 +49,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Differences:
-    """Absolute differences of one model, eV, each system's mean over the rotations.
+    """Absolute differences of one model, in the unit of its target, each system's mean over the rotations.
 
     Attributes:
         mad: the unchanged model, before and after a rotation (Table 4's MAD).
@@ -113,7 +113,7 @@ def measure(
                 graph = model.plain_graph(batch.to(device))
                 parts.append(_differences(model, graph, num_rotations, random))
             progress.update(graph.num_systems)
-    scaled = [torch.cat(columns).double().cpu().numpy() * subject.opened.energy_unit for columns in zip(*parts)]
+    scaled = [torch.cat(columns).double().cpu().numpy() * subject.opened.scale for columns in zip(*parts)]
     return Differences(*scaled)
 
 

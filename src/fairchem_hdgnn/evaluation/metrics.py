@@ -157,6 +157,11 @@ def _require_same_systems(split: str, models: Sequence[str], predictions: Sequen
             raise DataError(f"{split}: {model} predicts NaN or infinity, first for system {each.ids[wrong][0]}")
         if not np.array_equal(each.ids, predictions[0].ids):
             raise DataError(f"{split}: {model} and {models[0]} were run on different systems")
+        if not np.array_equal(each.target, predictions[0].labels):
+            raise DataError(
+                f"{split}: {model} and {models[0]} read different labels, so their errors cannot be compared; "
+                "evaluate them separately"
+            )
 
 
 def _tabulate(

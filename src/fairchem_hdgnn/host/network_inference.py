@@ -16,6 +16,7 @@ from torch_geometric.data import Batch, Data
 from fairchem_hdgnn.data.labels import collect_labels
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.host.opened import OpenedCheckpoint
+from fairchem_hdgnn.host.targets import target_of_network
 from fairchem_hdgnn.host.trained import TrainedNetwork
 
 BATCH_SIZE = 8
@@ -87,7 +88,8 @@ class NetworkCheckpoint(OpenedCheckpoint):
         self.seed(seed)
         self.model = trained.build().to(device)
         self.outputs = trained.outputs
-        self.energy_unit = trained.scales["energy"].rmsd if "energy" in trained.scales else 1.0
+        self.scale = trained.scales["energy"].rmsd if "energy" in trained.scales else 1.0
+        self.unit = target_of_network(trained).unit
         self.dataset = dataset
         self.batch_size = trained.batch_size or BATCH_SIZE
 

@@ -15,13 +15,15 @@ class OpenedModel(ABC):
 
     Attributes:
         model: the model in float32; its outputs are in the unit used in training.
-        energy_unit: eV per unit of the model's energy.
+        scale: ``unit`` per unit of the model's output for a whole structure.
+        unit: of that output, as in :attr:`fairchem_hdgnn.host.targets.Target.unit`.
         dataset: how records are read; for ``open_split``.
         batch_size: systems per batch in evaluation.
     """
 
     model: nn.Module
-    energy_unit: float
+    scale: float
+    unit: str
     dataset: Mapping[str, Any]
     batch_size: int
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch_geometric.data import Batch
 
 from fairchem_hdgnn.errors import DataError, TrainingError
@@ -57,30 +56,21 @@ def check_loss(loss: Tensor, targets: Iterable[str], batch: Batch) -> None:
     raise TrainingError(f"loss is {loss.item()} for the batch with sid {_enumerate(system_ids(batch))}; {REMEDIES}")
 
 
-@contextlib.contextmanager
-def checked_gradients(optimizer: Optimizer, model: nn.Module, batches: Sequence[Batch]) -> Iterator[None]:
-    """Stop in the block before the optimizer applies a gradient that is not finite.
+def check_gradients(model: nn.Module, batches: Sequence[Batch]) -> None:
+    """Stop at a gradient that is nan or infinite, before it is clipped, which spreads nan to all parameters.
 
-    With float16 the loss scaler skips updates whose gradients overflowed, so these are not checked.
+    Args:
+        model: after the backward pass.
+        batches: the structures, of this rank.
 
     Raises:
-        TrainingError: names the parameter and the structures of this rank's batches.
+        TrainingError: names the parameter and the structures.
     """
-    hook = optimizer.register_step_pre_hook(lambda *_: _check_gradients(model, batches))
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _check_gradients(model: nn.Module, batches: Sequence[Batch]) -> None:
-    # A bound of infinity clips nothing; this computes torch's fused norm over all gradients.
-    if torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), max_norm=float("inf"))):
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    # One reduction over all: checks of each would launch hundreds of kernels and wait for them.
+    if not gradients or torch.isfinite(nn.utils.parameters_to_vector(gradients.values()).abs().amax()):
         return
-    culprit = next(
-        (name for name, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()),
-        "all parameters together",
-    )
+    culprit = next(name for name, gradient in gradients.items() if not torch.isfinite(gradient).all())
     sids = _enumerate([sid for batch in batches for sid in system_ids(batch)])
     raise TrainingError(f"gradient of {culprit} is not finite after the batch with sid {sids}; {REMEDIES}")
 

@@ -71,16 +71,22 @@ def target_of_config(config: Mapping[str, Any], normalizers: Mapping[str, Any]) 
     outputs = tuple(name for name in config.get("outputs") or () if name == "forces" or name != vector)
     main = "energy" if "energy" in outputs else next(iter(outputs), "energy")
     state = normalizers.get(main)
-    return Target(outputs, _label(config.get("dataset") or {}, main), Scale.of_state(state) if state else None)
+    return Target(outputs, label_of(config.get("dataset") or {}, main), Scale.of_state(state) if state else None)
 
 
 def target_of_network(trained: TrainedNetwork) -> Target:
     """The target of a trained network; files of fairchem-core 2 do not store labels."""
-    label = _label(trained.dataset, trained.target) if trained.dataset else None
+    label = label_of(trained.dataset, trained.target) if trained.dataset else None
     return Target((trained.target, *trained.outputs[1:]), label, trained.scales.get("energy"))
 
 
-def _label(dataset: Mapping[str, Any], output: str) -> str:
+def label_of(dataset: Mapping[str, Any], output: str) -> str:
+    """Name in the records of an output's label.
+
+    Args:
+        dataset: settings of the training data.
+        output: name in the trainer.
+    """
     mapping = dataset.get("key_mapping") or {}
     return next((before for before, after in mapping.items() if after == output), output)
 

@@ -38,7 +38,9 @@ def prepared(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: an old config that fairchem cannot convert, or a path with a variable that is not set.
     """
-    config = _with_primary_metric(present_layout(with_numbers(config)))
+    # Only in sections: a run may be called 1e-4.
+    sections = {name: with_numbers(part) if isinstance(part, (dict, list)) else part for name, part in config.items()}
+    config = _with_primary_metric(present_layout(sections))
     if isinstance(config.get("optim"), dict):
         config = {**config, "optim": _optim(config["optim"])}
     return {name: with_paths(part, name) if name in ("dataset", "task") else part for name, part in config.items()}

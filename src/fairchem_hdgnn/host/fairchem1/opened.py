@@ -24,6 +24,7 @@ from fairchem_hdgnn.host.fairchem1.names import known_model
 from fairchem_hdgnn.host.fairchem1.safe_lmdb import safe_format
 from fairchem_hdgnn.host.opened import OpenedCheckpoint, OpenedModel
 from fairchem_hdgnn.host.sections import mean_and_deviation
+from fairchem_hdgnn.host.targets import label_of, unit_of
 
 
 class TrainerCheckpoint(OpenedCheckpoint):
@@ -39,7 +40,9 @@ class TrainerCheckpoint(OpenedCheckpoint):
         config, normalizers = self.trainer.config, self.trainer.normalizers
         self.model = self.trainer._unwrapped_model
         self.outputs = tuple(config["outputs"])
-        self.energy_unit = float(normalizers["energy"].rmsd) if "energy" in normalizers else 1.0
+        target = getattr(self.model, "output_name", "energy")
+        self.scale = float(normalizers[target].rmsd) if target in normalizers else 1.0
+        self.unit = unit_of(target, label_of(config["dataset"], target))
         self.dataset = config["dataset"]
         self.batch_size = _batch_size(config["optim"])
 
@@ -75,7 +78,9 @@ class ConfigModel(OpenedModel):
         self.model = model_class(**keys)
         self.dataset = splits_of(config).get("train", {})
         normalizers = (self.dataset.get("transforms") or {}).get("normalizer") or {}
-        self.energy_unit = mean_and_deviation(normalizers.get("energy") or {})[1]
+        target = str(getattr(self.model, "output_name", "energy"))
+        self.scale = mean_and_deviation(normalizers.get(target) or {})[1]
+        self.unit = unit_of(target, label_of(self.dataset, target))
         self.batch_size = _batch_size(config["optim"])
 
     def collate(self, records: list[Data]) -> Batch:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from fairchem.core.common import distutils
+from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
 from fairchem.core.modules.scaling.util import ensure_fitted
 from torch import Tensor
 from torch_geometric.data import Batch
@@ -21,6 +22,7 @@ from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, check_fits, read_chec
 from fairchem_hdgnn.host.fairchem1.accumulation import grouped, num_steps, use_step_losses
 from fairchem_hdgnn.host.fairchem1.fine_tuning import FineTuningTrainer
 from fairchem_hdgnn.host.fairchem1.noisy_nodes import teach_transform
+from fairchem_hdgnn.host.fairchem1.one_cycle import keeping_length, set_length
 from fairchem_hdgnn.host.fairchem1.ranks import check_same_start
 from fairchem_hdgnn.host.fairchem1.relaxation import run_relaxations
 from fairchem_hdgnn.host.fairchem1.run_directories import (
@@ -61,6 +63,7 @@ class Trainer(FineTuningTrainer):
     epoch: float
     primary_metric: str | None
     best_val_metric: float | None
+    ema: ExponentialMovingAverage | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As ``OCPTrainer``; raises a ConfigError if ``run_dir`` is not writable."""
@@ -106,22 +109,23 @@ class Trainer(FineTuningTrainer):
         self.loss_schedule = LossSchedule(self.config["loss_functions"])
 
     def _compute_loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
-        last_step = self.config["optim"]["max_epochs"] * self._steps_per_epoch
-        self.loss_schedule.apply(self.loss_functions, self.step / last_step if last_step else 1.0)
+        self.loss_schedule.apply(self.loss_functions, self.step / self.num_steps if self.num_steps else 1.0)
         return super()._compute_loss(out, batch)
 
     def load_extras(self) -> None:
-        """As fairchem; the length of a one-cycle schedule defaults to ``max_epochs``."""
-        optim = self.config["optim"]
-        if optim.get("scheduler") == "OneCycleLR":
-            # Stored in the config, so that it is in checkpoints, which unmodified fairchem opens too.
-            optim.setdefault("epochs", optim["max_epochs"])
+        """As fairchem; a one-cycle schedule without a length takes that of the training."""
+        set_length(self.config["optim"], self.num_steps)
         super().load_extras()
 
     @property
     def checkpoint_path(self) -> Path:
         """Path of the checkpoint with the training state."""
         return Path(self.config["cmd"]["checkpoint_dir"]) / "checkpoint.pt"
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps of the whole training; 0 without training data."""
+        return self.config["optim"]["max_epochs"] * self._steps_per_epoch
 
     @property
     def _accumulate(self) -> int:
@@ -339,7 +343,11 @@ class Trainer(FineTuningTrainer):
         """As fairchem; warns if the resumed run cannot reproduce the uninterrupted one exactly."""
         checkpoint = checkpoint or read_checkpoint(checkpoint_path)
         check_fits(checkpoint, self.model, self.config, checkpoint_path, inference_only=inference_only)
-        super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
+        with keeping_length(self.scheduler):
+            super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
+        if not inference_only and self.ema is None and self.ema_decay:
+            # best_checkpoint.pt has averages in place of the weights, and fairchem then goes on without.
+            self.ema = ExponentialMovingAverage(self.model.parameters(), self.ema_decay)
         if inference_only or "step" not in checkpoint:
             return
         self._saved_step = self.step

@@ -12,9 +12,9 @@ from torch_geometric.data import Batch
 
 from fairchem_hdgnn.host.fairchem1.accumulation import AccumulatedLoss, means_over
 from fairchem_hdgnn.host.stop_conditions import (
+    check_gradients,
     check_loss,
     check_predictions,
-    checked_gradients,
     explained_out_of_memory,
 )
 from fairchem_hdgnn.models.seeds import step_seed
@@ -41,11 +41,10 @@ def train_step(trainer: OCPTrainer, batches: list[Batch], first: int) -> None:
     """
     trainer.model.train()
     model = trainer._unwrapped_model
-    loss = AccumulatedLoss(batches, partial(_train_batch, trainer, first), trainer.model)
+    loss = AccumulatedLoss(batches, partial(_train_batch, trainer, first, batches), trainer.model)
     with (
         explained_out_of_memory(batches[-1], model),
         means_over(batches, trainer.loss_functions, trainer.output_targets, trainer.device),
-        checked_gradients(trainer.optimizer, model, batches),
     ):
         trainer._backward(loss)
     trainer.metrics = trainer.evaluator.update("loss", loss.value, trainer.metrics)
@@ -75,7 +74,7 @@ def settle_buckets(trainer: OCPTrainer, batch: Batch, first: int) -> None:
     trainer.optimizer.zero_grad()
 
 
-def _train_batch(trainer: OCPTrainer, first: int, batch: Batch, place: int) -> float:
+def _train_batch(trainer: OCPTrainer, first: int, batches: list[Batch], batch: Batch, place: int) -> float:
     trainer.stop_if_preempted()
     _draw(trainer, batch, first + place)
     with explained_out_of_memory(batch, trainer._unwrapped_model):
@@ -86,6 +85,9 @@ def _train_batch(trainer: OCPTrainer, first: int, batch: Batch, place: int) -> f
         check_loss(loss, predictions, batch)
         trainer.metrics = trainer._compute_metrics(predictions, batch, trainer.evaluator, trainer.metrics)
         (trainer.scaler.scale(loss) if trainer.scaler else loss).backward()
+    # With float16 the scaler skips updates with overflowed gradients.
+    if trainer.scaler is None and place == len(batches) - 1:
+        check_gradients(trainer._unwrapped_model, batches)
     return loss.item()
 
 

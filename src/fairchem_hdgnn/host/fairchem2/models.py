@@ -140,7 +140,7 @@ class ESCNForceHead(ForceModel):
 
 
 class HydraModel(FairchemHydraModel):
-    """fairchem's model of a backbone and heads, without weight decay of norms and biases.
+    """fairchem's model of a backbone and heads, without weight decay of biases and embeddings.
 
     Args:
         init_from: checkpoint whose weights it starts from; see ``take_weights``. Read again when a run resumes.
@@ -157,5 +157,5 @@ class HydraModel(FairchemHydraModel):
             self.finetune_model_full_config = {"_target_": "fairchem_hdgnn.HydraModel", **given}
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters without weight decay: vectors, as under fairchem-core 1.10."""
-        return {name for name, parameter in nn.Module.named_parameters(self) if parameter.ndim <= 1}
+        """Names of parameters without weight decay: biases and embeddings, as under fairchem-core 1.10."""
+        return {name for name, _ in nn.Module.named_parameters(self) if "bias" in name or "embedding" in name}
