@@ -136,8 +136,8 @@ def kept(study: Study) -> KeptResults:
 def table(study: Study, results: Sequence[Mapping[str, Any]]) -> str:
     """As Markdown: single runs, and the mean of a model's predictions, meV."""
     if len(study.seeds) == 1:
-        maes = {result["model"]: 1000 * result["mae"][study.split] for result in results}
-        rows = [f"| {name} | {maes[name]:.0f} |" for name in study.variants if name in maes]
+        by_name = {result["model"]: 1000 * result["mae"][study.split] for result in results}
+        rows = [f"| {name} | {by_name[name]:.0f} |" for name in study.variants if name in by_name]
         return "\n".join(["| variant | MAE |", "| --- | ---: |", *rows]) + "\n"
     lines = ["| model | seeds | MAE of one | of their mean | fastest, hours |", "| --- | ---: | ---: | ---: | ---: |"]
     for name in study.variants:

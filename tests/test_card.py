@@ -14,6 +14,7 @@ import torch
 import yaml
 from evaluation_data import SIZES, write_splits
 
+from fairchem_hdgnn.checks.loggers import logger_findings
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.evaluation.card.subject import read_subject
 from fairchem_hdgnn.files import sha256
@@ -134,6 +135,7 @@ def test_what_the_training_was_is_in_the_card(checkpoint: Path, capsys: pytest.C
     assert facts["`cutoff`"] == "`4.0` Å | `8.0` Å" and facts["`lmax`"] == "`3` | `6`" and "`otf_graph`" not in facts
     recipe = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
     assert recipe["optim"]["lr_initial"] == 4e-4 and recipe["trainer"] == "fairchem_hdgnn.Trainer"
+    assert not list(logger_findings(recipe)), "needs no account"
     assert "cmd" not in recipe
 
 

@@ -83,6 +83,15 @@ def test_modes_that_need_a_checkpoint(config: Path, capfd: pytest.CaptureFixture
     assert f"--checkpoint: missing; --mode {mode} needs" in message_of(capfd, command(config, f"--mode={mode}"))
 
 
+@pytest.mark.parametrize(("mode", "split"), [("predict", "test"), ("validate", "val")])
+def test_modes_that_need_a_split(config: Path, capfd: pytest.CaptureFixture, mode: str, split: str) -> None:
+    contents = yaml.safe_load(config.read_text())
+    contents["dataset"].pop(split, None)
+    config.write_text(yaml.safe_dump(contents))
+    line = message_of(capfd, command(config, f"--mode={mode}", "--checkpoint=any.pt"))
+    assert f"dataset.{split}.src: missing, but --mode {mode} needs it; add --dataset.{split}.src=LMDB" in line
+
+
 @fault("checkpoint", "of another size than the config's model")
 def test_checkpoint_of_another_size(config: Path, outcome: Outcome) -> None:
     train(config, "small")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,13 @@ def test_length_is_that_of_the_training(tmp_path: Path) -> None:
     assert load(tmp_path, "plain")["config"]["optim"]["total_steps"] == STEPS
     train(config, "accumulated", "--optim.accumulate=2")
     assert load(tmp_path, "accumulated")["scheduler"]["total_steps"] == STEPS / 2
+
+
+def test_the_time_left_falls_to_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    train(one_cycle(tmp_path), "timed")
+    left = re.findall(r"step: \S+ \((\d+:\d\d:\d\d) left\)", caplog.text)
+    assert len(left) == STEPS and left[-1] == "0:00:00" and max(left) < "0:10:00"
 
 
 def test_more_epochs_stretch_the_schedule(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

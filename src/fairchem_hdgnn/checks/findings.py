@@ -56,7 +56,8 @@ def value_findings(subject: str, kind: type, settings: Mapping[str, Any]) -> Ite
     """Report values in ``settings`` that are invalid for the keys of the dataclass ``kind``; ignore other keys."""
     for fault in faults(kind, settings):
         remedy = f"give {fault.key.allowed}" + (f"; {fault.hint}" if fault.hint else "")
-        yield error(f"{subject}.{fault.key.name}", f"is {fault.value!r}", remedy)
+        problem = f"is {fault.value!r}" if fault.key.name in settings else "is missing"
+        yield error(f"{subject}.{fault.key.name}", problem, remedy)
 
 
 def one_line(problem: BaseException) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +34,11 @@ OURS = "fairchem_hdgnn.Trainer"
 
 ERRORS = ("mse", "magnitude_error")
 """Ends of the names of fairchem's metrics that are better when smaller, besides those with ``mae``."""
+
+TRAIN = "train_split_settings"
+
+FURTHER_SPLIT_KEYS = ("splits", "no_shuffle", "seed", "metadata_path", "lin_ref", "cutoff")
+"""Further keys of a data set that fairchem reads."""
 
 REQUIRED: dict[str, type | tuple[type, ...]] = {
     "model": dict,
@@ -100,6 +106,7 @@ def _target_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
                     f"loss_functions.{name}", f"no such output{suggestion(str(name), targets)}", "add it to outputs"
                 )
             yield from value_findings(f"loss_functions.{name}", Loss, loss)
+            yield from _unread_findings(f"loss_functions.{name}", loss, [*key_names(Loss), "reduction"])
             function = loss.get("fn")
             if isinstance(function, str) and function not in losses:
                 problem = f"fairchem has no loss {function!r}{suggestion(function, losses)}"
@@ -160,11 +167,23 @@ def _optim_findings(optim: Mapping[str, Any], *, amp: bool) -> Iterator[Finding]
         Precision.from_config(dict(optim), amp=amp)
     except ConfigError as problem:
         yield error("optim.precision", str(problem).partition(": ")[2], "correct it")
-    known = [*key_names(Optim), *FURTHER_OPTIM_KEYS]
-    for name in optim:
+    yield from _unread_findings("optim", optim, [*key_names(Optim), *FURTHER_OPTIM_KEYS, *_arguments(optim)])
+
+
+def _unread_findings(subject: str, settings: Mapping[str, Any], known: Sequence[str]) -> Iterator[Finding]:
+    """Warn of keys that are probably misspelt; other trainers, data sets and losses may read further ones."""
+    for name in settings:
         close = nearest(str(name), known)
-        if name not in known and close and optim.get("scheduler") is None:
-            yield warning(f"optim.{name}", f"nothing reads this key; did you mean '{close}'?", "correct or remove it")
+        if name not in known and close:
+            yield warning(
+                f"{subject}.{name}", f"nothing reads this key; did you mean '{close}'?", "correct or remove it"
+            )
+
+
+def _arguments(optim: Mapping[str, Any]) -> list[str]:
+    """Arguments of the scheduler, which are keys of ``optim``."""
+    scheduler = getattr(torch.optim.lr_scheduler, str(optim.get("scheduler")), None)
+    return list(inspect.signature(scheduler).parameters) if isinstance(scheduler, type) else []
 
 
 def _data_findings(section: Any) -> Iterator[Finding]:
@@ -184,6 +203,11 @@ def _data_findings(section: Any) -> Iterator[Finding]:
 
 def _split_findings(subject: str, settings: dict[str, Any]) -> Iterator[Finding]:
     yield from value_findings(subject, Split, settings)
+    yield from _unread_findings(subject, settings, [*key_names(Split), *FURTHER_SPLIT_KEYS])
+    if subject == "dataset.train" and (subsets := {"first_n", "sample_n"} & settings.keys()):
+        key = min(subsets)
+        problem = "val and test inherit it" + (", and train_split_settings replaces it" if TRAIN in settings else "")
+        yield warning(f"{subject}.{key}", problem, f"write {TRAIN}: {{{key}: {settings[key]}}}")
     transforms = settings.get("transforms")
     normalizer = transforms.get("normalizer") if isinstance(transforms, dict) else None
     parts = normalizer.items() if isinstance(normalizer, dict) else [("", normalizer or {})]

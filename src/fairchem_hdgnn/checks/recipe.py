@@ -55,11 +55,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A config, the sizes it was derived from, and the number of optimiser steps."""
+    """A config, the sizes it was derived from, the number of optimiser steps, and whether records have forces."""
 
     sizes: Sizes
     config: dict[str, Any]
     steps: int
+    has_forces: bool
 
     @property
     def epochs(self) -> int:
@@ -140,7 +141,7 @@ def make_recipe(
     }
     if not records.has_metadata:
         del optim["load_balancing"], optim["load_balancing_on_error"]
-    return Recipe(sizes, config, epochs * steps_per_epoch)
+    return Recipe(sizes, config, epochs * steps_per_epoch, any("forces" in record for record in chosen))
 
 
 def sampled(records: Records) -> list[Data]:

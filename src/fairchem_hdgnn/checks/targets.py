@@ -154,7 +154,7 @@ def target_spread(path: Path, key: str | None = None, *, progress: bool = True) 
             key = next((label for label in LABELS if label in record), None)
         if key is None or key not in record:
             has = ", ".join(sorted(record.keys()))
-            raise DataError(f"{path}, record {index}: no '{key or LABELS[0]}'; it has {has} (choose one with --key)")
+            raise DataError(f"{path}, record {index}: no '{key or LABELS[0]}'; it has {has}; name one of these")
         values.append(_number(record[key], f"{path}, record {index}: {key}"))
         if not abs(values[-1]) < float("inf"):
             raise DataError(f"{path}, record {index}: {key} is {values[-1]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections import Counter
 from typing import get_args
 
@@ -203,10 +204,8 @@ def _advice(args: argparse.Namespace, report: Report) -> list[str]:
     if args.unlabelled:
         return lines
     mapping = "key_mapping: {y_relaxed: energy}; " if args.task == "is2re" else ""
-    return [
-        *lines,
-        f"Config: format: safe_lmdb; {mapping}normalizer: fairchem-hdgnn target-stats {args.out / DATA_FILE}",
-    ]
+    file = shlex.quote(str(args.out / DATA_FILE))
+    return [*lines, f"Config: format: safe_lmdb; {mapping}normalizer: fairchem-hdgnn target-stats {file}"]
 
 
 def _about_labels(report: Report) -> list[str]:

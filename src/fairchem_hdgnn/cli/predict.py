@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -65,9 +66,11 @@ def run(args: argparse.Namespace) -> None:
         )
     prefix = next((name for name, splits in SPLITS.items() if set(args.splits) == set(splits)), None)
     if prefix is not None:
-        files = " ".join(f"--{suffix.replace('_', '-')} {args.out / f'{prefix}_{suffix}.npz'}" for suffix in SUFFIXES)
+        paths = {suffix: shlex.quote(str(args.out / f"{prefix}_{suffix}.npz")) for suffix in SUFFIXES}
+        files = " ".join(f"--{suffix.replace('_', '-')} {path}" for suffix, path in paths.items())
         practice = "" if prefix == "test" else f" --prefix {prefix}"
-        print(f"Next: fairchem-hdgnn make-submission {files} --data {args.data}{practice} --out submission.npz")
+        data = shlex.quote(str(args.data))
+        print(f"Next: fairchem-hdgnn make-submission {files} --data {data}{practice} --out submission.npz")
 
 
 def _predicted(args: argparse.Namespace) -> Mapping[str, Predictions]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from fairchem_hdgnn.checks.recipe import make_recipe
 from fairchem_hdgnn.cli._flags import path, require_at_least
+from fairchem_hdgnn.data.statistics import LABELS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
+    labels = ", ".join(LABELS)
     parser.add_argument(
         "data",
         type=path,
         help="folder with train/ and val_id/ (or val/) from make-lmdb, or with train.lmdb and val_id.lmdb",
     )
     parser.add_argument("--model", choices=["hdgnn", "escn_so2"], default="hdgnn", help="default: %(default)s")
-    parser.add_argument("--label", metavar="KEY", help="attribute to learn (default: y_relaxed)")
+    parser.add_argument("--label", metavar="KEY", help=f"attribute to learn (default: the first of {labels})")
     parser.add_argument("--epochs", type=int, help="default: chosen from the number of structures")
     parser.add_argument(
         "--noisy-nodes", choices=["auto", "on", "off"], default="auto",
@@ -36,5 +39,8 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.out}: {sizes.structures:,} structures of {sizes.atoms:.0f} atoms, {recipe.epochs} epochs")
     print(f"  {sizes.label}: mean {sizes.labels.mean:.4f}, standard deviation {sizes.labels.std:.4f}")
     print(f"  Noisy Nodes: {'yes' if 'displacement' in recipe.config['outputs'] else 'no'}")
-    print(f"check it:  fairchem-hdgnn check {args.out}")
-    print(f"train:     fairchem-hdgnn train --mode train --config-yml {args.out}  (without a GPU: --cpu)")
+    if recipe.has_forces:
+        print("  Forces in the records are not learned; start from configs/oc20/s2ef for that")
+    out = shlex.quote(str(args.out))
+    print(f"check it:  fairchem-hdgnn check {out}")
+    print(f"train:     fairchem-hdgnn train --mode train --config-yml {out}  (without a GPU: --cpu)")

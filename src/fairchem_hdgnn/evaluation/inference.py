@@ -30,6 +30,8 @@ from fairchem_hdgnn.host.opening import open_checkpoint, open_split
 from fairchem_hdgnn.host.stop_conditions import explained_out_of_memory
 from fairchem_hdgnn.models.so3.frame_source import set_draw
 
+REMEDY = "use train --mode predict and, for QM9, evaluate-qm9"
+
 
 @dataclass(frozen=True)
 class InferenceOptions:
@@ -105,7 +107,7 @@ def _predict_share(
         trusted=options.trusted,
     )
     if "energy" not in opened.outputs:
-        raise ConfigError(f"{checkpoint}: predicts {', '.join(opened.outputs)}, but no 'energy'")
+        raise ConfigError(f"{checkpoint}: predicts {', '.join(opened.outputs)}, but no 'energy'; {REMEDY}")
     set_draw(opened.model, draw)
     share = {}
     for split, source in sources.items():

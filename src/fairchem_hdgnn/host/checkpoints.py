@@ -190,7 +190,7 @@ def check_fits(
         ]
         raise DataError(
             f"{path}: its weights do not match this config's model ({'; '.join(reasons[:5]) or sizes}); use the config "
-            "that it was trained with, or omit --checkpoint"
+            "that it was trained with, another --checkpoint or, for a new run, another --timestamp-id"
         )
     before, now = (part["optim"].get("optimizer", "AdamW") for part in (stored, config))
     if "optimizer" in checkpoint and not inference_only and before != now:

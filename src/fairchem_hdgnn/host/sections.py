@@ -61,10 +61,11 @@ class Split(Keys):
     """The same for the test data."""
 
     first_n: MaybeCount = other(None)
-    """Use only the first this many records. Cost: an epoch in proportion."""
+    """Use only the first this many records. In ``train`` it applies to the other splits too: use
+    ``train_split_settings``. Cost: an epoch in proportion."""
 
     sample_n: MaybeCount = other(None)
-    """Use only this many records, drawn with ``seed``. Cost: an epoch in proportion."""
+    """Use only this many records, drawn with ``seed``; see ``first_n``. Cost: an epoch in proportion."""
 
     max_atoms: MaybeCount = other(None)
     """Leave out structures with more atoms; needs ``metadata.npz``. Cost: memory of the largest batch."""

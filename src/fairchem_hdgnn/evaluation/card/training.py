@@ -80,7 +80,7 @@ def _command(subject: Subject) -> list[str]:
         "<details><summary>recipe.yml</summary>",
         "",
         "```yaml",
-        yaml_text({"trainer": trainer, **config}).replace("```", "'''").rstrip(),
+        yaml_text({"trainer": trainer, "logger": "tensorboard", **config}).replace("```", "'''").rstrip(),
         "```",
         "",
         "</details>",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from torch_geometric.data import Batch
 from fairchem_hdgnn.data.labels import collect_labels
 from fairchem_hdgnn.errors import TrainingError
 from fairchem_hdgnn.host.allocator import keep_freed_memory
-from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, check_fits, read_checkpoint, write_checkpoint
+from fairchem_hdgnn.host.checkpoints import check_fits, read_checkpoint, write_checkpoint
 from fairchem_hdgnn.host.fairchem1.accumulation import grouped, num_steps, use_step_losses
 from fairchem_hdgnn.host.fairchem1.fine_tuning import FineTuningTrainer
 from fairchem_hdgnn.host.fairchem1.noisy_nodes import teach_transform
@@ -32,6 +34,7 @@ from fairchem_hdgnn.host.fairchem1.run_directories import (
     make_run_folders,
     new_run_id,
 )
+from fairchem_hdgnn.host.fairchem1.states import prediction_state, training_state_of
 from fairchem_hdgnn.host.fairchem1.training_step import settle_buckets, train_step
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes
 from fairchem_hdgnn.host.precision import Precision
@@ -39,7 +42,6 @@ from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch
 from fairchem_hdgnn.host.results import written_whole
 from fairchem_hdgnn.host.schedules import Cadence, LossSchedule
 from fairchem_hdgnn.host.stop_conditions import backward_queue_emptied, check_weights, explained_out_of_memory
-from fairchem_hdgnn.host.which import versions
 
 
 class Trainer(FineTuningTrainer):
@@ -73,6 +75,7 @@ class Trainer(FineTuningTrainer):
         self.relax_dataset: Any = None
         self._settled = False
         self._evaluated_step = 0
+        self._started, self._first_step = 0.0, 0
         self._saved_step: int | None = None
         self.metrics: dict[str, Any] = {}
         if distutils.is_master() and not kwargs.get("is_debug"):
@@ -154,6 +157,7 @@ class Trainer(FineTuningTrainer):
         lock = exclusive_use(self.checkpoint_path.parent) if writes else nullcontext()
         with lock, backward_queue_emptied(), PreemptionWatch() as watch:
             self._watch = watch
+            self._started, self._first_step = time.monotonic(), self.step
             try:
                 self._run_epochs()
             except PreemptedError:
@@ -161,6 +165,11 @@ class Trainer(FineTuningTrainer):
             except TrainingError as error:
                 raise TrainingError(f"step {self.step}: {error}. {self._last_checkpoint()}") from error
         self._watch = None
+
+    def time_left(self) -> str:
+        """Hours, minutes and seconds to the end of the training, with evaluations, at the speed of this process."""
+        seconds = (time.monotonic() - self._started) / max(1, self.step - self._first_step)
+        return str(timedelta(seconds=round(seconds * (self.num_steps - self.step))))
 
     def _last_checkpoint(self) -> str:
         if self._saved_step is None:
@@ -280,9 +289,9 @@ class Trainer(FineTuningTrainer):
         if not distutils.is_master():
             return None
         path = self.checkpoint_path.with_name(checkpoint_file)
-        state = self._state_for_prediction(metrics)
+        state = prediction_state(self, metrics)
         if training_state:
-            write_checkpoint({**state, **self._state_for_resuming()}, path)
+            write_checkpoint({**state, **training_state_of(self)}, path)
             return str(path)
         if self.ema is not None:
             self.ema.store()
@@ -309,33 +318,6 @@ class Trainer(FineTuningTrainer):
                 super().save_results(predictions, results_file, keys)
             finally:
                 self.config["cmd"] = command
-
-    def _state_for_prediction(self, metrics: Any) -> dict[str, Any]:
-        return {
-            "model_version": MODEL_VERSION,
-            "state_dict": self.model.state_dict(),
-            "normalizers": {name: module.state_dict() for name, module in self.normalizers.items()},
-            "elementrefs": {name: module.state_dict() for name, module in self.elementrefs.items()},
-            "config": self.config,
-            "val_metrics": metrics,
-            "amp": self.scaler.state_dict() if self.scaler else None,
-            "versions": versions(),
-        }
-
-    def _state_for_resuming(self) -> dict[str, Any]:
-        has_scheduler = self.scheduler.scheduler_type != "Null"
-        return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.scheduler.state_dict() if has_scheduler else None,
-            "ema": self.ema.state_dict() if self.ema else None,
-            "best_val_metric": self.best_val_metric,
-            "primary_metric": self.primary_metric,
-            "evaluated_step": self._evaluated_step,
-            "running_metrics": self.metrics,
-            "conditions": conditions(self.config, self._steps_per_epoch),
-        }
 
     def load_checkpoint(
         self, checkpoint_path: str, checkpoint: dict | None = None, inference_only: bool = False

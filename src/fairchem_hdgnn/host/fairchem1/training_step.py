@@ -105,5 +105,6 @@ def _log(trainer: OCPTrainer) -> None:
     if trainer.logger is not None:
         trainer.logger.log(values, step=trainer.step, split="train")
     if distutils.is_master() and trainer.step % trainer.config["cmd"]["print_every"] == 0:
-        logger.info(", ".join(f"{name}: {value:.2e}" for name, value in values.items()))
+        numbers = ", ".join(f"{name}: {value:.2e}" for name, value in values.items())
+        logger.info("%s (%s left)", numbers, trainer.time_left())
         trainer.metrics = {}
