@@ -79,7 +79,8 @@ def _findings_without_trial(config: dict[str, Any], run_dir: Path, num_ranks: in
             data_sets[name], problem = _open(name, settings)
         if problem is not None:
             yield problem
-    if data_sets.get("train") is not None:
+    optim_is_valid = not any(finding.fatal and finding.subject.startswith("optim.") for finding in found)
+    if data_sets.get("train") is not None and optim_is_valid:
         yield from schedule_findings(config["optim"], _num_steps(config["optim"], len(data_sets["train"]), num_ranks))
     if model is not None:
         yield from output_findings(model, config["outputs"])

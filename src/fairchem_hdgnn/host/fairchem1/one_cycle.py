@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -36,11 +37,11 @@ def given_length(optim: Mapping[str, Any]) -> int | None:
     """Steps of the one-cycle schedule, as given in ``optim``; ``None`` for another schedule, or if none are given."""
     if optim.get("scheduler") != NAME:
         return None
-    if optim.get("total_steps"):
-        return int(optim["total_steps"])
-    if optim.get("steps_per_epoch"):
-        return int(optim.get("epochs", optim["max_epochs"]) * optim["steps_per_epoch"])
-    return None
+    given = [optim["total_steps"]] if optim.get("total_steps") else []
+    if not given and optim.get("steps_per_epoch"):
+        given = [optim.get("epochs", optim["max_epochs"]), optim["steps_per_epoch"]]
+    # torch refuses other values when the schedule is made.
+    return math.prod(given) if given and all(isinstance(number, int) for number in given) else None
 
 
 @contextlib.contextmanager
