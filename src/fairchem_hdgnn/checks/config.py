@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from fairchem_hdgnn.checks.targets import target_findings
 from fairchem_hdgnn.checks.trial import try_steps
 from fairchem_hdgnn.errors import DataError, UserError, nearest
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
-from fairchem_hdgnn.host.fairchem1.accumulation import num_steps
+from fairchem_hdgnn.host.fairchem1.accumulation import steps_of_epoch
 from fairchem_hdgnn.host.fairchem1.config_files import splits_of
 from fairchem_hdgnn.host.fairchem1.fine_tuning import FineTuningTrainer
 from fairchem_hdgnn.host.fairchem1.noisy_nodes import teach_transform
@@ -81,17 +80,12 @@ def _findings_without_trial(config: dict[str, Any], run_dir: Path, num_ranks: in
             yield problem
     optim_is_valid = not any(finding.fatal and finding.subject.startswith("optim.") for finding in found)
     if data_sets.get("train") is not None and optim_is_valid:
-        yield from schedule_findings(config["optim"], _num_steps(config["optim"], len(data_sets["train"]), num_ranks))
+        steps = steps_of_epoch(config["optim"], len(data_sets["train"]), num_ranks)
+        yield from schedule_findings(config["optim"], config["optim"]["max_epochs"] * steps)
     if model is not None:
         yield from output_findings(model, config["outputs"])
         yield from data_findings(model, config, {name: data for name, data in data_sets.items() if data is not None})
         yield from disk_findings(run_dir / "checkpoints", checkpoint_bytes(model, config["optim"]))
-
-
-def _num_steps(optim: dict[str, Any], structures: int, num_ranks: int) -> int:
-    """Optimiser steps of a training."""
-    batches = math.ceil(structures / (optim.get("batch_size", 1) * num_ranks))
-    return optim["max_epochs"] * num_steps(batches, optim.get("accumulate", 1))
 
 
 def output_findings(model: nn.Module, outputs: dict[str, Any]) -> Iterator[Finding]:

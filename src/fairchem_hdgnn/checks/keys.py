@@ -35,9 +35,12 @@ OURS = "fairchem_hdgnn.Trainer"
 ERRORS = ("mse", "magnitude_error")
 """Ends of the names of fairchem's metrics that are better when smaller, besides those with ``mae``."""
 
+SPLIT_OF_MODE = {"predict": "test", "validate": "val"}
+"""Mode on the command line -> split that it needs; ``relaxation_findings`` has that of relaxations."""
+
 TRAIN = "train_split_settings"
 
-FURTHER_SPLIT_KEYS = ("splits", "no_shuffle", "seed", "metadata_path", "lin_ref", "cutoff")
+FURTHER_SPLIT_KEYS = ("splits", "no_shuffle", "seed", "metadata_path", "lin_ref")
 """Further keys of a data set that fairchem reads."""
 
 REQUIRED: dict[str, type | tuple[type, ...]] = {
@@ -51,7 +54,7 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
 
 
 def section_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Check section names, required sections, the trainer and, if requested, the settings of relaxations."""
+    """Check section names, required sections, the trainer, and what a mode other than training needs."""
     task = config.get("task")
     if isinstance(task, dict) and "dataset" in task:
         problem = f"is the format before 2024 ({task['dataset']}): fairchem converts it to outputs, losses and metrics"
@@ -66,6 +69,18 @@ def section_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
             yield error(name, "the section is missing, empty or of the wrong type", "see configs/ for examples")
     yield from _trainer_findings(config.get("trainer") or "ocp")
     yield from relaxation_findings(config)
+    yield from _mode_findings(config)
+
+
+def _mode_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
+    mode = config.get("mode")
+    split = SPLIT_OF_MODE.get(str(mode))
+    if split is None:
+        return
+    settings = by_split(config.get("dataset")).get(split)
+    if not isinstance(settings, dict) or not settings.get("src"):
+        key = f"dataset.{split}.src"
+        yield error(key, f"missing, but --mode {mode} needs it", f"add --{key}=LMDB")
 
 
 def _trainer_findings(name: Any) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from fairchem_hdgnn.data.splits import has_split, split_source
 from fairchem_hdgnn.data.statistics import LABELS, Spread
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
-from fairchem_hdgnn.host.fairchem1.accumulation import num_steps
+from fairchem_hdgnn.host.fairchem1.accumulation import steps_of_epoch
 from fairchem_hdgnn.host.fairchem1.config_files import read_config
 from fairchem_hdgnn.host.noisy_nodes import TARGET, add_displacement
 
@@ -44,6 +43,7 @@ class Sizes:
         neighbors: mean edges per atom.
         label: attribute of the records to learn.
         labels: distribution of the label.
+        has_forces: whether records have forces.
     """
 
     structures: int
@@ -51,21 +51,25 @@ class Sizes:
     neighbors: float
     label: str
     labels: Spread
+    has_forces: bool
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A config, the sizes it was derived from, the number of optimiser steps, and whether records have forces."""
+    """A config, and the sizes it was derived from."""
 
     sizes: Sizes
     config: dict[str, Any]
-    steps: int
-    has_forces: bool
 
     @property
     def epochs(self) -> int:
         """Number of training epochs."""
         return int(self.config["optim"]["max_epochs"])
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps."""
+        return self.epochs * steps_of_epoch(self.config["optim"], self.sizes.structures)
 
     def write(self, path: Path) -> None:
         """Write the config as YAML with a header.
@@ -124,8 +128,7 @@ def make_recipe(
         same = f"{sizes.label} = {sizes.labels.mean:g}"
         raise DataError(f"{train}: all {sizes.structures:,} structures have {same}; there is nothing to learn")
     optim = config["optim"]
-    num_batches = math.ceil(sizes.structures / optim["batch_size"])
-    steps_per_epoch = num_steps(num_batches, optim.get("accumulate", 1))
+    steps_per_epoch = steps_of_epoch(optim, sizes.structures)
     if epochs is None:
         epochs = min(max(round(TRAINING_STEPS / steps_per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)
     config["model"]["energy_scale"] = round(sizes.atoms**-0.5, 2)
@@ -141,7 +144,7 @@ def make_recipe(
     }
     if not records.has_metadata:
         del optim["load_balancing"], optim["load_balancing_on_error"]
-    return Recipe(sizes, config, epochs * steps_per_epoch, any("forces" in record for record in chosen))
+    return Recipe(sizes, config)
 
 
 def sampled(records: Records) -> list[Data]:
@@ -157,7 +160,8 @@ def has_displacements(records: list[Data]) -> bool:
 
 
 def measure(label: str, labels: Spread, records: list[Data], search: Search) -> Sizes:
-    """Count the atoms and neighbours of a sample."""
+    """Count the atoms and neighbours of a sample, and look for forces."""
     atoms = sum(len(record.pos) for record in records)
     edges = sum(periodic_edges(Batch.from_data_list([record]), search).edge_index.shape[1] for record in records)
-    return Sizes(labels.count, atoms / len(records), edges / atoms, label, labels)
+    has_forces = any("forces" in record for record in records)
+    return Sizes(labels.count, atoms / len(records), edges / atoms, label, labels, has_forces)

@@ -77,7 +77,7 @@ def _unit(subjects: Sequence[Subject]) -> tuple[str, float]:
     return ("meV", 1000.0) if first == "eV" else (first.strip("()"), 1.0)
 
 
-def numbers(differences: Differences, factor: float = 1000.0) -> dict[str, float]:
+def numbers(differences: Differences, factor: float) -> dict[str, float]:
     """Means and standard errors of the differences, and the standard deviation of the energy over systems.
 
     Args:

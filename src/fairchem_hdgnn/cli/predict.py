@@ -24,7 +24,7 @@ from fairchem_hdgnn.evaluation.ensemble import combine, predict_members
 from fairchem_hdgnn.evaluation.inference import predict_splits
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, TEST_SPLITS, VALIDATION_SPLITS
-from fairchem_hdgnn.host.opening import describe_target
+from fairchem_hdgnn.host.opening import describe_checkpoint
 
 SPLITS = {"test": TEST_SPLITS, "val": VALIDATION_SPLITS}
 """By make-submission's ``--prefix``."""
@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Predict and write one ``.npz`` per split, like fairchem's ``--mode predict`` but in float32."""
     predicted = _predicted(args)
-    unit = describe_target(args.checkpoint[0], trusted=args.trust_checkpoint).unit
+    unit = describe_checkpoint(args.checkpoint[0], trusted=args.trust_checkpoint).target.unit
     for split, predictions in predicted.items():
         path = args.out / f"{split}.npz"
         write_predictions(path, predictions)

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.out}: {sizes.structures:,} structures of {sizes.atoms:.0f} atoms, {recipe.epochs} epochs")
     print(f"  {sizes.label}: mean {sizes.labels.mean:.4f}, standard deviation {sizes.labels.std:.4f}")
     print(f"  Noisy Nodes: {'yes' if 'displacement' in recipe.config['outputs'] else 'no'}")
-    if recipe.has_forces:
+    if sizes.has_forces:
         print("  Forces in the records are not learned; start from configs/oc20/s2ef for that")
     out = shlex.quote(str(args.out))
     print(f"check it:  fairchem-hdgnn check {out}")

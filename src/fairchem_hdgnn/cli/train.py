@@ -35,9 +35,6 @@ from fairchem_hdgnn.host.messages import user_message
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS, held_back
 from fairchem_hdgnn.host.sweeps import sweep
 
-SPLIT_OF_MODE = {"predict": "test", "validate": "val"}
-"""Split that ``--mode`` needs; :mod:`fairchem_hdgnn.checks.relaxation` checks that of relaxations."""
-
 PATH_FLAGS = ("run_dir", "checkpoint", "init_from", "logdir", "sweep_yml")
 
 
@@ -180,9 +177,4 @@ def _build_config(
     # read_config has shown that the files are valid; fairchem's own function also merges its flags.
     config = prepared(build_config(args, overrides))
     stop_or_warn(look(config))
-    split = SPLIT_OF_MODE.get(args.mode)
-    if split is not None and not splits_of(config).get(split, {}).get("src"):
-        raise ConfigError(
-            f"dataset.{split}.src: missing, but --mode {args.mode} needs it; add --dataset.{split}.src=LMDB"
-        )
     return with_dotted_names(config)

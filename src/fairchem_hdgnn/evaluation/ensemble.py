@@ -21,7 +21,7 @@ from jaxtyping import Float64
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
 from fairchem_hdgnn.evaluation.predictions import Predictions
-from fairchem_hdgnn.host.opening import describe_target
+from fairchem_hdgnn.host.opening import describe_checkpoint
 
 ENSEMBLE = "ensemble"
 """Name of the ensemble's row in tables and of its folder."""
@@ -111,7 +111,7 @@ def _require_members(checkpoints: Sequence[Path], num_draws: int, *, trusted: bo
     for first, second in pairs:
         if first.resolve() == second.resolve():
             raise ConfigError(f"{second} is given twice; name each member of an ensemble once")
-    targets = {path: describe_target(path, trusted=trusted) for path in checkpoints}
+    targets = {path: describe_checkpoint(path, trusted=trusted).target for path in checkpoints}
     for first, second in pairs:
         difference = targets[first].difference(targets[second])
         if difference:

@@ -21,7 +21,7 @@ from fairchem_hdgnn.evaluation.inference import InferenceOptions, evenly_spaced,
 from fairchem_hdgnn.evaluation.metrics import Comparison, compare, constant_baseline
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
 from fairchem_hdgnn.files import complete_or_absent, sha256
-from fairchem_hdgnn.host.opening import describe_checkpoint, describe_target, open_split
+from fairchem_hdgnn.host.opening import describe_checkpoint, open_split
 from fairchem_hdgnn.host.which import versions
 
 BASELINE = "median baseline"
@@ -94,7 +94,8 @@ def evaluate(
             )
     if ensemble:
         predictions[ENSEMBLE] = {split: each.mean for split, each in ensemble.items()}
-    dataset_config = describe_checkpoint(first_path, trusted=options.trusted).dataset
+    described = describe_checkpoint(first_path, trusted=options.trusted)
+    dataset_config, target = described.dataset, described.target
     median, note = training_median(root, dataset_config, options)
     baseline = constant_baseline(predictions[first_name], median)
     comparison = compare({**predictions, BASELINE: baseline}, num_resamples=num_resamples, seed=options.seed)
@@ -104,7 +105,6 @@ def evaluate(
         "They do not cover the spread between training runs.",
         note,
     ]
-    target = describe_target(first_path, trusted=options.trusted)
     if target.unit != "eV":
         notes.append(f"Label: '{target.label}'. The numbers are in eV, meV and % only if this label is in eV.")
     facts: dict[str, Any] = {

@@ -33,15 +33,17 @@ READ_HERE = "oc20_lmdb"
 
 @dataclass(frozen=True)
 class Described:
-    """Model and data of a checkpoint.
+    """Model, data and target of a checkpoint.
 
     Attributes:
         model: name of its model.
         dataset: how its data are read; for :func:`open_split`.
+        target: what it predicts.
     """
 
     model: str
     dataset: Mapping[str, Any]
+    target: Target
 
 
 def open_checkpoint(
@@ -95,23 +97,7 @@ def open_config(
 
 
 def describe_checkpoint(path: str | Path, *, trusted: bool = False) -> Described:
-    """Read the model's name and the data settings of a checkpoint.
-
-    Raises:
-        DataError: the checkpoint cannot be read.
-        ConfigError: its model is unknown here.
-    """
-    if _is_for_trainer(path):
-        from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config  # noqa: PLC0415  needs fairchem 1.10
-
-        config = checkpoint_config(read_checkpoint(path, trusted=trusted))
-        return Described(str(config["model"]["name"]), config["dataset"])
-    trained = read_trained(path, trusted=trusted)
-    return Described(trained.name, _dataset(trained))
-
-
-def describe_target(path: str | Path, *, trusted: bool = False) -> Target:
-    """Read what a checkpoint predicts.
+    """Read the model's name, the data settings and the target of a checkpoint.
 
     Raises:
         DataError: the checkpoint cannot be read.
@@ -121,8 +107,11 @@ def describe_target(path: str | Path, *, trusted: bool = False) -> Target:
         from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config  # noqa: PLC0415  needs fairchem 1.10
 
         checkpoint = read_checkpoint(path, trusted=trusted)
-        return target_of_config(checkpoint_config(checkpoint), checkpoint["normalizers"])
-    return target_of_network(read_trained(path, trusted=trusted))
+        config = checkpoint_config(checkpoint)
+        target = target_of_config(config, checkpoint.get("normalizers") or {})
+        return Described(str(config["model"]["name"]), config["dataset"], target)
+    trained = read_trained(path, trusted=trusted)
+    return Described(trained.name, _dataset(trained), target_of_network(trained))
 
 
 def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str | None = None) -> Subset:

@@ -148,8 +148,8 @@ class Optim(Keys):
 
     scheduler: str = text(None)
     """A class of ``torch.optim.lr_scheduler``, with its arguments as further keys of ``optim``; ``Null`` for a constant
-    rate; default: warm-up and milestones as below. ``OneCycleLR`` without
-    ``total_steps`` or ``steps_per_epoch`` takes the length of the training."""
+    rate; default: warm-up and milestones as below. ``OneCycleLR`` without ``total_steps``
+    or ``steps_per_epoch`` takes the length of the training."""
 
     scheduler_params: Section = other(None)
     """Ignored by fairchem 1.10: write a scheduler's arguments into ``optim``."""

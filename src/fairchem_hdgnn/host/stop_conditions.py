@@ -68,7 +68,10 @@ def check_gradients(model: nn.Module, batches: Sequence[Batch]) -> None:
     """
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     # One reduction over all: checks of each would launch hundreds of kernels and wait for them.
-    if not gradients or torch.isfinite(nn.utils.parameters_to_vector(gradients.values()).abs().amax()):
+    if not gradients:
+        return
+    largest = torch.linalg.vector_norm(nn.utils.parameters_to_vector(gradients.values()), torch.inf)
+    if torch.isfinite(largest):
         return
     culprit = next(name for name, gradient in gradients.items() if not torch.isfinite(gradient).all())
     sids = _enumerate([sid for batch in batches for sid in system_ids(batch)])

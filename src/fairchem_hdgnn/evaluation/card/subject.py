@@ -10,7 +10,7 @@ from fairchem_hdgnn.files import sha256
 from fairchem_hdgnn.host.generations import read_trained
 from fairchem_hdgnn.host.graph import GraphSettings
 from fairchem_hdgnn.host.models import read_keys
-from fairchem_hdgnn.host.targets import unit_of
+from fairchem_hdgnn.host.targets import label_of, unit_of
 from fairchem_hdgnn.host.trained import TrainedNetwork
 from fairchem_hdgnn.host.training_record import TrainingRecord, read_training_record
 
@@ -49,10 +49,9 @@ class Subject:
     @property
     def label(self) -> str | None:
         """Name of the target's label in the records; ``None`` if the file does not state it."""
-        mapping = self.record.training_set.get("key_mapping")
-        if not isinstance(mapping, dict):
-            return None
-        return next((str(name) for name, target in mapping.items() if target == self.target), None)
+        train = self.record.training_set
+        mapping = train.get("key_mapping")
+        return label_of(train, self.target) if isinstance(mapping, dict) and self.target in mapping.values() else None
 
     @property
     def units(self) -> dict[str, str]:

@@ -29,6 +29,12 @@ def num_steps(num_batches: int, accumulate: int) -> int:
     return math.ceil(num_batches / accumulate)
 
 
+def steps_of_epoch(optim: Mapping[str, Any], num_structures: int, num_ranks: int = 1) -> int:
+    """Optimiser steps of an epoch over this number of structures, with the batch size and accumulation of ``optim``."""
+    num_batches = math.ceil(num_structures / (optim.get("batch_size", 1) * num_ranks))
+    return num_steps(num_batches, optim.get("accumulate", 1))
+
+
 def grouped(batches: Iterable[Batch], accumulate: int) -> Iterator[list[Batch]]:
     """The batches of each optimiser step; the last step can have fewer."""
     iterator = iter(batches)
@@ -114,14 +120,21 @@ class AccumulatedLoss:
         batches: batches of the step, on this rank.
         backward: runs forward and backward pass of a batch, given with its index in the step, and returns the loss.
         model: the model, wrapped if there are several ranks.
+        check: called with all gradients in place, before fairchem clips them.
 
     Attributes:
         value: sum of the losses, after the backward pass.
     """
 
-    def __init__(self, batches: Sequence[Batch], backward: Callable[[Batch, int], float], model: nn.Module) -> None:
+    def __init__(
+        self,
+        batches: Sequence[Batch],
+        backward: Callable[[Batch, int], float],
+        model: nn.Module,
+        check: Callable[[], None],
+    ) -> None:
         self.value = 0.0
-        self._batches, self._backward, self._model = batches, backward, model
+        self._batches, self._backward, self._model, self._check = batches, backward, model, check
 
     def backward(self) -> None:
         """Add the gradients of all batches to the parameters' gradients."""
@@ -129,6 +142,7 @@ class AccumulatedLoss:
             last = place == len(self._batches) - 1
             with contextlib.nullcontext() if last else _on_this_rank(self._model):
                 self.value += self._backward(batch, place)
+        self._check()
 
 
 def _on_this_rank(model: nn.Module) -> contextlib.AbstractContextManager[None]:

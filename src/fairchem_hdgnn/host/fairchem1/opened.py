@@ -12,7 +12,7 @@ from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import setup_imports
 from fairchem.core.datasets import data_list_collater
 from fairchem.core.datasets.base_dataset import create_dataset
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Subset
 from torch_geometric.data import Batch, Data
 
@@ -40,10 +40,9 @@ class TrainerCheckpoint(OpenedCheckpoint):
         config, normalizers = self.trainer.config, self.trainer.normalizers
         self.model = self.trainer._unwrapped_model
         self.outputs = tuple(config["outputs"])
-        target = getattr(self.model, "output_name", "energy")
-        self.scale = float(normalizers[target].rmsd) if target in normalizers else 1.0
-        self.unit = unit_of(target, label_of(config["dataset"], target))
         self.dataset = config["dataset"]
+        target, self.unit = _target(self.model, self.dataset)
+        self.scale = float(normalizers[target].rmsd) if target in normalizers else 1.0
         self.batch_size = _batch_size(config["optim"])
 
     def seed(self, seed: int) -> None:
@@ -78,14 +77,19 @@ class ConfigModel(OpenedModel):
         self.model = model_class(**keys)
         self.dataset = splits_of(config).get("train", {})
         normalizers = (self.dataset.get("transforms") or {}).get("normalizer") or {}
-        target = str(getattr(self.model, "output_name", "energy"))
+        target, self.unit = _target(self.model, self.dataset)
         self.scale = mean_and_deviation(normalizers.get(target) or {})[1]
-        self.unit = unit_of(target, label_of(self.dataset, target))
         self.batch_size = _batch_size(config["optim"])
 
     def collate(self, records: list[Data]) -> Batch:
         """Records as fairchem's batch."""
         return data_list_collater(records, otf_graph=bool(getattr(self.model, "otf_graph", False)))
+
+
+def _target(model: nn.Module, dataset: Mapping[str, Any]) -> tuple[str, str]:
+    """Name of the output for a whole structure, and its unit."""
+    name = str(getattr(model, "output_name", "energy"))
+    return name, unit_of(name, label_of(dataset, name))
 
 
 def _batch_size(optim: Mapping[str, Any]) -> int:

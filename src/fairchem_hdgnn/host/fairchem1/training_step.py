@@ -41,7 +41,9 @@ def train_step(trainer: OCPTrainer, batches: list[Batch], first: int) -> None:
     """
     trainer.model.train()
     model = trainer._unwrapped_model
-    loss = AccumulatedLoss(batches, partial(_train_batch, trainer, first, batches), trainer.model)
+    loss = AccumulatedLoss(
+        batches, partial(_train_batch, trainer, first), trainer.model, partial(_check_gradients, trainer, batches)
+    )
     with (
         explained_out_of_memory(batches[-1], model),
         means_over(batches, trainer.loss_functions, trainer.output_targets, trainer.device),
@@ -74,7 +76,7 @@ def settle_buckets(trainer: OCPTrainer, batch: Batch, first: int) -> None:
     trainer.optimizer.zero_grad()
 
 
-def _train_batch(trainer: OCPTrainer, first: int, batches: list[Batch], batch: Batch, place: int) -> float:
+def _train_batch(trainer: OCPTrainer, first: int, batch: Batch, place: int) -> float:
     trainer.stop_if_preempted()
     _draw(trainer, batch, first + place)
     with explained_out_of_memory(batch, trainer._unwrapped_model):
@@ -85,10 +87,13 @@ def _train_batch(trainer: OCPTrainer, first: int, batches: list[Batch], batch: B
         check_loss(loss, predictions, batch)
         trainer.metrics = trainer._compute_metrics(predictions, batch, trainer.evaluator, trainer.metrics)
         (trainer.scaler.scale(loss) if trainer.scaler else loss).backward()
-    # With float16 the scaler skips updates with overflowed gradients.
-    if trainer.scaler is None and place == len(batches) - 1:
-        check_gradients(trainer._unwrapped_model, batches)
     return loss.item()
+
+
+def _check_gradients(trainer: OCPTrainer, batches: list[Batch]) -> None:
+    # With float16 the scaler skips updates with overflowed gradients.
+    if trainer.scaler is None:
+        check_gradients(trainer._unwrapped_model, batches)
 
 
 def _draw(trainer: OCPTrainer, batch: Batch, number: int) -> None:
