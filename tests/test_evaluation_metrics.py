@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from fairchem.core.modules.evaluator import Evaluator
 
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.evaluation.metrics import bootstrap_means, compare, constant_baseline
+from fairchem_hdgnn.evaluation.metrics import bootstrap_means, compare, constant_baseline, force_errors
 from fairchem_hdgnn.evaluation.predictions import Predictions, hill_formula, merge
 from fairchem_hdgnn.evaluation.published import table_1
 from fairchem_hdgnn.evaluation.report import markdown, write_tables
@@ -54,6 +56,91 @@ def test_scores_are_in_mev_and_percent_and_means_weigh_splits_equally():
 def test_ewt_counts_errors_below_20_mev_only():
     scores = compare({"m": {"val_id": predictions(np.array([0.019, -0.019, 0.021, -0.021]))}}, num_resamples=5).scores
     assert scores["ewt"]["m"]["val_id"].value == 50
+
+
+def with_forces(of_split: Predictions, error: float, seed: int) -> Predictions:
+    """The same predictions with forces on 0 to 5 free atoms of each system, off by about ``error`` eV/Å."""
+    free_atoms = np.random.default_rng(0).integers(0, 6, len(of_split))
+    labels = np.random.default_rng(1).normal(size=(free_atoms.sum(), 3)).astype(np.float32)
+    forces = labels + np.random.default_rng(seed).normal(scale=error, size=labels.shape).astype(np.float32)
+    return replace(of_split, forces=forces, target_forces=labels, free_atoms=free_atoms)
+
+
+def test_scores_of_forces_are_those_of_fairchems_evaluator():
+    errors = np.random.default_rng(0).normal(scale=0.02, size=300)
+    of_split = with_forces(predictions(errors), 0.01, 2)
+    some = of_split.free_atoms > 0  # fairchem's evaluator stops at a system without free atoms
+    tensors = {
+        name: {
+            "energy": torch.from_numpy(energy[some]),
+            "forces": torch.from_numpy(forces),
+            "natoms": torch.from_numpy(of_split.free_atoms[some]),
+        }
+        for name, energy, forces in (
+            ("prediction", of_split.energy, of_split.forces),
+            ("target", of_split.target, of_split.target_forces),
+        )
+    }
+    metrics = {
+        "energy": ["mae"],
+        "forces": ["mae", "cosine_similarity"],
+        "misc": ["energy_forces_within_threshold"],
+    }
+    theirs = Evaluator(task=None, eval_metrics=metrics).eval(tensors["prediction"], tensors["target"], {})
+    scores = compare({"m": {"val_id": of_split}}, num_resamples=20).scores
+    ours = {metric: rows["m"]["val_id"].value for metric, rows in scores.items()}
+    assert ours["force_mae"] == pytest.approx(1000 * theirs["forces_mae"]["metric"], rel=1e-5)
+    assert ours["force_cos"] == pytest.approx(theirs["forces_cosine_similarity"]["metric"], rel=1e-5)
+    without = np.abs(errors[~some]) < 0.02
+    within = theirs["energy_forces_within_threshold"]["total"] + without.sum()
+    assert 0 < within < 300 and ours["efwt"] == pytest.approx(100 * within / 300)
+    np.testing.assert_allclose(
+        np.nansum(force_errors(of_split) * of_split.free_atoms) / of_split.free_atoms.sum(), ours["force_mae"] / 1000
+    )
+
+
+def test_interval_of_force_scores_is_that_of_a_ratio():
+    """Systems with more atoms count more: the spread between systems is that of sums over sums."""
+    of_split = with_forces(predictions(np.zeros(400)), 0.1, 3)
+    found = compare({"m": {"val_id": of_split}}, num_resamples=400).scores["force_mae"]["m"]["val_id"]
+    sums = 1000 * np.nan_to_num(force_errors(of_split)) * of_split.free_atoms
+    residuals = sums - found.value * of_split.free_atoms
+    linearised = residuals.std() / np.sqrt(len(of_split)) / of_split.free_atoms.mean()
+    assert found.high - found.low == pytest.approx(2 * 1.96 * linearised, rel=0.15)
+    assert found.low < found.value < found.high
+
+
+def test_models_without_forces_have_no_row_for_forces(tmp_path):
+    energies = model(0.5, 0)
+    forces = {split: with_forces(each, 0.2, 3) for split, each in model(0.6, 1).items()}
+    baseline = constant_baseline(forces, None)
+    comparison = compare({"forces": forces, "energies": energies, "baseline": baseline}, num_resamples=20)
+    assert list(comparison.scores["force_mae"]) == ["forces", "baseline"]
+    assert list(comparison.differences["force_mae"]) == ["baseline"]
+    zero = comparison.scores["force_mae"]["baseline"]["val_id"].value
+    assert zero == pytest.approx(1000 * np.abs(forces["val_id"].target_forces).mean(), rel=1e-5)
+    assert comparison.scores["force_cos"]["baseline"]["val_id"].value == 0
+    text = markdown(comparison, [], with_paper=True)
+    assert "### Force MAE, meV/Å (95 % interval)" in text
+    assert "### Paired difference in force MAE from forces, meV/Å (95 % interval)" in text
+    write_tables(comparison, [], {}, tmp_path, with_paper=True)
+    units = json.loads((tmp_path / "table.json").read_text())["units"]
+    assert units["force_mae"] == "meV/Å" and units["efwt"] == "%"
+    assert "force_mae" not in compare({"energies": energies}, num_resamples=5).scores
+
+
+def test_forces_that_are_not_finite_are_refused():
+    good = with_forces(predictions(np.zeros(10)), 0.1, 0)
+    broken = good.forces.copy()
+    broken[0] = np.nan
+    first = good.ids[np.flatnonzero(good.free_atoms)[0]]
+    with pytest.raises(DataError, match=f"val_id: m's forces of system {first} are NaN or infinity"):
+        compare({"m": {"val_id": replace(good, forces=broken)}})
+    with pytest.raises(DataError, match=f"val_id: the forces of system {first} are NaN or infinity; correct the LMDB"):
+        compare({"m": {"val_id": replace(good, target_forces=broken)}})
+    with pytest.raises(DataError, match="m and n read different labels"):
+        other = replace(good, target_forces=good.target_forces + 1)
+        compare({"n": {"val_id": good}, "m": {"val_id": other}})
 
 
 def test_interval_covers_the_true_mean_as_often_as_it_says():

@@ -18,7 +18,7 @@ from fairchem_hdgnn.evaluation.calibration import Calibration, calibrate
 from fairchem_hdgnn.evaluation.calibration_report import calibration_json
 from fairchem_hdgnn.evaluation.ensemble import ENSEMBLE, EnsemblePredictions, combine, predict_members
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, evenly_spaced, predict_splits
-from fairchem_hdgnn.evaluation.metrics import Comparison, compare, constant_baseline
+from fairchem_hdgnn.evaluation.metrics import Comparison, compare, constant_baseline, force_errors, has_forces
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
 from fairchem_hdgnn.files import complete_or_absent, sha256
 from fairchem_hdgnn.host.opening import describe_checkpoint, open_split
@@ -27,6 +27,7 @@ from fairchem_hdgnn.host.which import versions
 BASELINE = "median baseline"
 MAX_BASELINE_LABELS = 20_000
 SYSTEM_COLUMNS = ("model", "split", "id", "adsorbate", "elements", "natoms", "energy_eV", "label_eV", "error_eV")
+FORCE_COLUMN = "force_mae_eV_per_A"
 STD_COLUMNS = ("energy_std_eV", "scaled_energy_std_eV")
 
 
@@ -97,7 +98,8 @@ def evaluate(
     described = describe_checkpoint(first_path, trusted=options.trusted)
     dataset_config, target = described.dataset, described.target
     median, note = training_median(root, dataset_config, options)
-    baseline = constant_baseline(predictions[first_name], median)
+    with_forces = (each for each in predictions.values() if all(map(has_forces, each.values())))
+    baseline = constant_baseline(next(with_forces, predictions[first_name]), median)
     comparison = compare({**predictions, BASELINE: baseline}, num_resamples=num_resamples, seed=options.seed)
     calibration = calibrate(ensemble) if ensemble else None
     notes = [
@@ -105,6 +107,11 @@ def evaluate(
         "They do not cover the spread between training runs.",
         note,
     ]
+    if "force_mae" in comparison.scores:
+        notes.append(
+            "Forces: of free atoms. MAE: mean over atoms and components; cosine: mean over atoms. "
+            "The baseline's forces are zero."
+        )
     if target.unit != "eV":
         notes.append(f"Label: '{target.label}'. The numbers are in eV, meV and % only if this label is in eV.")
     facts: dict[str, Any] = {
@@ -182,16 +189,20 @@ def checkpoint_names(paths: Sequence[Path], names: Sequence[str] | None, *, trus
 def write_systems(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write every prediction: ``systems.csv`` (one row a system) and fairchem's ``.npz`` per model and split.
 
-    With an ensemble ``systems.csv`` also has its standard deviations, unscaled and scaled.
+    ``systems.csv`` also has the MAE of each system's forces, if there are any, and with an ensemble its standard
+    deviations, unscaled and scaled.
     """
+    forces = "force_mae" in evaluation.comparison.scores
     scale = evaluation.calibration.scale if evaluation.calibration else None
     written = [folder / "systems.csv"]
     with complete_or_absent(written[0]) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow([*SYSTEM_COLUMNS, *STD_COLUMNS] if scale else SYSTEM_COLUMNS)
+        writer.writerow([*SYSTEM_COLUMNS, *([FORCE_COLUMN] if forces else []), *(STD_COLUMNS if scale else ())])
         for model, of_model in evaluation.predictions.items():
             for split, each in of_model.items():
                 facts = [each.ids, each.adsorbate, each.elements, each.natoms, each.energy, each.labels, each.errors]
+                if forces:
+                    facts.append(force_errors(each) if has_forces(each) else np.full(len(each), ""))
                 if scale:
                     std = each.energy_std
                     facts += [np.full(len(each), "")] * 2 if std is None else [std, scale * std]

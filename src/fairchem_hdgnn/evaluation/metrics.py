@@ -1,4 +1,4 @@
-"""Scores of OC20 with their uncertainty: energy MAE and EwT per split, their means, and paired differences."""
+"""Scores of OC20 with their uncertainty: of energies and forces per split, their means, and paired differences."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.predictions import Predictions
@@ -17,8 +16,16 @@ ENERGY_THRESHOLD = 0.02
 """eV; a prediction counts for EwT when its error is smaller (OC20)."""
 
 MEAN, OOD_MEAN = "mean", "ood_mean"
-METRICS = {"mae": "meV", "ewt": "%"}
-"""Energy MAE and energy within threshold (EwT), with the units of every number here."""
+FORCE_THRESHOLD = 0.03
+"""eV/Å; a prediction counts for EFwT when no component of a force has a larger error either (OC20)."""
+
+ENERGY_METRICS = {"mae": "meV", "ewt": "%"}
+"""Energy MAE and energy within threshold (EwT), with their units."""
+
+FORCE_METRICS = {"force_mae": "meV/Å", "force_cos": "", "efwt": "%"}
+"""MAE of the components of forces, cosine of predicted and true forces, and energy and forces within threshold."""
+
+METRICS = ENERGY_METRICS | FORCE_METRICS
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,8 @@ class Comparison:
         models: names, in the order given.
         splits: names, in the order given.
         num_systems: systems in each split.
-        scores: ``scores[metric][model][column]``; a column is a split, ``mean`` or ``ood_mean``.
+        scores: ``scores[metric][model][column]``; a column is a split, ``mean`` or ``ood_mean``. ``FORCE_METRICS`` are
+            there if a model predicts forces that have labels, with those models only.
         differences: ``differences[metric][model][column]``: model minus the first model, system by system.
     """
 
@@ -85,38 +93,52 @@ def compare(
     """
     models = tuple(predictions)
     splits = tuple(predictions[models[0]])
+    with_forces = tuple(model for model in models if all(map(has_forces, predictions[model].values())))
+    rows = [(metric, model) for metric in ENERGY_METRICS for model in models]
+    rows += [(metric, model) for metric in FORCE_METRICS for model in with_forces]
     random = np.random.default_rng(seed)
-    values = np.zeros((len(METRICS), len(models), len(splits)))
+    values = np.zeros((len(rows), len(splits)))
     samples = np.zeros((num_resamples, *values.shape))
     for column, split in enumerate(splits):
-        of_split = [predictions[model][split] for model in models]
-        _require_same_systems(split, models, of_split)
-        values[:, :, column] = np.array([_scores(each) for each in of_split]).T
-        statistics = np.concatenate([_per_system(each) for each in of_split], axis=1)
-        resampled = bootstrap_means(statistics, num_resamples, random)
-        samples[:, :, :, column] = resampled.reshape(num_resamples, len(models), len(METRICS)).swapaxes(1, 2)
+        of_split = {model: predictions[model][split] for model in models}
+        _require_same_systems(split, of_split)
+        sums = np.stack([_sums(metric, of_split[model]) for metric, model in rows], axis=1)
+        counts = np.stack([_counts(metric, of_split[model]) for metric, model in rows], axis=1)
+        values[:, column] = sums.mean(0) / counts.mean(0)
+        resampled = bootstrap_means(np.concatenate([sums, counts], axis=1), num_resamples, random)
+        samples[:, :, column] = resampled[:, : len(rows)] / resampled[:, len(rows) :]
 
     means = mean_columns(splits)
     columns = (*splits, *means)
     values = np.concatenate([values, *(values[..., at].mean(-1, keepdims=True) for at in means.values())], axis=-1)
     samples = np.concatenate([samples, *(samples[..., at].mean(-1, keepdims=True) for at in means.values())], axis=-1)
-    scores = _tabulate(values, samples, models, columns)
-    differences = _tabulate(values - values[:, :1], samples - samples[:, :, :1], models, columns)
-    for of_metric in differences.values():
-        del of_metric[models[0]]
+    compared = [(metric, model) for metric, model in rows if model != models[0] and (metric, models[0]) in rows]
+    at = [rows.index(row) for row in compared]
+    first = [rows.index((metric, models[0])) for metric, _ in compared]
+    scores = _tabulate(values, samples, rows, columns)
+    differences = _tabulate(values[at] - values[first], samples[:, at] - samples[:, first], compared, columns)
     num_systems = {split: len(predictions[models[0]][split]) for split in splits}
     return Comparison(models, splits, num_systems, scores, differences)
 
 
+def has_forces(predictions: Predictions) -> bool:
+    """Whether there are forces, predicted and true, of at least one free atom."""
+    return predictions.forces is not None and predictions.target_forces is not None and len(predictions.forces) > 0
+
+
 def constant_baseline(predictions: Mapping[str, Predictions], constant: float | None) -> dict[str, Predictions]:
-    """Predictions of a model that always predicts ``constant`` (eV); ``None``: the median of each split's labels."""
+    """Predictions of a model that always predicts ``constant`` (eV) and no forces.
+
+    ``None`` instead of a constant: the median of each split's labels.
+    """
     answers = {}
     for split, of_split in predictions.items():
         if of_split.target is None:
             raise DataError(f"{split}: no labels, so no baseline")
         answer = float(np.median(of_split.target)) if constant is None else constant
         energy = np.full(len(of_split), answer, dtype=np.float32)
-        answers[split] = replace(of_split, energy=energy, forces=None, target_forces=None, free_atoms=None)
+        forces = None if of_split.forces is None else np.zeros_like(of_split.forces)
+        answers[split] = replace(of_split, energy=energy, forces=forces)
     return answers
 
 
@@ -132,21 +154,52 @@ def bootstrap_means(
     return means
 
 
-def _per_system(predictions: Predictions) -> Float64[np.ndarray, "systems metrics"]:
-    """Absolute error in meV, and 100 if it is within the threshold, else 0."""
-    error = np.abs(predictions.errors)
-    return np.stack([1000 * error, 100.0 * (error < ENERGY_THRESHOLD)], axis=1)
+def force_errors(predictions: Predictions) -> Float64[np.ndarray, "systems"]:
+    """Mean absolute error of the force components of each system's free atoms, eV/Å; NaN without free atoms."""
+    with np.errstate(invalid="ignore"):
+        return _sums("force_mae", predictions) / 1000 / _counts("force_mae", predictions)
 
 
-def _scores(predictions: Predictions) -> list[float]:
-    """MAE in meV and EwT in %, summed in fairchem's order."""
-    error = torch.from_numpy(np.abs(predictions.errors))
-    within = int((error < ENERGY_THRESHOLD).sum())
-    return [1000 * error.mean().item(), 100 * (within / len(error))]
+def _sums(metric: str, predictions: Predictions) -> Float64[np.ndarray, "systems"]:
+    """A metric of each system, or its sum over the system's free atoms."""
+    energy_error = np.abs(predictions.errors)
+    if metric == "mae":
+        return 1000 * energy_error
+    if metric == "ewt":
+        return 100.0 * (energy_error < ENERGY_THRESHOLD)
+    forces, labels, system = _forces(predictions)
+    if metric == "force_mae":
+        return np.bincount(system, 1000 * np.abs(forces - labels).mean(1), len(predictions))
+    if metric == "force_cos":
+        lengths = np.linalg.norm(forces, axis=1) * np.linalg.norm(labels, axis=1)
+        cosines = (forces * labels).sum(1) / np.maximum(lengths, 1e-8)
+        return np.bincount(system, cosines, len(predictions))
+    largest = np.zeros(len(predictions))
+    np.maximum.at(largest, system, np.abs(forces - labels).max(1))
+    return 100.0 * ((energy_error < ENERGY_THRESHOLD) & (largest < FORCE_THRESHOLD))
 
 
-def _require_same_systems(split: str, models: Sequence[str], predictions: Sequence[Predictions]) -> None:
-    for model, each in zip(models, predictions):
+def _counts(metric: str, predictions: Predictions) -> Float64[np.ndarray, "systems"]:
+    """What ``_sums`` is divided by: free atoms for a metric of atoms, else 1."""
+    if metric in ("force_mae", "force_cos"):
+        return np.bincount(_forces(predictions)[2], minlength=len(predictions)).astype(np.float64)
+    return np.ones(len(predictions))
+
+
+def _forces(
+    predictions: Predictions,
+) -> tuple[Float64[np.ndarray, "atoms 3"], Float64[np.ndarray, "atoms 3"], Int64[np.ndarray, "atoms"]]:
+    """Predicted and true forces of the free atoms, eV/Å, and their systems."""
+    forces, labels, free_atoms = predictions.forces, predictions.target_forces, predictions.free_atoms
+    if forces is None or labels is None or free_atoms is None:
+        raise DataError("these predictions have no forces with labels to compare with")
+    system = np.repeat(np.arange(len(predictions)), free_atoms)
+    return forces.astype(np.float64), labels.astype(np.float64), system
+
+
+def _require_same_systems(split: str, predictions: Mapping[str, Predictions]) -> None:
+    first_model, first = next(iter(predictions.items()))
+    for model, each in predictions.items():
         if each.target is None:
             raise DataError(f"{split}: the systems have no labels; use 'fairchem-hdgnn predict' for test splits")
         unknown = ~np.isfinite(each.target)
@@ -155,29 +208,40 @@ def _require_same_systems(split: str, models: Sequence[str], predictions: Sequen
         wrong = ~np.isfinite(each.energy)
         if wrong.any():
             raise DataError(f"{split}: {model} predicts NaN or infinity, first for system {each.ids[wrong][0]}")
-        if not np.array_equal(each.ids, predictions[0].ids):
-            raise DataError(f"{split}: {model} and {models[0]} were run on different systems")
-        if not np.array_equal(each.target, predictions[0].labels):
+        if has_forces(each):
+            _require_finite_forces(split, model, each)
+        if not np.array_equal(each.ids, first.ids):
+            raise DataError(f"{split}: {model} and {first_model} were run on different systems")
+        same = np.array_equal(each.target, first.labels)
+        if has_forces(each) and has_forces(first):
+            same = same and np.array_equal(_forces(each)[1], _forces(first)[1])
+        if not same:
             raise DataError(
-                f"{split}: {model} and {models[0]} read different labels, so their errors cannot be compared; "
+                f"{split}: {model} and {first_model} read different labels, so their errors cannot be compared; "
                 "evaluate them separately"
             )
 
 
+def _require_finite_forces(split: str, model: str, predictions: Predictions) -> None:
+    forces, labels, system = _forces(predictions)
+    for values, subject, remedy in ((labels, "the forces", "; correct the LMDB"), (forces, f"{model}'s forces", "")):
+        wrong = ~np.isfinite(values).all(1)
+        if wrong.any():
+            name = predictions.ids[system[wrong][0]]
+            raise DataError(f"{split}: {subject} of system {name} are NaN or infinity{remedy}")
+
+
 def _tabulate(
-    values: Float64[np.ndarray, "metrics models columns"],
-    samples: Float64[np.ndarray, "resamples metrics models columns"],
-    models: Sequence[str],
+    values: Float64[np.ndarray, "rows columns"],
+    samples: Float64[np.ndarray, "resamples rows columns"],
+    rows: Sequence[tuple[str, str]],
     columns: Sequence[str],
 ) -> dict[str, dict[str, dict[str, Estimate]]]:
+    """``tables[metric][model][column]`` of rows that are each a metric of a model."""
     low, high = np.quantile(samples, [0.025, 0.975], axis=0)
-    return {
-        metric: {
-            model: {
-                column: Estimate(*(float(table[i, j, k]) for table in (values, low, high)))
-                for k, column in enumerate(columns)
-            }
-            for j, model in enumerate(models)
+    tables: dict[str, dict[str, dict[str, Estimate]]] = {metric: {} for metric, _ in rows}
+    for i, (metric, model) in enumerate(rows):
+        tables[metric][model] = {
+            column: Estimate(*(float(table[i, j]) for table in (values, low, high))) for j, column in enumerate(columns)
         }
-        for i, metric in enumerate(METRICS)
-    }
+    return tables

@@ -33,9 +33,9 @@ def table_1(metric: str) -> dict[str, dict[str, float]]:
     """Table 1 of the HDGNN paper: model -> {``id``, ``ood_ads``, ``ood_cat``, ``ood_both``, ``mean``, ``ood_mean``}.
 
     Args:
-        metric: ``mae`` (meV) or ``ewt`` (%; known here for HDGNN only).
+        metric: ``mae`` (meV) or ``ewt`` (%; known here for HDGNN only); the table has no others.
     """
     return {
         model: {**dict(zip(SUFFIXES, map(float, row))), MEAN: sum(row) / 4, OOD_MEAN: sum(row[1:]) / 3}
-        for model, row in _TABLE_1[metric].items()
+        for model, row in _TABLE_1.get(metric, {}).items()
     }

@@ -22,14 +22,21 @@ from fairchem_hdgnn.evaluation.calibration_report import (
     calibration_rows,
     calibration_table,
 )
-from fairchem_hdgnn.evaluation.metrics import MEAN, METRICS, OOD_MEAN, Comparison, Estimate
+from fairchem_hdgnn.evaluation.metrics import ENERGY_METRICS, MEAN, METRICS, OOD_MEAN, Comparison, Estimate
 from fairchem_hdgnn.evaluation.published import TABLE_1_CAPTION, table_1
 from fairchem_hdgnn.evaluation.splits import suffix_of, title_of
 from fairchem_hdgnn.files import complete_or_absent
 
-HEADINGS = {"mae": "Energy MAE, meV", "ewt": "EwT (energy within 20 meV), %"}
-_DIGITS = {"mae": 0, "ewt": 2}
-_BOUND_DIGITS = {"mae": 0, "ewt": 1}
+HEADINGS = {
+    "mae": "Energy MAE, meV",
+    "ewt": "EwT (energy within 20 meV), %",
+    "force_mae": "Force MAE, meV/Å",
+    "force_cos": "Force cosine",
+    "efwt": "EFwT (energy within 20 meV and forces within 30 meV/Å), %",
+}
+_DIFFERENCES = {"mae": "energy MAE", "force_mae": "force MAE"}
+_DIGITS = {"mae": 0, "ewt": 2, "force_mae": 1, "force_cos": 3, "efwt": 2}
+_BOUND_DIGITS = {"mae": 0, "ewt": 1, "force_mae": 1, "force_cos": 3, "efwt": 1}
 
 
 @dataclass(frozen=True)
@@ -67,10 +74,12 @@ def sections(comparison: Comparison, *, with_paper: bool) -> list[Section]:
     found = [
         Section(heading, metric, comparison.scores[metric], table_1(metric) if with_paper else {})
         for metric, heading in HEADINGS.items()
+        if metric in comparison.scores
     ]
-    if comparison.differences and len(comparison.models) > 1:
-        title = f"Paired difference in energy MAE from {comparison.models[0]}, meV"
-        found.append(Section(title, "mae", comparison.differences["mae"], {}, signed=True))
+    for metric, name in _DIFFERENCES.items():
+        if rows := comparison.differences.get(metric):
+            title = f"Paired difference in {name} from {comparison.models[0]}, {METRICS[metric]}"
+            found.append(Section(title, metric, rows, {}, signed=True))
     return found
 
 
@@ -196,7 +205,7 @@ def _csv(comparison: Comparison, with_paper: bool, calibration: Calibration | No
                     systems = comparison.num_systems.get(column, "")
                     writer.writerow([name, column, systems, metric, METRICS[metric], *asdict(estimate).values(), kind])
     writer.writerows(calibration_rows(calibration) if calibration else [])
-    for metric in METRICS if with_paper else ():
+    for metric in ENERGY_METRICS if with_paper else ():
         for model, published in table_1(metric).items():
             for column, value in published.items():
                 writer.writerow([model, column, "", metric, METRICS[metric], value, "", "", "Table 1, test sets"])
@@ -211,7 +220,7 @@ def _json(comparison: Comparison, notes: list[str], facts: Mapping[str, Any], wi
         }
 
     report = {
-        "units": METRICS,
+        "units": {metric: METRICS[metric] for metric in comparison.scores},
         "systems": dict(comparison.num_systems),
         "scores": estimates(comparison.scores),
         "paired_differences": {"from": comparison.models[0], **estimates(comparison.differences)},
@@ -219,5 +228,5 @@ def _json(comparison: Comparison, notes: list[str], facts: Mapping[str, Any], wi
         **facts,
     }
     if with_paper:
-        report["table_1"] = {"caption": TABLE_1_CAPTION, **{metric: table_1(metric) for metric in METRICS}}
+        report["table_1"] = {"caption": TABLE_1_CAPTION, **{metric: table_1(metric) for metric in ENERGY_METRICS}}
     return report

@@ -8,10 +8,15 @@ from typing import Any
 from fairchem_hdgnn.evaluation.card.markdown import code, table
 from fairchem_hdgnn.evaluation.card.scores import Scores, renamed
 from fairchem_hdgnn.evaluation.card.subject import Subject
-from fairchem_hdgnn.evaluation.metrics import METRICS
 from fairchem_hdgnn.evaluation.report import markdown
 
-NAMES = {"mae": "Energy MAE", "ewt": "Energy within 20 meV"}
+NAMES = {
+    "mae": "Energy MAE, meV",
+    "ewt": "Energy within 20 meV, %",
+    "force_mae": "Force MAE, meV/Å",
+    "force_cos": "Force cosine",
+    "efwt": "Energy within 20 meV and forces within 30 meV/Å, %",
+}
 
 
 def results_section(subject: Subject, scores: Scores | None, title: str) -> list[str]:
@@ -47,10 +52,10 @@ def model_index(subject: Subject, scores: Scores | None, title: str, dataset: st
             split: [
                 {
                     "type": metric,
-                    "name": f"{NAMES[metric]}, {unit}",
-                    "value": round(scores.comparison.scores[metric][row][split].value, 4),
+                    "name": NAMES[metric],
+                    "value": round(rows[row][split].value, 4),
                 }
-                for metric, unit in METRICS.items()
+                for metric, rows in scores.comparison.scores.items()
             ]
             for split in scores.comparison.splits
         }

@@ -13,7 +13,7 @@ from fairchem_hdgnn.errors import DataError, UserError
 from fairchem_hdgnn.evaluation.card.subject import Subject
 from fairchem_hdgnn.evaluation.evaluate import BASELINE, evaluate
 from fairchem_hdgnn.evaluation.inference import InferenceOptions
-from fairchem_hdgnn.evaluation.metrics import METRICS, Comparison, Estimate
+from fairchem_hdgnn.evaluation.metrics import ENERGY_METRICS, METRICS, Comparison, Estimate
 from fairchem_hdgnn.host.training_record import shortened
 
 
@@ -95,21 +95,22 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _comparison(table: Mapping[str, Any]) -> Comparison:
-    if table["units"] != METRICS:
-        raise ValueError(f"units {table['units']}")
+    units = dict(table["units"])
+    if any(METRICS.get(metric) != unit for metric, unit in units.items()) or not set(ENERGY_METRICS) <= set(units):
+        raise ValueError(f"units {units}")
     scores = {
         metric: {
             str(model): {str(column): _estimate(numbers) for column, numbers in row.items()}
             for model, row in table["scores"][metric].items()
         }
-        for metric in METRICS
+        for metric in units
     }
     systems = {str(split): int(number) for split, number in table["systems"].items()}
     comparison = Comparison(tuple(scores["mae"]), tuple(systems), systems, scores, {})
     for metric, models in scores.items():
-        for model in comparison.models:
-            if set(models[model]) != set(comparison.columns):
-                raise ValueError(f"columns of '{metric}'")
+        expected = comparison.models if metric in ENERGY_METRICS else models
+        if any(set(models[model]) != set(comparison.columns) for model in expected):
+            raise ValueError(f"columns of '{metric}'")
     return comparison
 
 
@@ -137,7 +138,11 @@ def _row(table: Mapping[str, Any], comparison: Comparison, path: Path, subject: 
 
 def _of_row(comparison: Comparison, row: str, notes: list[str]) -> Scores:
     models = (row, BASELINE) if BASELINE in comparison.models else (row,)
-    scores = {metric: {model: rows[model] for model in models} for metric, rows in comparison.scores.items()}
+    scores = {
+        metric: {model: rows[model] for model in models if model in rows}
+        for metric, rows in comparison.scores.items()
+        if row in rows
+    }
     return Scores(replace(comparison, models=models, scores=scores, differences={}), notes)
 
 
