@@ -12,7 +12,7 @@ from fairchem.core.common import distutils
 from fairchem_batches import system
 from small_runs import write_lmdb
 
-from fairchem_hdgnn.checks.recipe import FEWEST_EPOCHS, MOST_EPOCHS, make_recipe
+from fairchem_hdgnn.checks.recipe import FEWEST_EPOCHS, MOST_EPOCHS, Tasks, make_recipe
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.lmdb import write_lmdb as write_records
 from fairchem_hdgnn.data.reading import Records
@@ -64,7 +64,8 @@ def test_what_it_writes_passes_the_check_and_trains(
     monkeypatch.chdir(tmp_path)
     assert main(["recipe", str(root), "--epochs", "2"]) == 0
     out = capfd.readouterr().out
-    assert "24 structures of 7 atoms, 2 epochs" in out and "fairchem-hdgnn check recipe.yml" in out
+    assert "Structures:    24 to train on, 7 atoms on average" in out and "2 epochs, 6 steps" in out
+    assert "fairchem-hdgnn check recipe.yml" in out
     text = (tmp_path / "recipe.yml").read_text()
     assert "# Structures     24 to train on, 7 atoms on average" in text
     assert main(["check", "recipe.yml"]) == 0
@@ -101,7 +102,7 @@ def test_relaxed_positions_are_used_where_there_are_any(root: Path, tmp_path: Pa
     assert config["dataset"]["train"]["transforms"]["noisy_nodes"] == {"probability": 0.5, "standard_deviation": 0.1}
     assert set(config["dataset"]["train"]["transforms"]["normalizer"]) == {"energy", "displacement"}
     assert config["model"]["regress_forces"] is True
-    assert "displacement" not in make_recipe(tmp_path / "moved", noisy_nodes=False).config["outputs"]
+    assert "displacement" not in make_recipe(tmp_path / "moved", tasks=Tasks(noisy_nodes=False)).config["outputs"]
 
 
 def test_another_label(root: Path, tmp_path: Path) -> None:

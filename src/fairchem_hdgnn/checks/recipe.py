@@ -2,64 +2,68 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
-from torch_geometric.data import Batch, Data
 
-from fairchem_hdgnn.checks.records import sample
-from fairchem_hdgnn.checks.targets import target_spread
-from fairchem_hdgnn.data.neighbor_lists import Search, periodic_edges
+from fairchem_hdgnn.checks.own_data import OwnData, has_displacements, mean_neighbors, measure, sampled
+from fairchem_hdgnn.data.neighbor_lists import Search
+from fairchem_hdgnn.data.npz import write_npz
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.data.splits import has_split, split_source
 from fairchem_hdgnn.data.statistics import LABELS, Spread
-from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.files import complete_or_absent
 from fairchem_hdgnn.host.fairchem1.accumulation import steps_of_epoch
 from fairchem_hdgnn.host.fairchem1.config_files import read_config
-from fairchem_hdgnn.host.noisy_nodes import TARGET, add_displacement
+from fairchem_hdgnn.host.noisy_nodes import TARGET
 
 VALIDATION_SPLITS = ("val_id", "val")
 
 TRAINING_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 15_000, 20, 100
 """Target number of steps, and bounds on the number of epochs."""
 
-SAMPLE = 50
-"""Structures sampled to count atoms and neighbours."""
+TOTAL_ENERGY = 1.0
+"""eV per atom; labels with a larger mean are total or formation energies rather than adsorption energies."""
 
-SMALLEST_DISPLACEMENT = 0.01
-"""Å; if no atom moves further, there is no displacement to learn."""
+REMAINING = 0.5
+"""Energies per element are used if they leave less than this share of the standard deviation of such labels."""
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """The properties of the data that determine a recipe.
+class Tasks:
+    """What to learn besides the energy; ``None``: if the records have it.
 
     Attributes:
-        structures: number of training structures.
-        atoms: mean atoms per structure.
-        neighbors: mean edges per atom.
-        label: attribute of the records to learn.
-        labels: distribution of the label.
-        has_forces: whether records have forces.
+        forces: the forces on the atoms.
+        noisy_nodes: the displacement to the relaxed positions.
+        element_references: energies per atom of each element, which are subtracted from total energies.
     """
 
-    structures: int
-    atoms: float
-    neighbors: float
-    label: str
-    labels: Spread
-    has_forces: bool
+    forces: bool | None = None
+    noisy_nodes: bool | None = None
+    element_references: bool | None = None
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A config, and the sizes it was derived from."""
+    """A config, and the data that it was derived from.
 
-    sizes: Sizes
+    Attributes:
+        data: the training structures.
+        labels: distribution of the label, less the energies of the elements if these are used.
+        config: of fairchem, without the file of the energies per element.
+        element_references: whether energies per element are subtracted.
+    """
+
+    data: OwnData
+    labels: Spread
     config: dict[str, Any]
+    element_references: bool
 
     @property
     def epochs(self) -> int:
@@ -69,28 +73,50 @@ class Recipe:
     @property
     def steps(self) -> int:
         """Number of optimiser steps."""
-        return self.epochs * steps_of_epoch(self.config["optim"], self.sizes.structures)
+        return self.epochs * steps_of_epoch(self.config["optim"], self.labels.count)
 
-    def write(self, path: Path) -> None:
-        """Write the config as YAML with a header.
+    def description(self) -> dict[str, str]:
+        """The properties of the data and of the training, for a header: name -> text."""
+        data, labels, unit = self.data, self.data.labels, " eV" if self.data.label in LABELS else ""
+        found = {
+            "Structures": f"{self.labels.count:,} to train on, {data.atoms:.0f} atoms on average",
+            "Target": f"{data.label}; mean {labels.mean:.4f}{unit}, standard deviation {labels.std:.4f}{unit}",
+        }
+        if self.element_references:
+            found["Per element"] = (
+                f"an energy per atom is subtracted; standard deviation of the rest {self.labels.std:.4f}{unit}"
+            )
+        if "forces" in self.config["outputs"]:
+            found["Forces"] = f"root mean square of their components {data.force_scale:.4f} eV/Å"
+        found["Noisy Nodes"] = "yes" if TARGET in self.config["outputs"] else "no"
+        found["Schedule"] = f"{self.epochs} epochs, {self.steps:,} steps"
+        return found
+
+    def write(self, path: Path) -> list[Path]:
+        """Write the config as YAML with a header, and a file with the energies per element if they are used.
+
+        Returns:
+            The files written.
 
         Raises:
-            DataError: ``path`` exists.
+            DataError: one of them exists.
         """
-        if path.exists():
-            raise DataError(f"{path}: exists already; choose another name with --out")
-        sizes, unit = self.sizes, " eV" if self.sizes.label in LABELS else ""
-        labels = f"mean {sizes.labels.mean:.4f}{unit}, standard deviation {sizes.labels.std:.4f}{unit}"
-        header = [
-            f"{self.config['model']['name']}, written by fairchem-hdgnn recipe.",
-            "",
-            f"Structures     {sizes.structures:,} to train on, {sizes.atoms:.0f} atoms on average",
-            f"Target         {sizes.label}; {labels}",
-            f"Schedule       {self.epochs} epochs, {self.steps:,} steps",
-        ]
+        table = path.with_name(f"{path.stem}_element_references.npz")
+        written = [path, table] if self.element_references else [path]
+        for each in written:
+            if each.exists():
+                raise DataError(f"{each}: exists already; choose another name with --out")
+        config = deepcopy(self.config)
+        if self.element_references:
+            transforms = config["dataset"]["train"]["transforms"]
+            transforms["element_references"] = {"energy": {"file": str(table.resolve())}}
+            write_npz(table, {"element_references": self.data.element_energies.astype(np.float32)})
+        header = [f"{config['model']['name']}, written by fairchem-hdgnn recipe.", ""]
+        header += [f"{name:<14} {text}" for name, text in self.description().items()]
         text = "".join(f"# {line}".rstrip() + "\n" for line in header)
         with complete_or_absent(path) as temporary:
-            temporary.write_text(text + yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
+            temporary.write_text(text + yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        return written
 
 
 def make_recipe(
@@ -98,9 +124,9 @@ def make_recipe(
     model: str = "hdgnn",
     label: str | None = None,
     epochs: int | None = None,
-    noisy_nodes: bool | None = None,
+    tasks: Tasks | None = None,
 ) -> Recipe:
-    """Adapt ``configs/oc20/is2re/small/MODEL.yml`` to the data in ``root``.
+    """Adapt a config of ``configs/oc20/is2re/small``, or ``s2ef/small`` for forces, to the data in ``root``.
 
     Args:
         root: folder with ``train/`` and ``val_id/`` or ``val/`` such as ``make-lmdb`` writes, or ``train.lmdb`` and
@@ -108,60 +134,83 @@ def make_recipe(
         model: ``hdgnn`` or ``escn_so2``.
         label: attribute of the records to learn; by default the first of ``LABELS`` that they have.
         epochs: number of epochs; by default derived from the number of structures.
-        noisy_nodes: whether to also learn the displacement to the relaxed positions; ``None``: if the records have
-            them.
+        tasks: what to learn besides the energy; by default what the records have.
 
     Raises:
-        DataError: a split is missing, records lack the label, or all labels are equal.
+        DataError: a split is missing, records lack what is to be learned, or all labels are equal.
+        ConfigError: forces and Noisy Nodes together.
     """
     train = split_source(root, "train")
     present = (name for name in VALIDATION_SPLITS if has_split(root, name))
     validation = split_source(root, next(present, VALIDATION_SPLITS[0]))
-    records = Records(train)
-    chosen = sampled(records)
+    data = measure(train, label)
+    forces, noisy_nodes = _chosen_tasks(data, validation, tasks or Tasks())
+    task = "s2ef" if forces else "is2re"
+    config = read_config(f"hdgnn:oc20/{task}/small/{model}{'_noisy_nodes' if noisy_nodes else ''}.yml")
+    references, labels = _energies(data, (tasks or Tasks()).element_references)
+    _set_sizes(config, data, labels, epochs)
+    mapping = {data.label: "energy", **({data.forces_key: "forces"} if forces else {})}
+    transforms = config["dataset"]["train"]["transforms"]
+    transforms["normalizer"]["energy"] = {"mean": round(labels.mean, 6), "stdev": round(labels.std, 6)}
+    if forces:
+        transforms["normalizer"]["forces"] = {"mean": 0.0, "stdev": round(data.force_scale, 6)}
+    config["dataset"] = {
+        "train": {**_source(train, mapping), "transforms": transforms},
+        "val": _source(validation, mapping),
+    }
+    if not Records(train).has_metadata:
+        del config["optim"]["load_balancing"], config["optim"]["load_balancing_on_error"]
+    return Recipe(data, labels, config, references)
+
+
+def _chosen_tasks(data: OwnData, validation: Path, tasks: Tasks) -> tuple[bool, bool]:
+    """Whether to learn forces, and whether displacements (Noisy Nodes)."""
+    if tasks.forces and tasks.noisy_nodes:
+        raise ConfigError("--forces on and --noisy-nodes on: a model has one vector per atom; choose one of them")
+    to_check = sampled(validation)
+    forces, noisy_nodes = tasks.forces, tasks.noisy_nodes
+    has_forces = bool(data.forces_key) and data.force_scale > 0 and all(data.forces_key in each for each in to_check)
+    if forces and not has_forces:
+        raise DataError(
+            f"{data.source}, {validation}: not every record has forces (or all are 0); write them with make-lmdb "
+            "--task s2ef, or leave out --forces"
+        )
+    if forces is None:
+        forces = has_forces and data.label != "y_relaxed" and not noisy_nodes
     if noisy_nodes is None:
-        noisy_nodes = has_displacements(chosen) and has_displacements(sampled(Records(validation)))
-    config = read_config(f"hdgnn:oc20/is2re/small/{model}{'_noisy_nodes' if noisy_nodes else ''}.yml")
-    search = Search(config["model"]["cutoff"], config["model"]["max_neighbors"])
-    sizes = measure(*target_spread(train, label), chosen, search)
-    if sizes.labels.std < 1e-9:
-        same = f"{sizes.label} = {sizes.labels.mean:g}"
-        raise DataError(f"{train}: all {sizes.structures:,} structures have {same}; there is nothing to learn")
-    optim = config["optim"]
-    steps_per_epoch = steps_of_epoch(optim, sizes.structures)
+        noisy_nodes = not forces and has_displacements(sampled(data.source)) and has_displacements(to_check)
+    return forces, noisy_nodes
+
+
+def _energies(data: OwnData, element_references: bool | None) -> tuple[bool, Spread]:
+    """Whether to subtract energies per element, and the distribution of the label after that."""
+    labels = data.labels
+    if labels.std < 1e-9:
+        same = f"{data.label} = {labels.mean:g}"
+        raise DataError(f"{data.source}: all {labels.count:,} structures have {same}; there is nothing to learn")
+    residuals = data.residuals
+    if element_references is None:
+        element_references = abs(labels.mean) > TOTAL_ENERGY * data.atoms and residuals.std < REMAINING * labels.std
+    if element_references and residuals.std < 1e-6:
+        raise DataError(
+            f"{data.source}: {data.label} follows from the composition of the {labels.count:,} structures; there is "
+            "nothing left to learn. Add structures, or use --element-references off"
+        )
+    return element_references, residuals if element_references else labels
+
+
+def _source(path: Path, mapping: dict[str, str]) -> dict[str, Any]:
+    return {"format": "safe_lmdb", "key_mapping": dict(mapping), "src": str(path.resolve())}
+
+
+def _set_sizes(config: dict[str, Any], data: OwnData, labels: Spread, epochs: int | None) -> None:
+    """Set what depends on the number of structures, atoms and neighbours."""
+    model, optim = config["model"], config["optim"]
+    neighbors = mean_neighbors(sampled(data.source), Search(model["cutoff"], model["max_neighbors"]))
+    steps_per_epoch = steps_of_epoch(optim, labels.count)
     if epochs is None:
         epochs = min(max(round(TRAINING_STEPS / steps_per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)
-    config["model"]["energy_scale"] = round(sizes.atoms**-0.5, 2)
-    config["model"]["mean_neighbors"] = round(max(sizes.neighbors, 1.0), 1)
+    model["energy_scale"] = round(data.atoms**-0.5, 2)
+    model["mean_neighbors"] = round(max(neighbors, 1.0), 1)
     optim["max_epochs"] = epochs
     optim["eval_every"] = optim["checkpoint_every"] = steps_per_epoch
-    source = {"format": "safe_lmdb", "key_mapping": {sizes.label: "energy"}}
-    transforms = config["dataset"]["train"]["transforms"]
-    transforms["normalizer"]["energy"] = {"mean": round(sizes.labels.mean, 6), "stdev": round(sizes.labels.std, 6)}
-    config["dataset"] = {
-        "train": {**source, "src": str(train.resolve()), "transforms": transforms},
-        "val": {**source, "src": str(validation.resolve())},
-    }
-    if not records.has_metadata:
-        del optim["load_balancing"], optim["load_balancing_on_error"]
-    return Recipe(sizes, config)
-
-
-def sampled(records: Records) -> list[Data]:
-    """A sample of the records, the same in each call."""
-    return [records[index] for index in sample(len(records), SAMPLE, seed=0)]
-
-
-def has_displacements(records: list[Data]) -> bool:
-    """Whether records have relaxed positions that differ from the initial ones."""
-    if not all("pos_relaxed" in record and "tags" in record and "fixed" in record for record in records):
-        return False
-    return any(float(add_displacement(record)[TARGET].abs().max()) > SMALLEST_DISPLACEMENT for record in records)
-
-
-def measure(label: str, labels: Spread, records: list[Data], search: Search) -> Sizes:
-    """Count the atoms and neighbours of a sample, and look for forces."""
-    atoms = sum(len(record.pos) for record in records)
-    edges = sum(periodic_edges(Batch.from_data_list([record]), search).edge_index.shape[1] for record in records)
-    has_forces = any("forces" in record for record in records)
-    return Sizes(labels.count, atoms / len(records), edges / atoms, label, labels, has_forces)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch_geometric.data import Data
 from tqdm import tqdm
 
 from fairchem_hdgnn.checks.findings import Finding, error, value_findings, warning
@@ -147,20 +148,37 @@ def target_spread(path: Path, key: str | None = None, *, progress: bool = True) 
     Raises:
         DataError: a record lacks the label, or it is not finite.
     """
-    records = reading.Records(path)
     values: list[float] = []
+    for _, found, value in labelled_records(path, key, progress=progress):
+        key = found
+        values.append(value)
+    if key is None:
+        raise DataError(f"{path}: contains no records")
+    return key, Spread.of(values)
+
+
+def labelled_records(path: Path, key: str | None = None, *, progress: bool = True) -> Iterator[tuple[Data, str, float]]:
+    """Each record with the name and the value of its label.
+
+    Args:
+        path: LMDB file or folder.
+        key: attribute; by default the first of ``LABELS`` that the records have.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: a record lacks the label, or it is not finite.
+    """
+    records = reading.Records(path)
     for index, record in enumerate(tqdm(records, total=len(records), unit="record", disable=not progress, leave=False)):
         if key is None:
             key = next((label for label in LABELS if label in record), None)
         if key is None or key not in record:
             has = ", ".join(sorted(record.keys()))
             raise DataError(f"{path}, record {index}: no '{key or LABELS[0]}'; it has {has}; name one of these")
-        values.append(_number(record[key], f"{path}, record {index}: {key}"))
-        if not abs(values[-1]) < float("inf"):
-            raise DataError(f"{path}, record {index}: {key} is {values[-1]}")
-    if key is None:
-        raise DataError(f"{path}: contains no records")
-    return key, Spread.of(values)
+        value = _number(record[key], f"{path}, record {index}: {key}")
+        if not abs(value) < float("inf"):
+            raise DataError(f"{path}, record {index}: {key} is {value}")
+        yield record, key, value
 
 
 def _number(label: Any, subject: str) -> float:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fairchem_hdgnn.cli._flags import path
-from fairchem_hdgnn.data.gamenet import DESCRIPTION_FILE, Options, prepare_gamenet
-from fairchem_hdgnn.data.gamenet_labels import TARGETS
+from fairchem_hdgnn.data.gamenet import DESCRIPTION_FILE, TARGETS, Options, prepare_gamenet
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -6,9 +6,14 @@ import argparse
 import shlex
 from pathlib import Path
 
-from fairchem_hdgnn.checks.recipe import make_recipe
+from fairchem_hdgnn.checks.recipe import Tasks, make_recipe
 from fairchem_hdgnn.cli._flags import path, require_at_least
 from fairchem_hdgnn.data.statistics import LABELS
+
+CHOICES = {"auto": None, "on": True, "off": False}
+
+LARGEST_ROUNDING = 5e-4
+"""eV; a warning is printed if float32 rounds the labels by more."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,25 +27,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", choices=["hdgnn", "escn_so2"], default="hdgnn", help="default: %(default)s")
     parser.add_argument("--label", metavar="KEY", help=f"attribute to learn (default: the first of {labels})")
     parser.add_argument("--epochs", type=int, help="default: chosen from the number of structures")
-    parser.add_argument(
-        "--noisy-nodes", choices=["auto", "on", "off"], default="auto",
-        help="also learn the displacement to the relaxed positions; auto: if records have them (default: %(default)s)",
-    )  # fmt: skip
+    for flag, text in (
+        ("--forces", "also learn forces; auto: if records have them, and no relaxed energy"),
+        ("--noisy-nodes", "also learn the displacement to the relaxed positions; auto: if records have them"),
+        ("--element-references", "subtract an energy per atom of each element; auto: for total energies"),
+    ):
+        parser.add_argument(flag, choices=list(CHOICES), default="auto", help=f"{text} (default: auto)")
     parser.add_argument("--out", type=path, default=Path("recipe.yml"), help="config to write (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the config and print the next commands."""
     require_at_least(1, {"--epochs": args.epochs})
-    noisy_nodes = {"auto": None, "on": True, "off": False}[args.noisy_nodes]
-    recipe = make_recipe(args.data, args.model, args.label, args.epochs, noisy_nodes)
-    recipe.write(args.out)
-    sizes = recipe.sizes
-    print(f"{args.out}: {sizes.structures:,} structures of {sizes.atoms:.0f} atoms, {recipe.epochs} epochs")
-    print(f"  {sizes.label}: mean {sizes.labels.mean:.4f}, standard deviation {sizes.labels.std:.4f}")
-    print(f"  Noisy Nodes: {'yes' if 'displacement' in recipe.config['outputs'] else 'no'}")
-    if sizes.has_forces:
-        print("  Forces in the records are not learned; start from configs/oc20/s2ef for that")
+    tasks = Tasks(CHOICES[args.forces], CHOICES[args.noisy_nodes], CHOICES[args.element_references])
+    recipe = make_recipe(args.data, args.model, args.label, args.epochs, tasks)
+    print("Written:", *(f"  {file}" for file in recipe.write(args.out)), sep="\n")
+    for name, text in recipe.description().items():
+        print(f"{name + ':':<14} {text}")
+    if recipe.data.rounding / 2 > LARGEST_ROUNDING:
+        print(
+            f"Note: fairchem keeps labels as float32, which rounds energies as large as these by up to "
+            f"{1000 * recipe.data.rounding / 2:.1f} meV. Subtract the energies of the isolated atoms before make-lmdb."
+        )
     out = shlex.quote(str(args.out))
     print(f"check it:  fairchem-hdgnn check {out}")
     print(f"train:     fairchem-hdgnn train --mode train --config-yml {out}  (without a GPU: --cpu)")

@@ -21,20 +21,16 @@ from ase.data import chemical_symbols
 from torch_geometric.data import Data
 from tqdm import tqdm
 
+from fairchem_hdgnn.data.compositions import compositions, fit_compositions
 from fairchem_hdgnn.data.directories import new_directory, refuse_existing
 from fairchem_hdgnn.data.gamenet_archive import Archive, System
 from fairchem_hdgnn.data.gamenet_folds import DIGEST, NUM_FOLDS, NUM_SYSTEMS, folds_digest, published_folds
-from fairchem_hdgnn.data.gamenet_labels import (
-    TARGETS,
-    adsorption_references,
-    compositions,
-    fit_compositions,
-)
 from fairchem_hdgnn.data.gamenet_records import unlabelled_record
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.errors import DataError, suggestion
 
 DESCRIPTION_FILE = "gamenet.json"
+TARGETS = ("total", "adsorption")
 
 
 @dataclass(frozen=True)
@@ -132,11 +128,19 @@ def _label(archive: Archive, systems: list[System], folds: dict[str, int], optio
     records = [_record(archive, system) for system in bar]
     energies = np.array([system.energy for system in systems])
     if options.target == "adsorption":
-        references, coefficients = adsorption_references(archive, systems), {}
+        references = np.array([archive.separated(system) for system in systems], dtype=np.float64)
+        coefficients = {}
     else:
         elements, counts = compositions([record.atomic_numbers.long().numpy() for record in records])
-        names = [system.name for system in systems]
-        solution = fit_compositions(elements, counts, energies, training, names)
+        unseen = ~counts[training].any(axis=0)
+        if unseen.any():
+            column = int(np.flatnonzero(unseen)[0])
+            name = systems[int(np.flatnonzero(counts[:, column])[0])].name
+            raise DataError(
+                f"{name} contains {chemical_symbols[elements[column]]}, which no system of the training folds "
+                "contains; choose other --train-folds"
+            )
+        solution = fit_compositions(counts[training], energies[training])
         references = counts @ solution
         coefficients = {chemical_symbols[number]: float(value) for number, value in zip(elements, solution)}
     for record, system, reference in zip(records, systems, references.tolist()):

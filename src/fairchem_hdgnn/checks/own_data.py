@@ -1,0 +1,135 @@
+"""Measure a user's own structures: what determines the config that ``fairchem-hdgnn recipe`` writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from torch_geometric.data import Batch, Data
+
+from fairchem_hdgnn.checks.records import sample
+from fairchem_hdgnn.checks.targets import labelled_records
+from fairchem_hdgnn.data.compositions import compositions, fit_compositions
+from fairchem_hdgnn.data.neighbor_lists import Search, periodic_edges
+from fairchem_hdgnn.data.reading import Records
+from fairchem_hdgnn.data.statistics import Spread
+from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.host.noisy_nodes import TARGET, add_displacement
+
+FORCES = ("forces", "force")
+"""Attributes of records with forces, eV/Å: those of make-lmdb and of OC20."""
+
+SAMPLE = 50
+"""Structures sampled to count neighbours, and to see what the validation records have."""
+
+SMALLEST_DISPLACEMENT = 0.01
+"""Å; if no atom moves further, there is no displacement to learn."""
+
+NUM_ELEMENTS = 119
+"""Length of a table by atomic number, as fairchem's."""
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Training structures as a recipe sees them.
+
+    Attributes:
+        source: LMDB file or folder.
+        label: attribute of the records to learn.
+        energies: its values.
+        numbers: atomic numbers [atoms] of each structure.
+        forces_key: attribute with forces that every record has; empty if there is none.
+        force_scale: root mean square of the components of the forces on free atoms, eV/Å; 0 without forces.
+    """
+
+    source: Path
+    label: str
+    energies: Float64[np.ndarray, "systems"]
+    numbers: list[Int64[np.ndarray, "_"]]
+    forces_key: str
+    force_scale: float
+
+    @property
+    def atoms(self) -> float:
+        """Mean atoms per structure."""
+        return sum(map(len, self.numbers)) / len(self.numbers)
+
+    @property
+    def labels(self) -> Spread:
+        """Distribution of the label."""
+        return Spread.of(self.energies.tolist())
+
+    @cached_property
+    def element_energies(self) -> Float64[np.ndarray, "elements"]:
+        """Energy per atom of each element that fits the labels best, eV, by atomic number; 0 for other elements."""
+        elements, counts = compositions(self.numbers)
+        table = np.zeros(NUM_ELEMENTS)
+        table[elements] = fit_compositions(counts, self.energies)
+        return table
+
+    @property
+    def residuals(self) -> Spread:
+        """Distribution of the label minus the sum of ``element_energies``."""
+        references = np.array([self.element_energies[numbers].sum() for numbers in self.numbers])
+        return Spread.of((self.energies - references).tolist())
+
+    @property
+    def rounding(self) -> float:
+        """Spacing of float32 numbers, which fairchem keeps labels in, at the largest label, eV."""
+        return float(np.spacing(np.float32(np.abs(self.energies).max())))
+
+
+def measure(source: Path, label: str | None = None) -> OwnData:
+    """Read all training records once.
+
+    Args:
+        source: LMDB file or folder.
+        label: attribute of the records to learn; by default the first of ``LABELS`` that they have.
+
+    Raises:
+        DataError: no records, a record lacks the label, or a label or a force is not finite.
+    """
+    energies, numbers = [], []
+    keys, squares, components = set(FORCES), 0.0, 0
+    for index, (record, found, energy) in enumerate(labelled_records(source, label)):
+        label = found
+        energies.append(energy)
+        numbers.append(record.atomic_numbers.long().numpy())
+        keys &= set(record.keys())
+        if keys:
+            forces = _free_forces(record, next(iter(keys)), f"{source}, record {index}")
+            squares, components = squares + float((forces**2).sum()), components + forces.size
+    if label is None:
+        raise DataError(f"{source}: contains no records")
+    key = next((name for name in FORCES if name in keys), "")
+    scale = (squares / max(components, 1)) ** 0.5 if key else 0.0
+    return OwnData(source, label, np.array(energies), numbers, key, scale)
+
+
+def _free_forces(record: Data, key: str, subject: str) -> Float64[np.ndarray, "atoms 3"]:
+    forces = record[key].double().numpy()
+    if forces.shape != (len(record.pos), 3) or not np.isfinite(forces).all():
+        raise DataError(f"{subject}: {key} are not three finite numbers (eV/Å) for each atom; re-create the LMDB")
+    return forces[record.fixed.numpy() == 0] if "fixed" in record else forces
+
+
+def sampled(source: Path) -> list[Data]:
+    """A sample of the records, the same in each call."""
+    records = Records(source)
+    return [records[index] for index in sample(len(records), SAMPLE, seed=0)]
+
+
+def has_displacements(records: list[Data]) -> bool:
+    """Whether records have relaxed positions that differ from the initial ones."""
+    if not all("pos_relaxed" in record and "tags" in record and "fixed" in record for record in records):
+        return False
+    return any(float(add_displacement(record)[TARGET].abs().max()) > SMALLEST_DISPLACEMENT for record in records)
+
+
+def mean_neighbors(records: list[Data], search: Search) -> float:
+    """Mean edges per atom."""
+    edges = sum(periodic_edges(Batch.from_data_list([record]), search).edge_index.shape[1] for record in records)
+    return edges / sum(len(record.pos) for record in records)
