@@ -115,6 +115,12 @@ def test_scores_are_those_that_the_training_logs(own: Path, trained: Path, capsy
     assert rows["m", "force_mae"] < rows["median baseline", "force_mae"]
     header, first = (trained / "results/systems.csv").read_text().splitlines()[:2]
     assert header.endswith(",error_eV,force_mae_eV_per_A") and 0 < float(first.split(",")[-1]) < 5
+    card = trained / "card.md"
+    arguments = ["--table", str(trained / "results/table.json"), "--licence", "MIT", "--out", str(card)]
+    assert main(["card", str(checkpoint), *arguments]) == 0
+    text = card.read_text()
+    assert "### Force MAE, meV/Å (95 % interval)" in text and "name: Force MAE, meV/Å" in text
+    assert ("(eV an atom)" in text) == total(own), "energies per element"
 
 
 def test_predictions_are_total_energies(own: Path, trained: Path) -> None:
