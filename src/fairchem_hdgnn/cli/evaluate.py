@@ -84,3 +84,6 @@ def run(args: argparse.Namespace) -> None:
 
         written.append(write_page(args.out / "evaluation.html", evaluation, options, args.worst, with_paper=args.paper))
     print("Written:", *(f"  {path}" for path in written), sep="\n")
+    earlier = sorted({*args.out.glob("*.png"), *args.out.glob("*.svg"), *args.out.glob("*.html")} - set(written))
+    if earlier:
+        print("Not of this evaluation:", *(f"  {path}" for path in earlier), sep="\n")
