@@ -102,7 +102,7 @@ def test_scores_are_those_that_the_training_logs(own: Path, trained: Path, capsy
     """Two ways to the same numbers: the trainer's validation, and ``evaluate`` on a file read on its own."""
     checkpoint = trained / "checkpoints/run/checkpoint.pt"
     options = ["--data", str(own), "--splits", "val_id", "--cpu", "--out", str(trained / "results")]
-    (trained / "results").mkdir()
+    (trained / "results").mkdir(exist_ok=True)
     (trained / "results/parity.png").touch()
     assert main(["evaluate", "--checkpoint", str(checkpoint), "--names", "m", *options]) == 0
     out = capsys.readouterr().out
