@@ -186,6 +186,18 @@ def test_data_that_cannot_be_learned_from(own: Path, tmp_path: Path) -> None:
         make_recipe(tmp_path / "without", tasks=Tasks(forces=True))
 
 
+def test_elements_without_an_energy_are_named(own: Path, tmp_path: Path) -> None:
+    for split in ("train", "val_id"):
+        records = list(Records(own / split))
+        if split == "val_id":
+            records[2].atomic_numbers[0] = 47
+        (tmp_path / split).mkdir()
+        write_lmdb(tmp_path / split, records)
+    with pytest.raises(DataError, match=r"val_id/data.lmdb, record 2: contains Ag, which no training structure has"):
+        make_recipe(tmp_path, tasks=Tasks(element_references=True))
+    assert not make_recipe(tmp_path, tasks=Tasks(element_references=False)).element_references
+
+
 def test_both_files_are_kept(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     table = tmp_path / "recipe_element_references.npz"
     table.write_text("mine")

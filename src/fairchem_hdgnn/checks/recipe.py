@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from ase.data import chemical_symbols
 
 from fairchem_hdgnn.checks.own_data import OwnData, has_displacements, mean_neighbors, measure, sampled
 from fairchem_hdgnn.data.neighbor_lists import Search
@@ -148,6 +149,8 @@ def make_recipe(
     task = "s2ef" if forces else "is2re"
     config = read_config(f"hdgnn:oc20/{task}/small/{model}{'_noisy_nodes' if noisy_nodes else ''}.yml")
     references, labels = _energies(data, (tasks or Tasks()).element_references)
+    if references:
+        _require_known_elements(data, validation)
     _set_sizes(config, data, labels, epochs)
     mapping = {data.label: "energy", **({data.forces_key: "forces"} if forces else {})}
     transforms = config["dataset"]["train"]["transforms"]
@@ -197,6 +200,18 @@ def _energies(data: OwnData, element_references: bool | None) -> tuple[bool, Spr
             "nothing left to learn. Add structures, or use --element-references off"
         )
     return element_references, residuals if element_references else labels
+
+
+def _require_known_elements(data: OwnData, validation: Path) -> None:
+    known = np.unique(np.concatenate(data.numbers))
+    for index, record in enumerate(Records(validation)):
+        unknown = np.setdiff1d(record.atomic_numbers.numpy(), known)
+        if len(unknown):
+            symbol = chemical_symbols[int(unknown[0])]
+            raise DataError(
+                f"{validation}, record {index}: contains {symbol}, which no training structure has, so its energy per "
+                "atom is not known; move such structures to train"
+            )
 
 
 def _source(path: Path, mapping: dict[str, str]) -> dict[str, Any]:
