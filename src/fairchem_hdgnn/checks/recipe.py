@@ -85,7 +85,7 @@ class Recipe:
         }
         if self.element_references:
             found["Per element"] = (
-                f"an energy per atom is subtracted; standard deviation of the rest {self.labels.std:.4f}{unit}"
+                f"a constant per atom is subtracted; standard deviation of the rest {self.labels.std:.4f}{unit}"
             )
         if "forces" in self.config["outputs"]:
             found["Forces"] = f"root mean square of their components {data.force_scale:.4f} eV/Å"
