@@ -255,6 +255,19 @@ def of_gaps(contents: dict[str, Any]) -> None:
     contents["normalizers"] = {"gap": {"mean": torch.tensor(6858.35), "rmsd": torch.tensor(1285.64)}}
 
 
+def of_total_energies(contents: dict[str, Any]) -> None:
+    contents["normalizers"]["energy"]["mean"] = torch.tensor(-500_000.0)
+
+
+def test_members_that_predict_total_energies(checkpoints: list[Path], root: Path) -> None:
+    """Draws differ by less than 1e-5 of such energies, and are not taken to be the same."""
+    members = [edited(path, f"total_{path.name}", of_total_energies) for path in checkpoints[:2]]
+    draws = predict_members(members, {"val_id": root / "val_id"}, QUIET, num_draws=2)
+    spread = np.abs(draws[0][0]["val_id"].energy - draws[0][1]["val_id"].energy)
+    assert 0.1 < spread.max() < 500_000 * 1e-5
+    assert draws[0][0]["val_id"].energy.max() < -400_000
+
+
 def refused(capsys: Any, root: Path, out: Path, paths: list[Path], *flags: str) -> str:
     """The line that predict ends with."""
     command = ["predict", "--checkpoint", *map(str, paths), "--data", str(root), "--splits", "val_id"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
@@ -27,7 +27,7 @@ ENSEMBLE = "ensemble"
 """Name of the ensemble's row in tables and of its folder."""
 
 ROUNDING = 1e-5
-"""Relative to the largest energy of a split, or to 1 eV: smaller differences are float32 rounding."""
+"""Relative to the spread of a split's energies, or to 1 eV: smaller differences are rounding in the network."""
 
 Draws = Sequence[Mapping[str, Predictions]]
 """``draws[number][split]`` of one checkpoint."""
@@ -160,8 +160,10 @@ def _require_finite(path: Path, predictions: Mapping[str, Predictions]) -> None:
 
 
 def _same(first: Mapping[str, Predictions], second: Mapping[str, Predictions]) -> bool:
-    """Whether two predictions of all splits differ only by rounding."""
+    """Whether two predictions of all splits differ only by rounding, in the network or of total energies to float32."""
     pairs = [(first[split].energy, second[split].energy) for split in first]
-    return all(
-        a.shape == b.shape and np.abs(a - b).max() <= ROUNDING * max(1.0, float(np.abs(a).max())) for a, b in pairs
-    )
+    return all(a.shape == b.shape and np.abs(a - b).max() <= _rounding(a) for a, b in pairs)
+
+
+def _rounding(energy: Float32[np.ndarray, "systems"]) -> float:
+    return ROUNDING * max(1.0, float(np.ptp(energy))) + 2 * float(np.spacing(np.abs(energy).max()))
