@@ -66,6 +66,19 @@ def with_forces(of_split: Predictions, error: float, seed: int) -> Predictions:
     return replace(of_split, forces=forces, target_forces=labels, free_atoms=free_atoms)
 
 
+def test_scores_of_energies_are_those_of_fairchems_evaluator():
+    of_split = predictions(np.random.default_rng(0).normal(scale=0.025, size=1001))
+    tensors = [
+        {"energy": torch.from_numpy(each.astype(np.float64))[:, None]} for each in (of_split.energy, of_split.target)
+    ]
+    theirs = Evaluator(eval_metrics={"energy": ["mae", "energy_within_threshold"]}).eval(*tensors)
+    found = compare({"m": {"val_id": of_split}}, num_resamples=5).scores
+    assert found["mae"]["m"]["val_id"].value == pytest.approx(1000 * theirs["energy_mae"]["metric"], rel=1e-12)
+    assert found["ewt"]["m"]["val_id"].value == pytest.approx(
+        100 * theirs["energy_within_threshold"]["metric"], rel=1e-12
+    )
+
+
 def test_scores_of_forces_are_those_of_fairchems_evaluator():
     errors = np.random.default_rng(0).normal(scale=0.02, size=300)
     of_split = with_forces(predictions(errors), 0.01, 2)

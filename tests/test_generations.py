@@ -11,14 +11,11 @@ import pytest
 import torch
 from evaluation_data import write_splits
 from fairchem.core.common.relaxation.ase_utils import OCPCalculator
-from fairchem.core.modules.evaluator import Evaluator
 from fc2_after_structures import ENERGIES, FIRST, SECOND, found
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.convert.generations import convert_generation
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
-from fairchem_hdgnn.evaluation.metrics import _scores
-from fairchem_hdgnn.evaluation.predictions import Predictions
 from fairchem_hdgnn.host.fairchem1.inference import calculator
 from fairchem_hdgnn.host.generations import read_trained
 
@@ -110,16 +107,3 @@ def test_wrong_direction_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "is already a checkpoint of fairchem1" in (printed := capsys.readouterr().err) and printed.count("\n") == 1
     assert main(["convert", "--from", "fairchem-escn", "--to", "fairchem2", "a.pt", str(tmp_path / "new.pt")]) == 2
     assert "convert to fairchem1 first" in capsys.readouterr().err
-
-
-def test_scores_are_those_of_fairchems_evaluator() -> None:
-    random = np.random.default_rng(0)
-    energy = random.normal(size=1001).astype(np.float32)
-    target = (energy + random.normal(size=1001) / 40).astype(np.float32)
-    empty = np.zeros(1001, dtype=np.int64)
-    predictions = Predictions(empty.astype(str), energy, empty, empty.astype(str), empty.astype(str), target)
-    evaluator = Evaluator(eval_metrics={"energy": ["mae", "energy_within_threshold"]})
-    columns = [{"energy": torch.from_numpy(each.astype(np.float64))[:, None]} for each in (energy, target)]
-    scores = evaluator.eval(*columns)
-    expected = [1000 * scores["energy_mae"]["metric"], 100 * scores["energy_within_threshold"]["metric"]]
-    assert _scores(predictions) == expected
