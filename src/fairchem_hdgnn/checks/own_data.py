@@ -57,7 +57,7 @@ class OwnData:
         """Mean atoms per structure."""
         return sum(map(len, self.numbers)) / len(self.numbers)
 
-    @property
+    @cached_property
     def labels(self) -> Spread:
         """Distribution of the label."""
         return Spread.of(self.energies.tolist())
@@ -95,20 +95,18 @@ def measure(source: Path, label: str | None = None) -> OwnData:
     Raises:
         DataError: no records, a record lacks the label, or a label or a force is not finite.
     """
-    energies, numbers = [], []
+    name, energies, numbers = "", [], []
     keys, squares, components = list(FORCES), 0.0, 0
     for index, (record, found, energy) in enumerate(labelled_records(source, label)):
-        label = found
+        name = found
         energies.append(energy)
         numbers.append(record.atomic_numbers.long().numpy())
         keys = [key for key in keys if key in record]
         if keys:
             forces = _free_forces(record, keys[0], f"{source}, record {index}")
             squares, components = squares + float((forces**2).sum()), components + forces.size
-    if label is None:
-        raise DataError(f"{source}: contains no records")
     scale = (squares / max(components, 1)) ** 0.5 if keys else 0.0
-    return OwnData(source, label, np.array(energies), numbers, keys[0] if keys else "", scale)
+    return OwnData(source, name, np.array(energies), numbers, keys[0] if keys else "", scale)
 
 
 def _free_forces(record: Data, key: str, subject: str) -> Float64[np.ndarray, "atoms 3"]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 from ase.data import chemical_symbols
+from torch_geometric.data import Data
 
 from fairchem_hdgnn.checks.own_data import OwnData, has_displacements, mean_neighbors, measure, sampled
 from fairchem_hdgnn.data.neighbor_lists import Search
@@ -147,14 +148,15 @@ def make_recipe(
     train = split_source(root, "train")
     present = (name for name in VALIDATION_SPLITS if has_split(root, name))
     validation = split_source(root, next(present, VALIDATION_SPLITS[0]))
-    data = measure(train, label)
-    forces, noisy_nodes = _chosen_tasks(data, validation, tasks or Tasks())
+    tasks = tasks or Tasks()
+    data, chosen = measure(train, label), sampled(train)
+    forces, noisy_nodes = _chosen_tasks(data, chosen, validation, tasks)
     task = "s2ef" if forces else "is2re"
     config = read_config(f"hdgnn:oc20/{task}/small/{model}{'_noisy_nodes' if noisy_nodes else ''}.yml")
-    references, labels = _energies(data, (tasks or Tasks()).element_references)
+    references, labels = _energies(data, tasks.element_references)
     if references:
         _require_known_elements(data, validation)
-    _set_sizes(config, data, labels, epochs)
+    _set_sizes(config, data, chosen, labels, epochs)
     mapping = {data.label: "energy", **({data.forces_key: "forces"} if forces else {})}
     transforms = config["dataset"]["train"]["transforms"]
     transforms["normalizer"]["energy"] = {"mean": round(labels.mean, 6), "stdev": round(labels.std, 6)}
@@ -169,7 +171,7 @@ def make_recipe(
     return Recipe(data, labels, config, references)
 
 
-def _chosen_tasks(data: OwnData, validation: Path, tasks: Tasks) -> tuple[bool, bool]:
+def _chosen_tasks(data: OwnData, chosen: list[Data], validation: Path, tasks: Tasks) -> tuple[bool, bool]:
     """Whether to learn forces, and whether displacements (Noisy Nodes)."""
     if tasks.forces and tasks.noisy_nodes:
         raise ConfigError("--forces on and --noisy-nodes on: a model has one vector per atom; choose one of them")
@@ -184,7 +186,7 @@ def _chosen_tasks(data: OwnData, validation: Path, tasks: Tasks) -> tuple[bool, 
     if forces is None:
         forces = has_forces and data.label in ENERGIES and not noisy_nodes
     if noisy_nodes is None:
-        noisy_nodes = not forces and has_displacements(sampled(data.source)) and has_displacements(to_check)
+        noisy_nodes = not forces and has_displacements(chosen) and has_displacements(to_check)
     return forces, noisy_nodes
 
 
@@ -221,10 +223,10 @@ def _source(path: Path, mapping: dict[str, str]) -> dict[str, Any]:
     return {"format": "safe_lmdb", "key_mapping": dict(mapping), "src": str(path.resolve())}
 
 
-def _set_sizes(config: dict[str, Any], data: OwnData, labels: Spread, epochs: int | None) -> None:
+def _set_sizes(config: dict[str, Any], data: OwnData, chosen: list[Data], labels: Spread, epochs: int | None) -> None:
     """Set what depends on the number of structures, atoms and neighbours."""
     model, optim = config["model"], config["optim"]
-    neighbors = mean_neighbors(sampled(data.source), Search(model["cutoff"], model["max_neighbors"]))
+    neighbors = mean_neighbors(chosen, Search(model["cutoff"], model["max_neighbors"]))
     steps_per_epoch = steps_of_epoch(optim, labels.count)
     if epochs is None:
         epochs = min(max(round(TRAINING_STEPS / steps_per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)

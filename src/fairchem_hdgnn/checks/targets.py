@@ -138,23 +138,9 @@ def _at(config: Any, *keys: str) -> Any:
 
 
 def target_spread(path: Path, key: str | None = None, *, progress: bool = True) -> tuple[str, Spread]:
-    """Distribution of one label over all records.
-
-    Args:
-        path: LMDB file or folder.
-        key: attribute; by default the first of ``LABELS`` that the records have.
-        progress: show a progress bar.
-
-    Raises:
-        DataError: a record lacks the label, or it is not finite.
-    """
-    values: list[float] = []
-    for _, found, value in labelled_records(path, key, progress=progress):
-        key = found
-        values.append(value)
-    if key is None:
-        raise DataError(f"{path}: contains no records")
-    return key, Spread.of(values)
+    """Name and distribution of one label over all records; arguments and errors are those of ``labelled_records``."""
+    found = [(name, value) for _, name, value in labelled_records(path, key, progress=progress)]
+    return found[-1][0], Spread.of([value for _, value in found])
 
 
 def labelled_records(path: Path, key: str | None = None, *, progress: bool = True) -> Iterator[tuple[Data, str, float]]:
@@ -166,9 +152,11 @@ def labelled_records(path: Path, key: str | None = None, *, progress: bool = Tru
         progress: show a progress bar.
 
     Raises:
-        DataError: a record lacks the label, or it is not finite.
+        DataError: no records, or a record lacks the label, or it is not finite.
     """
     records = reading.Records(path)
+    if not len(records):
+        raise DataError(f"{path}: contains no records")
     for index, record in enumerate(tqdm(records, total=len(records), unit="record", disable=not progress, leave=False)):
         if key is None:
             key = next((label for label in LABELS if label in record), None)

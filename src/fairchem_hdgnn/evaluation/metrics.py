@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -102,8 +103,9 @@ def compare(
     for column, split in enumerate(splits):
         of_split = {model: predictions[model][split] for model in models}
         _require_same_systems(split, of_split)
-        sums = np.stack([_sums(metric, of_split[model]) for metric, model in rows], axis=1)
-        counts = np.stack([_counts(metric, of_split[model]) for metric, model in rows], axis=1)
+        statistics = {model: _statistics(each, forces=model in with_forces) for model, each in of_split.items()}
+        sums = np.stack([statistics[model][metric].sums for metric, model in rows], axis=1)
+        counts = np.stack([statistics[model][metric].counts for metric, model in rows], axis=1)
         values[:, column] = sums.mean(0) / counts.mean(0)
         resampled = bootstrap_means(np.concatenate([sums, counts], axis=1), num_resamples, random)
         samples[:, :, column] = resampled[:, : len(rows)] / resampled[:, len(rows) :]
@@ -156,34 +158,39 @@ def bootstrap_means(
 
 def force_errors(predictions: Predictions) -> Float64[np.ndarray, "systems"]:
     """Mean absolute error of the force components of each system's free atoms, eV/Å; NaN without free atoms."""
+    found = _force_statistics(predictions)["force_mae"]
     with np.errstate(invalid="ignore"):
-        return _sums("force_mae", predictions) / 1000 / _counts("force_mae", predictions)
+        return found.sums / 1000 / found.counts
 
 
-def _sums(metric: str, predictions: Predictions) -> Float64[np.ndarray, "systems"]:
-    """A metric of each system, or its sum over the system's free atoms."""
-    energy_error = np.abs(predictions.errors)
-    if metric == "mae":
-        return 1000 * energy_error
-    if metric == "ewt":
-        return 100.0 * (energy_error < ENERGY_THRESHOLD)
+class _Statistic(NamedTuple):
+    """A metric of each system, or its sum over the system's free atoms, and what that sum is divided by."""
+
+    sums: Float64[np.ndarray, "systems"]
+    counts: Float64[np.ndarray, "systems"]
+
+
+def _statistics(predictions: Predictions, *, forces: bool) -> dict[str, _Statistic]:
+    """``ENERGY_METRICS`` and, if wanted, ``FORCE_METRICS``."""
+    error, one = np.abs(predictions.errors), np.ones(len(predictions))
+    found = {"mae": _Statistic(1000 * error, one), "ewt": _Statistic(100.0 * (error < ENERGY_THRESHOLD), one)}
+    return found | _force_statistics(predictions) if forces else found
+
+
+def _force_statistics(predictions: Predictions) -> dict[str, _Statistic]:
     forces, labels, system = _forces(predictions)
-    if metric == "force_mae":
-        return np.bincount(system, 1000 * np.abs(forces - labels).mean(1), len(predictions))
-    if metric == "force_cos":
-        lengths = np.linalg.norm(forces, axis=1) * np.linalg.norm(labels, axis=1)
-        cosines = (forces * labels).sum(1) / np.maximum(lengths, 1e-8)
-        return np.bincount(system, cosines, len(predictions))
+    error = np.abs(forces - labels)
+    lengths = np.linalg.norm(forces, axis=1) * np.linalg.norm(labels, axis=1)
+    cosine = (forces * labels).sum(1) / np.maximum(lengths, 1e-8)
     largest = np.zeros(len(predictions))
-    np.maximum.at(largest, system, np.abs(forces - labels).max(1))
-    return 100.0 * ((energy_error < ENERGY_THRESHOLD) & (largest < FORCE_THRESHOLD))
-
-
-def _counts(metric: str, predictions: Predictions) -> Float64[np.ndarray, "systems"]:
-    """What ``_sums`` is divided by: free atoms for a metric of atoms, else 1."""
-    if metric in ("force_mae", "force_cos"):
-        return np.bincount(_forces(predictions)[2], minlength=len(predictions)).astype(np.float64)
-    return np.ones(len(predictions))
+    np.maximum.at(largest, system, error.max(1))
+    within = (np.abs(predictions.errors) < ENERGY_THRESHOLD) & (largest < FORCE_THRESHOLD)
+    atoms = np.bincount(system, minlength=len(predictions)).astype(np.float64)
+    return {
+        "force_mae": _Statistic(np.bincount(system, 1000 * error.mean(1), len(predictions)), atoms),
+        "force_cos": _Statistic(np.bincount(system, cosine, len(predictions)), atoms),
+        "efwt": _Statistic(100.0 * within, np.ones(len(predictions))),
+    }
 
 
 def _forces(

@@ -8,13 +8,11 @@ from typing import Any
 from fairchem_hdgnn.evaluation.card.markdown import code, table
 from fairchem_hdgnn.evaluation.card.scores import Scores, renamed
 from fairchem_hdgnn.evaluation.card.subject import Subject
-from fairchem_hdgnn.evaluation.report import markdown
+from fairchem_hdgnn.evaluation.report import HEADINGS, markdown
 
 NAMES = {
-    "mae": "Energy MAE, meV",
+    **HEADINGS,
     "ewt": "Energy within 20 meV, %",
-    "force_mae": "Force MAE, meV/Å",
-    "force_cos": "Force cosine",
     "efwt": "Energy within 20 meV and forces within 30 meV/Å, %",
 }
 
