@@ -164,7 +164,7 @@ def schedule(batches: int, epochs: int, *, evaluations: int = 12) -> dict[str, A
         "optim.max_epochs": epochs,
         "optim.total_steps": steps + 1,
         "optim.eval_every": max(batches, steps // evaluations),
-        "optim.checkpoint_every": batches,
+        "optim.checkpoint_every": min(batches, 1000),
     }
 
 
