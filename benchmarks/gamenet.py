@@ -85,6 +85,9 @@ CHOICE = Study(
         "learning rate 2e-3": (HDGNN, {"optim.lr_initial": 2e-3, "optim.max_lr": 2e-3}),
         "`weight_init: torch`": (HDGNN, {"model.weight_init": "torch"}),
         "`energy_scale: 1`": (HDGNN, {"model.energy_scale": 1.0}),
+        "`energy_scale: 1`, learning rate 2e-3": (
+            HDGNN, {"model.energy_scale": 1.0, "optim.lr_initial": 2e-3, "optim.max_lr": 2e-3},
+        ),
         "eSCN": (ESCN, {}),
         "eSCN, `weight_init: torch`": (ESCN, {"model.weight_init": "torch"}),
     },

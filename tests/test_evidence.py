@@ -14,7 +14,8 @@ from fairchem_hdgnn.evaluation.splits import VALIDATION_SPLITS
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import evidence  # noqa: E402 - not on the path before
+import data_sizes  # noqa: E402 - not on the path before
+import evidence  # noqa: E402
 import fine_tuning  # noqa: E402
 import gamenet  # noqa: E402
 import kept_results  # noqa: E402
@@ -38,6 +39,11 @@ def test_tables_at_equal_epochs_are_those_of_the_results(name: str) -> None:
     assert len(results) > 1 and found == evidence.table(results, evidence.STUDIES[name]).strip()
 
 
+def test_table_of_data_sizes_is_that_of_the_results() -> None:
+    expected = data_sizes.table(data_sizes.all_results()).strip()
+    assert part(evidence.PAGE, "data_sizes") == expected
+
+
 @pytest.mark.parametrize("name", list(GAMENET))
 def test_tables_of_gamenet_are_those_of_the_results(name: str) -> None:
     study = GAMENET[name]
@@ -56,7 +62,8 @@ def test_table_of_fine_tuning_is_that_of_the_results() -> None:
 @pytest.mark.parametrize("model", ["HDGNN, tensor product alone", "PaiNN"])
 def test_a_study_trains_and_tests_its_models(model: str, tmp_path: Path) -> None:
     data = write_splits(tmp_path / "data")
-    (run,) = (r for r in evidence.runs_of("hea", data, tmp_path / "out") if r.facts["model"] == model and r.seed == 0)
+    runs = evidence.runs_of(evidence.STUDIES["hea"], data, tmp_path / "out")
+    (run,) = (r for r in runs if r.facts["model"] == model and r.seed == 0)
     store = kept_results.KeptResults(tmp_path / "kept.json")
     assert store.left([run]) == [run]
     run.go_on(time.monotonic() + 600)
