@@ -21,16 +21,16 @@ from long_runs import LongRun, add_arguments, continue_runs
 from pages import of_seeds, put_into
 
 MODELS = ("HDGNN, tensor product alone", "HDGNN")
-EPOCHS = {2_500: 40, 100_000: 1}
-"""Of each number of molecules."""
+EPOCHS = {100_000: 1, 2_500: 40}
+"""Of each number of molecules, in the order of training."""
 
 KEPT = KeptResults(ROOT / "benchmarks/results/data_sizes.json")
 
 
 def runs_of_sizes(data: Path, out: Path) -> list[LongRun]:
-    """Seed by seed, the largest number of molecules first."""
-    studies = [replace(STUDIES["qm9"], train=size, epochs=EPOCHS[size], models=MODELS) for size in sorted(EPOCHS)]
-    runs = [run for study in studies[::-1] for run in runs_of(study, data, out / f"molecules_{study.train}")]
+    """Seed by seed."""
+    studies = [replace(STUDIES["qm9"], train=size, epochs=epochs, models=MODELS) for size, epochs in EPOCHS.items()]
+    runs = [run for study in studies for run in runs_of(study, data, out / f"molecules_{study.train}")]
     return sorted(runs, key=lambda run: run.seed)
 
 

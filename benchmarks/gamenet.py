@@ -66,6 +66,11 @@ class Study:
         return f"fold_{self.test}"
 
 
+def learning_rate(value: float) -> dict[str, float]:
+    """Changes for that largest learning rate."""
+    return {"optim.lr_initial": value, "optim.max_lr": value}
+
+
 TEST = Study(
     "gamenet", (ROOT / "docs/evidence.md", ROOT / "README.md"), (1, 2, 3), 0, 60, (0, 1, 2),
     {"HDGNN": (HDGNN, {}), "eSCN": (ESCN, {})},
@@ -81,13 +86,11 @@ CHOICE = Study(
         "`cutoff: 6`, `max_neighbors: 20`": (HDGNN, CUTOFF_6),
         "`sphere_channels: 64`": (HDGNN, {"model.sphere_channels": 64}),
         "`num_layers: 3`": (HDGNN, {"model.num_layers": 3}),
-        "learning rate 5e-4": (HDGNN, {"optim.lr_initial": 5e-4, "optim.max_lr": 5e-4}),
-        "learning rate 2e-3": (HDGNN, {"optim.lr_initial": 2e-3, "optim.max_lr": 2e-3}),
+        "learning rate 5e-4": (HDGNN, learning_rate(5e-4)),
+        "learning rate 2e-3": (HDGNN, learning_rate(2e-3)),
         "`weight_init: torch`": (HDGNN, {"model.weight_init": "torch"}),
         "`energy_scale: 1`": (HDGNN, {"model.energy_scale": 1.0}),
-        "`energy_scale: 1`, learning rate 2e-3": (
-            HDGNN, {"model.energy_scale": 1.0, "optim.lr_initial": 2e-3, "optim.max_lr": 2e-3},
-        ),
+        "`energy_scale: 1`, learning rate 2e-3": (HDGNN, {"model.energy_scale": 1.0, **learning_rate(2e-3)}),
         "eSCN": (ESCN, {}),
         "eSCN, `weight_init: torch`": (ESCN, {"model.weight_init": "torch"}),
     },

@@ -158,7 +158,7 @@ def changed(config: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def schedule(batches: int, epochs: int, *, evaluations: int = 12) -> dict[str, Any]:
-    """Changes for a training of so many epochs, evaluated so often."""
+    """Changes for a training of so many epochs, evaluated so often, with a checkpoint at least every 1,000 steps."""
     steps = batches * epochs
     return {
         "optim.max_epochs": epochs,
