@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -251,9 +252,10 @@ def with_nan() -> Atoms:
     return atoms
 
 
-def flat() -> Atoms:
+def with_cell_vector(vector: Sequence[float]) -> Atoms:
+    """The slab with another third cell vector."""
     atoms = labelled(slab())
-    atoms.cell[2] = 0
+    atoms.cell[2] = vector
     return atoms
 
 
@@ -275,7 +277,8 @@ def flat() -> Atoms:
             "structure 0: its relaxed positions are not three finite",
         ),
         ([with_nan()], IS2RE, "structure 0: positions or cell are not finite"),
-        ([flat()], IS2RE, r"structure 0: its cell has 2 vectors; add vacuum"),
+        ([with_cell_vector([0, 0, 0])], IS2RE, r"structure 0: its cell has 2 vectors; add vacuum"),
+        ([with_cell_vector([1, 1, 0])], IS2RE, r"structure 0: its cell \[.*\] has no volume; correct it"),
         ([with_tags(5)], IS2RE, r"structure 0: its tags \[5\] are neither OC20's"),
         ([with_id(labelled(slab())), with_id(labelled(slab()))], IS2RE, "a second structure with the id 7"),
         ([labelled(slab())], Conversion("is2re", relaxations=True), "has one structure, not a relaxation"),

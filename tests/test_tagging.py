@@ -9,9 +9,11 @@ import pytest
 from ase import Atoms
 from ase.build import bcc100, bcc110, bulk, fcc100, fcc110, fcc111, fcc211, hcp0001, molecule
 from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixedPlane, FixScaled
+from ase.neighborlist import neighbor_list
 from oxygen_slabs import slab
 from surfaces import CASES
 
+from fairchem_hdgnn.data.surfaces.bonding import near_pairs
 from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE, SUBSURFACE, SURFACE, fix_atoms, fixed_atoms, tag_atoms
 from fairchem_hdgnn.errors import DataError
 
@@ -34,6 +36,22 @@ DOUBTED = {
 
 def adsorbate_of(atoms: Atoms) -> list[int]:
     return np.flatnonzero(tag_atoms(atoms).tags == ADSORBATE).tolist()
+
+
+@pytest.mark.parametrize("name", ["benzene_on_pt", "co_at_the_foot_of_a_step", "methanol_in_a_box", *sorted(BULK)])
+@pytest.mark.parametrize("pbc", [True, (True, True, False), False])
+def test_pairs_are_those_of_ase(name: str, pbc):
+    atoms, _ = CASES[name]()
+    atoms.pbc = pbc
+    atoms.rattle(0.05, seed=0)
+    pairs = near_pairs(atoms, 6.0)
+    first, second, shift, vector = neighbor_list("ijSD", atoms, 6.0)
+    theirs = np.lexsort([*shift.T, second, first])
+    ours = np.lexsort([*pairs.shift.T, pairs.second, pairs.first])
+    assert np.array_equal(pairs.first[ours], first[theirs])
+    assert np.array_equal(pairs.second[ours], second[theirs])
+    assert np.array_equal(pairs.shift[ours], shift[theirs])
+    np.testing.assert_allclose(pairs.vector[ours], vector[theirs], atol=1e-9)
 
 
 # === the adsorbate ===============================================================================

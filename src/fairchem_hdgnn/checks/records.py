@@ -14,10 +14,10 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fairchem_hdgnn.checks.findings import Finding, error, one_line, warning
-from fairchem_hdgnn.data.periodicity import completed_cells, periodic_directions
+from fairchem_hdgnn.data.periodicity import completed_cells, flat_cells, periodic_directions
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host.noisy_nodes import TARGET
-from fairchem_hdgnn.host.structures import TOUCHING, flat_cells
+from fairchem_hdgnn.host.structures import TOUCHING
 
 SAMPLE = 16
 """Records checked in each split: the first, the last and random ones."""

@@ -22,9 +22,11 @@ from torch_geometric.utils import scatter
 MARGIN = 1.0
 """Å by which images along a non-periodic direction are farther away than the cutoff."""
 
-
 ROUNDING = 1e-6
 """Rounding error of a fractional position, a generous bound."""
+
+MIN_HEIGHT = 0.5
+"""Å between opposite faces of a cell; no atom fits into a flatter one."""
 
 
 class Boxes(NamedTuple):
@@ -115,6 +117,12 @@ def cell_heights(cell: Float[Tensor, "systems 3 3"]) -> Float[Tensor, "systems 3
     """Distance between opposite faces along each cell vector, Å."""
     across = faces(cell)
     return (cell[:, 0] * across[:, 0]).sum(-1, keepdim=True).abs() / across.norm(dim=-1)
+
+
+def flat_cells(cell: Float[Tensor, "systems 3 3"]) -> Bool[Tensor, "systems"]:
+    """Which cells enclose no volume, or are not finite."""
+    # Written so that nan is flat, too.
+    return ~(cell_heights(cell.double()) > MIN_HEIGHT).all(dim=1)
 
 
 def completed_cells(

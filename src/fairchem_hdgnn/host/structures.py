@@ -8,14 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fairchem_hdgnn.data.periodicity import Boxes, cell_heights, fractional
+from fairchem_hdgnn.data.periodicity import Boxes, cell_heights, flat_cells, fractional
 from fairchem_hdgnn.errors import DataError
 
 TOUCHING = 0.01
 """Å; between closer atoms fairchem's periodic graph has no edge, as if they did not interact."""
-
-MIN_HEIGHT = 0.5
-"""Å between opposite faces of a cell; no atom fits into a flatter one."""
 
 
 def check_structures(data: Any, boxes: Boxes, max_num_elements: int) -> list[list[int]]:
@@ -66,12 +63,6 @@ def check_edges(data: Any, edge_index: Int[Tensor, "2 edges"], edge_vec: Float[T
     if bool(zero.any()):
         source, target = edge_index[:, zero][:, 0].tolist()
         _refuse_place(data, target, source)
-
-
-def flat_cells(cell: Float[Tensor, "systems 3 3"]) -> Bool[Tensor, "systems"]:
-    """Which cells enclose no volume, or are not finite."""
-    # Written so that nan is flat, too.
-    return ~(cell_heights(cell.double()) > MIN_HEIGHT).all(dim=1)
 
 
 def _first(found: Bool[Tensor, "n"]) -> int:

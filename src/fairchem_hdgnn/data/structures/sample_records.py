@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch_geometric.data import Data
 
+from fairchem_hdgnn.data.periodicity import flat_cells
 from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, same_cell
 from fairchem_hdgnn.data.structures.samples import Sample, StructureError, Task
 
@@ -24,14 +25,15 @@ def check_sample(sample: Sample) -> None:
         )
     if atoms.cell.rank == 0 and atoms.pbc.any():
         raise StructureError(f"{name}: it is periodic but has no cell; set its cell, or atoms.pbc = False")
+    if atoms.cell.rank == 3 and bool(flat_cells(torch.from_numpy(atoms.cell.array)[None])):
+        raise StructureError(f"{name}: its cell {atoms.cell.tolist()} has no volume; correct it")
     relaxed = sample.relaxed
     if relaxed is None:
         return
     if not np.array_equal(atoms.numbers, relaxed.numbers):
         raise StructureError(
             f"{sample.path}: the atoms of its initial and relaxed structure differ, perhaps in order only; pair the "
-            "files "
-            "that belong together, or omit --relaxations"
+            "files that belong together, or omit --relaxations"
         )
     if not same_cell(atoms, relaxed):
         raise StructureError(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
 from ase.symbols import Symbols
 from jaxtyping import Bool, Float64, Int64
+from torch_geometric.data import Data
+
+from fairchem_hdgnn.data.neighbor_lists import Search, periodic_edges
 
 NON_METALS = (1, 2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 34, 35, 36, 53, 54, 86)
 """Atomic numbers of H, B, C, N, O, F, Si, P, S, Cl, Se, Br, I and noble gases. Ge, As, Sb, Te count as metals."""
@@ -71,10 +75,18 @@ def metals(atoms: Atoms) -> Mask:
 
 def near_pairs(atoms: Atoms, cutoff: float) -> Pairs:
     """All pairs up to ``cutoff`` Å."""
-    first, second, shift, vector = neighbor_list("ijSD", atoms, cutoff)
-    radii = covalent_radii[atoms.numbers]
+    structure = Data(
+        pos=torch.from_numpy(atoms.positions),
+        cell=torch.from_numpy(atoms.cell.array)[None],
+        pbc=torch.from_numpy(atoms.pbc),
+        natoms=torch.tensor([len(atoms)]),
+        batch=torch.zeros(len(atoms), dtype=torch.long),
+    )
+    edges = periodic_edges(structure, Search(cutoff, sys.maxsize))
+    second, first = edges.edge_index.numpy()
+    vector, radii = edges.edge_vec.numpy(), covalent_radii[atoms.numbers]
     ratio = np.linalg.norm(vector, axis=1) / (radii[first] + radii[second])
-    return Pairs(first.astype(np.int64), second.astype(np.int64), shift.astype(np.int64), vector, ratio)
+    return Pairs(first, second, edges.cell_offsets.numpy(), vector, ratio)
 
 
 def bonded(pairs: Pairs, metal: Mask) -> Pairs:
