@@ -140,6 +140,40 @@ def test_labels(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     assert "all 1 structures have y_relaxed = 1; there is nothing to learn" in capsys.readouterr().err
 
 
+def test_molecules_without_a_cell_are_not_periodic(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Such as QM9's, whose label need not be an energy in eV."""
+    for split, count in (("train", 8), ("val", 2)):
+        records = [system([[0.0, 0.0, 0.0], [0.0, 0.0, 1.1]], [6, 8], cell=0.0, sid=index) for index in range(count)]
+        for index, record in enumerate(records):
+            record.gap = 1e5 + index
+        (tmp_path / "molecules" / split).mkdir(parents=True)
+        write_records(tmp_path / "molecules" / split, records)
+    out = tmp_path / "recipe.yml"
+    assert main(["recipe", str(tmp_path / "molecules"), "--label", "gap", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "not for 8" in printed and "meV" not in printed
+    model = yaml.safe_load(out.read_text())["model"]
+    assert model["use_pbc"] is False and model["mean_neighbors"] == 1.0
+    assert main(["check", str(out)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("cell", "height", "message"),
+    [(10.0, np.nan, "system 0, atom 1 has a position that is not finite"), (0.0, 1.1, "system 0 has a cell without")],
+)
+def test_a_structure_without_a_graph_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture, cell: float, height: float, message: str
+) -> None:
+    for split in ("train", "val"):
+        records = [system([[0.0, 0.0, 0.0], [0.0, 0.0, height]], [6, 8], cell, 0), system([[0.0] * 3], [6], 9.0, 1)]
+        for index, record in enumerate(records):
+            record.y_relaxed = float(index)
+        (tmp_path / "own" / split).mkdir(parents=True)
+        write_records(tmp_path / "own" / split, records)
+    assert main(["recipe", str(tmp_path / "own")]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_nothing_is_overwritten(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "recipe.yml").write_text("mine")
     assert main(["recipe", str(root), "--out", str(tmp_path / "recipe.yml")]) == 2

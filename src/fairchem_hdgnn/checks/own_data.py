@@ -13,11 +13,13 @@ from torch_geometric.data import Batch, Data
 from fairchem_hdgnn.checks.records import sample
 from fairchem_hdgnn.checks.targets import labelled_records
 from fairchem_hdgnn.data.compositions import compositions, fit_compositions
-from fairchem_hdgnn.data.neighbor_lists import Search, periodic_edges
+from fairchem_hdgnn.data.neighbor_lists import Search, find_edges
+from fairchem_hdgnn.data.periodicity import make_boxes
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.data.statistics import Spread
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host.noisy_nodes import TARGET, add_displacement
+from fairchem_hdgnn.host.structures import check_structures
 
 FORCES = ("forces", "force")
 """Attributes of records with forces, eV/Å: those of make-lmdb and of OC20."""
@@ -129,7 +131,26 @@ def has_displacements(records: list[Data]) -> bool:
     return any(float(add_displacement(record)[TARGET].abs().max()) > SMALLEST_DISPLACEMENT for record in records)
 
 
-def mean_neighbors(records: list[Data], search: Search) -> float:
-    """Mean edges per atom."""
-    edges = sum(periodic_edges(Batch.from_data_list([record]), search).edge_index.shape[1] for record in records)
+def are_molecules(records: list[Data]) -> bool:
+    """Whether no record has a cell."""
+    return not any("cell" in record and record.cell.any() for record in records)
+
+
+def mean_neighbors(records: list[Data], search: Search, *, use_pbc: bool) -> float:
+    """Mean edges per atom.
+
+    Args:
+        records: a sample of the structures.
+        search: the model's.
+        use_pbc: as in a config.
+
+    Raises:
+        DataError: a structure has no graph; names system and atom.
+    """
+    edges = 0
+    for record in records:
+        batch = Batch.from_data_list([record])
+        boxes = make_boxes(batch, search.cutoff, use_pbc=use_pbc)
+        sizes = check_structures(batch, boxes, NUM_ELEMENTS)
+        edges += find_edges(boxes, sizes, batch.batch, search).edge_index.shape[1]
     return edges / sum(len(record.pos) for record in records)

@@ -12,7 +12,7 @@ import yaml
 from ase.data import chemical_symbols
 from torch_geometric.data import Data
 
-from fairchem_hdgnn.checks.own_data import OwnData, has_displacements, mean_neighbors, measure, sampled
+from fairchem_hdgnn.checks.own_data import OwnData, are_molecules, has_displacements, mean_neighbors, measure, sampled
 from fairchem_hdgnn.data.neighbor_lists import Search
 from fairchem_hdgnn.data.npz import write_npz
 from fairchem_hdgnn.data.reading import Records
@@ -93,6 +93,7 @@ class Recipe:
             )
         if "forces" in self.config["outputs"]:
             found["Forces"] = f"root mean square of their components {data.force_scale:.4f} eV/Å"
+        found["Periodic"] = "as the records say" if self.config["model"]["use_pbc"] else "no: the records have no cell"
         found["Noisy Nodes"] = "yes" if TARGET in self.config["outputs"] else "no"
         found["Schedule"] = f"{self.epochs} epochs, {self.steps:,} steps"
         return found
@@ -142,7 +143,8 @@ def make_recipe(
         tasks: what to learn besides the energy; by default what the records have.
 
     Raises:
-        DataError: a split is missing, records lack what is to be learned, or all labels are equal.
+        DataError: a split is missing, records lack what is to be learned, all labels are equal, or a structure has no
+            graph.
         ConfigError: forces and Noisy Nodes together.
     """
     train = split_source(root, "train")
@@ -226,7 +228,10 @@ def _source(path: Path, mapping: dict[str, str]) -> dict[str, Any]:
 def _set_sizes(config: dict[str, Any], data: OwnData, chosen: list[Data], labels: Spread, epochs: int | None) -> None:
     """Set what depends on the number of structures, atoms and neighbours."""
     model, optim = config["model"], config["optim"]
-    neighbors = mean_neighbors(chosen, Search(model["cutoff"], model["max_neighbors"]))
+    if are_molecules(chosen):
+        model["use_pbc"] = False
+    search = Search(model["cutoff"], model["max_neighbors"])
+    neighbors = mean_neighbors(chosen, search, use_pbc=model["use_pbc"])
     steps_per_epoch = steps_of_epoch(optim, labels.count)
     if epochs is None:
         epochs = min(max(round(TRAINING_STEPS / steps_per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)

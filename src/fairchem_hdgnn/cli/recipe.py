@@ -15,6 +15,9 @@ CHOICES = {"auto": None, "on": True, "off": False}
 LARGEST_ROUNDING = 5e-4
 """eV; a warning is printed if float32 rounds the labels by more."""
 
+FEWEST, MOST = 500, 20_000
+"""Structures to train on; outside of these bounds a note is printed."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
@@ -44,7 +47,10 @@ def run(args: argparse.Namespace) -> None:
     print("Written:", *(f"  {file}" for file in recipe.write(args.out)), sep="\n")
     for name, text in recipe.description().items():
         print(f"{name + ':':<14} {text}")
-    if recipe.data.rounding / 2 > LARGEST_ROUNDING:
+    count = recipe.labels.count
+    if not FEWEST <= count <= MOST:
+        print(f"Note: the recipe was chosen for {FEWEST:,} to {MOST:,} structures, not for {count:,}.")
+    if recipe.data.label in LABELS and recipe.data.rounding / 2 > LARGEST_ROUNDING:
         print(
             f"Note: fairchem keeps labels as float32, which rounds energies as large as these by up to "
             f"{1000 * recipe.data.rounding / 2:.1f} meV. Subtract the energies of the isolated atoms before make-lmdb."
