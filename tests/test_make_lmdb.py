@@ -226,6 +226,16 @@ def test_inspect_shows_a_molecule_without_a_cell(tmp_path, capsys):
     assert "CO" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("index", [[], ["0"]])
+def test_inspect_shows_records_that_cannot_be_trained_on(tmp_path, capsys, index):
+    record = Data(natoms=2, pos=torch.zeros(2, 3), atomic_numbers=torch.tensor([6.0, 300.0]))
+    record.pos_relaxed, record.y_relaxed, record.energy = torch.zeros(3, 3), "low", torch.tensor(-2)
+    write_lmdb(tmp_path, [record])
+    assert main(["inspect", str(tmp_path / "data.lmdb"), *index]) == 0
+    printed = capsys.readouterr().out
+    assert "300" in printed and "y_relaxed" in printed and "-2" in printed
+
+
 # === faults ======================================================================================
 
 

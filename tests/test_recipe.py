@@ -157,21 +157,35 @@ def test_molecules_without_a_cell_are_not_periodic(tmp_path: Path, capsys: pytes
     assert main(["check", str(out)]) == 0
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize(
-    ("cell", "height", "message"),
-    [(10.0, np.nan, "system 0, atom 1 has a position that is not finite"), (0.0, 1.1, "system 0 has a cell without")],
+    ("change", "message"),
+    [
+        ({"pos": torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, np.nan]])}, "atom 1 is at [0.0, 0.0, nan]; remove"),
+        ({"cell": torch.zeros(1, 3, 3)}, "its cell has no volume; correct it"),
+        ({"cell": None}, "records have no 'cell', which the trainer reads; re-create the LMDB"),
+        ({"atomic_numbers": torch.tensor([6.0, 300.0])}, "atom 1 has atomic number 300; remove it"),
+        ({"fixed": torch.zeros(1)}, "'fixed' is [1], not a tensor of shape [2]; re-create the LMDB"),
+        ({"pos_relaxed": torch.zeros(3, 3)}, "'pos_relaxed' is [3, 3], not [2, 3]; re-create the LMDB"),
+    ],
 )
-def test_a_structure_without_a_graph_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture, cell: float, height: float, message: str
+def test_a_record_that_is_no_structure_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture, split: str, change: dict, message: str
 ) -> None:
-    for split in ("train", "val"):
-        records = [system([[0.0, 0.0, 0.0], [0.0, 0.0, height]], [6, 8], cell, 0), system([[0.0] * 3], [6], 9.0, 1)]
+    for each in ("train", "val"):
+        records = [system([[0.0, 0.0, 0.0], [0.0, 0.0, 1.1]], [6, 8], sid=index) for index in range(3)]
         for index, record in enumerate(records):
             record.y_relaxed = float(index)
-        (tmp_path / "own" / split).mkdir(parents=True)
-        write_records(tmp_path / "own" / split, records)
+        if each == split:
+            for name, value in change.items():
+                records[2][name] = value
+                if value is None:
+                    del records[2][name]
+        (tmp_path / "own" / each).mkdir(parents=True)
+        write_records(tmp_path / "own" / each, records)
     assert main(["recipe", str(tmp_path / "own")]) == 2
-    assert message in capsys.readouterr().err
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{split}/data.lmdb, record 2: {message}" in line
 
 
 def test_nothing_is_overwritten(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

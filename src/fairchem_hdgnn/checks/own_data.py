@@ -10,16 +10,14 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from torch_geometric.data import Batch, Data
 
-from fairchem_hdgnn.checks.records import sample
+from fairchem_hdgnn.checks.records import require_structure, sample
 from fairchem_hdgnn.checks.targets import labelled_records
 from fairchem_hdgnn.data.compositions import compositions, fit_compositions
-from fairchem_hdgnn.data.neighbor_lists import Search, find_edges
-from fairchem_hdgnn.data.periodicity import make_boxes
+from fairchem_hdgnn.data.neighbor_lists import Search, periodic_edges
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.data.statistics import Spread
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host.noisy_nodes import TARGET, add_displacement
-from fairchem_hdgnn.host.structures import check_structures
 
 FORCES = ("forces", "force")
 """Attributes of records with forces, eV/Å: those of make-lmdb and of OC20."""
@@ -87,20 +85,22 @@ class OwnData:
         return float(np.spacing(np.float32(np.abs(self.energies).max())))
 
 
-def measure(source: Path, label: str | None = None) -> OwnData:
+def measure(source: Path, label: str | None = None, *, use_pbc: bool = True) -> OwnData:
     """Read all training records once.
 
     Args:
         source: LMDB file or folder.
         label: attribute of the records to learn; by default the first of ``LABELS`` that they have.
+        use_pbc: whether structures are periodic.
 
     Raises:
-        DataError: no records, a record lacks the label, or a label or a force is not finite.
+        DataError: no records, a record lacks the label or a part of its structure, or a label or a force is not finite.
     """
     name, energies, numbers = "", [], []
     keys, squares, components = list(FORCES), 0.0, 0
     for index, (record, found, energy) in enumerate(labelled_records(source, label)):
         name = found
+        require_structure(f"{source}, record {index}", record, use_pbc=use_pbc)
         energies.append(energy)
         numbers.append(record.atomic_numbers.long().numpy())
         keys = [key for key in keys if key in record]
@@ -118,10 +118,26 @@ def _free_forces(record: Data, key: str, subject: str) -> Float64[np.ndarray, "a
     return forces[record.fixed.numpy() == 0] if "fixed" in record else forces
 
 
-def sampled(source: Path) -> list[Data]:
-    """A sample of the records, the same in each call."""
+def sampled(source: Path, *, use_pbc: bool) -> list[Data]:
+    """A sample of the records, the same in each call.
+
+    Raises:
+        DataError: one of them lacks a part of its structure.
+    """
+    found = _sampled(source)
+    for index, record in found.items():
+        require_structure(f"{source}, record {index}", record, use_pbc=use_pbc)
+    return list(found.values())
+
+
+def _sampled(source: Path) -> dict[int, Data]:
     records = Records(source)
-    return [records[index] for index in sample(len(records), SAMPLE, seed=0)]
+    return {index: records[index] for index in sample(len(records), SAMPLE, seed=0)}
+
+
+def are_molecules(source: Path) -> bool:
+    """Whether no record of the sample has a cell."""
+    return not any("cell" in record and record.cell.any() for record in _sampled(source).values())
 
 
 def has_displacements(records: list[Data]) -> bool:
@@ -131,26 +147,8 @@ def has_displacements(records: list[Data]) -> bool:
     return any(float(add_displacement(record)[TARGET].abs().max()) > SMALLEST_DISPLACEMENT for record in records)
 
 
-def are_molecules(records: list[Data]) -> bool:
-    """Whether no record has a cell."""
-    return not any("cell" in record and record.cell.any() for record in records)
-
-
 def mean_neighbors(records: list[Data], search: Search, *, use_pbc: bool) -> float:
-    """Mean edges per atom.
-
-    Args:
-        records: a sample of the structures.
-        search: the model's.
-        use_pbc: as in a config.
-
-    Raises:
-        DataError: a structure has no graph; names system and atom.
-    """
-    edges = 0
-    for record in records:
-        batch = Batch.from_data_list([record])
-        boxes = make_boxes(batch, search.cutoff, use_pbc=use_pbc)
-        sizes = check_structures(batch, boxes, NUM_ELEMENTS)
-        edges += find_edges(boxes, sizes, batch.batch, search).edge_index.shape[1]
+    """Mean edges per atom of structures that are periodic or not."""
+    batches = [Batch.from_data_list([record]) for record in records]
+    edges = sum(periodic_edges(batch, search, use_pbc=use_pbc).edge_index.shape[1] for batch in batches)
     return edges / sum(len(record.pos) for record in records)

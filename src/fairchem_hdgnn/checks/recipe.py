@@ -143,21 +143,24 @@ def make_recipe(
         tasks: what to learn besides the energy; by default what the records have.
 
     Raises:
-        DataError: a split is missing, records lack what is to be learned, all labels are equal, or a structure has no
-            graph.
+        DataError: a split is missing, a record lacks what is to be learned or a part of its structure, or all labels
+            are equal.
         ConfigError: forces and Noisy Nodes together.
     """
     train = split_source(root, "train")
     present = (name for name in VALIDATION_SPLITS if has_split(root, name))
     validation = split_source(root, next(present, VALIDATION_SPLITS[0]))
     tasks = tasks or Tasks()
-    data, chosen = measure(train, label), sampled(train)
-    forces, noisy_nodes = _chosen_tasks(data, chosen, validation, tasks)
+    use_pbc = not are_molecules(train)
+    data = measure(train, label, use_pbc=use_pbc)
+    chosen, to_check = sampled(train, use_pbc=use_pbc), sampled(validation, use_pbc=use_pbc)
+    forces, noisy_nodes = _chosen_tasks(data, chosen, to_check, validation, tasks)
     task = "s2ef" if forces else "is2re"
     config = read_config(f"hdgnn:oc20/{task}/small/{model}{'_noisy_nodes' if noisy_nodes else ''}.yml")
     references, labels = _energies(data, tasks.element_references)
     if references:
         _require_known_elements(data, validation)
+    config["model"]["use_pbc"] = use_pbc
     _set_sizes(config, data, chosen, labels, epochs)
     mapping = {data.label: "energy", **({data.forces_key: "forces"} if forces else {})}
     transforms = config["dataset"]["train"]["transforms"]
@@ -173,11 +176,12 @@ def make_recipe(
     return Recipe(data, labels, config, references)
 
 
-def _chosen_tasks(data: OwnData, chosen: list[Data], validation: Path, tasks: Tasks) -> tuple[bool, bool]:
-    """Whether to learn forces, and whether displacements (Noisy Nodes)."""
+def _chosen_tasks(
+    data: OwnData, chosen: list[Data], to_check: list[Data], validation: Path, tasks: Tasks
+) -> tuple[bool, bool]:
+    """Whether to learn forces, and whether displacements (Noisy Nodes), if both samples have them."""
     if tasks.forces and tasks.noisy_nodes:
         raise ConfigError("--forces on and --noisy-nodes on: a model has one vector per atom; choose one of them")
-    to_check = sampled(validation)
     forces, noisy_nodes = tasks.forces, tasks.noisy_nodes
     has_forces = bool(data.forces_key) and data.force_scale > 0 and all(data.forces_key in each for each in to_check)
     if forces and not has_forces:
@@ -228,8 +232,6 @@ def _source(path: Path, mapping: dict[str, str]) -> dict[str, Any]:
 def _set_sizes(config: dict[str, Any], data: OwnData, chosen: list[Data], labels: Spread, epochs: int | None) -> None:
     """Set what depends on the number of structures, atoms and neighbours."""
     model, optim = config["model"], config["optim"]
-    if are_molecules(chosen):
-        model["use_pbc"] = False
     search = Search(model["cutoff"], model["max_neighbors"])
     neighbors = mean_neighbors(chosen, search, use_pbc=model["use_pbc"])
     steps_per_epoch = steps_of_epoch(optim, labels.count)

@@ -105,6 +105,27 @@ def record_findings(split: str, dataset: Records, needs: Needs, *, labelled: boo
         yield Finding(finding.subject, finding.problem + frequency, finding.remedy, finding.fatal)
 
 
+def require_structure(subject: str, record: Any, *, use_pbc: bool) -> None:
+    """Require what training reads of a structure: attributes, their shapes, elements, positions, a cell with a volume.
+
+    Args:
+        subject: name of the record, for the message.
+        record: an OC20 record.
+        use_pbc: whether structures are periodic.
+
+    Raises:
+        DataError: the first problem, and what to do about it.
+    """
+    needs = Needs(None, None, use_pbc=use_pbc, otf_graph=True, targets={})
+    for check in (_missing, _shapes, _values):
+        for _, finding in check(subject, record, needs, labelled=False):
+            if finding.fatal:
+                raise DataError(str(finding))
+    if "pos_relaxed" in record and record.pos_relaxed.shape != record.pos.shape:
+        found = list(record.pos_relaxed.shape)
+        raise DataError(f"{subject}: 'pos_relaxed' is {found}, not {list(record.pos.shape)}; re-create the LMDB")
+
+
 def read(dataset: Records, index: int) -> Any:
     """Return record ``index``; any failure becomes a ``DataError``."""
     try:
@@ -125,15 +146,7 @@ def sample(length: int, size: int, seed: int) -> list[int]:
 
 def _problems(split: str, record: Any, needs: Needs, *, labelled: bool) -> Iterator[tuple[str, Finding]]:
     subject = f"dataset.{split}, sid {_plain(record['sid'])}" if "sid" in record else f"dataset.{split}"
-    missing = list(_missing(record, needs, labelled=labelled))
-    for name in missing:
-        remedy = "map it with dataset.key_mapping" if name in needs.targets else "re-create the LMDB"
-        if name == TARGET:
-            remedy = "noisy_nodes makes it from pos_relaxed: re-create the LMDB with relaxed positions"
-        yield f"no {name}", error(subject, f"records have no '{name}', which the trainer reads", remedy)
-    if missing:
-        return
-    checks: list[Callable[..., Iterator[tuple[str, Finding]]]] = [_shapes, _values, _geometry]
+    checks: list[Callable[..., Iterator[tuple[str, Finding]]]] = [_missing, _shapes, _values, _geometry]
     for check in checks:
         found = list(check(subject, record, needs, labelled=labelled))
         yield from found
@@ -141,12 +154,18 @@ def _problems(split: str, record: Any, needs: Needs, *, labelled: bool) -> Itera
             return
 
 
-def _missing(record: Any, needs: Needs, *, labelled: bool) -> Iterator[str]:
+def _missing(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Iterator[tuple[str, Finding]]:
     names = ["pos", "atomic_numbers", "natoms", "sid", "fixed"]
     names += ["cell"] * needs.use_pbc
     names += [] if needs.otf_graph or not needs.use_pbc else ["edge_index", "cell_offsets"]
     names += needs.targets if labelled else []
-    yield from (name for name in names if name not in record)
+    for name in names:
+        if name in record:
+            continue
+        remedy = "map it with dataset.key_mapping" if name in needs.targets else "re-create the LMDB"
+        if name == TARGET:
+            remedy = "noisy_nodes makes it from pos_relaxed: re-create the LMDB with relaxed positions"
+        yield f"no {name}", error(subject, f"records have no '{name}', which the trainer reads", remedy)
 
 
 def _shapes(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Iterator[tuple[str, Finding]]:

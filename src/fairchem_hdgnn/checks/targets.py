@@ -174,4 +174,4 @@ def _number(label: Any, subject: str) -> float:
         return float(label)
     except (TypeError, ValueError, RuntimeError):
         found = f"{torch.as_tensor(label).numel()} numbers" if hasattr(label, "shape") else type(label).__name__
-        raise DataError(f"{subject} is {found}, not one number; choose another label with --key") from None
+        raise DataError(f"{subject} is {found}, not one number; choose another label") from None

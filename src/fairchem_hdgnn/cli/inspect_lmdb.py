@@ -13,7 +13,7 @@ from tqdm import tqdm
 from fairchem_hdgnn.cli._flags import path
 from fairchem_hdgnn.cli._statistics import statistics_lines
 from fairchem_hdgnn.data.reading import Records
-from fairchem_hdgnn.data.statistics import LABELS, Statistics
+from fairchem_hdgnn.data.statistics import LABELS, Statistics, is_element, symbol_of
 from fairchem_hdgnn.errors import DataError
 
 UNITS = {
@@ -66,17 +66,19 @@ def record_lines(record: Data) -> list[str]:
     for name in record.keys():  # noqa: SIM118 (iterating over a Data gives pairs)
         unit = f" {UNITS[name]}" if name in UNITS else ""
         lines.append(f"  {name:<15} {describe(record[name])}{unit}")
-    symbols = Symbols(record.atomic_numbers.int().numpy())
-    lines += ["", f"  {symbols.get_chemical_formula('metal')}"]
+    numbers = record.atomic_numbers.int().tolist()
+    known = [number if is_element(number) else 0 for number in numbers]
+    lines += ["", f"  {Symbols(known).get_chemical_formula('metal')}"]
     cell = record.cell.reshape(-1, 3).tolist() if "cell" in record else []
     lines += ["  cell " + "  ".join(f"{value:9.4f}" for value in row) for row in cell]
-    columns = {name: record[name] for name in ("pos", "pos_relaxed", "forces") if name in record}
+    names = ("pos", "pos_relaxed", "forces", "tags", "fixed")
+    values = {name: record[name] for name in names if name in record and len(record[name]) == len(numbers)}
+    columns = [name for name in names[:3] if name in values]
     lines += ["", f"  {'atom':>4} {'':<3} tag fixed" + "".join(f"   {f'{n} ({UNITS[n]})':<27}" for n in columns)]
-    for atom, symbol in enumerate(symbols):
-        tag = int(record.tags[atom]) if "tags" in record else "-"
-        fixed = int(record.fixed[atom]) if "fixed" in record else "-"
-        vectors = "".join("   " + " ".join(f"{x:8.3f}" for x in values[atom].tolist()) for values in columns.values())
-        lines.append(f"  {atom:>4} {symbol:<3} {tag:>3} {fixed:>5}{vectors}")
+    for atom, number in enumerate(numbers):
+        tag, fixed = (int(values[name][atom]) if name in values else "-" for name in names[3:])
+        vectors = "".join("   " + " ".join(f"{x:8.3f}" for x in values[name][atom].tolist()) for name in columns)
+        lines.append(f"  {atom:>4} {symbol_of(number):<3} {tag:>3} {fixed:>5}{vectors}")
     return lines
 
 

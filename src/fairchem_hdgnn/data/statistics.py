@@ -75,7 +75,7 @@ class Statistics:
         self.attributes.update(record.keys())
         self.natoms.append(int(record.natoms))
         numbers = record.atomic_numbers.int().unique().tolist()
-        self.elements.update(chemical_symbols[number] for number in numbers)
+        self.elements.update(symbol_of(number) for number in numbers)
         if "sid" in record:
             self.sids[record_id(record)] += 1
         if "tags" in record:
@@ -88,7 +88,7 @@ class Statistics:
                 self._add_number(name, record[name])
         if "forces" in record:
             self.largest_force = max(self.largest_force, float(record.forces.norm(dim=-1).max()))
-        if "pos_relaxed" in record:
+        if "pos_relaxed" in record and "pos" in record and record.pos_relaxed.shape == record.pos.shape:
             self._add_displacement(record)
         if "edge_index" in record:
             self.num_edges.append(record.edge_index.shape[1])
@@ -99,9 +99,9 @@ class Statistics:
         return [sid for sid, count in self.sids.items() if count > 1]
 
     def _add_number(self, name: str, value: Any) -> None:
-        if isinstance(value, torch.Tensor) and value.numel() == 1 and value.is_floating_point():
+        if isinstance(value, torch.Tensor) and value.numel() == 1:
             value = value.item()
-        if isinstance(value, (float, np.floating)) or name in LABELS:
+        if isinstance(value, (int, float, np.number) if name in LABELS else (float, np.floating)):
             self.numbers.setdefault(name, []).append(float(value))
 
     def _add_displacement(self, record: Data) -> None:
@@ -110,3 +110,13 @@ class Statistics:
         adsorbate = distance[record.tags == ADSORBATE] if "tags" in record else distance[:0]
         if len(adsorbate):
             self.adsorbate_displacements.append(float(adsorbate.max()))
+
+
+def is_element(number: int) -> bool:
+    """Whether an element has this atomic number."""
+    return 0 < number < len(chemical_symbols)
+
+
+def symbol_of(number: int) -> str:
+    """Symbol of the element, or the number if there is none."""
+    return chemical_symbols[number] if is_element(number) else str(number)
