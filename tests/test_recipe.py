@@ -145,13 +145,13 @@ def test_molecules_without_a_cell_are_not_periodic(tmp_path: Path, capsys: pytes
     for split, count in (("train", 8), ("val", 2)):
         records = [system([[0.0, 0.0, 0.0], [0.0, 0.0, 1.1]], [6, 8], cell=0.0, sid=index) for index in range(count)]
         for index, record in enumerate(records):
-            record.gap = 1e5 + index
+            record.gap = 7000.0 + 100 * index
         (tmp_path / "molecules" / split).mkdir(parents=True)
         write_records(tmp_path / "molecules" / split, records)
     out = tmp_path / "recipe.yml"
     assert main(["recipe", str(tmp_path / "molecules"), "--label", "gap", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "not for 8" in printed and "meV" not in printed
+    assert "not for 8" in printed and "float32" not in printed
     model = yaml.safe_load(out.read_text())["model"]
     assert model["use_pbc"] is False and model["mean_neighbors"] == 1.0
     assert main(["check", str(out)]) == 0

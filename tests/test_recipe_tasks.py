@@ -219,7 +219,7 @@ def test_both_files_are_kept(own: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_large_energies_are_named(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """float32 keeps energies of 20,000 eV to 1 meV only."""
+    """float32 keeps numbers of 20,000 to 0.001 only."""
     for split in ("train", "val_id"):
         records = list(Records(own / split))
         for record in records:
@@ -227,6 +227,6 @@ def test_large_energies_are_named(own: Path, tmp_path: Path, capsys: pytest.Capt
         (tmp_path / split).mkdir()
         write_lmdb(tmp_path / split, records)
     assert main(["recipe", str(tmp_path), "--out", str(tmp_path / "recipe.yml")]) == 0
-    assert "rounds energies as large as these by up to 1.0 meV" in capsys.readouterr().out
+    assert "which rounds these by up to 0.001, but" in capsys.readouterr().out
     assert main(["recipe", str(own), "--out", str(tmp_path / "other.yml")]) == 0
     assert "float32" not in capsys.readouterr().out

@@ -12,8 +12,8 @@ from fairchem_hdgnn.data.statistics import LABELS
 
 CHOICES = {"auto": None, "on": True, "off": False}
 
-LARGEST_ROUNDING = 5e-4
-"""eV; a warning is printed if float32 rounds the labels by more."""
+LARGEST_ROUNDING = 1e-3
+"""Of the standard deviation of what is learned; a note is printed if float32 rounds the labels by more."""
 
 FEWEST, MOST = 500, 20_000
 """Structures to train on; outside of these bounds a note is printed."""
@@ -50,10 +50,11 @@ def run(args: argparse.Namespace) -> None:
     count = recipe.labels.count
     if not FEWEST <= count <= MOST:
         print(f"Note: the recipe was chosen for {FEWEST:,} to {MOST:,} structures, not for {count:,}.")
-    if recipe.data.label in LABELS and recipe.data.rounding / 2 > LARGEST_ROUNDING:
+    rounding = recipe.data.rounding / 2
+    if rounding > LARGEST_ROUNDING * recipe.labels.std:
         print(
-            f"Note: fairchem keeps labels as float32, which rounds energies as large as these by up to "
-            f"{1000 * recipe.data.rounding / 2:.1f} meV. Subtract the energies of the isolated atoms before make-lmdb."
+            f"Note: fairchem keeps labels as float32, which rounds these by up to {rounding:.1g}, but their standard "
+            f"deviation is {recipe.labels.std:.2g}. Subtract the energies of the isolated atoms before make-lmdb."
         )
     out = shlex.quote(str(args.out))
     print(f"check it:  fairchem-hdgnn check {out}")
