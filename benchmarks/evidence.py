@@ -34,9 +34,10 @@ PAGE = ROOT / "docs/evidence.md"
 SEEDS = (0, 1, 2)
 SIZES = {"lmax": 2, "num_layers": 2, "sphere_channels": 32, "hidden_channels": 64, "edge_channels": 64}
 HDGNN = {"name": "fairchem_hdgnn.HDGNN", **SIZES, "lmax_metp": 2, "invariant_channels": 64, "preset": "paper"}
+PRODUCT = {**HDGNN, "message": "fully_tp"}
 
 MODELS: dict[str, dict[str, Any]] = {
-    "HDGNN, tensor product alone": {**HDGNN, "message": "fully_tp"},
+    "HDGNN, tensor product alone": PRODUCT,
     "PaiNN": {"name": "painn", "num_layers": 4, "hidden_channels": 128, "num_rbf": 64},
     "SchNet": {
         "name": "schnet", "num_interactions": 4, "hidden_channels": 256, "num_filters": 128, "num_gaussians": 100,
@@ -48,6 +49,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "HDGNN, unrestricted network": {**HDGNN, "message": "unrestricted"},
     "HDGNN, authors": {**HDGNN, "preset": "authors"},
     "HDGNN, seeded frames": {**HDGNN, "frames": "seeded"},
+    "HDGNN, tensor product alone, 4 layers": {**PRODUCT, "num_layers": 4},
+    "HDGNN, tensor product alone, 64 channels": {**PRODUCT, "sphere_channels": 64},
 }  # fmt: skip
 """In the order of training; PaiNN and SchNet are fairchem's, as in its configurations but for the widths
 and PaiNN's scale factors, which are not fitted."""
