@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from small_runs import write_lmdb
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fairchem_hdgnn import ESCN, HDGNN, cli
+from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.cost import GPUS, measure_cost, predict_cost, random_graph
 from fairchem_hdgnn.host.counting import Operation, WorkCounter
-from fairchem_hdgnn.host.fairchem1.cost_report import report
+from fairchem_hdgnn.host.fairchem1.cost_report import OC20, report
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.models.ops import packed_matrix
 
+PAGE = Path(__file__).parents[1] / "docs/cluster.md"
 ATOMS, NEIGHBORS, LAYERS = 48, 16, 4
 COMMON = {"lmax": 2, "sphere_channels": 16, "hidden_channels": 32, "edge_channels": 16, "num_sphere_samples": 16}
 MODELS: dict[str, tuple[type, dict[str, Any]]] = {
@@ -144,3 +148,39 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["cost", str(write(tmp_path)), "--gpus", "0"]) == 2
     assert "--gpus 0: must be at least 1" in capsys.readouterr().err
     assert cli.main(["cost", str(tmp_path / "absent.yml")]) == 2
+
+
+def test_own_data(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Number and mean size of the structures, and the time of all epochs; no data: OC20's."""
+    path = write(tmp_path)
+    config = yaml.safe_load(path.read_text())
+    config["dataset"] = {"train": {"src": str(tmp_path / "data.lmdb")}}
+    config["optim"]["max_epochs"] = 50
+    path.write_text(yaml.safe_dump(config))
+    assert report(path, GPUS["h100"], 1).data_sets == OC20
+    write_lmdb(tmp_path / "data.lmdb", 24)
+    (data,) = report(path, GPUS["h100"], 1).data_sets
+    atoms = [int(record.natoms) for record in Records(tmp_path / "data.lmdb")]
+    assert (data.structures, data.atoms) == (24, pytest.approx(sum(atoms) / 24))
+    assert cli.main(["cost", str(path), "--gpu", "h200"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{data.atoms:.0f} atoms (average of dataset.train)" in printed
+    assert "for 24 structures on 1 x H200" in printed and "50 epochs" in printed
+    assert "start of kernels, which is not counted" in printed
+    config["dataset"]["train"]["train_split_settings"] = {"first_n": 10}
+    path.write_text(yaml.safe_dump(config))
+    (data,) = report(path, GPUS["h100"], 1).data_sets
+    assert data.structures == 10
+
+
+@pytest.mark.heavy
+def test_page_shows_what_it_prints(capsys: pytest.CaptureFixture) -> None:
+    command, *lines = PAGE.read_text().split("$ fairchem-hdgnn cost ")[1].split("```")[0].strip().splitlines()
+    assert cli.main(["cost", *command.split()]) == 0
+    printed = capsys.readouterr().out.strip().splitlines()
+    number = re.compile(r"\d[\d,]*\.?\d*")
+    assert len(printed) == len(lines)
+    for line, expected in zip(printed, lines):
+        assert number.sub("", line) == number.sub("", expected)
+        found, wanted = ([float(each.replace(",", "")) for each in number.findall(text)] for text in (line, expected))
+        assert found == pytest.approx(wanted, rel=0.03), expected

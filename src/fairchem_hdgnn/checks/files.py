@@ -14,6 +14,7 @@ from torch import nn
 from fairchem_hdgnn.checks.findings import Finding, error, warning
 from fairchem_hdgnn.data.lmdb import lmdb_files, open_lmdb, read_length
 from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.host.fairchem1.config_files import sources
 from fairchem_hdgnn.host.fairchem1.safe_lmdb import LMDB_FORMATS
 
 BYTES = 4
@@ -37,12 +38,6 @@ def check_data_sets(splits: dict[str, dict[str, Any]]) -> None:
                 _check_lmdb(source)
             except DataError as problem:
                 raise DataError(f"dataset.{split}: {problem}") from problem
-
-
-def sources(settings: dict[str, Any]) -> list[Path]:
-    """The paths that ``src`` names."""
-    value = settings.get("src") or []
-    return [Path(source) for source in ([value] if isinstance(value, str) else value)]
 
 
 def _check_lmdb(path: Path) -> None:

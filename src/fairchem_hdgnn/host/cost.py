@@ -29,7 +29,7 @@ OPTIMIZER_COPIES = 6
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU type, with peak rates from the vendor's data sheet (SXM boards, without sparsity).
+    """A GPU type, with peak rates from the vendor's data sheet (SXM boards where there are any, without sparsity).
 
     Attributes:
         name: its usual name.
@@ -68,8 +68,10 @@ GPUS = {
     "v100": Gpu("V100", 15.7, None, None, 0.9, 32),
     "a100": Gpu("A100", 19.5, 156.0, 312.0, 2.039, 80),
     "h100": Gpu("H100", 66.9, 494.7, 989.4, 3.35, 80),
+    "h200": Gpu("H200", 66.9, 494.7, 989.4, 4.8, 141),
+    "l40s": Gpu("L40S", 91.6, 183.0, 362.0, 0.864, 48),
 }
-"""GPUs that OC20 models are trained on."""
+"""GPUs that such models are trained on."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def predict_cost(
     """
     layers = LAYERS if num_layers > LAYERS[-1] else (num_layers,)
     networks = [build(count) for count in layers]
+    # The first step of a process also fills caches.
+    measure_cost(networks[0], random_graph(ATOMS[0], neighbors), gpu, precision)
     sizes = []
     for size in ATOMS:
         costs = [measure_cost(network, random_graph(size, neighbors), gpu, precision) for network in networks]

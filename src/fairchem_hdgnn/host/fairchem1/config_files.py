@@ -50,7 +50,7 @@ def splits_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Args:
         config: a fairchem config.
     """
-    section = by_split(config["dataset"])
+    section = by_split(config.get("dataset"))
     train = section.get("train") or {}
     splits = {}
     for name, settings in section.items():
@@ -58,6 +58,12 @@ def splits_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             inherited = train if name != "train" and settings.get("use_train_settings", True) else {}
             splits[name] = {**inherited, **settings}
     return splits
+
+
+def sources(settings: Mapping[str, Any]) -> list[Path]:
+    """The paths that ``src`` of a split names."""
+    value = settings.get("src") or []
+    return [Path(source) for source in ([value] if isinstance(value, str) else value)]
 
 
 def check_overrides(overrides: Sequence[str]) -> None:

@@ -1,17 +1,18 @@
-"""Report the cost of training a config on OC20."""
+"""Report the cost of training a config on its own data, or on OC20."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.data.reading import Records
+from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.cost import Cost, Gpu, predict_cost
-from fairchem_hdgnn.host.fairchem1.config_files import read_config
+from fairchem_hdgnn.host.fairchem1.config_files import read_config, sources, splits_of
 from fairchem_hdgnn.host.fairchem1.models import ESCN, HDGNN, PlainModel
 from fairchem_hdgnn.host.fairchem1.names import dotted_name
 from fairchem_hdgnn.host.graph import GraphSettings
@@ -24,11 +25,31 @@ MODELS: dict[str, tuple[type[PlainModel], Any]] = {
     "fairchem_hdgnn.ESCN": (ESCN, ESCNConfig),
 }
 
-DATA_SETS = {"OC20 IS2RE all": 460_328, "OC20 S2EF 2M": 2_000_000}
-"""Training structures."""
+SAMPLE = 100
+"""Records that are read for the mean number of atoms."""
 
-AVERAGE_ATOMS = 73
-"""Mean atoms per OC20 structure; they have 7 to 225 (Gasteiger et al., GemNet-OC, 2022)."""
+
+SHORT = 0.01
+"""Seconds; PyTorch takes longer than a shorter batch to start its kernels."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Training structures.
+
+    Attributes:
+        name: of the data set.
+        structures: their number.
+        atoms: mean atoms per structure.
+    """
+
+    name: str
+    structures: int
+    atoms: float
+
+
+OC20 = (DataSet("OC20 IS2RE all", 460_328, 73), DataSet("OC20 S2EF 2M", 2_000_000, 73))
+"""Structures have 7 to 225 atoms (Gasteiger et al., GemNet-OC, 2022)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,8 @@ class Report:
         batch_size: structures per GPU in a batch.
         accumulate: batches per optimiser step.
         neighbors: edges into each atom.
+        data_sets: to train on, with one mean number of atoms.
+        epochs: of the config; 0 if it has none.
         structure: cost of a step on one average structure.
         batch: cost of a step on a batch of them.
         gpu: GPU type.
@@ -51,6 +74,8 @@ class Report:
     batch_size: int
     accumulate: int
     neighbors: int
+    data_sets: tuple[DataSet, ...]
+    epochs: int
     structure: Cost
     batch: Cost
     gpu: Gpu
@@ -78,9 +103,11 @@ class Report:
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Headings and texts of the report."""
-        one, edges = self.structure, AVERAGE_ATOMS * self.neighbors
+        one, (data, *_) = self.structure, self.data_sets
+        edges = data.atoms * self.neighbors
+        average = "average of OC20" if data in OC20 else f"average of {data.name}"
         yield "model", f"{self.name}, {one.parameters:,.0f} parameters"
-        yield "structure", f"{AVERAGE_ATOMS} atoms (average of OC20), {edges:,} edges ({self.neighbors} into each atom)"
+        yield "structure", f"{data.atoms:.0f} atoms ({average}), {edges:,.0f} edges ({self.neighbors} into each atom)"
         yield "per edge", f"{one.forward_flops / edges / 1e6:,.2f} MFLOP forward, including work on atoms"
         yield (
             "per structure",
@@ -100,16 +127,18 @@ class Report:
             f"{self.batch_size} structures x {self.accumulate} accumulated x {self.num_gpus} GPUs = "
             f"{self.effective_batch_size}",
         )
-        for name, size in DATA_SETS.items():
-            yield (
-                f"epoch, {name}",
-                f"{self.hours(size):,.2f} h for {size:,} structures on {self.num_gpus} x {self.gpu.name} "
-                f"({self.precision.value}), lower bound",
-            )
+        where = f"on {self.num_gpus} x {self.gpu.name} ({self.precision.value}), lower bound"
+        for data in self.data_sets:
+            hours = self.hours(data.structures)
+            yield f"epoch, {data.name}", f"{duration(hours)} for {data.structures:,} structures {where}"
+            if data not in OC20 and self.epochs:
+                yield f"{self.epochs} epochs", f"{duration(self.epochs * hours)} {where}"
+        if self.batch.seconds < SHORT:
+            yield "note", "the start of kernels, which is not counted, takes several times as long for so small a batch"
 
 
 def report(source: str | Path, gpu: Gpu, num_gpus: int) -> Report:
-    """Predict the cost of training a config.
+    """Predict the cost of training a config on its training data if these can be read, else on OC20.
 
     Args:
         source: fairchem YAML with a plain HDGNN or eSCN, or ``hdgnn:...`` for a shipped one.
@@ -132,6 +161,42 @@ def report(source: str | Path, gpu: Gpu, num_gpus: int) -> Report:
     def build(num_layers: int) -> nn.Module:
         return model_class(**{**model, "num_layers": num_layers}).network
 
+    data_sets = data_sets_of(config)
     line = predict_cost(build, model.get("num_layers", config_class.num_layers), neighbors, gpu, precision)
-    one, batch = line.at(AVERAGE_ATOMS), line.at(batch_size * AVERAGE_ATOMS)
-    return Report(name, batch_size, accumulate, neighbors, one, batch, gpu, num_gpus, precision)
+    one, batch = line.at(data_sets[0].atoms), line.at(batch_size * data_sets[0].atoms)
+    epochs = int(optim.get("max_epochs") or 0)
+    return Report(name, batch_size, accumulate, neighbors, data_sets, epochs, one, batch, gpu, num_gpus, precision)
+
+
+def data_sets_of(config: Mapping[str, Any]) -> tuple[DataSet, ...]:
+    """The training data of a config if they can be read, else OC20's."""
+    train = splits_of(config).get("train", {})
+    try:
+        sets = [Records(source) for source in sources(train)]
+    except DataError:
+        return OC20
+    total = sum(map(len, sets))
+    if not total:
+        return OC20
+    step = max(1, total // SAMPLE)
+    atoms = [num_atoms(records, index) for records in sets for index in range(0, len(records), step)]
+    limits = train.get("train_split_settings") or {}
+    structures = min(total, *(limits.get(key) or total for key in ("first_n", "sample_n")))
+    return (DataSet("dataset.train", structures, sum(atoms) / len(atoms)),)
+
+
+def num_atoms(records: Records, index: int) -> int:
+    """Atoms of a record.
+
+    Raises:
+        DataError: it does not say.
+    """
+    record = records[index]
+    if "natoms" not in record:
+        raise DataError(f"{records.path}, record {index}: has no 'natoms'; re-create the LMDB")
+    return int(record.natoms)
+
+
+def duration(hours: float) -> str:
+    """In hours, or in minutes if it is less than one."""
+    return f"{hours:,.2f} h" if hours >= 1 else f"{60 * hours:.1f} min"
