@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,36 +119,25 @@ def _free_forces(record: Data, key: str, subject: str) -> Float64[np.ndarray, "a
     return forces[record.fixed.numpy() == 0] if "fixed" in record else forces
 
 
-def sampled(source: Path, *, use_pbc: bool) -> list[Data]:
-    """A sample of the records, the same in each call.
-
-    Raises:
-        DataError: one of them lacks a part of its structure.
-    """
-    found = _sampled(source)
-    for index, record in found.items():
-        require_structure(f"{source}, record {index}", record, use_pbc=use_pbc)
-    return list(found.values())
-
-
-def _sampled(source: Path) -> dict[int, Data]:
+def sampled(source: Path) -> dict[int, Data]:
+    """A sample of the records by index, the same in each call."""
     records = Records(source)
     return {index: records[index] for index in sample(len(records), SAMPLE, seed=0)}
 
 
-def are_molecules(source: Path) -> bool:
-    """Whether no record of the sample has a cell."""
-    return not any("cell" in record and record.cell.any() for record in _sampled(source).values())
+def are_molecules(records: Collection[Data]) -> bool:
+    """Whether no record has a cell."""
+    return not any("cell" in record and record.cell.any() for record in records)
 
 
-def has_displacements(records: list[Data]) -> bool:
+def has_displacements(records: Collection[Data]) -> bool:
     """Whether records have relaxed positions that differ from the initial ones."""
     if not all("pos_relaxed" in record and "tags" in record and "fixed" in record for record in records):
         return False
     return any(float(add_displacement(record)[TARGET].abs().max()) > SMALLEST_DISPLACEMENT for record in records)
 
 
-def mean_neighbors(records: list[Data], search: Search, *, use_pbc: bool) -> float:
+def mean_neighbors(records: Collection[Data], search: Search, *, use_pbc: bool) -> float:
     """Mean edges per atom of structures that are periodic or not."""
     batches = [Batch.from_data_list([record]) for record in records]
     edges = sum(periodic_edges(batch, search, use_pbc=use_pbc).edge_index.shape[1] for batch in batches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from ase.data import chemical_symbols
 from torch_geometric.data import Data
 
 from fairchem_hdgnn.checks.own_data import OwnData, are_molecules, has_displacements, mean_neighbors, measure, sampled
+from fairchem_hdgnn.checks.records import require_structure
 from fairchem_hdgnn.data.neighbor_lists import Search
 from fairchem_hdgnn.data.npz import write_npz
 from fairchem_hdgnn.data.reading import Records
@@ -151,10 +153,12 @@ def make_recipe(
     present = (name for name in VALIDATION_SPLITS if has_split(root, name))
     validation = split_source(root, next(present, VALIDATION_SPLITS[0]))
     tasks = tasks or Tasks()
-    use_pbc = not are_molecules(train)
+    chosen, to_check = sampled(train).values(), sampled(validation)
+    use_pbc = not are_molecules(chosen)
     data = measure(train, label, use_pbc=use_pbc)
-    chosen, to_check = sampled(train, use_pbc=use_pbc), sampled(validation, use_pbc=use_pbc)
-    forces, noisy_nodes = _chosen_tasks(data, chosen, to_check, validation, tasks)
+    for index, record in to_check.items():
+        require_structure(f"{validation}, record {index}", record, use_pbc=use_pbc)
+    forces, noisy_nodes = _chosen_tasks(data, chosen, to_check.values(), validation, tasks)
     task = "s2ef" if forces else "is2re"
     config = read_config(f"hdgnn:oc20/{task}/small/{model}{'_noisy_nodes' if noisy_nodes else ''}.yml")
     references, labels = _energies(data, tasks.element_references)
@@ -177,7 +181,7 @@ def make_recipe(
 
 
 def _chosen_tasks(
-    data: OwnData, chosen: list[Data], to_check: list[Data], validation: Path, tasks: Tasks
+    data: OwnData, chosen: Collection[Data], to_check: Collection[Data], validation: Path, tasks: Tasks
 ) -> tuple[bool, bool]:
     """Whether to learn forces, and whether displacements (Noisy Nodes), if both samples have them."""
     if tasks.forces and tasks.noisy_nodes:
@@ -229,7 +233,9 @@ def _source(path: Path, mapping: dict[str, str]) -> dict[str, Any]:
     return {"format": "safe_lmdb", "key_mapping": dict(mapping), "src": str(path.resolve())}
 
 
-def _set_sizes(config: dict[str, Any], data: OwnData, chosen: list[Data], labels: Spread, epochs: int | None) -> None:
+def _set_sizes(
+    config: dict[str, Any], data: OwnData, chosen: Collection[Data], labels: Spread, epochs: int | None
+) -> None:
     """Set what depends on the number of structures, atoms and neighbours."""
     model, optim = config["model"], config["optim"]
     search = Search(model["cutoff"], model["max_neighbors"])

@@ -23,6 +23,9 @@ UNITS = {
 }
 
 
+VECTORS = ("pos", "pos_relaxed", "forces")
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("lmdb", type=path, metavar="LMDB", help="an .lmdb file, or a folder of them")
@@ -37,12 +40,12 @@ def run(args: argparse.Namespace) -> None:
     if len(records) == 0:
         raise DataError(f"{args.lmdb}: contains no records")
     if args.index is not None:
-        record = _with_atoms(records, args.index)
+        record = records.structure(args.index)
         print("\n".join([f"{args.lmdb}, record {args.index} of {len(records):,}", *record_lines(record)]))
         return
     statistics = Statistics()
     for index in tqdm(range(len(records)), desc="records", unit="record", leave=False):
-        statistics.add(_with_atoms(records, index))
+        statistics.add(records.structure(index))
     files = "" if len(records.files) == 1 else f" in {len(records.files)} files"
     metadata = "present" if records.has_metadata else "missing (the load balancer needs it)"
     print(f"{args.lmdb}: {len(records):,} records{files}, metadata.npz: {metadata}")
@@ -50,14 +53,6 @@ def run(args: argparse.Namespace) -> None:
         everywhere = "" if count == len(records) else f"   in {count:,} of {len(records):,} records"
         print(f"  {name:<15} {describe(records[0][name]) if name in records[0] else ''}{everywhere}")
     print("\n".join(["", *statistics_lines(statistics)]))
-
-
-def _with_atoms(records: Records, index: int) -> Data:
-    record = records[index]
-    for name in ("natoms", "atomic_numbers"):
-        if name not in record:
-            raise DataError(f"{records.path}, record {index}: has no '{name}', so no structure; re-create the LMDB")
-    return record
 
 
 def record_lines(record: Data) -> list[str]:
@@ -71,12 +66,12 @@ def record_lines(record: Data) -> list[str]:
     lines += ["", f"  {Symbols(known).get_chemical_formula('metal')}"]
     cell = record.cell.reshape(-1, 3).tolist() if "cell" in record else []
     lines += ["  cell " + "  ".join(f"{value:9.4f}" for value in row) for row in cell]
-    names = ("pos", "pos_relaxed", "forces", "tags", "fixed")
-    values = {name: record[name] for name in names if name in record and len(record[name]) == len(numbers)}
-    columns = [name for name in names[:3] if name in values]
+    names = [name for name in (*VECTORS, "tags", "fixed") if name in record]
+    values = {name: record[name] for name in names if len(record[name]) == len(numbers)}
+    columns = [name for name in VECTORS if name in values]
     lines += ["", f"  {'atom':>4} {'':<3} tag fixed" + "".join(f"   {f'{n} ({UNITS[n]})':<27}" for n in columns)]
     for atom, number in enumerate(numbers):
-        tag, fixed = (int(values[name][atom]) if name in values else "-" for name in names[3:])
+        tag, fixed = (int(values[name][atom]) if name in values else "-" for name in ("tags", "fixed"))
         vectors = "".join("   " + " ".join(f"{x:8.3f}" for x in values[name][atom].tolist()) for name in columns)
         lines.append(f"  {atom:>4} {symbol_of(number):<3} {tag:>3} {fixed:>5}{vectors}")
     return lines

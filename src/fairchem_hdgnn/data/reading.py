@@ -50,6 +50,18 @@ class Records:
         """All records in order."""
         return (self[index] for index in range(len(self)))
 
+    def structure(self, index: int) -> Data:
+        """The record ``index``, which has ``natoms`` and ``atomic_numbers``.
+
+        Raises:
+            DataError: one of them is missing, or there is no such record.
+        """
+        record = self[index]
+        for name in ("natoms", "atomic_numbers"):
+            if name not in record:
+                raise DataError(f"{self.path}, record {index}: has no '{name}', so no structure; re-create the LMDB")
+        return record
+
     @property
     def has_metadata(self) -> bool:
         """Whether ``metadata.npz`` is next to the file."""

@@ -28,9 +28,8 @@ MODELS: dict[str, tuple[type[PlainModel], Any]] = {
 SAMPLE = 100
 """Records that are read for the mean number of atoms."""
 
-
 SHORT = 0.01
-"""Seconds; PyTorch takes longer than a shorter batch to start its kernels."""
+"""Seconds; PyTorch may take longer than a shorter batch to start its kernels."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Report:
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Headings and texts of the report."""
-        one, (data, *_) = self.structure, self.data_sets
+        one, data = self.structure, self.data_sets[0]
         edges = data.atoms * self.neighbors
         average = "average of OC20" if data in OC20 else f"average of {data.name}"
         yield "model", f"{self.name}, {one.parameters:,.0f} parameters"
@@ -134,7 +133,10 @@ class Report:
             if data not in OC20 and self.epochs:
                 yield f"{self.epochs} epochs", f"{duration(self.epochs * hours)} {where}"
         if self.batch.seconds < SHORT:
-            yield "note", "the start of kernels, which is not counted, takes several times as long for so small a batch"
+            yield (
+                "note",
+                "the start of kernels, which is not counted, may take longer than all else for so small a batch",
+            )
 
 
 def report(source: str | Path, gpu: Gpu, num_gpus: int) -> Report:
@@ -179,22 +181,10 @@ def data_sets_of(config: Mapping[str, Any]) -> tuple[DataSet, ...]:
     if not total:
         return OC20
     step = max(1, total // SAMPLE)
-    atoms = [num_atoms(records, index) for records in sets for index in range(0, len(records), step)]
+    atoms = [int(records.structure(index).natoms) for records in sets for index in range(0, len(records), step)]
     limits = train.get("train_split_settings") or {}
     structures = min(total, *(limits.get(key) or total for key in ("first_n", "sample_n")))
     return (DataSet("dataset.train", structures, sum(atoms) / len(atoms)),)
-
-
-def num_atoms(records: Records, index: int) -> int:
-    """Atoms of a record.
-
-    Raises:
-        DataError: it does not say.
-    """
-    record = records[index]
-    if "natoms" not in record:
-        raise DataError(f"{records.path}, record {index}: has no 'natoms'; re-create the LMDB")
-    return int(record.natoms)
 
 
 def duration(hours: float) -> str:
