@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from small_networks import clusters, network
-from torch import Tensor
+from small_networks import SMALL, clusters, network
+from torch import Tensor, nn
 
 from fairchem_hdgnn.host.counting import WorkCounter
-from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
-from fairchem_hdgnn.models.ops import blocks
+from fairchem_hdgnn.models.escn.config import ESCNConfig
+from fairchem_hdgnn.models.escn.network import ESCNNetwork
+from fairchem_hdgnn.models.ops import blocks, sphere
 from fairchem_hdgnn.models.ops.rotations import RotateScatter
 
 SIZES = {"num_resolutions": 1, "hidden_channels": 64, "sphere_channels": 16, "num_layers": 3}
 
 
-def loss_of(model: HDGNNNetwork) -> Tensor:
+def escn(dtype: torch.dtype, **keys: Any) -> ESCNNetwork:
+    shared = {name: value for name, value in SMALL.items() if name in ESCNConfig.__dataclass_fields__}
+    return ESCNNetwork({**shared, "mmax": 2, **keys}).to(dtype).eval()
+
+
+def loss_of(model: nn.Module) -> Tensor:
     return model(*clusters((12, 9), dtype=torch.float32).arguments())["energy"].square().sum()
 
 
@@ -55,6 +62,23 @@ def test_layers_are_freed_one_by_one_and_chunks_too(monkeypatch: pytest.MonkeyPa
     assert per_layer > 3
     assert live[per_layer] < live[0] - 0.2 * kept, "the last layer's activations are gone before those of the one below"
     assert live[per_layer - 1] < live[1], "within a layer, those of a chunk before those of the next"
+
+
+@pytest.mark.parametrize("make", [network, escn])
+def test_evaluation_is_the_same_whatever_training_stores(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[..., nn.Module]
+) -> None:
+    """Few functions at a time on the grid of the sphere; constants at hand."""
+    monkeypatch.setattr(sphere, "NUMBERS_ON_CPU", 1)
+    operations = []
+    for activations in ("store", "recompute"):
+        model = make(torch.float32, activations=activations)
+        with torch.no_grad():
+            loss_of(model)
+            with WorkCounter() as counter:
+                loss_of(model)
+        operations.append(counter.operations)
+    assert operations[0] == operations[1]
 
 
 def test_a_second_backward_pass_is_refused_in_one_line() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from fairchem_hdgnn.models.so3.frame_source import FrameSource, set_draw, set_step
 from fairchem_hdgnn.models.so3.frames import FrameMode, edge_frames, random_roll, seeded_roll
+from fairchem_hdgnn.models.so3.wigner import wigner_d
 
 AXES = torch.cat([torch.eye(3), -torch.eye(3)]).double()
 TILTED = (AXES[:, None] + 1e-5 * AXES[None]).flatten(0, 1)
@@ -39,6 +40,29 @@ def test_frames_along_and_near_the_axes(dtype, length):
     vectors = (length * torch.cat([AXES, TILTED])).to(dtype)
     check_frames(vectors, edge_frames(vectors))
     check_frames(vectors, edge_frames(vectors, torch.linspace(0, 6, len(vectors), dtype=dtype)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("roll", [None, 2.0])
+@pytest.mark.parametrize("end", [1.0, -1.0])
+def test_frames_along_the_poles_do_not_depend_on_rounding(dtype, roll, end):
+    around = torch.linspace(0, 2 * math.pi, 9)[:-1]
+    off = torch.stack([around.sin(), torch.zeros(8), around.cos()], dim=-1)
+    vectors = 2.5 * end * Y + torch.cat([1e-6 * off, 1e-30 * off, 0.0 * off])
+    rolls = None if roll is None else torch.full((len(vectors),), roll, dtype=dtype)
+    frames = edge_frames(vectors.to(dtype), rolls)
+    check_frames(vectors, frames)
+    torch.testing.assert_close(frames, frames[-1:].expand_as(frames), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("end", [1.0, -1.0])
+def test_denormal_components(end):
+    vectors = torch.tensor([[1e-44, end, 1e-44], [-3e-45, end, 1e-45], [2e-44, end, 0.0]])
+    frames = edge_frames(vectors)
+    check_frames(vectors, frames)
+    degree_one = wigner_d(frames, 1)[:, 1:, 1:]
+    eye = torch.eye(3).expand_as(frames)
+    torch.testing.assert_close(degree_one @ degree_one.mT, eye, rtol=0, atol=1e-6)
 
 
 @settings(max_examples=50, deadline=None)
@@ -96,6 +120,15 @@ def test_seeded_roll_ignores_noise_and_signed_zeros():
     zeros = torch.tensor([[0.0, 2.0, 0.0], [-0.0, 2.0, -0.0]])
     first, second = seeded_roll(zeros, species[:2], 0)
     assert first == second
+
+
+@pytest.mark.parametrize("constant", [3.61, 3.615, 3.891, 4.085])
+def test_seeded_roll_of_an_ideal_crystal_ignores_noise(constant):
+    """Every component is a multiple of half the lattice constant."""
+    places = torch.cartesian_prod(*[torch.arange(-3.0, 4.0)] * 3)
+    vectors, species = constant / 2 * places[places.any(dim=-1)], torch.full((342, 2), 29)
+    noise = 1e-6 * torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(seeded_roll(vectors, species, 0), seeded_roll(vectors + noise, species, 0))
 
 
 def source(mode: FrameMode = FrameMode.RANDOM, seed: int = 0, average: int = 1) -> FrameSource:

@@ -10,6 +10,7 @@ from small_networks import SMALL, randomise, separate_edges
 from torch import Tensor
 
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
+from fairchem_hdgnn.models.hdgnn.invariant import FixedEdgeAttention
 from fairchem_hdgnn.models.hdgnn.layer import block_sizes
 from fairchem_hdgnn.models.hdgnn.message import HybridMessage
 from fairchem_hdgnn.models.hdgnn.options import Mlp, NeuralInput, TensorProduct
@@ -83,3 +84,10 @@ def test_message_is_equation_11(keys: dict[str, Any], only_scalars: bool) -> Non
     got = message(ops, e, lambda *_: a, nodes)[:EDGES]
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
     assert expected.abs().mean() > 1e-2
+
+
+def test_fixed_attention_is_exact_in_double_precision() -> None:
+    attention = FixedEdgeAttention((0.3, 0.3, 0.3, 0.1), 4).double()
+    f = torch.zeros(2, 3, dtype=torch.float64)
+    expected = torch.tensor([0.3, 0.3, 0.3, 0.1], dtype=torch.float64)
+    assert torch.equal(attention(f, f, f)[1, :, 0], expected)

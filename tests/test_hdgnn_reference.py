@@ -21,6 +21,9 @@ from fairchem_hdgnn.models.ops import blocks, rotations
 from fairchem_hdgnn.models.ops.execution import Activations
 from fairchem_hdgnn.models.so3.frames import edge_frames
 
+# Distances have a gradient, if not the one of the energy.
+pytestmark = pytest.mark.filterwarnings("ignore:edge_vec requires a gradient")
+
 CHOICES: list[dict[str, Any]] = [
     {},
     {"message": "linear"},

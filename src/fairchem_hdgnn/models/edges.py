@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fairchem_hdgnn.models.so3.constants import cached_constants
 from fairchem_hdgnn.models.so3.layout import degree_index, degrees_and_orders, num_coefficients
 from fairchem_hdgnn.models.so3.wigner import dense_rows, wigner_entries
 
@@ -209,6 +210,6 @@ def rows_up_to(lmax: int, mmax: int) -> Rows:
     return degrees_and_orders(lmax, min(lmax, mmax))
 
 
-@lru_cache(maxsize=64)
+@cached_constants
 def _component_scale(lmax: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return (2 * degree_index(lmax) + 1).to(device, dtype).sqrt()

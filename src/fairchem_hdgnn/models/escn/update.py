@@ -42,5 +42,5 @@ class UpdateBlock(nn.Module):
             return self.grid.coefficients(self.third(silu(self.second(silu(self.first(points))))))
         network = PointwiseNetwork(self.grid.to_grid, self.grid.from_grid, weight=self.second.weight)
         mixed = linear(torch.cat([x, message], dim=-1), self.first.weight)
-        run = on_sphere if execution.keep else on_sphere_fast
+        run = on_sphere if execution.keep and torch.is_grad_enabled() else on_sphere_fast
         return linear(run(mixed, network, execution.compute), self.third.weight)

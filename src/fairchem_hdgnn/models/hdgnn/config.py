@@ -75,7 +75,8 @@ class HDGNNConfig(Keys):
     with ``mmax`` = L."""
 
     lmax_metp: int = integer(None, minimum=0)
-    """Largest degree L' of the tensor product's result, at most ``lmax``; 2 if left out. Cost: little."""
+    """Largest degree L' of the tensor product's result, at most ``lmax``; 2 if left out. For ``message: hybrid`` and
+    ``linear``. Cost: little."""
 
     num_layers: int = integer(16, maximum=1000)
     """Message-passing rounds K. Cost: time, memory and parameters grow in proportion."""
@@ -84,11 +85,12 @@ class HDGNNConfig(Keys):
     """Channels C of each coefficient. Cost: time and parameters grow in proportion."""
 
     mmax: int = integer(None, minimum=0)
-    """Largest order in the networks' input, at most ``lmax``; ``lmax`` if left out. Cost: at L = 6 the input has 19
-    coefficients with 1, all 49 with 6."""
+    """Largest order in the networks' input, at most ``lmax``; ``lmax`` if left out. For ``message: hybrid``. Cost: at
+    L = 6 the input has 19 coefficients with 1, all 49 with 6."""
 
     hidden_channels: int = integer(512, maximum=65536)
-    """Hidden width of NN_1 and NN_2. Cost: most of the parameters and of the time; they grow in proportion."""
+    """Hidden width of NN_1 and NN_2. For ``message: hybrid`` and ``unrestricted``. Cost: most of the parameters and
+    of the time; they grow in proportion."""
 
     edge_channels: int = integer(128, maximum=65536)
     """Width of the edge features. Cost: little."""
@@ -120,32 +122,35 @@ class HDGNNConfig(Keys):
     Cost: as ``lmax``, for the far neighbours."""
 
     hidden_channels_far: int = integer(None)
-    """Hidden width of the far neighbours' block; a quarter of ``hidden_channels`` if left out. Cost: as
-    ``hidden_channels``, for the far neighbours."""
+    """Hidden width of the far neighbours' block; a quarter of ``hidden_channels`` if left out. For the same
+    messages. Cost: as ``hidden_channels``, for the far neighbours."""
 
     message: Message = other(Message.HYBRID)
     """The message function."""
 
     tensor_product: TensorProduct = other(TensorProduct.METP)
-    """The strictly equivariant term of eq. 11."""
+    """The strictly equivariant term of eq. 11. For ``message: hybrid`` and ``linear``."""
 
     attention: AttentionChoice = other(Attention.SIGMOID)
-    """Coefficients of the terms of eq. 11: learned, or fixed for source, target, pair and tensor product."""
+    """Coefficients of the terms of eq. 11: learned, or fixed for source, target, pair and tensor product, in this order
+    (1 for a fifth term). ``message: fully_tp`` and ``unrestricted`` have one term: its coefficient is the first number
+    of a list, and 1 with ``softmax``."""
 
     gate_inputs: GateInputs = other(None)
     """Input of the attention network."""
 
     full_degree_product: bool = switch(None)
-    """A fifth term in eq. 11: one channel of (x_i + x_j) ⊗ S at every degree, spread over channels by its gate."""
+    """A fifth term in eq. 11: one channel of (x_i + x_j) ⊗ S at every degree, spread over channels by its gate. For
+    ``message: hybrid``."""
 
     output_activation: bool = switch(None)
-    """A SiLU after the second layer of NN_1 and NN_2."""
+    """A SiLU after the second layer of NN_1 and NN_2. For ``message: hybrid`` and ``unrestricted``."""
 
     mlp: Mlp = other(Mlp.SHARED)
-    """Whether terms share networks."""
+    """Whether terms share networks. For ``message: hybrid``."""
 
     neural_input: NeuralInput = other(NeuralInput.SPLIT)
-    """Input of the networks of eq. 11."""
+    """Input of the networks of eq. 11. For ``message: hybrid``."""
 
     extra_linear: bool = switch(False)
     """Equivariant linear layers on x_i and x_j before the message (Table 5)."""
@@ -189,7 +194,7 @@ class HDGNNConfig(Keys):
     ``random``. Does not affect loaded weights."""
 
     energy_scale: float = real(1.0)
-    """Constant factor on the energy."""
+    """Constant factor on the energy from x, but not on λ NN(f^K) (``readout_weight``)."""
 
     regress_forces: bool = switch(False)
     """Adds a head that predicts a vector for each atom, e.g. the force."""

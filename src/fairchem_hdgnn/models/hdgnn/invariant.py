@@ -9,6 +9,7 @@ from torch.nn.functional import silu
 
 from fairchem_hdgnn.models.hdgnn.config import NUM_TERMS, FixedAttention, HDGNNConfig
 from fairchem_hdgnn.models.hdgnn.options import Attention, GateInputs
+from fairchem_hdgnn.models.so3.constants import ConstantsModule
 
 
 class InvariantUpdate(nn.Module):
@@ -61,15 +62,15 @@ class EdgeAttention(nn.Module):
         return logits.softmax(dim=1) if self.activation is Attention.SOFTMAX else logits.sigmoid()
 
 
-class FixedEdgeAttention(nn.Module):
+class FixedEdgeAttention(ConstantsModule):
     """The same constant for every edge and channel, one per term (Table 4); further terms get 1."""
 
     coefficients: Tensor
 
     def __init__(self, coefficients: FixedAttention, num_terms: int) -> None:
         super().__init__()
-        values = torch.tensor([*coefficients, *[1.0] * (num_terms - NUM_TERMS)])
-        self.register_buffer("coefficients", values[:num_terms], persistent=False)
+        values = torch.tensor([*coefficients, *[1.0] * (num_terms - NUM_TERMS)], dtype=torch.float64)
+        self.register_constant("coefficients", values[:num_terms])
 
     def forward(
         self,

@@ -86,7 +86,7 @@ class UpdateBlock(ConstantsModule):
             from_grid = torch.cat([from_grid, torch.full_like(from_grid[:1], 1 / from_grid.shape[1])])
         weights = (self.first.bias, self.second.weight, self.second.bias)
         network = PointwiseNetwork(self.grid.to_grid, from_grid, *weights)
-        run = on_sphere if execution.keep else on_sphere_fast
+        run = on_sphere if execution.keep and torch.is_grad_enabled() else on_sphere_fast
         hidden = run(mixed, network, execution.compute)
         if self.excitation is not None:
             hidden = hidden[:, :-1] * self.excitation(hidden[:, -1]).unsqueeze(1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -45,8 +47,17 @@ class Network(nn.Module):
 
         Returns:
             ``energy`` [num_systems], eV or the trainer's normalised unit; ``forces`` [nodes, 3], eV/Å, if configured.
+
+        Warns:
+            UserWarning: ``edge_vec`` requires a gradient, which would lack the contribution of the frames.
         """
         if edge_frames is not None:
+            if edge_vec.requires_grad and torch.is_grad_enabled():
+                warnings.warn(
+                    "edge_vec requires a gradient, but none flows through edge frames: "
+                    "autograd's result is not a force",
+                    stacklevel=4,
+                )
             draws = [edge_frames]
         else:
             draw_frames: Any = self.backbone.frames

@@ -16,6 +16,7 @@ from fairchem_hdgnn.models.edges import EdgeBlock, Edges
 from fairchem_hdgnn.models.ops.edge_ops import EdgeOps
 from fairchem_hdgnn.models.ops.execution import Execution
 from fairchem_hdgnn.models.ops.passes import Pass
+from fairchem_hdgnn.models.ops.seen_parameters import SeenParameters, as_leaf
 
 NUMBERS_ON_CPU = 1_280_000
 """In the largest temporary of a block: enough for an efficient matrix product, few enough for the cache."""
@@ -49,7 +50,7 @@ def sum_messages(
     """Sum of the messages into each atom, differentiable in features, node tensors and parameters.
 
     Args:
-        message: the function of a block.
+        message: the function of a block, a method of the module with the parameters.
         parameters: the parameters that ``message`` uses besides its arguments.
         edges: the edges.
         edge_features: of each edge.
@@ -65,7 +66,9 @@ def sum_messages(
     edges_per_block = max(1, (NUMBERS_ON_CPU if edges.on_cpu else NUMBERS_ON_GPU) // width)
     keep = execution.keep and torch.is_grad_enabled()
     names = tuple(node_tensors)
-    layer = _Layer(message, edge_tensors, edges, replace(execution, keep=keep), edges_per_block, names)
+    module: Any = getattr(message, "__self__", None)
+    seen = SeenParameters(module, parameters)
+    layer = _Layer(message, edge_tensors, edges, replace(execution, keep=keep), edges_per_block, names, seen)
     return _SumMessages.apply(layer, edge_features, *node_tensors.values(), *parameters)
 
 
@@ -77,6 +80,7 @@ class _Layer:
     execution: Execution
     edges_per_block: int
     names: tuple[str, ...]
+    seen: SeenParameters
 
     def blocks(self, *tensors: Tensor) -> list[tuple[EdgeBlock, list[Tensor]]]:
         """Each block with its part of something of each edge, as leaves."""
@@ -91,8 +95,7 @@ class _Layer:
 
     def leaves(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Detached node tensors, and the parameters."""
-        count = len(self.names)
-        return [*(_leaf(tensor) for tensor in tensors[:count]), *tensors[count:]]
+        return [*(as_leaf(tensor) for tensor in tensors), *self.seen.leaves]
 
     def of_all_edges(self, run: Pass, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The tensors of all edges at once, differentiable while gradients are enabled."""
@@ -108,20 +111,28 @@ class _Layer:
 class _SumMessages(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layer: _Layer, edge_features: Tensor, *tensors: Tensor) -> Tensor:
-        keep = layer.execution.keep
-        run, leaves, results = Pass(layer.execution.compute), layer.leaves(tensors), []
-        ctx.layer, ctx.kept = layer, []
-        ctx.save_for_backward(edge_features, *tensors)
-        with full_precision(edge_features), torch.set_grad_enabled(keep):
-            of_all = layer.of_all_edges(run, leaves)
-            for block, inputs in layer.blocks(edge_features, *of_all):
-                result = layer.of_block(layer.execution.ops(block, run, keep=keep), inputs, leaves)
-                results.append(result.detach())
-                if keep:
-                    ctx.kept.append((inputs, result))
+        ctx.layer, ctx.kept, ctx.of_forward = layer, [], None
+        node_tensors = tensors[: len(layer.names)]
+        ctx.save_for_backward(edge_features, *node_tensors)
+        with full_precision(edge_features), torch.set_grad_enabled(layer.execution.keep):
+            return torch.cat(layer.seen.within(lambda: _SumMessages._results(ctx, edge_features, node_tensors)))
+
+    @staticmethod
+    def _results(ctx: Any, edge_features: Tensor, node_tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The sums of each block."""
+        layer: _Layer = ctx.layer
+        keep, leaves, results = layer.execution.keep, layer.leaves(node_tensors), []
+        run = Pass(layer.execution.compute, leaves)
+        of_all = layer.of_all_edges(run, leaves)
+        for block, inputs in layer.blocks(edge_features, *of_all):
+            result = layer.of_block(layer.execution.ops(block, run, keep=keep), inputs, leaves)
+            results.append(result.detach())
+            if keep:
+                ctx.kept.append((inputs, result))
         run.forget_packed()
-        ctx.of_forward = (run, leaves, of_all) if keep else None
-        return torch.cat(results)
+        if keep:
+            ctx.of_forward = (run, leaves, of_all)
+        return results
 
     @staticmethod
     @once_differentiable
@@ -132,52 +143,58 @@ class _SumMessages(torch.autograd.Function):
                 "a second backward pass (retain_graph) through messages whose activations the first has freed: compute "
                 "the prediction again, or set model.activations to recompute"
             )
-        edge_features, *tensors = ctx.saved_tensors
+        layer.seen.check_unchanged()
         with full_precision(gradient):
-            if ctx.of_forward is None:
-                run, leaves = Pass(layer.execution.compute), layer.leaves(tensors)
-                with torch.enable_grad():
-                    of_all = layer.of_all_edges(run, leaves)
+            return layer.seen.within(lambda: _SumMessages._of_inputs(ctx, gradient))
+
+    @staticmethod
+    def _of_inputs(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients, block by block."""
+        layer: _Layer = ctx.layer
+        edge_features, *node_tensors = ctx.saved_tensors
+        if ctx.of_forward is None:
+            leaves = layer.leaves(node_tensors)
+            run = Pass(layer.execution.compute, leaves)
+            with torch.enable_grad():
+                of_all = layer.of_all_edges(run, leaves)
+        else:
+            run, leaves, of_all = ctx.of_forward
+            ctx.layer = ctx.of_forward = None
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        of_features = torch.empty_like(edge_features) if edge_features.requires_grad else None
+        # An edge's tensors belong to one block, so that their gradients take their places; .data, since autograd would
+        # refuse what other blocks have kept of the same memory.
+        of_edges = [of_features, *(tensor.data if tensor.requires_grad else None for tensor in of_all)]
+        start = 0
+        for block, parts in layer.blocks(edge_features, *of_all):
+            if ctx.kept:
+                # Out of the list, so that a block's activations go as soon as they have been used.
+                inputs, result = ctx.kept.pop(0)
             else:
-                run, leaves, of_all = ctx.of_forward
-                ctx.layer = ctx.of_forward = None
-            wanted = [leaf for leaf in leaves if leaf.requires_grad]
-            of_features = torch.empty_like(edge_features) if edge_features.requires_grad else None
-            # An edge's tensors belong to one block, so that their gradients take their places; .data, since autograd
-            # would refuse what other blocks have kept of the same memory.
-            of_edges = [of_features, *(tensor.data if tensor.requires_grad else None for tensor in of_all)]
-            start = 0
-            for block, parts in layer.blocks(edge_features, *of_all):
-                if ctx.kept:
-                    # Out of the list, so that a block's activations go as soon as they have been used.
-                    inputs, result = ctx.kept.pop(0)
-                else:
-                    inputs = parts
-                    ops = layer.execution.ops(block, run, keep=False, values=False)
-                    with torch.enable_grad():
-                        result = layer.of_block(ops, inputs, leaves)
-                found = _gradients([result], [*inputs, *wanted], [gradient[block.first_node : block.last_node]])
-                del result
-                end = start + len(block.source)
-                for sums, of_input in zip(of_edges, found):
-                    if sums is not None:
-                        sums[start:end] = 0.0 if of_input is None else of_input
-                start = end
-                _add_all(run, wanted, found[len(inputs) :])
-            formed = [tensor for tensor in of_all if tensor.requires_grad]
-            if formed:
-                _add_all(run, wanted, _gradients(formed, wanted, [tensor.data for tensor in formed]))
+                inputs = parts
+                ops = layer.execution.ops(block, run, keep=False, values=False)
+                with torch.enable_grad():
+                    result = layer.of_block(ops, inputs, leaves)
+            found = _gradients([result], [*inputs, *wanted], [gradient[block.first_node : block.last_node]])
+            del result
+            end = start + len(block.source)
+            for sums, of_input in zip(of_edges, found):
+                if sums is not None:
+                    sums[start:end] = 0.0 if of_input is None else of_input
+            start = end
+            _add_all(run, wanted, found[len(inputs) :])
+        formed = [tensor for tensor in of_all if tensor.requires_grad]
+        if formed:
+            _add_all(run, wanted, _gradients(formed, wanted, [tensor.data for tensor in formed]))
         of_leaves = (run.gradient(leaf).to(leaf.dtype) if leaf.requires_grad else None for leaf in leaves)
         return None, of_features, *of_leaves
 
 
-def _leaf(tensor: Tensor) -> Tensor:
-    """The same values, detached from the graph."""
-    return tensor.detach().requires_grad_(tensor.requires_grad)
-
-
 def _gradients(results: list[Tensor], inputs: list[Tensor], upstream: list[Tensor]) -> list[Tensor | None]:
     """Of the inputs that want one and that autograd knows of."""
+    if not any(result.requires_grad for result in results):
+        # As where parameters of orders that x does not have are all that is trained.
+        return [None] * len(inputs)
     wanted = [tensor for tensor in inputs if tensor.requires_grad]
     found = iter(torch.autograd.grad(results, wanted, upstream, allow_unused=True))
     return [next(found) if tensor.requires_grad else None for tensor in inputs]

@@ -29,7 +29,7 @@ class Dense(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Of x; adds those of weight and bias to the pass."""
+        """Of x; adds those of weight and bias to the pass, which may return them."""
         (inputs,) = ctx.saved_tensors
         run, weight, bias = ctx.run, ctx.weight, ctx.bias
         upstream = gradient.to(inputs.dtype)
@@ -41,4 +41,4 @@ class Dense(torch.autograd.Function):
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = run.packed(weight, transposed=not ctx.transposed).product(upstream).to(ctx.dtype)
-        return of_x, None, None, None, None
+        return of_x, None, run.returned(weight), None if bias is None else run.returned(bias), None

@@ -156,7 +156,9 @@ class _AddGatedNetwork(torch.autograd.Function):
                 results.append(result)
         ctx.call, ctx.shape = call, (None if rotated is None else rotated.shape)
         ctx.count = len(before)
-        ctx.save_for_backward(inputs if call.again is None else None, c, a, *weights, *before, *results)
+        # What is saved comes back as other tensors under hooks, and the pass would not know the weights any more.
+        ctx.weights = parameters
+        ctx.save_for_backward(inputs if call.again is None else None, c, a, *before, *results)
         ctx.mark_dirty(out)
         return out
 
@@ -167,7 +169,7 @@ class _AddGatedNetwork(torch.autograd.Function):
         inputs, c, a, *rest = ctx.saved_tensors
         if call.again is not None:
             inputs = call.again().flatten(1).to(call.run.compute.dtype)
-        weights, before, results = _Weights(*rest[:4]), rest[4 : 4 + ctx.count], rest[4 + ctx.count :]
+        weights, before, results = ctx.weights, rest[: ctx.count], rest[ctx.count :]
         activated = [silu(values) for values in before]
         hidden = _grouped(call, [values * c for values in activated])
         of_a = torch.zeros_like(a)
@@ -186,7 +188,8 @@ class _AddGatedNetwork(torch.autograd.Function):
                 of_projected = p * of_before if of_projected is None else of_projected.add_(of_before, alpha=p)
             if r:
                 of_rotated = _backward_first(call, weights, of_before, inputs).view(ctx.shape)
-        return None, gradient, of_rotated, of_projected, of_c, of_a, None, None, None, None
+        of_weights = (call.run.returned(weight) for weight in weights)
+        return None, gradient, of_rotated, of_projected, of_c, of_a, *of_weights
 
 
 def _before(

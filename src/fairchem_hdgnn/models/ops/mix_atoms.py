@@ -62,7 +62,7 @@ class GatherMixRotate(torch.autograd.Function):
                     product = torch.bmm(_of_each(matrices, nodes, edges).mT, _of_each(upstream, nodes, edges))
                     part[:, nodes] = product.transpose(0, 1)
             _add_mix_gradients(run, x, atoms, weights, of_mixed)
-        return (None,) * (5 + len(weights.of_degrees))
+        return run.returned(x), *(None,) * 4, *(run.returned(weight) for weight in weights.of_degrees)
 
 
 class _Atoms(NamedTuple):

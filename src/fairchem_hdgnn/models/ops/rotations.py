@@ -8,7 +8,6 @@ to one sum in place. Matrices are constants wherever the argument is the entries
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from fairchem_hdgnn.models.arithmetic.products import linear, product
 from fairchem_hdgnn.models.edges import EdgeBlock, Rows
 from fairchem_hdgnn.models.ops.passes import Pass
+from fairchem_hdgnn.models.so3.constants import cached_constants
 from fairchem_hdgnn.models.so3.layout import degree_index, num_coefficients
 
 _PER_NODE_SIZE = 50_000
@@ -56,7 +56,7 @@ def rotate_channel_back(
     return (linear(by_order, of_degree) * entries[..., : of_degree.shape[0]]).sum(1)
 
 
-@lru_cache(maxsize=64)
+@cached_constants
 def _channel_constants(
     mmax: int, lmax: int, rows: Rows, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ class Gather(torch.autograd.Function):
         """Add to the sum of x's gradients."""
         add = add_by_source if ctx.of_source else add_by_target
         add(gradient, ctx.block, ctx.run.gradient(ctx.x))
-        return None, None, None, None
+        return ctx.run.returned(ctx.x), None, None, None
 
 
 class GatherRotate(torch.autograd.Function):
@@ -165,7 +165,7 @@ class GatherRotate(torch.autograd.Function):
         """Rotate back, and add to the sum of x's gradients."""
         add = ctx.kernels.add_to_source if ctx.of_source else ctx.kernels.add_to_target
         add(ctx.block.rotation(*ctx.rotation), gradient.contiguous(), ctx.block, ctx.run.gradient(ctx.x))
-        return None, None, None, None, None, None, None
+        return ctx.run.returned(ctx.x), *(None,) * 6
 
 
 class RotateScatter(torch.autograd.Function):

@@ -15,6 +15,8 @@ from e3nn import o3
 from jaxtyping import Float
 from torch import Tensor
 
+from fairchem_hdgnn.models.so3.constants import cached_constants
+
 
 class Path(NamedTuple):
     """One product path: input degree ``l1``, degree ``l2`` of the edge harmonics, output degree ``l3``."""
@@ -35,7 +37,7 @@ def natural_parity_paths(lmax_in: int, lmax_edge: int, l3: int) -> tuple[Path, .
     )
 
 
-@cache
+@cached_constants
 def polar_coupling(path: Path) -> Float[Tensor, "orders"]:
     """Coupling of order m of the input with order m of the output, m = 0..min(l1, l3); float64.
 

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def cached_constants(function: Function) -> Function:
+    """Cache the tensors of a function of hashable arguments, for training too if evaluation asks for them first.
+
+    A tensor made in inference mode cannot take part in a backward pass later.
+    """
+
+    @functools.lru_cache(maxsize=1024)
+    @functools.wraps(function)
+    def cached(*arguments: Any) -> Any:
+        with torch.inference_mode(False):
+            return function(*arguments)
+
+    return cast("Function", cached)
 
 
 class ConstantsModule(nn.Module):

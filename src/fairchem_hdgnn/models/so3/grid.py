@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from e3nn import o3
 from jaxtyping import Float
 from torch import Tensor
 
 from fairchem_hdgnn.models.arithmetic.products import product
-from fairchem_hdgnn.models.so3.constants import ConstantsModule
+from fairchem_hdgnn.models.so3.constants import ConstantsModule, cached_constants
 from fairchem_hdgnn.models.so3.layout import coefficient_index
 
 
@@ -36,7 +34,7 @@ def quadrature_weights(resolution: tuple[int, int]) -> Float[Tensor, "points"]:
     return (2 * torch.pi / longitudes * ring).repeat_interleave(longitudes)
 
 
-@cache
+@cached_constants
 def grid_matrices(
     lmax: int, resolution: tuple[int, int]
 ) -> tuple[Float[Tensor, "points coefficients"], Float[Tensor, "coefficients points"]]:

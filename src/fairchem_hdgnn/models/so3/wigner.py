@@ -9,18 +9,18 @@ entries are trigonometric polynomials in b, so one product with a constant table
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
-
 import torch
 from e3nn import o3
 from jaxtyping import Float
 from torch import Tensor
 
 from fairchem_hdgnn.models.arithmetic.products import product
+from fairchem_hdgnn.models.so3.constants import cached_constants
+from fairchem_hdgnn.models.so3.frames import sines_and_cosines
 from fairchem_hdgnn.models.so3.layout import degree_index, degrees_and_orders, num_coefficients
 
 
-@cache
+@cached_constants
 def axis_exchange(degree: int) -> Float[Tensor, "orders orders"]:
     """``D^l`` of the half turn about (x + y)/sqrt 2, which exchanges the x and y axes; float64, symmetric.
 
@@ -45,7 +45,7 @@ def _turn_about_y(degree: int, cos: Tensor, sin: Tensor) -> Tensor:
     return matrix
 
 
-@cache
+@cached_constants
 def _x_turn_table(lmax: int, mmax: int) -> tuple[Tensor, Tensor]:
     """Constants of a turn by b about x: table and the flat positions of its entries in [orders, coefficients].
 
@@ -70,7 +70,7 @@ def _x_turn_table(lmax: int, mmax: int) -> tuple[Tensor, Tensor]:
     return torch.cat(entries, 1), torch.cat(positions)
 
 
-@cache
+@cached_constants
 def _entry_orders(lmax: int, mmax: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For each entry of the table: |m| and the entry with -m, for its row and for its column."""
     pairs = [(l, m, n) for l, m in degrees_and_orders(lmax, mmax) for n in range(-l, l + 1)]
@@ -82,7 +82,7 @@ def _entry_orders(lmax: int, mmax: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
     return row_order, row_mirror, column_order, column_mirror
 
 
-@lru_cache(maxsize=64)
+@cached_constants
 def _constants(lmax: int, mmax: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     table, flat = _x_turn_table(lmax, mmax)
     orders = _entry_orders(lmax, mmax)
@@ -129,12 +129,8 @@ def wigner_entries(
         lmax, mmax, frames.dtype, frames.device
     )
     # R = Ry(c) Rx(-b) Ry(-a); the middle row of R is the direction that goes to y.
-    x, cos_b, z = frames[:, 1].unbind(-1)
-    sin_b = torch.hypot(x, z)
-    at_pole = sin_b == 0
-    safe = torch.where(at_pole, torch.ones_like(sin_b), sin_b)
-    sin_a = torch.where(at_pole, torch.zeros_like(x), x / safe)
-    cos_a = torch.where(at_pole, torch.ones_like(z), z / safe)
+    cos_b = frames[:, 1, 1]
+    sin_b, sin_a, cos_a = sines_and_cosines(frames[:, 1])
     # First row of Rx(-b) Ry(-a) is (cos a, 0, -sin a), third (cos b sin a, -sin b, cos b cos a).
     cos_c = frames[:, 0, 0] * cos_a - frames[:, 0, 2] * sin_a
     sin_c = -(frames[:, 2, 0] * cos_a - frames[:, 2, 2] * sin_a)
@@ -156,7 +152,7 @@ def dense_rows(
     return entries[..., : num_coefficients(lmax)].index_select(1, order).mul_(of_degree)
 
 
-@lru_cache(maxsize=64)
+@cached_constants
 def _rows_of_entries(
     mmax: int, lmax: int, rows: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
