@@ -97,6 +97,31 @@ def test_neighbours_at_one_distance_are_chosen_alike_in_every_batch() -> None:
     assert one.neighbors.tolist() == [15 * len(structure)]
 
 
+@pytest.mark.parametrize("constant", [3.59, 3.6, 3.61, 3.615, 3.62])
+@pytest.mark.parametrize("max_neighbors", [15, 40])
+def test_neighbours_at_one_distance_are_chosen_alike_wherever_the_structure_stands(constant, max_neighbors) -> None:
+    """Positions in float32; no atom leaves its cell."""
+    found = []
+    for shift in (0.05, 0.1, 0.2, 0.35, 0.5):
+        structure = bulk("Cu", "fcc", constant, cubic=True)
+        structure.positions += shift
+        batch = data_list_collater([AtomsToGraphs(r_edges=False, r_pbc=False).convert(structure)], otf_graph=True)
+        edges = periodic_edges(batch, Search(4.5, max_neighbors, True, NeighborList.PAIRS))
+        assert edges.neighbors.tolist() == [max_neighbors * len(structure)]
+        found.append(torch.cat([edges.edge_index, edges.cell_offsets.T]))
+    assert all(torch.equal(other, found[0]) for other in found)
+
+
+@pytest.mark.parametrize("kind", NeighborList)
+def test_neighbours_at_the_cutoff_are_kept(kind: NeighborList) -> None:
+    """Six at 4 Å."""
+    batch = data_list_collater(
+        [AtomsToGraphs(r_edges=False, r_pbc=False).convert(bulk("Po", "sc", 4.0))], otf_graph=True
+    )
+    assert periodic_edges(batch, Search(4.0, 100, True, kind)).neighbors.tolist() == [6]
+    assert periodic_edges(batch, Search(4.0 - 1e-9, 100, True, kind)).neighbors.tolist() == [0]
+
+
 @pytest.mark.parametrize("make", STRUCTURES)
 @pytest.mark.parametrize("kind", NeighborList)
 def test_same_edges_as_ase(make, kind: NeighborList) -> None:

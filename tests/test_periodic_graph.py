@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import add_adsorbate, fcc111, molecule
+from ase.build import add_adsorbate, bulk, fcc111, molecule
 from ase.neighborlist import neighbor_list
 from fairchem_batches import batch_of
 from hypothesis import assume, given, settings
@@ -24,6 +24,7 @@ from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search, periodic_ed
 from fairchem_hdgnn.data.periodicity import make_boxes
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.structures import TOUCHING, check_structures
+from fairchem_hdgnn.models.so3.frames import edge_frames
 
 ALL = 10_000
 """No limit to neighbours."""
@@ -226,6 +227,26 @@ def test_record_without_pbc_repeats_everywhere() -> None:
     assert found.edge_index.shape[1] == len(neighbor_list("i", atoms, 5.0))
 
 
+SEEDED = HDGNN(**{**SIZES, "frames": "seeded"}, cutoff=4.5, regress_forces=False).eval()
+
+
+@pytest.mark.parametrize("max_neighbors", [40, ALL])
+@pytest.mark.parametrize("constant", [3.61, 3.615, 3.891])
+def test_ideal_crystals_have_one_energy_wherever_they_stand(constant: float, max_neighbors: int, monkeypatch) -> None:
+    """With seeded frames and the limit cutting a shell; no atom leaves its cell."""
+    monkeypatch.setattr(SEEDED, "max_neighbors", max_neighbors)
+    for atoms in (bulk("Cu", "fcc", constant, cubic=True), fcc111("Cu", (2, 2, 3), a=constant, vacuum=6.0)):
+        energies = []
+        for shift in (0.05, 0.1, 0.2, 0.35, 0.5):
+            moved = atoms.copy()
+            moved.positions += shift
+            batch = batch_of(moved)
+            batch.pos = batch.pos.float()
+            with torch.no_grad():
+                energies.append(SEEDED(batch)["energy"])
+        torch.testing.assert_close(torch.stack(energies), energies[0].expand(5, 1), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("make", [HDGNN, ESCN])
 def test_dependent_periodic_vectors_are_refused(make) -> None:
     batch = batch_of(copper(), copper())
@@ -252,15 +273,14 @@ def test_edge_vectors_that_require_a_gradient_are_warned_of(make) -> None:
     wanted = graph._replace(edge_vec=graph.edge_vec.requires_grad_())
     with pytest.warns(UserWarning, match="none flows through edge frames"):
         model.network(*wanted)
+    with pytest.warns(UserWarning, match="none flows through edge frames"):
+        model.network(*wanted, edge_frames=edge_frames(graph.edge_vec))
 
 
 @pytest.mark.parametrize("make", [HDGNN, ESCN])
 def test_float64_positions_in_a_float32_model(make) -> None:
     model = make(**SIZES, cutoff=5.0, regress_forces=False).eval()
-    atoms = copper()
-    # Off the axes, at which rounding decides how fixed frames are rolled.
-    atoms.rattle(0.1, seed=0)
-    batch = batch_of(atoms)
+    batch = batch_of(copper())
     assert batch.pos.dtype == torch.float64
     rounded = batch.clone()
     rounded.pos, rounded.cell = batch.pos.float(), batch.cell.float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,14 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import write
 from ase.neighborlist import neighbor_list
+from fairchem_batches import batch_of
+from torch_geometric.data import Batch
 
-from fairchem_hdgnn import calculator
+from fairchem_hdgnn import HDGNN, calculator
 from fairchem_hdgnn.cli import main
+from fairchem_hdgnn.data.neighbor_lists import Search
+from fairchem_hdgnn.data.records import store_edges
+from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
 from fairchem_hdgnn.host.fairchem1.safe_lmdb import SafeLmdbDataset
 
@@ -115,3 +121,37 @@ def test_records_say_what_repeats(folder: Path, tmp_path: Path) -> None:
         counts = np.linalg.solve(atoms.get_cell(complete=True).array.T, moved.T).T
         np.testing.assert_allclose(counts, counts.round() * atoms.pbc, atol=1e-5)
         assert record.edge_index.shape[1] == len(neighbor_list("i", atoms, 4.0))
+
+
+def model_with(**keys: Any) -> HDGNN:
+    return HDGNN(**{**{key: value for key, value in MODEL.items() if key != "name"}, **keys})
+
+
+def stored(atoms: Atoms, cutoff: float) -> Batch:
+    """A batch that has the edges of its records."""
+    record = batch_of(atoms).to_data_list()[0]
+    store_edges(record, Search(cutoff, 10_000))
+    return Batch.from_data_list([record])
+
+
+@pytest.mark.parametrize("cutoff", [4.5, 4.6, 5.2, 6.1, 8.2])
+def test_stored_edges_up_to_the_models_own_cutoff(cutoff: float) -> None:
+    """Batches hold cutoffs in float32, in which some are smaller."""
+    model, batch = model_with(cutoff=cutoff, otf_graph=False), stored(structures(0)[0], cutoff)
+    assert model.plain_graph(batch).edge_index.shape[1] == batch.edge_index.shape[1]
+    with pytest.raises(DataError, match="the records have edges up to"):
+        model_with(cutoff=cutoff + 0.001, otf_graph=False).plain_graph(batch)
+
+
+@pytest.mark.parametrize("pbc", [None, (True, True, False), (False, True, False)])
+def test_stored_edges_follow_the_rule_of_periodicity(pbc: tuple[bool, bool, bool] | None) -> None:
+    """With ``use_pbc: false``, or ``pbc`` changed after edges were stored: those of a search that stores nothing."""
+    atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+    batch, found = stored(atoms, 5.0), []
+    if pbc is not None:
+        batch.pbc = torch.tensor([pbc])
+    for otf_graph in (True, False):
+        graph = model_with(cutoff=5.0, use_pbc=pbc is not None, otf_graph=otf_graph).plain_graph(batch)
+        columns = torch.cat([graph.edge_index.T.double(), graph.edge_vec.double() + 0.0], dim=1)
+        found.append(Counter(map(tuple, (columns * 1e3).round().long().tolist())))
+    assert found[0] == found[1] and 0 < sum(found[1].values()) < batch.edge_index.shape[1]

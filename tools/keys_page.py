@@ -44,7 +44,10 @@ SECTIONS: dict[str, tuple[str, type]] = {
         NoisyNodes,
     ),
     "`loss_functions`": ("A list; keys of each target in it.", Loss),
-    "`optim`": ("A scheduler's own arguments stand beside these.", Optim),
+    "`optim`": (
+        "A scheduler's own arguments, such as `max_lr` and `pct_start` of `OneCycleLR`, stand beside these.",
+        Optim,
+    ),
     "`optim.fine_tuning`": ("See [training.md](training.md).", FineTuning),
     "`task`": ("Of relaxations; see [leaderboard.md](leaderboard.md).", Task),
     "`task.relax_opt`": ("Settings of fairchem's LBFGS.", RelaxOpt),

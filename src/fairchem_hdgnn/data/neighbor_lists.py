@@ -25,6 +25,9 @@ from fairchem_hdgnn.errors import ConfigError
 DEGENERACY_TOLERANCE = 0.01
 """Å^2; without a strict maximum fairchem also keeps neighbours within this of the first one that is dropped."""
 
+CUTOFF_MARGIN = 1e-6
+"""Å by which vesin searches farther than the cutoff."""
+
 
 class NeighborList(Enum):
     """``pairs``: a search over all pairs of atoms. ``vesin``: in linear time, for large structures on a CPU. Of equally
@@ -114,11 +117,13 @@ def _by_vesin(
 ) -> tuple[Int64[Tensor, "2 edges"], Int64[Tensor, "edges 3"]]:
     """Edges and cell offsets."""
     positions, cells, periodic = boxes.pos.cpu(), boxes.cell.cpu().numpy(), boxes.periodic.tolist()
-    search = _vesin(wanted.cutoff)
+    # vesin leaves out neighbours exactly at its cutoff.
+    search = _vesin(wanted.cutoff + CUTOFF_MARGIN)
     parts, first = [], 0
     for cell, along, count in zip(cells, periodic, natoms):
         found = search.compute(positions[first : first + count].numpy(), cell, along, quantities="ijSd")
-        parts.append(_nearest(found, wanted.max_neighbors, wanted.strictly, first))
+        within = found[-1] <= wanted.cutoff
+        parts.append(_nearest([each[within] for each in found], wanted.max_neighbors, wanted.strictly, first))
         first += count
     edge_index, offsets = (np.concatenate(arrays, axis=-1) for arrays in zip(*parts))
     device = boxes.pos.device

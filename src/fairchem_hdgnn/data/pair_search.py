@@ -18,8 +18,10 @@ from fairchem_hdgnn.data.periodicity import Boxes
 PAIRS_AT_ONCE = {"cpu": 2**22, "cuda": 2**27}
 """Distances per part."""
 
-QUANTUM = 1e-6
-"""Å^2; if squared distances differ by less, the neighbour limit keeps those of lower index."""
+TIE = 1e-4
+"""Å^2; of neighbours whose squared distances differ by no more from that of the last one within the limit, those of
+lower index are kept. Larger than rounding errors of positions in float32, smaller than gaps between a crystal's shells.
+"""
 
 
 class Part(NamedTuple):
@@ -121,13 +123,13 @@ def _nearest(
 ) -> Bool[Tensor, "systems targets sources"]:
     """Which pairs to keep."""
     within = distance <= cutoff
-    count = distance.shape[-1]
-    if max_neighbors >= count:
+    if max_neighbors >= distance.shape[-1]:
         return within
     if tolerance is not None:
         limit = distance.topk(max_neighbors + 1, largest=False).values[..., -1:]
         return within & (distance.square() <= limit.square() + tolerance)
-    # Whole numbers that order by distance, then by index, so that no two are equal.
-    far = (cutoff**2 + 1.0) / QUANTUM
-    order = (distance.square() / QUANTUM).clamp(max=far).long() * count + torch.arange(count, device=distance.device)
-    return within & (order <= order.topk(max_neighbors, largest=False).values[..., -1:])
+    limit = distance.topk(max_neighbors, largest=False).values[..., -1:].square()
+    nearer = distance.square() < limit - TIE
+    tied = within & ((distance.square() - limit).abs() <= TIE)
+    left = max_neighbors - nearer.sum(dim=-1, keepdim=True)
+    return within & nearer | tied & (tied.cumsum(dim=-1) <= left)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search, find_edges
@@ -15,6 +15,9 @@ from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.structures import check_edges, check_structures
 from fairchem_hdgnn.hyperparameters import Keys, integer, other, switch, text
 from fairchem_hdgnn.models.arithmetic.precision import full_precision
+
+CUTOFF_PRECISION = 1e-6
+"""Relative; cutoffs that differ by less are equal."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,11 @@ class GraphSettings(Keys):
 
     otf_graph: bool = switch(True)
     """Build edges in the forward pass; if false, use ``edge_index`` (and ``cell_offsets``, ``neighbors``) of the record
-    if present."""
+    if present: those within ``cutoff``, without images in directions that are not periodic."""
 
     max_neighbors: int = integer(40)
-    """Number of nearest neighbours to keep for each atom. Cost: time and memory of messages grow in proportion to the
-    number of edges."""
+    """Number of nearest neighbours to keep for each atom; no effect on edges of the record (``otf_graph: false``).
+    Cost: time and memory of messages grow in proportion to the number of edges."""
 
     enforce_max_neighbors_strictly: bool = switch(True)
     """Whether neighbours at the same distance as the last one kept are dropped."""
@@ -98,7 +101,7 @@ class PlainGraphMixin:
             boxes = make_boxes(data, self.cutoff, use_pbc=self.use_pbc)
             sizes = check_structures(data, boxes, self.max_num_elements)
             if not self.otf_graph and self._has_edges(data):
-                edge_index, edge_vec = self._stored_edges(data)
+                edge_index, edge_vec = self._stored_edges(data, boxes.periodic)
                 check_edges(data, edge_index, edge_vec)
             else:
                 found = find_edges(boxes, sizes, data.batch, self._search())
@@ -118,10 +121,13 @@ class PlainGraphMixin:
         names = ["edge_index", "cell_offsets"] if self.use_pbc else ["edge_index"]
         return all(getattr(data, name, None) is not None for name in names)
 
-    def _stored_edges(self, data: Any) -> tuple[Int[Tensor, "2 edges"], Float[Tensor, "edges 3"]]:
-        """The record's own edges that are no longer than the cutoff."""
+    def _stored_edges(
+        self, data: Any, periodic: Bool[Tensor, "systems 3"]
+    ) -> tuple[Int[Tensor, "2 edges"], Float[Tensor, "edges 3"]]:
+        """The record's own edges that are no longer than the cutoff and cross periodic boundaries only."""
         stored_cutoff = getattr(data, "edge_cutoff", None)
-        if stored_cutoff is not None and float(stored_cutoff.min()) < self.cutoff:
+        # Batches hold it in float32.
+        if stored_cutoff is not None and float(stored_cutoff.min()) < self.cutoff * (1 - CUTOFF_PRECISION):
             raise DataError(
                 f"the records have edges up to {float(stored_cutoff.min()):g} Å, but the model's cutoff is "
                 f"{self.cutoff:g} Å: lower 'cutoff', set 'otf_graph: true', or re-create the records"
@@ -131,4 +137,6 @@ class PlainGraphMixin:
         if self.use_pbc:
             edge_vec = edge_vec + lattice_vectors(data.cell_offsets, data.cell.double(), data.batch[target])
         kept = edge_vec.norm(dim=-1) <= self.cutoff
+        if getattr(data, "cell_offsets", None) is not None:
+            kept &= ~((data.cell_offsets != 0) & ~periodic[data.batch[target]]).any(dim=-1)
         return data.edge_index[:, kept], edge_vec[kept]
