@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # fairchem's own submission, unchanged: the dotted model name in the config lets the job find the model.
 #
-# The job is requeued by submitit, at most 3 times after its time limit. The identifier must be unique for each run:
+# Run it on a login node. The job is requeued by submitit, at most 3 times after its time limit. The identifier must be unique for each run:
 # fairchem's time stamps have steps of 128 s. For CPU nodes and unlimited requeues: fairchem-hdgnn submit --via submitit.
 set -euo pipefail
 

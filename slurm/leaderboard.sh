@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Write the OC20 leaderboard's file: predict the four test splits in parallel, then merge them if all jobs succeed.
 #
+# Run it on a login node:
+#
 #   slurm/leaderboard.sh checkpoints/RUN/best_checkpoint.pt data/is2re/all results/RUN
 set -euo pipefail
 checkpoint=$1 data=$2 out=$3
@@ -13,7 +15,7 @@ predictions=$(sbatch --parsable <<JOB
 #SBATCH --gpus-per-node=1
 #SBATCH --cpus-per-task=5
 #SBATCH --mem=32G
-#SBATCH --time=02:00:00
+#SBATCH --time=02:00:00           # adapt
 #SBATCH --partition=gpu           # adapt
 #SBATCH --output=$out/predict-%a.out
 
@@ -28,7 +30,7 @@ submission=$(sbatch --parsable --dependency="afterok:$predictions" --kill-on-inv
 #!/bin/bash
 #SBATCH --job-name=submission
 #SBATCH --mem=8G
-#SBATCH --time=00:30:00
+#SBATCH --time=00:30:00           # adapt
 #SBATCH --partition=gpu           # adapt
 #SBATCH --output=$out/submission.out
 

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # One job per combination of the values in sweep.yml, as a job array. Prints job ids, run ids and logs.
+#
+# Run it on a login node, with sweep.yml in the same folder as this script.
 set -euo pipefail
 
 fairchem-hdgnn submit --via submitit --mode train \

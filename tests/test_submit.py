@@ -15,7 +15,8 @@ import yaml
 
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.cli import submit as submission
-from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.cli.train import check, configs, training_parser
+from fairchem_hdgnn.errors import ConfigError, UserError
 from fairchem_hdgnn.host.fairchem1.ranks import is_task_of_many, set_rank_environment
 from fairchem_hdgnn.host.fairchem1.run_directories import slurm_run_id
 from fairchem_hdgnn.host.sweeps import sweep
@@ -142,7 +143,7 @@ def test_submissions_get_run_ids_of_their_own(config: Path, capsys: pytest.Captu
     [
         (["--via=one-node", "--num-nodes=2"], "--via one-node: --num-nodes must be 1"),
         (["--sweep-yml=sweep.yml"], "--sweep-yml: needs --via submitit"),
-        (["--sbatch=gpu"], "--sbatch 'gpu': write it as --sbatch=--NAME=VALUE"),
+        (["--sbatch=gpu"], "--sbatch 'gpu': write it as --sbatch=--NAME[=VALUE]"),
         (["--optim.lr", "3"], "'--optim.lr': not a flag, nor an override"),
         (["--config-yml=absent.yml"], "no file 'absent.yml'"),
         (
@@ -154,7 +155,18 @@ def test_submissions_get_run_ids_of_their_own(config: Path, capsys: pytest.Captu
         (["--timestamp-id=../other"], "--timestamp-id '../other': use only letters, digits"),
         (["--timestamp-id=.."], "--timestamp-id '..': use only letters, digits"),
         (["--logdir=logs\nmore"], r"--logdir 'logs\nmore': a path cannot contain line breaks"),
-        (["--sbatch=--constraint=a\n#SBATCH -N 9"], "write it as --sbatch=--NAME=VALUE, on one line"),
+        (["--sbatch=--constraint=a\n#SBATCH -N 9"], "write it as --sbatch=--NAME[=VALUE], on one line"),
+        (["--sbatch=--constraint h100"], "'--constraint h100': write it as --sbatch=--NAME[=VALUE]"),
+        (["--sbatch=--array=0-3"], "--sbatch=--array: its tasks would share one run id"),
+        (["--via=submitit", "--sbatch=--mem-per-cpu=4G"], "--sbatch=--mem-per-cpu: submitit sets --mem"),
+        (["--via=submitit", "--sbatch=--output=my.log"], "--sbatch=--output: submitit sets the logs"),
+        (
+            ["--via=submitit", "--sweep-yml=sweep.yml", "--timestamp-id=a"],
+            "--timestamp-id: all runs of --sweep-yml would share one folder",
+        ),
+        (["--model.lmaxx=2"], "model: HDGNN: unknown key 'lmaxx'; did you mean 'lmax'?"),
+        (["--model.lmax=two"], "model: HDGNN: 'lmax' must be a whole number"),
+        (["--model.name=hdgn"], "model.name: its model 'hdgn' is not registered"),
         (["--cpu", "--sbatch=--gpus-per-node=1"], "--sbatch=--gpus-per-node: a training with --cpu"),
         (["--num-nodes=0"], "--num-nodes 0: must be at least 1"),
         (["--slurm-timeout=0"], "--slurm-timeout 0: must be at least 1"),
@@ -171,6 +183,33 @@ def test_names_that_slurm_takes_are_taken(config: Path, capsys: pytest.CaptureFi
     printed = script(capsys, config, *flags, f"--logdir={folder}")
     assert "#SBATCH --partition=gpu,gpu_short" in printed and "#SBATCH --account=proj@dept" in printed
     assert f"#SBATCH --output='{folder}/slurm/%j.out'" in printed
+
+
+def test_options_of_sbatch(config: Path, capsys: pytest.CaptureFixture) -> None:
+    """Without a value, with spaces, and instead of the script's own lines."""
+    flags = ["--exclusive", "--comment=my run", "--mem-per-cpu=4G", "--output=logs/%j.log"]
+    printed = script(capsys, config, *(f"--sbatch={flag}" for flag in flags))
+    for line in ("--exclusive", "--comment='my run'", "--mem-per-cpu=4G", "--output=logs/%j.log"):
+        assert f"#SBATCH {line}\n" in printed
+    assert "--mem=" not in printed and printed.count("--output=") == 1
+
+
+def test_options_of_sbatch_under_submitit(
+    config: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    printed = script(capsys, config, "--via=submitit", "--sbatch=--exclusive", "--sbatch=--comment=my run")
+    assert "#SBATCH --exclusive\n" in printed and "#SBATCH --comment='my run'\n" in printed
+
+
+def test_printed_log_is_that_of_the_job(
+    config: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(submission.Job, "submit", lambda job: "42")
+    command = ["submit", "--mode=train", f"--config-yml={config}", "--sbatch=--output=own/%j.log"]
+    assert cli.main(command) == 0
+    assert f"log:         {config.parent / 'own' / '42.log'}\n" in capsys.readouterr().out
 
 
 def test_no_slurm(config: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +241,40 @@ def test_sweeps_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=re.escape(message)):
         list(sweep({}, path))
+
+
+def runs_of_sweep(config: Path, text: str, *overrides: str) -> list[dict[str, Any]]:
+    """The configs that would be submitted."""
+    path = config.with_name("sweep.yml")
+    path.write_text(text)
+    command = ["--mode=train", f"--config-yml={config}", f"--sweep-yml={path}"]
+    args, given = training_parser().parse_known_args([*command, *overrides])
+    check(args, given)
+    return configs(args, given)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("optim: {lr_inital: [0.1, 0.2]}", "optim.lr_inital: nothing reads this key; did you mean 'lr_initial'?"),
+        ("model: {lmax: [2, two]}", "model: HDGNN: 'lmax' must be a whole number"),
+        ("optim: {max_epochs: [1, 0]}", "optim.max_epochs: is 0"),
+        ("dataset: {train: {format: [lmdb], src: [nowhere/a]}}", "dataset.train: LMDB nowhere/a does not exist"),
+    ],
+)
+def test_each_run_of_a_sweep_is_checked(config: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        runs_of_sweep(config, text)
+
+
+def test_configs_of_a_sweep(config: Path) -> None:
+    """Paths make names for folders; numbers and models' names are read as in a config."""
+    text = "dataset: {train: {src: [a b/c]}}\noptim: {lr_initial: [1e-3]}\nmodel: {name: [hdgnn, escn_so2]}"
+    runs = runs_of_sweep(config, text, "--identifier=mine")
+    assert [run["model"]["name"] for run in runs] == ["fairchem_hdgnn.HDGNN", "fairchem_hdgnn.ESCN"]
+    assert runs[0]["optim"]["lr_initial"] == 0.001
+    assert runs[0]["identifier"] == "mine-srca_b_c-lr_initial1e-3-namehdgnn"
+    assert runs[0]["timestamp_id"].endswith(runs[0]["identifier"])
 
 
 # Ranks that srun starts.

@@ -16,14 +16,17 @@ from typing import Any
 import preloaded
 import pytest
 import torch
-from small_runs import ENVIRONMENT, arguments, fairchem, load, losses, train, write_config
+from fairchem.core.common import distutils
+from small_runs import ENVIRONMENT, arguments, fairchem, interrupt_at, load, losses, run_here, train, write_config
 from torch_geometric.data import Batch
 
 import fairchem_hdgnn
+from fairchem_hdgnn import cli
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
+from fairchem_hdgnn.host import preemption
 from fairchem_hdgnn.host.fairchem1.run_directories import exclusive_use, new_run_id
 from fairchem_hdgnn.host.fairchem1.trainer import Trainer
-from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS, held_back
+from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS, PreemptionWatch, held_back, job_run_id
 
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]
@@ -55,6 +58,7 @@ def test_nan_prediction_stops_and_names_structures_and_checkpoint(
     with pytest.raises(TrainingError, match=r"step 9: prediction of 'energy' is not finite for sid 10\d\d, ") as stop:
         train(config, "nan")
     assert str(tmp_path / "checkpoints" / "nan" / "checkpoint.pt (step 8)") in str(stop.value)
+    assert "lower optim.lr_initial (with OneCycleLR: optim.max_lr)" in str(stop.value)
     assert load(tmp_path, "nan")["step"] == 8
     outcome(f"error: {stop.value}")
 
@@ -227,7 +231,78 @@ def test_run_ids_are_unique_within_a_second() -> None:
 
 def test_trainer_gives_each_run_a_directory_of_its_own(tmp_path: Path) -> None:
     """fairchem's own time stamps have a resolution of 128 s: a second run would resume the first."""
-    assert len({Trainer._get_timestamp(torch.device("cpu"), "same") for _ in range(20)}) == 20
+    trainer = Trainer.__new__(Trainer)
+    trainer._settings = ""
+    assert len({trainer._get_timestamp(torch.device("cpu"), "same") for _ in range(20)}) == 20
+
+
+def job(monkeypatch: pytest.MonkeyPatch, folder: Path, terminal: bool = False) -> Path:
+    """Be the only task of a Slurm job; the file of what scontrol was asked for."""
+    calls = folder / "scontrol.txt"
+    for name, text in {"scontrol": f'echo "$@" >> {calls}', "squeue": "echo RUNNING"}.items():
+        program = folder / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.delenv("SLURM_STEP_ID", raising=False)
+    monkeypatch.setattr(preemption, "_at_terminal", lambda: terminal)
+    return calls
+
+
+@pytest.mark.parametrize("command", ["fairchem-hdgnn train", "fairchem"])
+def test_requeued_job_of_one_task_goes_on_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    config = write_config(tmp_path)
+    config.write_text(config.read_text().replace("format: lmdb", "format: safe_lmdb"))
+    calls = job(monkeypatch, tmp_path)
+    flags = [flag for flag in arguments(config, "") if not flag.startswith("--timestamp-id")]
+
+    def start(*extra: str) -> None:
+        if command == "fairchem":
+            distutils.setup_env_local()
+            run_here([*flags, *extra])
+        else:
+            assert cli.main(["train", *flags, *extra]) == 0
+        distutils.cleanup()
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        interrupt_at(patch, 3)
+        start()
+    distutils.cleanup()
+    assert stop.value.code == PREEMPTED_EXIT_STATUS
+    assert calls.read_text() == "requeue 77\n"
+    start()
+    [folder] = (tmp_path / "checkpoints").iterdir()
+    assert re.fullmatch(r"job77\.batch-\w{6}", folder.name)
+    assert load(tmp_path, folder.name)["step"] == 18
+    start("--seed=4", "--optim.max_epochs=1")
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2, "another training of the job has another folder"
+
+
+def test_run_ids_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert job_run_id({"seed": 0}) is None
+    job(monkeypatch, tmp_path)
+    first = job_run_id({"seed": 0}, "mine")
+    assert first == job_run_id({"seed": 0}, "mine") != job_run_id({"seed": 1}, "mine")
+    monkeypatch.setenv("SLURM_STEP_ID", "1")
+    assert re.fullmatch(r"job77\.1-\w{6}-mine", job_run_id({"seed": 0}, "mine"))
+
+
+def test_interactive_job_is_not_requeued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its next training may be another one, so run ids are new ones, and the log says how to resume."""
+    calls = job(monkeypatch, tmp_path, terminal=True)
+    assert job_run_id({}) is None
+    with pytest.raises(SystemExit):
+        PreemptionWatch().give_way("checkpoints/run/checkpoint.pt (step 3)")
+    assert "Job 77 is interactive, so it is not requeued: to resume, give the same command with --timestamp-id" in (
+        caplog.text
+    )
+    assert not calls.exists()
 
 
 @fault("training", "two runs in one directory")

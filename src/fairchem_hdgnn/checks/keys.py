@@ -17,6 +17,8 @@ from fairchem_hdgnn.errors import ConfigError, nearest, suggestion
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
 from fairchem_hdgnn.host.fairchem1.config_forms import by_split
 from fairchem_hdgnn.host.fairchem1.fine_tuning import fine_tuning_of
+from fairchem_hdgnn.host.fairchem1.names import known_model
+from fairchem_hdgnn.host.models import read_keys
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.host.sections import FURTHER_OPTIM_KEYS, Loss, Optim, Split
 from fairchem_hdgnn.hyperparameters import key_names
@@ -100,6 +102,23 @@ def key_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
         yield from _optim_findings(config["optim"], amp=bool(config.get("amp", False)))
     yield from _data_findings(config.get("dataset"))
     yield from _target_findings(config)
+
+
+def model_findings(model: Any) -> Iterator[Finding]:
+    """Check a model's name and, for this plugin's models, its keys, without building it."""
+    if not isinstance(model, dict):
+        return
+    if "name" not in model:
+        yield error("model.name", "is missing", "write fairchem_hdgnn.HDGNN or fairchem_hdgnn.ESCN")
+    for subject, part, key in (("model", model, "name"), ("model.backbone", model.get("backbone"), "model")):
+        if not isinstance(part, dict) or key not in part:
+            continue
+        try:
+            kind = registry.get_model_class(known_model(part[key], f"{subject}.{key}"))
+            if hasattr(kind, "architecture"):
+                read_keys({name: value for name, value in part.items() if name != key}, kind.architecture)
+        except ConfigError as problem:
+            yield error(subject, str(problem).removeprefix(f"{subject}: "))
 
 
 def _target_findings(config: Mapping[str, Any]) -> Iterator[Finding]:

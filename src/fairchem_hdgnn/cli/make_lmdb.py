@@ -79,7 +79,9 @@ def _add_labels(group: argparse._ArgumentGroup) -> None:
         help="energies of molecules to subtract, by formula (C2H4), name (*-c2h4-*) or element (H, C, O, N)",
     )
     group.add_argument("--unlabelled", action="store_true", help="write no labels (for a test split)")
-    group.add_argument("--keep-unconverged", action="store_true", help="keep relaxations that did not converge")
+    group.add_argument(
+        "--keep-unconverged", action="store_true", help="keep relaxations and ionic steps that did not converge"
+    )
 
 
 def _add_atoms(group: argparse._ArgumentGroup) -> None:
@@ -200,6 +202,11 @@ def _advice(args: argparse.Namespace, report: Report) -> list[str]:
             f"Note: {report.open_boundaries:,} systems are not periodic in all directions. Their records store 'pbc', "
             "which the models here use; fairchem's own models need the same directions in all records of a batch."
         )
+    lines += [
+        f"Note: {each.name} is in no record, because only {each.count:,} of {len(report.sources):,} have it; first "
+        f"without: {each.without}. A batch needs the same attributes in all: add it there, or leave such systems out."
+        for each in report.dropped
+    ]
     lines += _about_labels(report)
     if args.unlabelled:
         return lines

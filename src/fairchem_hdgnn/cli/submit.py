@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import shlex
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from fairchem_hdgnn.cli._flags import require_at_least, require_names
 from fairchem_hdgnn.cli.train import check, configs, training_parser
@@ -22,6 +24,15 @@ from fairchem_hdgnn.host.slurm_queue import check_can_start, refusal
 from fairchem_hdgnn.host.time_limits import SUBMITIT_LEAD, lead, too_short
 
 logger = logging.getLogger(__name__)
+
+MEMORY = {"mem-per-cpu", "mem-per-gpu"}
+"""Options that exclude ``--mem``."""
+
+BY_SUBMITIT = {
+    "output": "the logs; choose their folder with --logdir",
+    **dict.fromkeys(MEMORY, "--mem from --slurm-mem, which excludes it; use --via srun or --slurm-mem"),
+}
+"""Options that submitit's jobs cannot have, and why."""
 
 SCRIPT = Template(
     """\
@@ -60,7 +71,7 @@ class Job:
     @property
     def log(self) -> Path:
         """The job's log file; ``%j`` is its id."""
-        return self.args.logdir.resolve() / "slurm" / "%j.out"
+        return Path(_given(self.args).get("output") or self.args.logdir / "slurm" / "%j.out").resolve()
 
     @property
     def script(self) -> str:
@@ -76,9 +87,10 @@ class Job:
         )
 
     def _directives(self) -> list[str]:
-        given = dict(map(_named, self.args.sbatch))
-        own = [f"--{name}={shlex.quote(value)}" for name, value in self.options.items() if name not in given]
-        return [*own, "--requeue", *self.args.sbatch]
+        given = _given(self.args)
+        replaced = {*given, *(["mem"] if MEMORY & given.keys() else [])}
+        own = {name: value for name, value in self.options.items() if name not in replaced}
+        return [*map(_directive, own.items()), "--requeue", *map(_directive, map(_named, self.args.sbatch))]
 
     @property
     def options(self) -> dict[str, str]:
@@ -87,7 +99,7 @@ class Job:
         ranks = args.num_gpus
         # With one-node, fairchem starts the ranks, and each rank loads data in its own process.
         tasks, cpus = (1, ranks) if args.via == "one-node" else (ranks, self.num_workers + 1)
-        limit = dict(map(_named, args.sbatch)).get("time", f"{args.slurm_timeout}:00:00")
+        limit = _given(args).get("time", f"{args.slurm_timeout}:00:00")
         options = {
             "job-name": args.identifier or "hdgnn",
             "nodes": args.num_nodes,
@@ -111,7 +123,8 @@ class Job:
         Raises:
             UserError: sbatch refused the job (its message is included), or the job could never start.
         """
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if "%" not in str(self.log.parent):
+            self.log.parent.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(["sbatch", "--parsable"], input=self.script, capture_output=True, text=True, check=False)
         if done.returncode:
             raise refusal(done.stderr, self.args.slurm_partition)
@@ -140,13 +153,13 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     check(args, overrides)
     runs = configs(args, overrides)
-    extra = dict(map(_named, args.sbatch))
+    extra = _given(args)
     if args.via == "submitit":
         _warn_if_short({"time": f"{args.slurm_timeout}:00:00", "signal": f"USR2@{SUBMITIT_LEAD}", **extra})
         if args.dry_run:
-            print(submission_script(args, runs[0], extra))
+            print(submission_script(args, runs[0], _for_submitit(extra)))
         else:
-            submit_jobs(args, runs, extra)
+            submit_jobs(args, runs, _for_submitit(extra))
         return
     [config] = runs
     _, training = _job_parser().parse_known_args(arguments)
@@ -184,7 +197,7 @@ def cluster_parser() -> argparse.ArgumentParser:
         "--sbatch",
         action="append",
         default=[],
-        metavar="--NAME=VALUE",
+        metavar="--NAME[=VALUE]",
         help="an additional #SBATCH line; may be repeated",
     )
     return parser
@@ -211,7 +224,11 @@ def _check(args: argparse.Namespace) -> None:
     require_names({f"--slurm-{name}": getattr(args, f"slurm_{name}") for name in ("partition", "account", "qos")})
     counts = ("num_gpus", "num_nodes", "slurm_mem", "slurm_timeout")
     require_at_least(1, {f"--{name.replace('_', '-')}": getattr(args, name) for name in counts})
-    for name, _ in map(_named, args.sbatch):
+    for name in _given(args):
+        if name == "array":
+            raise ConfigError("--sbatch=--array: its tasks would share one run id; use --sweep-yml, or submit each run")
+        if args.via == "submitit" and name in BY_SUBMITIT:
+            raise ConfigError(f"--sbatch=--{name}: submitit sets {BY_SUBMITIT[name]}")
         if args.cpu and name.startswith(("gpu", "gres")):
             raise ConfigError(
                 f"--sbatch=--{name}: a training with --cpu would leave the GPUs idle; omit one of the two"
@@ -223,8 +240,22 @@ def _warn_if_short(options: Mapping[str, str]) -> None:
         logger.warning("%s", words)
 
 
+def _given(args: argparse.Namespace) -> dict[str, str]:
+    """The options of ``--sbatch`` by name; empty for one without a value."""
+    return dict(map(_named, args.sbatch))
+
+
 def _named(option: str) -> tuple[str, str]:
-    name, separator, value = option.partition("=")
-    if not name.startswith("--") or not separator or not option.isprintable():
-        raise ConfigError(f"--sbatch {option!r}: write it as --sbatch=--NAME=VALUE, on one line")
+    name, _, value = option.partition("=")
+    if not re.fullmatch(r"--[a-z][a-z-]*", name) or not option.isprintable():
+        raise ConfigError(f"--sbatch {option!r}: write it as --sbatch=--NAME[=VALUE], on one line")
     return name[2:], value
+
+
+def _directive(option: tuple[str, str]) -> str:
+    name, value = option
+    return f"--{name}={shlex.quote(value)}" if value else f"--{name}"
+
+
+def _for_submitit(options: Mapping[str, str]) -> dict[str, Any]:
+    return {name: value or True for name, value in options.items()}

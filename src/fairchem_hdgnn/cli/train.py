@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fairchem_hdgnn.checks.files import check_data_sets, disk_findings
 from fairchem_hdgnn.checks.findings import Finding, stop_or_warn
-from fairchem_hdgnn.checks.keys import key_findings, section_findings
+from fairchem_hdgnn.checks.keys import key_findings, model_findings, section_findings
 from fairchem_hdgnn.cli._flags import require_at_least, require_names
 from fairchem_hdgnn.errors import ConfigError, UserError
 from fairchem_hdgnn.files import expanded
@@ -32,7 +34,7 @@ from fairchem_hdgnn.host.fairchem1.runner import Runner, runner_wrapper
 from fairchem_hdgnn.host.fairchem1.submitit_jobs import submit_jobs
 from fairchem_hdgnn.host.layer_rates import SECTION
 from fairchem_hdgnn.host.messages import user_message
-from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS, held_back
+from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS, held_back, job_run_id
 from fairchem_hdgnn.host.sweeps import sweep
 
 PATH_FLAGS = ("run_dir", "checkpoint", "init_from", "logdir", "sweep_yml")
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
 
     - ``--config-yml hdgnn:...`` names a shipped config, from any working directory.
     - Model names become dotted paths, also in the checkpoint, so that any process can load it.
-    - Each run gets its own directory, unless ``--timestamp-id`` names one.
+    - Each run gets its own directory, unless ``--timestamp-id`` names one. A requeued job uses its first one again.
     - ``--init-from CHECKPOINT`` starts from another model's weights (``optim.fine_tuning``).
     - Jobs and ranks run through this plugin's ``Runner``.
     - As one of several ``srun`` tasks this process is one rank and starts no others.
@@ -89,10 +91,12 @@ def _launch(args: argparse.Namespace, overrides: list[str]) -> None:
         submit_jobs(args, configs(args, overrides))
     elif is_task_of_many():
         args.timestamp_id = args.timestamp_id or slurm_run_id(args.identifier)
-        Runner()(_build_config(args, overrides, section_findings))
+        Runner()(_config(args, overrides))
     else:
-        args.timestamp_id = args.timestamp_id or new_run_id(args.identifier)
-        _run_here(_build_config(args, overrides, section_findings), args.num_gpus)
+        config = _config(args, overrides)
+        name = args.identifier
+        config["timestamp_id"] = args.timestamp_id or job_run_id(config, name) or new_run_id(name)
+        _run_here(config, args.num_gpus)
 
 
 def check(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -105,6 +109,8 @@ def check(args: argparse.Namespace, overrides: list[str]) -> None:
         raise ConfigError("--mode: missing; give one of train, validate, predict, run-relaxations")
     check_overrides(overrides)
     require_names({"--identifier": args.identifier, "--timestamp-id": args.timestamp_id})
+    if args.sweep_yml is not None and args.timestamp_id:
+        raise ConfigError("--timestamp-id: all runs of --sweep-yml would share one folder; omit it (see --identifier)")
     for name in PATH_FLAGS:
         if (path := getattr(args, name)) is not None:
             if not str(path).isprintable():
@@ -159,22 +165,46 @@ def configs(args: argparse.Namespace, overrides: list[str]) -> list[dict[str, An
         ConfigError: a config, key or override that cannot be used.
         DataError: a data set is missing, empty or damaged.
     """
-    config = _build_config(args, overrides, key_findings)
-    check_data_sets(splits_of(config))
-    check_start(config)
-    runs = [("", config)] if args.sweep_yml is None else list(sweep(config, args.sweep_yml))
+    config = _raw_config(args, overrides)
+    if args.sweep_yml is None:
+        runs = [("", config)]
+        stop_or_warn(_findings(config))
+    else:
+        runs = [(name, prepared(run_config)) for name, run_config in sweep(config, args.sweep_yml)]
+        stop_or_warn(dict.fromkeys(_sweep_findings(config, [run_config for _, run_config in runs])))
+    for splits in {repr(splits): splits for _, run_config in runs if (splits := splits_of(run_config))}.values():
+        check_data_sets(splits)
+    made = []
     for name, run_config in runs:
-        identifier = "-".join(filter(None, (args.identifier, name)))
-        run_config["identifier"] = identifier
-        run_config["timestamp_id"] = args.timestamp_id or new_run_id(identifier)
-    return [run_config for _, run_config in runs]
+        check_start(run_config)
+        # A value may be a path; the name becomes part of a folder's.
+        identifier = "-".join(filter(None, (args.identifier, re.sub(r"[^\w.,:+@%=-]+", "_", name))))
+        named = {"identifier": identifier, "timestamp_id": args.timestamp_id or new_run_id(identifier)}
+        made.append({**with_dotted_names(run_config), **named})
+    return made
 
 
-def _build_config(
-    args: argparse.Namespace, overrides: list[str], look: Callable[[dict[str, Any]], Iterable[Finding]]
-) -> dict[str, Any]:
+def _findings(config: dict[str, Any]) -> Iterator[Finding]:
+    yield from key_findings(config)
+    yield from model_findings(config.get("model"))
+
+
+def _sweep_findings(base: dict[str, Any], runs: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Findings of all runs of a sweep. One that the sweep adds is an error: its runs would not be what was meant."""
+    known = set(_findings(base))
+    for config in runs:
+        for finding in _findings(config):
+            yield finding if finding in known else dataclasses.replace(finding, fatal=True)
+
+
+def _config(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
+    """The config of one run; its trainer checks more than the sections."""
+    config = _raw_config(args, overrides)
+    stop_or_warn(section_findings(config))
+    return with_dotted_names(config)
+
+
+def _raw_config(args: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
     read_config(args.config_yml, overrides, sections=("model", "dataset", "optim"))
     # read_config has shown that the files are valid; fairchem's own function also merges its flags.
-    config = prepared(build_config(args, overrides))
-    stop_or_warn(look(config))
-    return with_dotted_names(config)
+    return prepared(build_config(args, overrides))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import signal
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 PREEMPTED_EXIT_STATUS = 75
 """Exit status of a run that stopped to be resumed: EX_TEMPFAIL of sysexits.h, so ``afterok`` jobs do not start."""
+
+RESUME = "to resume, give the same command with --timestamp-id and the name of the checkpoint's folder"
 
 Handler = Callable[[int, Optional[FrameType]], Any]
 
@@ -105,7 +108,7 @@ class PreemptionWatch:
             checkpoint: checkpoint from which the run will resume; for the log.
         """
         if self._group is None or dist.get_rank() == 0:
-            logger.warning("Preempted; the run will resume from %s. %s", checkpoint, self._requeue())
+            logger.warning("Preempted; checkpoint: %s. %s", checkpoint, self._requeue())
         if self._group is not None:
             # srun --kill-on-bad-exit ends all ranks with the first: none may exit before the job is requeued.
             dist.barrier(group=self._group)
@@ -114,11 +117,13 @@ class PreemptionWatch:
     def _requeue(self) -> str:
         job = os.environ.get("SLURM_JOB_ID")
         if job is None:
-            return "Not in a Slurm job: to resume, start it again with the same --timestamp-id."
+            return f"Not in a Slurm job: {RESUME}."
         if _slurm_job_state(job) == "COMPLETING":
             return "Slurm is already ending this job (scancel, or its own requeue); not requeued again."
         if "SUBMITIT_EXECUTOR" in os.environ:
             return self._requeue_through_submitit()
+        if _at_terminal():
+            return f"Job {job} is interactive, so it is not requeued: {RESUME}."
         return requeue(job)
 
     def _requeue_through_submitit(self) -> str:
@@ -129,6 +134,34 @@ class PreemptionWatch:
         except SystemExit:
             return "Requeued through submitit."
         return "submitit did not requeue the job."
+
+
+def job_run_id(settings: object, identifier: str = "") -> str | None:
+    """The run id of a training in a Slurm job, which is the same again when the job is requeued.
+
+    Trainings of one job have different ids if they are different steps or have different settings.
+
+    Args:
+        settings: what the training was started with.
+        identifier: the run's name, which ends the id.
+
+    Returns:
+        The id; ``None`` without a job, and in an interactive one, where the same command may start a new training.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or _at_terminal():
+        return None
+    digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:6]
+    return "-".join(filter(None, (f"job{job}.{os.environ.get('SLURM_STEP_ID', 'batch')}", digest, identifier)))
+
+
+def _at_terminal() -> bool:
+    """Whether this process belongs to a terminal; the tasks of a batch job do not."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def requeue(job: str) -> str:
