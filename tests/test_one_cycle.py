@@ -104,12 +104,24 @@ def test_a_schedule_that_is_too_short_is_refused(tmp_path: Path, optim: dict[str
         ({**CYCLE, "max_epochs": 3, "total_steps": "10"}, []),
         ({**CYCLE, "max_epochs": 3, "steps_per_epoch": [6]}, []),
         ({"max_epochs": 3, "total_steps": 10}, []),
+        ({**CYCLE, "max_epochs": 3, "lr_initial": CYCLE["max_lr"]}, []),
+        ({"scheduler": "CyclicLR", "max_epochs": 3, "lr_initial": 0.1, "max_lr": 0.2}, []),
         ({"scheduler": "CosineAnnealingLR", "max_epochs": 3, "total_steps": 10}, []),
     ],
 )
 def test_findings(optim: dict[str, Any], fatal: list[bool]) -> None:
     assert [finding.fatal for finding in schedule_findings(optim, STEPS)] == fatal
     assert not list(schedule_findings(optim, 0)), "without training data"
+
+
+def test_a_rate_without_effect_is_told(tmp_path: Path) -> None:
+    config = one_cycle(tmp_path, lr_initial=CYCLE["max_lr"])
+    message = "optim.lr_initial: 0.1 has no effect with OneCycleLR, which rises to optim.max_lr 0.01; set optim.max_lr"
+    for flags, told in [([], False), (["--set", "optim.lr_initial=0.1"], True)]:
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            assert cli.main(["check", str(config), "--run-dir", str(tmp_path), *flags]) == 0
+        assert (message in output.getvalue()) == told
 
 
 def test_a_training_from_the_best_weights_averages_them(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 import yaml
 from small_runs import TINY_HDGNN, interrupt_at, load, losses, set_keys, train, write_config
 
+from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
 
 NUM_STEPS = 18
@@ -105,3 +107,71 @@ def assert_same_run(folder: Path) -> None:
     for name in ("checkpoint.pt", "best_checkpoint.pt"):
         left, right = without_paths(load(folder, "parts", name)), without_paths(load(folder, "whole", name))
         assert_same_state(left, right, name)
+
+
+CYCLE = {"scheduler": "OneCycleLR", "max_lr": 2e-3, "pct_start": 0.25, "cycle_momentum": False}
+
+
+@pytest.mark.parametrize("optim", [{}, CYCLE], ids=["warm-up", "one cycle"])
+def test_an_unchanged_config_resumes_exactly(tmp_path: Path, caplog: pytest.LogCaptureFixture, optim: dict) -> None:
+    config = write_config(tmp_path, max_epochs=1, **optim)
+    train(config, "same")
+    free = {"optim.eval_every": 5, "optim.checkpoint_every": 2, "optim.max_epochs": 2}
+    config.write_text(yaml.safe_dump(set_keys(yaml.safe_load(config.read_text()), free)))
+    caplog.set_level(logging.INFO)
+    train(config, "same", "--print-every=3")
+    assert "The run resumes from step 6 exactly" in caplog.text
+    assert "not exactly" not in caplog.text and "settings of its checkpoint" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("optim", "keys", "changes", "kept"),
+    [
+        ({}, {"model.energy_scale": 2.0}, "model.energy_scale unset -> 2.0.", ""),
+        ({}, {"optim.clip_grad_norm": 5}, "optim.clip_grad_norm 10 -> 5.", ""),
+        ({}, {"optim.warmup_steps": 9}, "optim.warmup_steps 4 -> 9.", ""),
+        ({}, {"loss_functions": [{"energy": {"fn": "mse", "coefficient": 2}}]},
+         "loss_functions.0.energy.coefficient 1 -> 2; loss_functions.0.energy.fn mae -> mse.", ""),
+        ({}, {"task": {"strict_load": True}}, "task.strict_load unset -> True.", ""),
+        ({}, {"dataset.train.transforms.normalizer.energy.mean": 0.7}, "",
+         "dataset.train.transforms.normalizer.energy.mean 0.5 (now 0.7 in the config)."),
+        ({}, {"optim.lr_initial": 0.1, "optim.optimizer_params.weight_decay": 0.5}, "",
+         "optim.lr_initial 0.002 (now 0.1 in the config); optim.optimizer_params.weight_decay 0.01 (now 0.5 in the"),
+        (CYCLE, {"optim.max_lr": 0.1, "model.energy_scale": 2.0}, "model.energy_scale unset -> 2.0.",
+         "optim.max_lr 0.002 (now 0.1 in the config)."),
+    ],
+    ids=["model", "clip", "warm-up", "loss", "task", "normalizer", "rate and decay", "one cycle"],
+)  # fmt: skip
+def test_changes_of_the_config_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, optim: dict, keys: dict, changes: str, kept: str
+) -> None:
+    config = write_config(tmp_path, max_epochs=1, **optim)
+    train(config, "changed")
+    before = load(tmp_path, "changed")
+    config.write_text(yaml.safe_dump(set_keys(yaml.safe_load(config.read_text()), keys)))
+    caplog.set_level(logging.INFO)
+    train(config, "changed")
+    assert "from step 6 exactly" not in caplog.text
+    assert (f"The run resumes from step 6, but not exactly: {changes}" in caplog.text) == bool(changes)
+    assert (f"The run resumes from step 6 with settings of its checkpoint: {kept}" in caplog.text) == bool(kept)
+    assert ("--init-from" in caplog.text) == bool(kept)
+    # What is said to be kept is kept: the run was at its end.
+    after = load(tmp_path, "changed")
+    for name in ("optimizer", "scheduler", "normalizers"):
+        assert_same_state(after[name], before[name], name)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"scheduler": "Null"}, r"with optim\.scheduler LambdaLR \(the default\), so it has no state for Null; keep"),
+        ({"optimizer_params": {}}, "with weight decay above 0, so it has no state for 0; keep"),
+    ],
+)
+def test_settings_without_state_are_refused(tmp_path: Path, keys: dict, message: str) -> None:
+    config = write_config(tmp_path, max_epochs=1)
+    train(config, "other")
+    changes = {f"optim.{name}": value for name, value in keys.items()}
+    config.write_text(yaml.safe_dump(set_keys(yaml.safe_load(config.read_text()), changes)))
+    with pytest.raises(DataError, match=message):
+        train(config, "other")

@@ -192,12 +192,26 @@ def check_fits(
             f"{path}: its weights do not match this config's model ({'; '.join(reasons[:5]) or sizes}); use the config "
             "that it was trained with, another --checkpoint or, for a new run, another --timestamp-id"
         )
-    before, now = (part["optim"].get("optimizer", "AdamW") for part in (stored, config))
-    if "optimizer" in checkpoint and not inference_only and before != now:
-        raise DataError(
-            f"{path}: was trained with optim.optimizer {before}, so it has no state for {now}; keep the optimizer, or "
-            "start from best_checkpoint.pt, which contains weights only"
-        )
+    if "optimizer" not in checkpoint or inference_only:
+        return
+    before, now = (_kinds_of_state(part["optim"]) for part in (stored, config))
+    for key in before:
+        if before[key] != now[key]:
+            raise DataError(
+                f"{path}: was trained with {key} {before[key]}, so it has no state for {now[key]}; keep it, or start "
+                "from best_checkpoint.pt, which contains weights only"
+            )
+
+
+def _kinds_of_state(optim: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that decide what the states of optimizer and scheduler contain."""
+    decay = optim.get("weight_decay", (optim.get("optimizer_params") or {}).get("weight_decay"))
+    return {
+        "optim.optimizer": optim.get("optimizer", "AdamW"),
+        "optim.scheduler": optim.get("scheduler", "LambdaLR (the default)"),
+        # fairchem splits the parameters into two groups if it is positive.
+        "weight decay": "above 0" if float(decay or 0) > 0 else "0",
+    }
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, list[int]]:

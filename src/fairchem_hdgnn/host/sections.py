@@ -112,7 +112,7 @@ class Optim(Keys):
     """Passes over the training data. Cost: time in proportion."""
 
     lr_initial: float = real(REQUIRED, above=0.0)
-    """Learning rate."""
+    """Learning rate. ``OneCycleLR`` ignores it: its highest rate is ``max_lr``. Set both to the same number."""
 
     batch_size: int = integer(1)
     """Systems per batch on each rank. Cost: memory in proportion."""
@@ -148,8 +148,8 @@ class Optim(Keys):
 
     scheduler: str = text(None)
     """A class of ``torch.optim.lr_scheduler``, with its arguments as further keys of ``optim``; ``Null`` for a constant
-    rate; default: warm-up and milestones as below. ``OneCycleLR`` without ``total_steps``
-    or ``steps_per_epoch`` takes the length of the training."""
+    rate; default: warm-up and milestones as below. ``OneCycleLR`` rises to ``max_lr``, then falls; without
+    ``total_steps`` or ``steps_per_epoch`` it takes the length of the training."""
 
     scheduler_params: Section = other(None)
     """Ignored by fairchem 1.10: write a scheduler's arguments into ``optim``."""

@@ -11,7 +11,7 @@ from torch_geometric.data import Batch
 
 from fairchem_hdgnn.errors import DataError, TrainingError
 
-REMEDIES = "check these structures, lower optim.lr_initial, or set optim.clip_grad_norm"
+REMEDIES = "check these structures, lower optim.lr_initial (with OneCycleLR: optim.max_lr), or set optim.clip_grad_norm"
 MEMORY_REMEDIES = (
     "optim.batch_size (with a larger optim.accumulate the training is equivalent), optim.precision: bfloat16, "
     "model.activations: recompute (HDGNN), model.max_neighbors, model.hidden_channels, model.lmax"

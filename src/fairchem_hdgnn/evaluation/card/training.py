@@ -42,10 +42,11 @@ def recipe_section(subject: Subject) -> list[str]:
     record, optim = subject.record, subject.record.section("optim")
     versions = {name: record.versions.get(name) for name in dict.fromkeys((*PACKAGES, *record.versions))}
     start = optim.get("fine_tuning")
+    rate = "max_lr" if optim.get("scheduler") == "OneCycleLR" else "lr_initial"
     rows = {
         **({"fine-tuned": _start(start)} if isinstance(start, dict) else {}),
         "optimizer": _optimizer(optim),
-        "learning rate": str(optim["lr_initial"]) if "lr_initial" in optim else NOT_IN_FILE,
+        "learning rate": str(optim[rate]) if rate in optim else NOT_IN_FILE,
         "schedule": _schedule(optim),
         "batch size": _batch_size(subject),
         "epochs": _of(record.epoch, optim.get("max_epochs"), "epochs"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import inspect
 import logging
 import os
 import secrets
@@ -14,8 +15,28 @@ from pathlib import Path
 from typing import Any
 
 from fairchem.core.common import distutils
+from torch.optim import lr_scheduler
 
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config, with_numbers
+
+COMPARED = ("model", "outputs", "loss_functions", "task", "optim")
+"""Sections that a resumed run compares with those in its checkpoint, besides the settings of the training data."""
+
+FREE = {
+    *{f"optim.{name}" for name in ("batch_size", "accumulate", "effective_batch_size", "eval_batch_size")},
+    *{f"optim.{name}" for name in ("num_workers", "eval_every", "checkpoint_every", "scheduler_params")},
+    *{f"optim.{name}" for name in ("max_epochs", "total_steps", "epochs", "steps_per_epoch", "fine_tuning.init_from")},
+}
+"""Keys that are not compared: they are in ``conditions``, have no effect on the steps, or are the training's length."""
+
+FREE_DATA = {"src", "format", "metadata_path", "fitted"}
+"""Keys of data sets and transforms that may differ; fairchem adds the last one itself."""
+
+MODULES = {"normalizer": "normalizers", "element_references": "elementrefs"}
+"""Transform -> its state in a checkpoint, which replaces the numbers in the config."""
+
+MOST_LISTED = 12
 
 logger = logging.getLogger(__name__)
 
@@ -95,29 +116,94 @@ def conditions(config: Mapping[str, Any], steps_per_epoch: int) -> dict[str, Any
     }
 
 
-def announce(checkpoint: Path, own: Path, step: int, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def announce(
+    checkpoint: Mapping[str, Any], path: Path, own: Path, config: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
     """Log from which step a run resumes, and whether exactly.
 
     fairchem resumes from ``<run_dir>/checkpoints/<run id>/checkpoint.pt`` whenever that file exists. That is right for
     a requeued job and wrong for a new run with a used id, hence a warning.
 
     Args:
-        checkpoint: the checkpoint that was read.
+        checkpoint: contents of ``path``.
+        path: the checkpoint that was read.
         own: the checkpoint that this run writes.
-        step: step of the checkpoint.
-        before: ``conditions`` of the run that wrote the checkpoint.
+        config: the trainer's.
         now: ``conditions`` of this run.
     """
-    if checkpoint.absolute() == own.absolute():
+    if path.absolute() == own.absolute():
         logger.warning(
             "RESUMING from %s: the run id '%s' is already in use. This is right for an interrupted run; otherwise stop "
             "now and start again with another --timestamp-id.",
-            checkpoint,
+            path,
             own.parent.name,
         )
-    before = {"optim.accumulate": 1, **before}
+    step, before = checkpoint["step"], {"optim.accumulate": 1, **checkpoint.get("conditions", {})}
     changes = [f"{name} {before.get(name, 'unknown')} -> {now[name]}" for name in now if before.get(name) != now[name]]
+    old, new = _settings(checkpoint_config(checkpoint)), _settings(config)
+    differing = [key for key in {**old, **new} if old.get(key) != new.get(key) and not _is_free(key, new)]
+    kept = [key for key in differing if _is_kept(key, old, new, checkpoint)]
+    changes += [f"{key} {old.get(key, 'unset')} -> {new.get(key, 'unset')}" for key in differing if key not in kept]
     if changes:
-        logger.warning("The run resumes from step %d, but not exactly: %s.", step, "; ".join(changes))
-    else:
+        logger.warning("The run resumes from step %d, but not exactly: %s.", step, _listed(changes))
+    elif not kept:
         logger.info("The run resumes from step %d exactly (on a GPU, up to rounding).", step)
+    if kept:
+        values = [f"{key} {old.get(key, 'unset')} (now {new.get(key, 'unset')} in the config)" for key in kept]
+        logger.warning(
+            "The run resumes from step %d with settings of its checkpoint: %s. To change them, start a new training "
+            "from these weights: --init-from %s and another --timestamp-id.",
+            step,
+            _listed(values),
+            path,
+        )
+
+
+def _listed(parts: list[str]) -> str:
+    rest = f"; and {len(parts) - MOST_LISTED} more" if len(parts) > MOST_LISTED else ""
+    return "; ".join(parts[:MOST_LISTED]) + rest
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The compared settings of a trainer's config by dotted key; one that is none counts as absent."""
+    found = {key: value for name in COMPARED for key, value in _flat(name, with_numbers(config.get(name)))}
+    found.update(_flat("dataset.train", with_numbers(config.get("dataset"))))
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _is_free(key: str, new: Mapping[str, Any]) -> bool:
+    if key == "optim.eval_every" and new.get("optim.scheduler") == "ReduceLROnPlateau":
+        # It steps at evaluations.
+        return False
+    return key in FREE or key.rpartition(".")[2] in FREE_DATA
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    parts: Any = ()
+    if isinstance(value, Mapping):
+        parts = value.items()
+    elif isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
+        parts = enumerate(value)
+    else:
+        yield name, value
+    for key, part in parts:
+        yield from _flat(f"{name}.{key}", part)
+
+
+def _is_kept(key: str, old: Mapping[str, Any], new: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> bool:
+    """Whether the state in the checkpoint decides, not the config: of optimizer, scheduler, EMA and normalizers."""
+    section, name, part = [*key.removeprefix("dataset.train.").split("."), "", ""][:3]
+    if section == "transforms" and name in MODULES:
+        return part in ("fit", "file") or part in checkpoint.get(MODULES[name], {})
+    if section != "optim":
+        return False
+    if name == "ema_decay":
+        return key in old and key in new
+    if name in ("lr_initial", "optimizer_params", "weight_decay") or part in ("layer_decay", "learning_rates"):
+        return True
+    if name in ("pct_start", "three_phase") and old.get("optim.total_steps") != new.get("optim.total_steps"):
+        # A one-cycle schedule is made anew if the training has another length.
+        return False
+    # The default schedule is a function of the config.
+    schedule = getattr(lr_scheduler, str(new.get("optim.scheduler")), None)
+    return schedule is not None and name in inspect.signature(schedule).parameters

@@ -38,7 +38,7 @@ from fairchem_hdgnn.host.fairchem1.states import prediction_state, training_stat
 from fairchem_hdgnn.host.fairchem1.training_step import settle_buckets, train_step
 from fairchem_hdgnn.host.noisy_nodes import NoisyNodes
 from fairchem_hdgnn.host.precision import Precision
-from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch
+from fairchem_hdgnn.host.preemption import PreemptedError, PreemptionWatch, job_run_id
 from fairchem_hdgnn.host.results import written_whole
 from fairchem_hdgnn.host.schedules import Cadence, LossSchedule
 from fairchem_hdgnn.host.stop_conditions import backward_queue_emptied, check_weights, explained_out_of_memory
@@ -50,9 +50,10 @@ class Trainer(FineTuningTrainer):
     It reads the same config and writes the same checkpoints (with trainer ``ocp``, so any fairchem tool opens them).
     Differences:
 
-    - A resumed run reproduces the losses of the uninterrupted one (same world size and batch size), bit for bit on a
-      CPU and up to rounding on a GPU, which sums edges in no fixed order: checkpoints are written after the scheduler's
-      step, and random numbers are a function of (seed, rank, batch).
+    - A resumed run reproduces the losses of the uninterrupted one (same world size and batch size): checkpoints are
+      written after the scheduler's step, and random numbers are a function of (seed, rank, batch). Bit for bit on a
+      CPU; up to rounding on a GPU, where the sums of ``InvariantUpdate`` and over systems, and the backward pass of
+      ``index_select``, are atomic, in no fixed order.
     - ``checkpoint.pt`` is replaced atomically, and never by weights that are not finite.
     - SIGUSR1 and SIGTERM stop the run between two batches, with a checkpoint and a requeue under Slurm.
     - A nan stops the run with an error that names the structures; fairchem replaces it by zero.
@@ -80,13 +81,13 @@ class Trainer(FineTuningTrainer):
         self.metrics: dict[str, Any] = {}
         if distutils.is_master() and not kwargs.get("is_debug"):
             make_run_folders(Path(kwargs.get("run_dir") or "."))
+        self._settings = repr((args, kwargs))
         super().__init__(*args, **kwargs)
         if self.device.type == "cpu":
             keep_freed_memory()
 
-    @staticmethod
-    def _get_timestamp(device: torch.device, suffix: str | None) -> str:
-        run_id = [new_run_id(suffix or "")]
+    def _get_timestamp(self, device: torch.device, suffix: str | None) -> str:
+        run_id = [job_run_id(self._settings, suffix or "") or new_run_id(suffix or "")]
         distutils.broadcast_object_list(run_id, src=0, device=device)
         return run_id[0]
 
@@ -337,4 +338,4 @@ class Trainer(FineTuningTrainer):
         self.metrics = checkpoint.get("running_metrics", {})
         if distutils.is_master():
             now = conditions(self.config, self._steps_per_epoch)
-            announce(Path(checkpoint_path), self.checkpoint_path, self.step, checkpoint.get("conditions", {}), now)
+            announce(checkpoint, Path(checkpoint_path), self.checkpoint_path, self.config, now)
