@@ -20,6 +20,7 @@ from ase.io import read, write
 
 from fairchem_hdgnn import calculator
 from fairchem_hdgnn.cli import main
+from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
 
 MODEL = {
@@ -139,3 +140,18 @@ def test_calculator_agrees_with_predict(folder):
         free = np.setdiff1d(np.arange(len(atoms)), atoms.constraints[0].index)
         assert atoms.get_potential_energy() == pytest.approx(predictions.energy[position], abs=1e-4)
         np.testing.assert_allclose(atoms.get_forces()[free], blocks[position], atol=1e-3)
+
+
+@pytest.mark.parametrize("cell", [None, 2])
+def test_cell_vectors_that_are_missing_are_named(folder, cell):
+    atoms = slab(1.5, 0)
+    atoms.calc = calculator(folder / "checkpoints/run/best_checkpoint.pt", cpu=True)
+    if cell is None:
+        atoms.cell[:] = 0
+    else:
+        atoms.cell[cell] = 0
+    atoms.pbc = True
+    with pytest.raises(DataError, match=r"is periodic .*; set its cell, or atoms.pbc = False"):
+        atoms.get_potential_energy()
+    atoms.pbc = atoms.cell.any(1)
+    assert np.isfinite(atoms.get_potential_energy())

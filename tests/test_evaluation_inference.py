@@ -241,6 +241,27 @@ def test_splits_may_be_files_of_one_folder(evaluation, run_folder, labelled_root
     assert str(tmp_path / "train.lmdb") in " ".join(again.notes)
 
 
+def test_splits_before_one_that_fails_are_written(run_folder, labelled_root, tmp_path, capsys):
+    shutil.copytree(labelled_root / "val_id", tmp_path / "data/good")
+    shutil.copytree(labelled_root / "val_id", tmp_path / "data/bad")
+    with (tmp_path / "data/bad/data.lmdb").open("r+b") as file:
+        file.truncate(4096)
+    flags = ["predict", "--checkpoint", str(run_folder / "best_checkpoint.pt"), "--cpu", "--splits", "good", "bad"]
+    assert main([*flags, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 2
+    assert "data/bad/data.lmdb" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.npz"]
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_folder_that_cannot_be_written_is_refused_first(run_folder, labelled_root, tmp_path, capsys, command):
+    (tmp_path / "file").touch()
+    flags = ["--checkpoint", str(run_folder / "best_checkpoint.pt"), "--cpu", "--splits", "val_id"]
+    assert main([command, *flags, "--data", str(labelled_root), "--out", str(tmp_path / "file/out")]) == 2
+    captured = capsys.readouterr().err
+    assert f"{tmp_path / 'file/out'}: cannot be written ({tmp_path / 'file'} is not a folder)" in captured
+    assert "system" not in captured, "no bar of predictions"
+
+
 def test_missing_split_lists_those_that_exist(labelled_root, tmp_path):
     with pytest.raises(DataError, match=r"no LMDB for split 'val_odd' \(it has train, val_id"):
         split_source(labelled_root, "val_odd")

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from ase.data import atomic_numbers, chemical_symbols
 from fairchem.core.common import distutils
 from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
 from small_runs import TINY_ESCN, TINY_HDGNN, arguments, load, set_keys, train, write_config
@@ -115,6 +117,32 @@ def test_normalizer_alone_can_be_the_configs(config: Path, trained: Path) -> Non
     checkpoint = tuned(config, "own-units", trained, "--optim.fine_tuning.normalizer=fresh", *FROZEN_RATE)
     assert_weights(checkpoint["state_dict"], averages(trained))
     assert checkpoint["normalizers"]["energy"]["mean"] == 0.5
+
+
+def references(folder: Path, **energies: float) -> str:
+    """Flag for a file with these energies of elements, eV."""
+    values = np.zeros(119)
+    values[[atomic_numbers[symbol] for symbol in energies]] = list(energies.values())
+    path = folder / f"{'_'.join(energies)}.npz"
+    np.savez(path, element_references=values)
+    return f"--dataset.train.transforms.element_references.energy.file={path}"
+
+
+def test_elements_that_the_file_does_not_know_keep_the_configs_energy(config: Path, tmp_path: Path) -> None:
+    train(config, "copper", references(tmp_path, Cu=-3.0, O=-5.0), *ONE_STEP)
+    start = config.parent / "checkpoints" / "copper" / "checkpoint.pt"
+    checkpoint = tuned(config, "silver", start, references(tmp_path, Cu=-1.0, Ag=-2.5), *FROZEN_RATE)
+    found = checkpoint["elementrefs"]["energy"]["element_references"]
+    assert {chemical_symbols[number]: float(found[number]) for number in found.nonzero().flatten()} == {
+        "O": -5.0,
+        "Cu": -3.0,
+        "Ag": -2.5,
+    }
+
+
+def test_element_energies_do_not_mix_with_those_of_a_file_without(config: Path, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"element_references.energy: .* was trained without; set .*heads: fresh"):
+        tuned(config, "mixed", trained, references(tmp_path, Cu=-3.0))
 
 
 def test_hydra_starts_from_a_plain_model(config: Path, trained: Path, tmp_path: Path) -> None:

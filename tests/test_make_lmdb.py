@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from ase import Atoms
+from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.db import connect
@@ -339,3 +340,84 @@ def test_sources_without_structures_are_named(tmp_path):
         make_lmdb(tmp_path, tmp_path / "out", IS2RE, progress=False)
     with pytest.raises(DataError, match=r"no file there matches '\*\.traj'"):
         make_lmdb(tmp_path, tmp_path / "out", Conversion("is2re", pattern="*.traj"), progress=False)
+
+
+@pytest.mark.parametrize("name", ["y_init", "pos_relaxed"])
+def test_attributes_that_some_records_lack_are_left_out(tmp_path, capsys, name):
+    source = tmp_path / "source"
+    source.mkdir()
+    for index in range(4):
+        start, end = labelled(slab()), slab()
+        end.positions[-1] += 0.1
+        labelled(end, force=0.01)
+        if name == "pos_relaxed":
+            if index != 2:
+                start.arrays["pos_relaxed"] = end.positions
+            write(source / f"{index}.extxyz", start)
+        else:
+            if index == 2:
+                start.calc = None
+            write(source / f"{index}.traj", [start, end])
+    flags = [] if name == "pos_relaxed" else ["--relaxations"]
+    assert main(["make-lmdb", str(source), str(tmp_path / "out"), "--task", "is2re", *flags]) == 0
+    note = f"Note: {name} is in no record, because only 3 of 4 have it; first without: 2."
+    assert note in capsys.readouterr().out
+    records = list(Records(tmp_path / "out"))
+    assert {tuple(record.keys()) for record in records} == {tuple(records[0].keys())} and name not in records[0]
+    assert [record.sid for record in records] == ["0", "1", "2", "3"]
+    assert data_list_collater(records, otf_graph=True).y_relaxed.shape == (4,)
+
+
+def test_ids_of_a_batch_are_of_one_type(tmp_path):
+    structures = [with_info(sid=3456), with_info(sid="cafe"), with_info(sid=12)]
+    write(tmp_path / "all.extxyz", structures)
+    make_lmdb(tmp_path / "all.extxyz", tmp_path / "out", IS2RE, progress=False)
+    records = list(Records(tmp_path / "out"))
+    assert data_list_collater(records, otf_graph=True).sid == ["3456", "cafe", "12"]
+
+
+def test_slabs_and_molecules_with_edges_are_one_batch(tmp_path):
+    gas = labelled(molecule("CO"))
+    write(tmp_path / "all.traj", [labelled(slab()), gas])
+    conversion = Conversion("is2re", edges=Search(5.0, 20))
+    make_lmdb(tmp_path / "all.traj", tmp_path / "out", conversion, progress=False)
+    batch = data_list_collater(list(Records(tmp_path / "out")), otf_graph=True)
+    assert batch.cell_offsets.shape == (batch.edge_index.shape[1], 3)
+
+
+def test_forces_on_all_atoms_of_frames_are_labels(tmp_path):
+    atoms = labelled(slab())
+    assert not atoms.constraints
+    write(tmp_path / "md.traj", [atoms, atoms])
+    frames = frames_of(tmp_path / "md.traj", tmp_path / "out")
+    assert all(not record.fixed.any() for record in frames)
+
+
+def test_an_empty_id_is_none(tmp_path):
+    table = tmp_path / "energies.csv"
+    table.write_text("name,energy\nfirst,-1.5\n")
+    atoms = slab()
+    atoms.info["sid"] = ""
+    write(tmp_path / "first.traj", atoms)
+    conversion = Conversion("is2re", energies=table)
+    make_lmdb(tmp_path / "first.traj", tmp_path / "out", conversion, progress=False)
+    (record,) = Records(tmp_path / "out")
+    assert (record.sid, record.y_relaxed) == ("first", -1.5)
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (".", r"\. is the current directory: choose another path"),
+        ("file/sub", r"cannot write file/sub: Not a directory"),
+        ("n" * 300, r"cannot write n+: File name too long"),
+    ],
+)
+def test_folders_that_cannot_be_made(tmp_path, monkeypatch, out, message):
+    write(tmp_path / "one.extxyz", labelled(slab()))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    if out != ".":
+        (tmp_path / "here/file").touch()
+    with pytest.raises(DataError, match=message):
+        make_lmdb(tmp_path / "one.extxyz", Path(out), IS2RE, progress=False)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vasp_outputs import MOVE, genuine, outcar
+from ase.io import read, write
+from vasp_outputs import MOVE, genuine, outcar, vasprun
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.data.structures.conversion import Conversion, make_lmdb
+from fairchem_hdgnn.data.structures.vasp import read_vasp_frames
 from fairchem_hdgnn.errors import DataError
 
 
@@ -73,6 +75,32 @@ def test_ionic_steps_are_frames(tmp_path: Path) -> None:
     records = list(Records(tmp_path / "out"))
     assert [(record.sid, record.fid, record.energy) for record in records] == [("Ni111", 0, -66.0), ("Ni111", 1, -67.0)]
     assert all(record.forces.shape == (18, 3) for record in records)
+
+
+def test_ionic_steps_whose_electrons_did_not_converge_are_left_out(tmp_path: Path) -> None:
+    calculation(tmp_path / "runs/good", [-66.0, -67.0])
+    cut = "------------------------ aborting loop EDIFF was not reached (unconverged)  ----"
+    calculation(tmp_path / "runs/cut", [-68.0, -60.0], reached=cut)
+    report = make_lmdb(tmp_path / "runs", tmp_path / "out", Conversion("s2ef"), progress=False)
+    assert {source.file for source in report.sources} == {"good"}
+    reason = "its electronic loop did not converge (VASP's output); --keep-unconverged keeps it"
+    assert [(left.file, left.structure, left.reason) for left in report.left_out] == [
+        ("cut", "0", reason),
+        ("cut", "1", reason),
+    ]
+    kept = Conversion("s2ef", keep_unconverged=True)
+    assert make_lmdb(tmp_path / "runs", tmp_path / "all", kept, progress=False).statistics.num_records == 4
+
+
+def test_convergence_of_the_steps_of_a_vasprun(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    text = vasprun(2)
+    scf = text[: text.index("</calculation>")].count("<scstep>")
+    for limit, converged in ((scf + 1, True), (scf, False)):
+        (tmp_path / "run/vasprun.xml").write_text(text.replace('name="NELM">    60<', f'name="NELM">{limit:6}<'))
+        poscar = tmp_path / "run/POSCAR"
+        write(poscar, read(tmp_path / "run/vasprun.xml"))
+        assert [found for _, found in read_vasp_frames(tmp_path / "run")] == [converged] * 2
 
 
 def test_a_folder_without_a_position_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from fairchem.core.common import distutils
 from fairchem_batches import system
 from small_runs import write_lmdb
 
+from fairchem_hdgnn.checks.own_data import SAMPLE
 from fairchem_hdgnn.checks.recipe import FEWEST_EPOCHS, MOST_EPOCHS, Tasks, make_recipe
+from fairchem_hdgnn.checks.records import sample
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.lmdb import write_lmdb as write_records
 from fairchem_hdgnn.data.reading import Records
@@ -155,6 +157,25 @@ def test_molecules_without_a_cell_are_not_periodic(tmp_path: Path, capsys: pytes
     model = yaml.safe_load(out.read_text())["model"]
     assert model["use_pbc"] is False and model["mean_neighbors"] == 1.0
     assert main(["check", str(out)]) == 0
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_few_periodic_structures_among_molecules_count(tmp_path: Path, split: str) -> None:
+    for each in ("train", "val"):
+        records = [system([[0.0, 0.0, 0.0], [0.0, 0.0, 1.1]], [6, 8], cell=0.0, sid=index) for index in range(200)]
+        for index, record in enumerate(records):
+            record.y_relaxed, record.pbc = 0.01 * index, torch.zeros(1, 3, dtype=torch.bool)
+        if each == split:
+            position = sampled_out(len(records)) if each == "train" else 0
+            records[position].cell, records[position].pbc = 8.0 * torch.eye(3)[None], torch.ones(1, 3, dtype=torch.bool)
+        (tmp_path / "own" / each).mkdir(parents=True)
+        write_records(tmp_path / "own" / each, records)
+    assert make_recipe(tmp_path / "own").config["model"]["use_pbc"] is True
+
+
+def sampled_out(length: int) -> int:
+    """A record that a sample for neighbours does not have."""
+    return next(index for index in range(length) if index not in sample(length, SAMPLE, seed=0))
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

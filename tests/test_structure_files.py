@@ -16,7 +16,7 @@ from ase.constraints import FixAtoms
 from ase.io import write
 from vasp_outputs import genuine, outcar, vasprun
 
-from fairchem_hdgnn.data.structures.files import read_structures
+from fairchem_hdgnn.data.structures.files import read_structures, structure_files
 from fairchem_hdgnn.errors import ConfigError, DataError
 
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
@@ -164,3 +164,15 @@ def test_a_killed_run_gives_its_complete_steps(tmp_path: Path) -> None:
     text = outcar([-1.0, -2.0, -3.0])
     frames = list(read_structures(store(tmp_path / "OUTCAR", text[: text.rindex("TOTAL-FORCE")])))
     assert [frame.get_potential_energy() for frame in frames] == [-1.0, -2.0]
+
+
+def test_linked_folders_are_read_once_and_hidden_ones_not(tmp_path: Path) -> None:
+    for name in ("set/a.xyz", "set/deep/b.xyz", "set/.ipynb_checkpoints/c.xyz", "elsewhere/d.xyz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "set/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set/again").symlink_to(tmp_path / "set/deep")
+    (tmp_path / "set/deep/loop").symlink_to(tmp_path / "set")
+    found = structure_files(tmp_path / "set")
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["set/a.xyz", "set/deep/b.xyz", "set/linked/d.xyz"]
+    assert [path.name for path in structure_files(tmp_path / "set", "*/*.xyz")] == ["b.xyz", "d.xyz"]

@@ -306,6 +306,8 @@ def test_fixed_atoms_are_derived_from_tags_or_from_what_does_not_move():
     still = fix_atoms(atoms, tagged, relaxed)
     assert still.fixed.tolist() == [True] * 4 + [False] * 9 and still.origin == "derived: atoms that do not move"
     assert fix_atoms(atoms, tagged, atoms.positions).origin == "derived: subsurface atoms"
+    all_move = atoms.positions + np.random.default_rng(0).uniform(0.1, 0.2, (len(atoms), 3))
+    assert fix_atoms(atoms, tagged, all_move).origin == "none"
 
 
 @pytest.mark.parametrize("name", sorted({"co_on_pt13"} | GAS | BULK))

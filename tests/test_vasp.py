@@ -65,7 +65,7 @@ def test_a_relaxation(tmp_path: Path, names: tuple[str, str]) -> None:
 
 def test_frames(tmp_path: Path) -> None:
     folder = calculation(tmp_path / "run", {"POSCAR": start(), "OUTCAR": outcar([-66.0, -67.0])})
-    frames = list(read_vasp_frames(folder))
+    frames = [frame for frame, converged in read_vasp_frames(folder) if converged]
     assert [frame.get_potential_energy() for frame in frames] == [-66.0, -67.0]
     for frame in frames:
         np.testing.assert_allclose(frame.calc.results["forces"][0], [0.030415, -0.114705, -0.460114])

@@ -60,3 +60,16 @@ def expanded(path: str) -> str:
     if unset and not Path(whole).exists():
         raise ConfigError(f"{path}: the environment variable {unset[1] or unset[2]} is not set")
     return str(Path(whole).expanduser()) if whole.startswith("~") else whole
+
+
+def require_writable(folder: Path) -> None:
+    """Check, before work that takes long, that files can be written to a folder that may not exist yet.
+
+    Raises:
+        DataError: it or a part of its path is a file, or there is no write permission.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise DataError(f"{folder}: cannot be written ({existing} is not a folder); choose another path")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise DataError(f"{folder}: cannot be written (no permission for {existing}); choose another path")

@@ -42,6 +42,7 @@ class OwnData:
         label: attribute of the records to learn.
         energies: its values.
         numbers: atomic numbers [atoms] of each structure.
+        has_cells: whether any structure has a cell.
         forces_key: attribute with forces that every record has; empty if there is none.
         force_scale: root mean square of the components of the forces on free atoms, eV/Å; 0 without forces.
     """
@@ -50,6 +51,7 @@ class OwnData:
     label: str
     energies: Float64[np.ndarray, "systems"]
     numbers: list[Int64[np.ndarray, "_"]]
+    has_cells: bool
     forces_key: str
     force_scale: float
 
@@ -86,30 +88,37 @@ class OwnData:
         return float(np.spacing(np.float32(np.abs(self.energies).max())))
 
 
-def measure(source: Path, label: str | None = None, *, use_pbc: bool = True) -> OwnData:
+def measure(source: Path, label: str | None = None) -> OwnData:
     """Read all training records once.
 
     Args:
         source: LMDB file or folder.
         label: attribute of the records to learn; by default the first of ``LABELS`` that they have.
-        use_pbc: whether structures are periodic.
 
     Raises:
         DataError: no records, a record lacks the label or a part of its structure, or a label or a force is not finite.
     """
     name, energies, numbers = "", [], []
     keys, squares, components = list(FORCES), 0.0, 0
+    has_cells, molecule = False, None
     for index, (record, found, energy) in enumerate(labelled_records(source, label)):
         name = found
-        require_structure(f"{source}, record {index}", record, use_pbc=use_pbc)
+        without_cell = are_molecules([record])
+        require_structure(f"{source}, record {index}", record, use_pbc=not without_cell)
+        has_cells |= not without_cell
+        if without_cell and molecule is None:
+            molecule = index, record
         energies.append(energy)
         numbers.append(record.atomic_numbers.long().numpy())
         keys = [key for key in keys if key in record]
         if keys:
             forces = _free_forces(record, keys[0], f"{source}, record {index}")
             squares, components = squares + float((forces**2).sum()), components + forces.size
+    if has_cells and molecule is not None:
+        # Among periodic structures, it has to say that it is not periodic.
+        require_structure(f"{source}, record {molecule[0]}", molecule[1], use_pbc=True)
     scale = (squares / max(components, 1)) ** 0.5 if keys else 0.0
-    return OwnData(source, name, np.array(energies), numbers, keys[0] if keys else "", scale)
+    return OwnData(source, name, np.array(energies), numbers, has_cells, keys[0] if keys else "", scale)
 
 
 def _free_forces(record: Data, key: str, subject: str) -> Float64[np.ndarray, "atoms 3"]:

@@ -154,8 +154,8 @@ def make_recipe(
     validation = split_source(root, next(present, VALIDATION_SPLITS[0]))
     tasks = tasks or Tasks()
     chosen, to_check = sampled(train).values(), sampled(validation)
-    use_pbc = not are_molecules(chosen)
-    data = measure(train, label, use_pbc=use_pbc)
+    data = measure(train, label)
+    use_pbc = data.has_cells or not are_molecules(to_check.values())
     for index, record in to_check.items():
         require_structure(f"{validation}, record {index}", record, use_pbc=use_pbc)
     forces, noisy_nodes = _chosen_tasks(data, chosen, to_check.values(), validation, tasks)

@@ -9,15 +9,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from ase.geometry import get_distances, minkowski_reduce
-from jaxtyping import Float64
 from torch import Tensor
+from torch_geometric.data import Batch
 
 from fairchem_hdgnn.checks.findings import Finding, error, one_line, warning
-from fairchem_hdgnn.data.periodicity import completed_cells, flat_cells, periodic_directions
+from fairchem_hdgnn.data.neighbor_lists import Search, find_edges
+from fairchem_hdgnn.data.periodicity import completed_cells, flat_cells, make_boxes, periodic_directions
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host.noisy_nodes import TARGET
-from fairchem_hdgnn.host.structures import TOUCHING
+from fairchem_hdgnn.host.structures import coinciding_atoms
 
 SAMPLE = 16
 """Records checked in each split: the first, the last and random ones."""
@@ -84,6 +84,7 @@ def record_findings(split: str, dataset: Records, needs: Needs, *, labelled: boo
     """
     first: dict[str, Finding] = {}
     count: Counter[str] = Counter()
+    attributes: Counter[str] = Counter()
     indices = sample(len(dataset), SAMPLE, seed)
     for index in indices:
         try:
@@ -97,9 +98,18 @@ def record_findings(split: str, dataset: Records, needs: Needs, *, labelled: boo
             # An unforeseen kind of record: the trainer cannot read it either.
             yield error(f"dataset.{split}, record {index}", one_line(problem), "re-create the LMDB")
             return
+        attributes.update(record.keys())
         for kind, finding in problems:
             first.setdefault(kind, finding)
             count[kind] += 1
+    for name, present in attributes.items():
+        if present < len(indices) and not any(name in kind for kind in first):
+            yield error(
+                f"dataset.{split}",
+                f"'{name}' is in {present} of {len(indices)} records checked, but the records of a batch need the "
+                "same attributes",
+                "re-create the LMDB",
+            )
     for kind, finding in first.items():
         frequency = f" ({count[kind]} of {len(indices)} records checked)" if len(indices) > 1 else ""
         yield Finding(finding.subject, finding.problem + frequency, finding.remedy, finding.fatal)
@@ -223,6 +233,15 @@ def _values(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Itera
         yield "position", error(subject, f"atom {atom} is at {record.pos[atom].tolist()}", "remove the record")
     if needs.use_pbc and bool(flat_cells(completed_cells(record.cell.double(), periodic_directions(record))).any()):
         yield "volume", error(subject, "its cell has no volume", "correct it, or set model.use_pbc: false")
+    if not needs.use_pbc and "cell" in record and bool(record.cell.any() and periodic_directions(record).any()):
+        yield (
+            "not periodic",
+            warning(
+                subject,
+                "is periodic, but model.use_pbc is false: it gets no edges across the boundaries of its cell",
+                "set model.use_pbc: true, unless it is a molecule in a box",
+            ),
+        )
     for name in needs.targets if labelled else ():
         if not bool(torch.isfinite(torch.as_tensor(record[name], dtype=torch.float64)).all()):
             yield f"target {name}", error(subject, f"its '{name}' is not finite", "remove the record")
@@ -238,38 +257,26 @@ def _values(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Itera
 
 
 def _geometry(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Iterator[tuple[str, Finding]]:
-    distance = nearest_distances(record, periodic=needs.use_pbc)
-    touching = distance.min(axis=1) < TOUCHING
-    if touching.any():
-        one = int(touching.argmax())
-        other = int(distance[one].argmin())
-        yield "touching", error(subject, f"atoms {one} and {other} coincide", "remove one of them")
+    batch = Batch.from_data_list([record])
+    boxes = make_boxes(batch, needs.cutoff or 0.0, use_pbc=needs.use_pbc)
+    touching = coinciding_atoms(batch, boxes)
+    if touching is not None:
+        yield "touching", error(subject, f"atoms {touching[0]} and {touching[1]} coincide", "remove one of them")
+        return
     if needs.cutoff is not None:
-        alone = distance.min(axis=1) > needs.cutoff
-        if alone.any():
+        search = Search(needs.cutoff, max_neighbors=1)
+        targets = find_edges(boxes, boxes.sizes.tolist(), batch.batch, search).edge_index[1]
+        alone = torch.bincount(targets, minlength=len(record.pos)) == 0
+        if bool(alone.any()):
             yield (
                 "alone",
                 warning(
                     subject,
-                    f"atom {int(alone.argmax())} has no neighbour within {needs.cutoff:g} Å: it receives no messages",
+                    f"atom {int(alone.int().argmax())} has no neighbour within {needs.cutoff:g} Å: it receives no "
+                    "messages",
                     "check the structure; if it is correct, raise model.cutoff",
                 ),
             )
-
-
-def nearest_distances(record: Any, *, periodic: bool) -> Float64[np.ndarray, "atoms atoms"]:
-    """Minimum-image distance of each pair of atoms, Å; on the diagonal that to an atom's own nearest image."""
-    positions = record.pos.double().numpy()
-    if not periodic:
-        _, distance = get_distances(positions)
-        np.fill_diagonal(distance, np.inf)
-        return distance
-    pbc = periodic_directions(record)[0].numpy()
-    cell = completed_cells(record.cell.double(), periodic_directions(record))[0].numpy()
-    _, distance = get_distances(positions, cell=cell, pbc=pbc)
-    own = np.linalg.norm(minkowski_reduce(cell, pbc)[0][pbc], axis=1)
-    np.fill_diagonal(distance, own.min(initial=np.inf))
-    return distance
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from fairchem_hdgnn.evaluation.ensemble import ENSEMBLE
 from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate, write_systems
 from fairchem_hdgnn.evaluation.report import print_tables, write_tables
 from fairchem_hdgnn.evaluation.splits import VALIDATION_SPLITS
+from fairchem_hdgnn.files import require_writable
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, flag) and args.out is None:
             raise ConfigError(f"--{flag} needs --out DIR to write to")
     require_at_least(1, {"--bootstrap": args.bootstrap, "--worst": args.worst})
+    if args.out is not None:
+        require_writable(args.out)
     num_draws = frame_draws(args)
     checkpoints = checkpoint_names(args.checkpoint, args.names, trusted=args.trust_checkpoint)
     options = inference_options(args)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import shlex
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from fairchem_hdgnn.evaluation.ensemble import combine, predict_members
 from fairchem_hdgnn.evaluation.inference import predict_splits
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, TEST_SPLITS, VALIDATION_SPLITS
+from fairchem_hdgnn.files import require_writable
 from fairchem_hdgnn.host.opening import describe_checkpoint
 
 SPLITS = {"test": TEST_SPLITS, "val": VALIDATION_SPLITS}
@@ -52,10 +52,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Predict and write one ``.npz`` per split, like fairchem's ``--mode predict`` but in float32."""
-    predicted = _predicted(args)
+    _check(args)
+    sources = {split: split_source(args.data, split) for split in args.splits}
+    require_writable(args.out)
     unit = describe_checkpoint(args.checkpoint[0], trusted=args.trust_checkpoint).target.unit
-    for split, predictions in predicted.items():
+    for split, source in sources.items():
+        predictions = _predicted(args, split, source)
         path = args.out / f"{split}.npz"
+        # A later split may fail.
         write_predictions(path, predictions)
         mean, spread = predictions.energy.mean(), predictions.energy.std()
         uncertainty = predictions.energy_std
@@ -73,8 +77,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"Next: fairchem-hdgnn make-submission {files} --data {data}{practice} --out submission.npz")
 
 
-def _predicted(args: argparse.Namespace) -> Mapping[str, Predictions]:
-    """Predictions of the checkpoint, or of the ensemble with its scaled standard deviations."""
+def _check(args: argparse.Namespace) -> None:
     checkpoints: list[Path] = args.checkpoint
     num_draws, scale = frame_draws(args), args.std_scale
     if num_draws is None and len(checkpoints) > 1:
@@ -83,13 +86,13 @@ def _predicted(args: argparse.Namespace) -> Mapping[str, Predictions]:
         raise ConfigError("--std-scale needs --ensemble, because it scales the ensemble's standard deviations")
     if scale is not None and not (math.isfinite(scale) and scale > 0):
         raise ConfigError(f"--std-scale {scale:g}: must be a number above 0, as evaluate --ensemble prints it")
-    sources = {split: split_source(args.data, split) for split in args.splits}
-    options = inference_options(args)
+
+
+def _predicted(args: argparse.Namespace, split: str, source: Path) -> Predictions:
+    """Predictions of the checkpoint, or of the ensemble with its scaled standard deviations."""
+    options, num_draws = inference_options(args), frame_draws(args)
     if num_draws is None:
-        return predict_splits(checkpoints[0], sources, options)
-    factor = np.float32(1.0 if scale is None else scale)
-    ensemble = combine(predict_members(checkpoints, sources, options, num_draws))
-    return {
-        split: replace(each.mean, energy_std=factor * each.energy_std.astype(np.float32))
-        for split, each in ensemble.items()
-    }
+        return predict_splits(args.checkpoint[0], {split: source}, options)[split]
+    ensemble = combine(predict_members(args.checkpoint, {split: source}, options, num_draws))[split]
+    factor = np.float32(1.0 if args.std_scale is None else args.std_scale)
+    return replace(ensemble.mean, energy_std=factor * ensemble.energy_std.astype(np.float32))

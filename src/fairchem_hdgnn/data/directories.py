@@ -19,21 +19,40 @@ def new_directory(target: Path) -> Iterator[Path]:
     """Yield a temporary directory next to ``target`` that is renamed to it if the block succeeds.
 
     Raises:
-        DataError: if ``target`` exists and is not an empty directory, or cannot be written.
+        DataError: if ``target`` exists and is not an empty directory, is the current directory, or cannot be written.
     """
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    with _explained(target):
+        refuse_existing(target)
+    final = target.resolve()
+    if final == Path.cwd():
+        raise DataError(f"{target} is the current directory: choose another path, or run the command from another one")
+    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
     try:
-        refuse_existing(target)
-        partial.mkdir(parents=True)
-        yield partial
-        refuse_existing(target)
-        partial.replace(target)
-    except OSError as error:
-        if error.errno not in _UNWRITABLE:
-            raise
-        raise DataError(f"cannot write {target}: {os.strerror(error.errno)}; no partial files were left") from error
+        with _explained(target):
+            partial.mkdir(parents=True)
+        try:
+            yield partial
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            raise _unwritable(target, error) from error
+        with _explained(target):
+            refuse_existing(target)
+            partial.replace(final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(target, error) from error
+
+
+def _unwritable(target: Path, error: OSError) -> DataError:
+    return DataError(f"cannot write {target}: {error.strerror or error}; no partial files were left")
 
 
 def refuse_existing(target: Path) -> None:

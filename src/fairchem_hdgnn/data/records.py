@@ -10,6 +10,7 @@ from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn.data.neighbor_lists import Search, periodic_edges
 from fairchem_hdgnn.data.surfaces.tagging import fixed_atoms
+from fairchem_hdgnn.errors import DataError
 
 CELL_TOLERANCE = 1e-3
 """Å; largest difference between the cell vectors of an initial and a relaxed structure."""
@@ -26,6 +27,21 @@ def atoms_to_record(atoms: Atoms, sid: int | str) -> Data:
         fixed=torch.from_numpy(fixed_atoms(atoms).astype(np.float32)),
         sid=sid,
     )
+
+
+def require_cell_vectors(atoms: Atoms) -> None:
+    """Check that a structure has the cell vectors along which it is periodic.
+
+    Raises:
+        DataError: one is zero; fairchem would replace it by one of 1 Å.
+    """
+    if (atoms.pbc & ~atoms.cell.any(1)).any():
+        problem = (
+            f"is periodic (pbc {atoms.pbc.tolist()}), but has no cell"
+            if atoms.cell.rank == 0
+            else (f"is periodic along a cell vector of length 0 (pbc {atoms.pbc.tolist()}, cell {atoms.cell.tolist()})")
+        )
+        raise DataError(f"{atoms.symbols}: {problem}; set its cell, or atoms.pbc = False")
 
 
 def inside_cell(atoms: Atoms) -> np.ndarray:
@@ -59,11 +75,8 @@ def store_edges(record: Data, search: Search) -> None:
     """Set ``edge_index`` [2, edges], ``cell_offsets`` [edges, 3], ``edge_cutoff`` (Å) as fairchem 1.10 reads them.
 
     They are those that a model with the same search builds in the forward pass; it reads them with
-    ``otf_graph: false``. A record without a cell is a molecule and gets no ``cell_offsets``.
+    ``otf_graph: false``. A record without a cell is a molecule, and has offsets of 0.
     """
     record.edge_cutoff = float(search.cutoff)
-    molecule = not record.cell.any()
-    edges = periodic_edges(Batch.from_data_list([record]), search, use_pbc=not molecule)
-    record.edge_index = edges.edge_index
-    if not molecule:
-        record.cell_offsets = edges.cell_offsets
+    edges = periodic_edges(Batch.from_data_list([record]), search, use_pbc=bool(record.cell.any()))
+    record.edge_index, record.cell_offsets = edges.edge_index, edges.cell_offsets

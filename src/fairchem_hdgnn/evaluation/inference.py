@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -89,8 +90,14 @@ def predict_splits(
         shares = [work(0)]
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(options.num_ranks, mp_context=context) as pool:
-            shares = list(pool.map(work, range(options.num_ranks)))
+        try:
+            with ProcessPoolExecutor(options.num_ranks, mp_context=context) as pool:
+                shares = list(pool.map(work, range(options.num_ranks)))
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"{checkpoint}: a predicting process was killed, perhaps out of memory; lower --batch-size, "
+                "--num-workers or --num-gpus"
+            ) from error
     return {split: merge(share[split] for share in shares if split in share) for split in sources}
 
 

@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from fairchem_hdgnn.data.records import atoms_to_record, inside_cell
+from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, require_cell_vectors
 from fairchem_hdgnn.host.generations import read_trained
 from fairchem_hdgnn.host.network_inference import NetworkCheckpoint
 
@@ -32,6 +32,7 @@ class NetworkCalculator(Calculator):
     ) -> None:
         """Predict; called by ASE."""
         super().calculate(atoms, properties, system_changes)
+        require_cell_vectors(self.atoms)
         inside = self.atoms.copy()
         inside.positions = inside_cell(inside)
         record = atoms_to_record(inside, 0)

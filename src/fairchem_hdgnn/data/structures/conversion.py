@@ -34,7 +34,8 @@ from fairchem_hdgnn.data.structures.references import References
 from fairchem_hdgnn.data.structures.sample_records import check_sample, relaxed_positions, unlabelled_record
 from fairchem_hdgnn.data.structures.samples import FileLayout, Sample, StructureError, Unit, find_units
 from fairchem_hdgnn.data.structures.tables import EnergyTable
-from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE, Fixed, Kind, Tagged, fix_atoms, tag_atoms
+from fairchem_hdgnn.data.structures.uniform import Dropped, make_uniform
+from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE, Fixed, Kind, Tagged, constrained_atoms, fix_atoms, tag_atoms
 from fairchem_hdgnn.errors import DataError
 
 
@@ -89,6 +90,7 @@ class Report:
         to_check: systems whose derived tags are in doubt.
         constraints: constraints that are not fixed atoms -> number of systems.
         other_starts: ids of calculations whose output begins with another structure than their POSCAR.
+        dropped: attributes that only some records had.
         open_boundaries: systems with a cell that are not periodic in all three directions.
         unused_tags: rows of the table of tags that fit no structure.
     """
@@ -100,6 +102,7 @@ class Report:
     to_check: list[ToCheck] = field(default_factory=list)
     constraints: Counter[str] = field(default_factory=Counter)
     other_starts: list[str] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
     open_boundaries: int = 0
     unused_tags: list[str] = field(default_factory=list)
 
@@ -120,6 +123,9 @@ def make_lmdb(source: Path, out: Path, conversion: Conversion, *, progress: bool
     converter = _Converter(source, conversion, report)
     with new_directory(out) as partial:
         write_lmdb(partial, converter.records(progress))
+        report.dropped, report.statistics = make_uniform(
+            partial, report.statistics, ids_are_strings=len(converter.id_types) > 1
+        )
         write_rows(partial / SOURCES, report.sources)
         write_rows(partial / LEFT_OUT, report.left_out)
         write_rows(partial / TO_CHECK, report.to_check)
@@ -137,6 +143,7 @@ class _Converter:
         self.energies = Energies(conversion.energy_key, table, slabs, gas)
         self.adsorbates = None if conversion.tags is None else AdsorbateTable(conversion.tags)
         self.units = find_units(source, conversion)
+        self.id_types: set[type] = set()
 
     def records(self, progress: bool) -> Iterator[Data]:
         """All records, one at a time; the report grows with them."""
@@ -195,7 +202,8 @@ class _Converter:
         check_sample(sample)
         tagged = self._tags(sample)
         relaxed = relaxed_positions(sample)
-        fixed = fix_atoms(sample.initial, tagged, relaxed)
+        is_frame = conversion.task == "s2ef"
+        fixed = constrained_atoms(sample.initial) if is_frame else fix_atoms(sample.initial, tagged, relaxed)
         reason = self._unwanted(sample, tagged, fixed)
         if reason:
             self._leave_out(sample.path, str(sample.frame), reason)
@@ -211,6 +219,7 @@ class _Converter:
                 "--pattern, or set a unique sid for each structure"
             )
         self._add(record, name, sample, tagged, fixed, written)
+        self.id_types.add(type(record.sid))
         return record
 
     def _tags(self, sample: Sample) -> Tagged:

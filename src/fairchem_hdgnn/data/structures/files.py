@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import lzma
+import os
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ase import Atoms
 from ase.db import connect
@@ -47,10 +49,53 @@ def structure_files(source: Path, pattern: str = "**/*") -> list[Path]:
         return [source]
     if not source.is_dir():
         raise DataError(f"{source}: no such file or directory")
-    found = sorted(path for path in source.glob(pattern) if path.is_file() and not path.name.startswith("."))
+    found = [path for path in matching_paths(source, pattern) if path.is_file()]
     if not found:
         raise DataError(f"{source}: no file there matches '{pattern}'")
     return found
+
+
+def matching_paths(root: Path, pattern: str) -> list[Path]:
+    """Files and folders below ``root`` that match a pattern of ``pathlib``, sorted, without hidden ones.
+
+    Unlike ``Path.glob``, it follows linked folders. One that can be reached by several paths, which may form a loop,
+    appears once, if possible by a path without links.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    wanted, seen, found, folders = PurePath(pattern).parts, set(), [], deque([root] if root.is_dir() else [])
+    while folders:
+        folder = folders.popleft()
+        if folder.resolve() in seen:
+            continue
+        seen.add(folder.resolve())
+        paths = [folder]
+        for entry in _entries(folder):
+            if not entry.is_dir():
+                paths.append(folder / entry.name)
+            elif entry.is_symlink():
+                folders.append(folder / entry.name)
+            else:
+                folders.appendleft(folder / entry.name)
+        found += [path for path in paths if _matches(path.relative_to(root).parts, wanted)]
+    return sorted(found)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}); change its permissions, or move it") from error
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[skipped:], pattern[1:]) for skipped in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def read_structures(path: Path, format: str | None = None) -> Iterator[Atoms]:

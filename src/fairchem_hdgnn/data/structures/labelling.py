@@ -119,10 +119,13 @@ def forces_of(atoms: Atoms, name: str, key: str | None) -> Float[torch.Tensor, "
 
 
 def not_converged(sample: Sample, fixed: Bool[np.ndarray, "atoms"]) -> str:
-    """Why the relaxation did not converge; empty if it did, or if that is unknown."""
-    if sample.relaxed is None or sample.results.get("converged") is True:
+    """Why the relaxation, or a frame's electronic loop, did not converge; empty if it did, or if that is unknown."""
+    converged = sample.results.get("converged")
+    if sample.relaxed is None:
+        return "its electronic loop did not converge (VASP's output)" if converged is False else ""
+    if converged is True:
         return ""
-    if sample.results.get("converged") is False:
+    if converged is False:
         return "the relaxation did not converge (VASP's output)"
     forces = sample.results.get("forces", calculated(sample.relaxed, "forces"))
     if forces is None or np.shape(forces) != (len(fixed), 3) or fixed.all():

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairchem_hdgnn.data.structures.files import matching_paths
 from fairchem_hdgnn.data.structures.names import Parts, name_parts
 from fairchem_hdgnn.errors import DataError
 
@@ -66,7 +67,7 @@ def _matches(root: Path, pattern: str) -> dict[Parts, Path]:
         raise DataError(f"--pairs '{pattern}': write it relative to {root}")
     expression = re.compile(_expression(pattern))
     found = {}
-    for path in sorted(root.glob(pattern)):
+    for path in matching_paths(root, pattern):
         match = expression.fullmatch(path.relative_to(root).as_posix())
         if path.is_file() and match:
             found[match.groups()] = path

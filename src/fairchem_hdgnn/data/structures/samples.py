@@ -218,8 +218,10 @@ def _vasp_relaxation(unit: Unit) -> Iterator[Sample]:
 
 
 def _vasp_frames(unit: Unit) -> Iterator[Sample]:
-    for frame, atoms in enumerate(read_vasp_frames(unit.path)):
-        yield _sample(unit, atoms, frame, single=False)
+    for frame, (atoms, converged) in enumerate(read_vasp_frames(unit.path)):
+        sample = _sample(unit, atoms, frame, single=False)
+        sample.results = {} if converged is None else {"converged": converged}
+        yield sample
 
 
 def _sample(unit: Unit, atoms: Atoms, frame: int, *, single: bool) -> Sample:
@@ -227,7 +229,7 @@ def _sample(unit: Unit, atoms: Atoms, frame: int, *, single: bool) -> Sample:
     if isinstance(given, (int, np.integer)):
         given = int(given)
     elif given is not None:
-        given = str(given)
+        given = str(given).strip() or None
     derived = unit.id if single or unit.one_system else f"{unit.id}@{frame}"
     names = [name_parts(str(given))] if given is not None else []
     for name in (unit.name, *unit.aliases):

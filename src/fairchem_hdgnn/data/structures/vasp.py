@@ -15,7 +15,7 @@ from ase.io.formats import get_compression
 from jaxtyping import Float64
 
 from fairchem_hdgnn.data.records import same_cell
-from fairchem_hdgnn.data.structures.files import check_content, format_of, read_structures, unreadable
+from fairchem_hdgnn.data.structures.files import check_content, format_of, matching_paths, read_structures, unreadable
 from fairchem_hdgnn.data.structures.poscar import read_poscar
 from fairchem_hdgnn.data.structures.vasp_steps import (
     IncompleteError,
@@ -80,9 +80,8 @@ def vasp_folders(root: Path, pattern: str = "**/*") -> list[Path]:
         root: where to look.
         pattern: the folders, or files in them.
     """
-    places = {path if path.is_dir() else path.parent for path in root.glob(pattern)}
-    hidden = {path for path in places if any(part.startswith(".") for part in path.relative_to(root).parts)}
-    return sorted(path for path in places - hidden if is_vasp_folder(path))
+    places = {path if path.is_dir() else path.parent for path in matching_paths(root, pattern)}
+    return sorted(path for path in places if is_vasp_folder(path))
 
 
 def read_vasp_folder(folder: Path) -> Relaxation:
@@ -118,8 +117,11 @@ def read_vasp_folder(folder: Path) -> Relaxation:
     return Relaxation(initial, relaxed, run.last.energy, initial_energy, run.last.forces, run.converged, run.file)
 
 
-def read_vasp_frames(folder: Path) -> Iterator[Atoms]:
+def read_vasp_frames(folder: Path) -> Iterator[tuple[Atoms, bool | None]]:
     """All complete ionic steps with energies (eV, sigma -> 0) and forces (eV/Å), and the fixed atoms of POSCAR.
+
+    Returns:
+        Each structure, and whether its electronic loop converged, if known.
 
     Raises:
         DataError: neither OUTCAR nor vasprun.xml has a complete ionic step, or the files are of several calculations.
@@ -137,7 +139,7 @@ def read_vasp_frames(folder: Path) -> Iterator[Atoms]:
         atoms = _fixed_as(step.atoms, fixed, folder) if fixed is not None else step.atoms
         results = {"energy": step.energy, "forces": step.forces, "free_energy": step.free_energy}
         atoms.calc = SinglePointCalculator(atoms, **results)
-        yield atoms
+        yield atoms, step.electronic
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -6,7 +6,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,14 @@ class Step:
         atoms: its structure, if the file has it, without a calculator.
         forces: eV/Å, of fixed atoms too.
         free_energy: eV, to which the forces belong.
+        electronic: whether its electronic loop converged, if known.
     """
 
     energy: float
     atoms: Atoms | None = None
     forces: Float64[np.ndarray, "atoms 3"] | None = None
     free_energy: float | None = None
+    electronic: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,9 @@ def outcar_run(path: Path) -> Run:
 def outcar_steps(path: Path) -> Iterator[Step]:
     """All complete ionic steps of an OUTCAR."""
     with open_text(path) as file:
-        for chunk in _chunks(file):
-            yield _step(chunk)
+        watched = _Watched(file)
+        for chunk in _chunks(watched):
+            yield replace(_step(chunk), electronic=watched.electronic)
 
 
 def _chunks(file: Any) -> Iterator[outcar.OUTCARChunk]:
@@ -170,7 +173,10 @@ def vasprun_run(path: Path) -> Run:
 
 def vasprun_steps(path: Path) -> Iterator[Step]:
     """All complete ionic steps of a vasprun.xml."""
-    return map(_step_of, _vasprun_frames(path, slice(None)))
+    loops, settings, _ = _loops(path)
+    limit = settings.get("NELM")
+    for step, length in zip(map(_step_of, _vasprun_frames(path, slice(None))), loops):
+        yield step if limit is None else replace(step, electronic=length < limit)
 
 
 def _vasprun_frames(path: Path, index: slice) -> Iterator[Atoms]:

@@ -107,31 +107,37 @@ def tag_atoms(atoms: Atoms, adsorbate_elements: Collection[str] | None = None, a
 
 
 def fix_atoms(atoms: Atoms, tagged: Tagged, relaxed: Float64[np.ndarray, "atoms 3"] | None = None) -> Fixed:
-    """Fixed atoms of a structure.
+    """Fixed atoms of the initial structure of a relaxation.
 
     - Atoms that constraints fix in all directions are kept. Where there are only other constraints, none is fixed.
     - Without constraints, atoms that do not move while others do are fixed.
-    - Otherwise OC20's rule applies: the subsurface atoms of a slab are fixed.
+    - Otherwise OC20's rule applies, unless one of them moves: the subsurface atoms of a slab are fixed.
 
     Args:
         atoms: the structure.
         tagged: its tags and kind.
         relaxed: relaxed positions, Å.
     """
-    tags, fixed, other = tagged.tags, fixed_atoms(atoms), _other_constraints(atoms)
-    if fixed.any():
-        return Fixed(fixed, "kept", other)
-    slab = tags != ADSORBATE
-    if other or atoms.cell.rank == 0 or not slab.any():
-        return Fixed(fixed, "none", other)
+    tags, kept = tagged.tags, constrained_atoms(atoms)
+    fixed, slab = kept.fixed, tags != ADSORBATE
+    if fixed.any() or kept.other or atoms.cell.rank == 0 or not slab.any():
+        return kept
     if relaxed is not None:
         moved = np.linalg.norm(find_mic(np.asarray(relaxed) - atoms.positions, atoms.cell, atoms.pbc)[0], axis=1)
         still = slab & (moved < STILL)
         if still.any() and (moved[slab] > MOVED).any():
             return Fixed(still, "derived: atoms that do not move")
+        if (moved[tags == SUBSURFACE] > MOVED).any():
+            return kept
     if not (tags == SUBSURFACE).any() or (tags == SUBSURFACE).all() or tagged.kind not in ("adsorbed", "slab"):
         return Fixed(fixed, "none")
     return Fixed(tags == SUBSURFACE, "derived: subsurface atoms")
+
+
+def constrained_atoms(atoms: Atoms) -> Fixed:
+    """Fixed atoms of a frame: only those that constraints fix, as forces on the others are labels."""
+    fixed = fixed_atoms(atoms)
+    return Fixed(fixed, "kept" if fixed.any() else "none", _other_constraints(atoms))
 
 
 def fixed_atoms(atoms: Atoms) -> Mask:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from ase.data import chemical_symbols
 from fairchem.core.common import distutils
 from fairchem.core.trainers import OCPTrainer
 from torch.nn.parallel import DistributedDataParallel
@@ -155,6 +156,11 @@ class FineTuningTrainer(OCPTrainer):
                         f"dataset.train.transforms.{part}.{target}: missing, but the heads of {trained.source} need "
                         f"it; add it (its numbers are replaced by the file's), or set {SECTION}.heads: fresh"
                     )
+            if name not in trained.references and target in self.elementrefs:
+                raise ConfigError(
+                    f"dataset.train.transforms.element_references.{target}: {trained.source} was trained without; set "
+                    f"{SECTION}.heads: fresh, or remove it if the labels are energies of the same kind"
+                )
 
     def _take_scales(self, trained: TrainedNetwork) -> None:
         for name, target in self._outputs(trained).items():
@@ -168,7 +174,12 @@ class FineTuningTrainer(OCPTrainer):
                         f"dataset.train.transforms.element_references.{target}: has {len(references)} elements, but "
                         f"{trained.source} has {len(trained.references[name])}; set {SECTION}.heads: fresh"
                     )
-                references.copy_(trained.references[name])
+                theirs = trained.references[name].to(references)
+                new = (references != 0) & (theirs == 0)
+                if bool(new.any()) and distutils.is_master():
+                    symbols = ", ".join(chemical_symbols[number] for number in new.nonzero().flatten().tolist())
+                    logger.info("Fine-tuning: the file has no energy for %s; the config's is kept.", symbols)
+                references.copy_(torch.where(new, references, theirs))
 
     def _say(self, trained: TrainedNetwork, start: StartingWeights) -> None:
         start.announce(trained)

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ase import Atoms
 from fairchem.core.common.relaxation.ase_utils import OCPCalculator
 from fairchem.core.common.utils import setup_imports
 from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
 from fairchem.core.trainers import OCPTrainer
 
+from fairchem_hdgnn.data.records import require_cell_vectors
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host.calculator import NetworkCalculator
 from fairchem_hdgnn.host.calculator import calculator as network_calculator
@@ -101,6 +103,15 @@ class _Calculator(OCPCalculator):
     def load_checkpoint(self, checkpoint_path: str | Path, checkpoint: dict[str, Any] | None = None) -> None:
         """Load the weights, averaged ones (EMA) if present; called by fairchem's constructor."""
         load_weights(self.trainer, self._checkpoint, checkpoint_path)
+
+    def calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
+        """Predict; called by ASE.
+
+        Raises:
+            DataError: the atoms are periodic along a cell vector that is zero.
+        """
+        require_cell_vectors(atoms)
+        super().calculate(atoms, properties, system_changes)
 
 
 def calculator(
