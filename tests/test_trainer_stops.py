@@ -335,3 +335,16 @@ def test_stock_fairchem_goes_on_from_our_checkpoint(tmp_path: Path) -> None:
 def test_precisions_that_cannot_be(tmp_path: Path, precision: str, flags: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         train(write_config(tmp_path, precision=precision), "precision", *flags)
+
+
+def test_without_slurms_commands_the_checkpoint_is_still_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a container."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(preemption, "_at_terminal", lambda: False)
+    with pytest.raises(SystemExit) as stop:
+        PreemptionWatch().give_way("checkpoint.pt")
+    assert stop.value.code == PREEMPTED_EXIT_STATUS
+    assert "checkpoint.pt. Job 7 could not be requeued (scontrol: No such file or directory)" in caplog.text

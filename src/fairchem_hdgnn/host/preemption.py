@@ -166,7 +166,7 @@ def _at_terminal() -> bool:
 
 def requeue(job: str) -> str:
     """Requeue a Slurm job, and return a sentence about the outcome."""
-    scontrol = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    scontrol = _slurm("scontrol", "requeue", job)
     if scontrol.returncode == 0:
         return f"Requeued job {job}."
     return f"Job {job} could not be requeued ({scontrol.stderr.strip()}): resubmit it with the same run id."
@@ -177,7 +177,12 @@ def _submitit_signal() -> int:
 
 
 def _slurm_job_state(job: str) -> str:
-    squeue = subprocess.run(
-        ["squeue", "--noheader", "--format=%T", f"--jobs={job}"], capture_output=True, text=True, check=False
-    )
-    return squeue.stdout.strip()
+    return _slurm("squeue", "--noheader", "--format=%T", f"--jobs={job}").stdout.strip()
+
+
+def _slurm(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of Slurm; one that is not there, as in a container, fails like others."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 127, stdout="", stderr=f"{command[0]}: {error.strerror}")
