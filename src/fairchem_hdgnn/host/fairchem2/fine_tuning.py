@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ase.data import chemical_symbols
 from torch import nn
 
 from fairchem_hdgnn.errors import ConfigError
@@ -44,4 +45,11 @@ def take_weights(model: nn.Module, backbone: Mapping[str, Any], path: str, heads
                 "Fine-tuning: the %s head was trained with mean %.6g, rmsd %.6g; set the task's normalizer to these.",
                 output,
                 *scale,
+            )
+        for output, energies in trained.references.items():
+            listed = (f"{chemical_symbols[number]} {energies[number]:.6g}" for number in energies.nonzero().flatten())
+            logger.warning(
+                "Fine-tuning: the %s head was trained with element references, eV: %s; set the task's to these.",
+                output,
+                ", ".join(listed),
             )
