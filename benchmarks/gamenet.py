@@ -73,7 +73,7 @@ def learning_rate(value: float) -> dict[str, float]:
 
 TEST = Study(
     "gamenet", (ROOT / "docs/evidence.md", ROOT / "README.md"), (1, 2, 3), 0, 60, (0, 1, 2),
-    {"HDGNN": (HDGNN, {}), "eSCN": (ESCN, {})},
+    {"HDGNN": (HDGNN, {}), "HDGNN, three layers": (HDGNN, {"model.num_layers": 3}), "eSCN": (ESCN, {})},
     # Single runs over 20 folds (Pablo-García et al., Nat. Comput. Sci. 2023).
     {"GemNet-dT": (124, 6), "PaiNN": (184, 8), "DimeNet++": (493, 71)},
 )  # fmt: skip
