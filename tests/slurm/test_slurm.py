@@ -77,12 +77,12 @@ def test_cancelled_job_leaves_a_checkpoint_and_is_not_requeued(cluster: Cluster,
 @pytest.mark.parametrize("via, num_ranks", [("srun", 2), ("submitit", 1)])
 def test_error_of_a_job_reaches_the_user(cluster: Cluster, config: Path, via: str, num_ranks: int) -> None:
     ranks = f"--num-gpus={num_ranks}"
-    printed = cluster.submit(config, f"bad-{via}", f"--via={via}", ranks, "--model.lmaks=2").stdout
+    printed = cluster.submit(config, f"bad-{via}", f"--via={via}", ranks, "--model.max_num_elements=2").stdout
     job = SUBMITTED.search(printed)[1]
     log = Path(re.search(r"log: +(\S+)", printed)[1])
     cluster.wait(job, lambda: cluster.has_ended(job), log)
     assert cluster.state(job) == "FAILED"
-    assert "HDGNN: unknown key 'lmaks'; did you mean 'lmax'?" in log.read_text()
+    assert "raise model.max_num_elements, now 2" in log.read_text()
 
 
 @fault("cluster", "a partition that does not exist")
