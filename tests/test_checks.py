@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,25 @@ def test_records(spoil: Callable[[Data], None], fatal: bool, message: str) -> No
     assert matching, findings
     assert str(matching[0]).startswith("dataset.train, sid 1: ")
     assert "(1 of 3 records checked)" in str(matching[0])
+
+
+def test_records_with_different_attributes() -> None:
+    records = [slab(sid) for sid in range(3)]
+    records[0].y_init = 0.5
+    [finding] = record_findings("train", records, NEEDS, labelled=True)
+    assert finding.fatal and str(finding) == (
+        "dataset.train: 'y_init' is in 1 of 3 records checked, but the records of a batch need the same attributes; "
+        "re-create the LMDB"
+    )
+
+
+def test_periodic_structures_of_a_model_without_boundaries() -> None:
+    molecules = replace(NEEDS, use_pbc=False)
+    [finding] = record_findings("train", [slab()], molecules, labelled=True)
+    assert not finding.fatal and "is periodic, but model.use_pbc is false" in str(finding)
+    record = slab()
+    record.pbc = torch.zeros(1, 3, dtype=torch.bool)
+    assert not list(record_findings("train", [record], molecules, labelled=True))
 
 
 def test_isolated_atom_is_a_warning() -> None:

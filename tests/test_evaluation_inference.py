@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import pickle
 import re
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.npz import read_npz
 from fairchem_hdgnn.data.splits import split_source
 from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.evaluation import inference
 from fairchem_hdgnn.evaluation.evaluate import checkpoint_names, evaluate
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, VALIDATION_SPLITS
@@ -250,6 +253,18 @@ def test_splits_before_one_that_fails_are_written(run_folder, labelled_root, tmp
     assert main([*flags, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 2
     assert "data/bad/data.lmdb" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.npz"]
+
+
+def test_a_killed_process_is_named(run_folder, labelled_root, tmp_path, capsys, monkeypatch):
+    class Killed(ProcessPoolExecutor):
+        def map(self, *args, **kwargs):
+            return super().map(os._exit, [1])
+
+    monkeypatch.setattr(inference, "ProcessPoolExecutor", Killed)
+    flags = ["predict", "--checkpoint", str(run_folder / "best_checkpoint.pt"), "--cpu", "--num-gpus", "2"]
+    flags += ["--data", str(labelled_root), "--splits", "val_id", "--out", str(tmp_path / "out")]
+    assert main(flags) == 2
+    assert "a predicting process was killed, perhaps out of memory; lower --batch-size" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])

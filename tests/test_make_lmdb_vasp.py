@@ -92,6 +92,15 @@ def test_ionic_steps_whose_electrons_did_not_converge_are_left_out(tmp_path: Pat
     assert make_lmdb(tmp_path / "runs", tmp_path / "all", kept, progress=False).statistics.num_records == 4
 
 
+def test_convergence_belongs_to_each_step(tmp_path: Path) -> None:
+    calculation(tmp_path / "Ni111", [-66.0, -67.0, -68.0])
+    path = tmp_path / "Ni111/OUTCAR"
+    before, reached, after = path.read_text().rpartition("aborting loop because EDIFF is reached")
+    before, first, between = before.rpartition("aborting loop because EDIFF is reached")
+    path.write_text(f"{before}aborting loop EDIFF was not reached (unconverged){between}{reached}{after}")
+    assert first and [found for _, found in read_vasp_frames(path.parent)] == [True, False, True]
+
+
 def test_convergence_of_the_steps_of_a_vasprun(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     text = vasprun(2)

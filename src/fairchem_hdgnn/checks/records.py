@@ -103,7 +103,7 @@ def record_findings(split: str, dataset: Records, needs: Needs, *, labelled: boo
             first.setdefault(kind, finding)
             count[kind] += 1
     for name, present in attributes.items():
-        if present < len(indices) and not any(name in kind for kind in first):
+        if present < len(indices) and f"no {name}" not in first:
             yield error(
                 f"dataset.{split}",
                 f"'{name}' is in {present} of {len(indices)} records checked, but the records of a batch need the "

@@ -124,7 +124,7 @@ def make_lmdb(source: Path, out: Path, conversion: Conversion, *, progress: bool
     with new_directory(out) as partial:
         write_lmdb(partial, converter.records(progress))
         report.dropped, report.statistics = make_uniform(
-            partial, report.statistics, ids_are_strings=len(converter.id_types) > 1
+            partial, report.statistics, ids_are_strings=len(converter.id_types) > 1, progress=progress
         )
         write_rows(partial / SOURCES, report.sources)
         write_rows(partial / LEFT_OUT, report.left_out)

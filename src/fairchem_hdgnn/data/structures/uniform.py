@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch_geometric.data import Data
+from tqdm import tqdm
 
 from fairchem_hdgnn.data.lmdb import DATA_FILE, write_lmdb
 from fairchem_hdgnn.data.reading import Records
@@ -30,13 +31,16 @@ class Dropped:
     without: str
 
 
-def make_uniform(folder: Path, statistics: Statistics, *, ids_are_strings: bool) -> tuple[list[Dropped], Statistics]:
+def make_uniform(
+    folder: Path, statistics: Statistics, *, ids_are_strings: bool, progress: bool = True
+) -> tuple[list[Dropped], Statistics]:
     """Remove attributes that only some records have, and make ids strings.
 
     Args:
         folder: with ``data.lmdb``, which is replaced if records change.
         statistics: of its records.
         ids_are_strings: whether some ids are numbers that have to be strings, because others are.
+        progress: show a progress bar.
 
     Returns:
         What was removed, and the statistics of the new records.
@@ -48,13 +52,14 @@ def make_uniform(folder: Path, statistics: Statistics, *, ids_are_strings: bool)
     uniform = Statistics()
 
     def changed() -> Iterator[Data]:
-        for record in Records(folder):
+        for record in tqdm(Records(folder), desc="uniform attributes", unit="record", disable=not progress):
             for name in names:
                 if name in record:
                     del record[name]
                 else:
                     without.setdefault(name, record_id(record))
-            record.sid = str(record.sid) if ids_are_strings else record.sid
+            if ids_are_strings:
+                record.sid = str(record.sid)
             uniform.add(record)
             yield record
 

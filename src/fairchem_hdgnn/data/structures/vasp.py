@@ -130,7 +130,7 @@ def read_vasp_frames(folder: Path) -> Iterator[tuple[Atoms, bool | None]]:
     run = _run(folder, {name: path for name, path in files.items() if name in FRAMES})
     structure = next((files[name] for name in STRUCTURES if name in files), None)
     fixed = _structure(structure, run.last.atoms) if structure is not None else None
-    for index, step in enumerate(_steps(run.file)):
+    for index, (step, converged) in enumerate(zip(_steps(run.file), run.electronic)):
         if step.atoms is None or step.forces is None:
             raise DataError(
                 f"{run.file}: its ionic step {index} has no positions and forces, which S2EF needs; use --task is2re "
@@ -139,7 +139,7 @@ def read_vasp_frames(folder: Path) -> Iterator[tuple[Atoms, bool | None]]:
         atoms = _fixed_as(step.atoms, fixed, folder) if fixed is not None else step.atoms
         results = {"energy": step.energy, "forces": step.forces, "free_energy": step.free_energy}
         atoms.calc = SinglePointCalculator(atoms, **results)
-        yield atoms, step.electronic
+        yield atoms, converged
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -6,7 +6,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -39,24 +39,31 @@ class Step:
         atoms: its structure, if the file has it, without a calculator.
         forces: eV/Å, of fixed atoms too.
         free_energy: eV, to which the forces belong.
-        electronic: whether its electronic loop converged, if known.
     """
 
     energy: float
     atoms: Atoms | None = None
     forces: Float64[np.ndarray, "atoms 3"] | None = None
     free_energy: float | None = None
-    electronic: bool | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run read from a file: its first and last complete ionic step, and whether it converged, if known."""
+    """A run read from a file.
+
+    Attributes:
+        file: the file.
+        first: the first complete ionic step.
+        last: the last one.
+        converged: whether the run converged, if known.
+        electronic: whether the electronic loop of each complete ionic step converged, if known.
+    """
 
     file: Path
     first: Step
     last: Step
     converged: bool | None = None
+    electronic: tuple[bool | None, ...] = ()
 
 
 def outcar_run(path: Path) -> Run:
@@ -69,17 +76,17 @@ def outcar_run(path: Path) -> Run:
         watched = _Watched(file)
         chunks = _chunks(watched)
         first = last = next(chunks)
+        electronic = [watched.electronic]
         for last in chunks:  # noqa: B007 (the value after the loop is wanted)
-            pass
-    return Run(path, _step(first), _step(last), watched.converged)
+            electronic.append(watched.electronic)
+    return Run(path, _step(first), _step(last), watched.converged, tuple(electronic))
 
 
 def outcar_steps(path: Path) -> Iterator[Step]:
     """All complete ionic steps of an OUTCAR."""
     with open_text(path) as file:
-        watched = _Watched(file)
-        for chunk in _chunks(watched):
-            yield replace(_step(chunk), electronic=watched.electronic)
+        for chunk in _chunks(file):
+            yield _step(chunk)
 
 
 def _chunks(file: Any) -> Iterator[outcar.OUTCARChunk]:
@@ -162,21 +169,18 @@ def vasprun_run(path: Path) -> Run:
     if not loops:
         raise IncompleteError
     frames = list(_vasprun_frames(path, slice(None, None, max(len(loops) - 1, 1))))
+    electronic = tuple(length < settings["NELM"] if "NELM" in settings else None for length in loops)
     converged = None
     if cut_off:
         converged = False
     elif "NSW" in settings and "NELM" in settings:
-        static = _static(settings)
-        converged = loops[-1] < settings["NELM"] and (static or len(loops) < settings["NSW"])
-    return Run(path, _step_of(frames[0]), _step_of(frames[-1]), converged)
+        converged = electronic[-1] and (_static(settings) or len(loops) < settings["NSW"])
+    return Run(path, _step_of(frames[0]), _step_of(frames[-1]), converged, electronic)
 
 
 def vasprun_steps(path: Path) -> Iterator[Step]:
     """All complete ionic steps of a vasprun.xml."""
-    loops, settings, _ = _loops(path)
-    limit = settings.get("NELM")
-    for step, length in zip(map(_step_of, _vasprun_frames(path, slice(None))), loops):
-        yield step if limit is None else replace(step, electronic=length < limit)
+    return map(_step_of, _vasprun_frames(path, slice(None)))
 
 
 def _vasprun_frames(path: Path, index: slice) -> Iterator[Atoms]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fairchem_hdgnn.models.so3.frame_source import mean_over_draws
+from fairchem_hdgnn.models.so3.frame_source import mean_over_draws, warn_of_gradient
 
 
 class Network(nn.Module):
@@ -52,12 +50,7 @@ class Network(nn.Module):
             UserWarning: ``edge_vec`` requires a gradient, which would lack the contribution of the frames.
         """
         if edge_frames is not None:
-            if edge_vec.requires_grad and torch.is_grad_enabled():
-                warnings.warn(
-                    "edge_vec requires a gradient, but none flows through edge frames: "
-                    "autograd's result is not a force",
-                    stacklevel=4,
-                )
+            warn_of_gradient(edge_vec)
             draws = [edge_frames]
         else:
             draw_frames: Any = self.backbone.frames

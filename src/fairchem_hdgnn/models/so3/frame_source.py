@@ -16,6 +16,15 @@ from fairchem_hdgnn.models.so3.frames import FrameMode, edge_frames, random_roll
 Draw = TypeVar("Draw")
 
 
+def warn_of_gradient(edge_vec: Float[Tensor, "edges 3"]) -> None:
+    """Warn if edge vectors require a gradient, which would lack the contribution of the frames."""
+    if edge_vec.requires_grad and torch.is_grad_enabled():
+        warnings.warn(
+            "edge_vec requires a gradient, but none flows through edge frames: autograd's result is not a force",
+            stacklevel=4,
+        )
+
+
 class FrameSource(nn.Module):
     """Edge frames for a forward pass.
 
@@ -48,11 +57,7 @@ class FrameSource(nn.Module):
         Warns:
             UserWarning: ``edge_vec`` requires a gradient, which would lack the contribution of the frames.
         """
-        if edge_vec.requires_grad and torch.is_grad_enabled():
-            warnings.warn(
-                "edge_vec requires a gradient, but none flows through edge frames: autograd's result is not a force",
-                stacklevel=3,
-            )
+        warn_of_gradient(edge_vec)
         if self.mode is FrameMode.FIXED:
             return [edge_frames(edge_vec)]
         if self.mode is FrameMode.RANDOM and training:
