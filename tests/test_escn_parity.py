@@ -17,8 +17,15 @@ from fairchem_hdgnn.convert import from_fairchem_escn
 from fairchem_hdgnn.convert.fairchem_escn import convert_weights, plain_names
 from fairchem_hdgnn.errors import ConfigError
 
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6}
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5}
 """Relative. fairchem keeps constants rounded to float32 in a float64 model."""
+
+# Forces with 8 sample points and one edge channel: small differences of larger numbers.
+CANCELLING: dict[str, Any] = {
+    "lmax_list": [2], "mmax_list": [2], "num_layers": 3, "sphere_channels": 2, "hidden_channels": 5, "edge_channels": 1,
+    "num_sphere_samples": 8, "cutoff": 5.0, "max_neighbors": 20, "distance_function": "gaussian",
+    "distance_resolution": 0.15625, "basis_width_scalar": 1.0, "resolution": None, "use_pbc": False, "otf_graph": True,
+}  # fmt: skip
 
 
 @st.composite
@@ -49,11 +56,13 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
 @settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @example({**TINY, "lmax_list": [8], "mmax_list": [8], "num_layers": 1}, 0)
 @example({**TINY, "lmax_list": [6], "mmax_list": [2], "sphere_channels": 16, "hidden_channels": 32}, 0)
+@example(CANCELLING, 134)
 @given(configurations(), st.integers(0, 1000))
 def test_energies_forces_and_gradients_are_fairchems(config, seed):
     torch.manual_seed(seed)
     model, batch = fairchem_model(config), systems((5, 8), seed)
     redraw(model, torch.Generator().manual_seed(seed))
+    exact: dict[str, Tensor] = {}
     for dtype, tolerance in TOLERANCE.items():
         # A copy that has not run: fairchem fixes its grids in the dtype of the first forward.
         theirs = copy.deepcopy(model).to(dtype)
@@ -62,7 +71,9 @@ def test_energies_forces_and_gradients_are_fairchems(config, seed):
             expected = theirs(cast(batch, dtype))
         actual = ours(cast(batch, dtype))
         for name in expected:
-            assert relative_error(actual[name], expected[name]) < tolerance, (dtype, name)
+            # Where fairchem's own numbers lose more digits to rounding, so may ours.
+            rounding = relative_error(expected[name], exact.setdefault(name, expected[name]))
+            assert relative_error(actual[name], expected[name]) < max(tolerance, 2 * rounding), (dtype, name)
 
         _objective(expected).backward()
         _objective(actual).backward()

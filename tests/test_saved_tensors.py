@@ -117,6 +117,22 @@ def test_gradients_are_those_of_a_plain_step(
     assert_equal(way(make(activations=activations)), expected)
 
 
+def test_a_repeated_forward_pass_has_the_random_frames_of_the_first() -> None:
+    """Two steps, in each of which the backward pass runs the whole network again."""
+    expected, model = hdgnn(frames="random").train(), hdgnn(frames="random").train()
+    for step in range(2):
+        assert_equal(checkpointed(model), plain(expected))
+        assert model.backbone.frames.step == expected.backbone.frames.step == step + 1
+
+
+def test_random_frames_of_an_older_forward_pass_are_refused() -> None:
+    model = hdgnn(frames="random").train()
+    first = loss_of(lambda *inputs: checkpoint(model, *inputs, use_reentrant=False))
+    model(*clusters(seed=1).arguments())
+    with pytest.raises(RuntimeError, match=r"other than the last.*activations: recompute"):
+        first.backward()
+
+
 class Adapter(nn.Module):
     """A weight plus a product of two thin matrices."""
 

@@ -48,6 +48,7 @@ class FrameSource(nn.Module):
         self.mode, self.seed, self.average = mode, seed, average
         self.step = 0
         self.draw = 0
+        self._last: tuple[int, Tensor] | None = None
 
     def forward(
         self, edge_vec: Float[Tensor, "edges 3"], species: Int[Tensor, "edges 2"], training: bool
@@ -56,18 +57,33 @@ class FrameSource(nn.Module):
 
         Warns:
             UserWarning: ``edge_vec`` requires a gradient, which would lack the contribution of the frames.
+
+        Raises:
+            RuntimeError: torch.utils.checkpoint repeats a training forward pass that is not the last one.
         """
         warn_of_gradient(edge_vec)
         if self.mode is FrameMode.FIXED:
             return [edge_frames(edge_vec)]
         if self.mode is FrameMode.RANDOM and training:
-            seed = step_seed("frames", self.seed, self.step)
-            self.step += 1
+            seed = step_seed("frames", self.seed, self._step_of(edge_vec.detach()))
             return [edge_frames(edge_vec, random_roll(edge_vec.shape[0], seed, edge_vec))]
         first = 0 if training else self.draw * self.average
         count = 1 if training else self.average
         seeds = range(self.seed + first, self.seed + first + count)
         return [edge_frames(edge_vec, seeded_roll(edge_vec, species, seed)) for seed in seeds]
+
+    def _step_of(self, edge_vec: Float[Tensor, "edges 3"]) -> int:
+        """The step of this forward pass: a new one, or in torch.utils.checkpoint's backward pass that of the last."""
+        if torch._C._current_graph_task_id() == -1:
+            self._last = self.step, edge_vec
+            self.step += 1
+        elif self._last is None or not torch.equal(self._last[1], edge_vec):
+            raise RuntimeError(
+                "torch.utils.checkpoint repeats a forward pass other than the last, whose random frames are not known: "
+                "do each backward pass before the next forward pass, or use activations: recompute instead"
+            )
+        assert self._last is not None
+        return self._last[0]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Old checkpoints have the number of draws.
