@@ -112,7 +112,7 @@ def test_any_checkpoint_has_a_card(name: str, capsys: pytest.CaptureFixture[str]
     scale = subject.trained.scales["energy"]
     assert f"{scale.mean:g} eV + {scale.rmsd:g} eV ×" in facts["normaliser of `energy`"]
     assert facts["weights"].startswith("moving averages (EMA)")
-    assert facts["seed"] == facts["version of torch"] == facts["commit"] == "not in the file"
+    assert facts["seed"] == facts["version of torch"] == facts["commit"] == "not known"
     assert matter["license"] == "cc-by-4.0" and matter["library_name"] == "fairchem" and "model-index" not in matter
     assert ("hdgnn" if "hdgnn" in name else "escn") in matter["tags"]
     assert str(DATA) not in text
@@ -128,7 +128,7 @@ def test_what_the_training_was_is_in_the_card(checkpoint: Path, capsys: pytest.C
     assert facts["learning rate"] == "0.0004"
     assert facts["schedule"] == "warm-up over 100 steps from 0.2 times the rate"
     assert facts["batch size"].startswith("6 systems a step on each rank")
-    assert facts["epochs"] == "done: not in the file; 20 epochs planned"
+    assert facts["epochs"] == "done: not known; 20 epochs planned"
     assert facts["weights"] == "moving averages (EMA), decay 0.99"
     assert facts["seed"] == "7" and facts["commit"] == "`core:abc1234`"
     assert facts["version of torch"] == "2.8.0" and facts["version of fairchem-hdgnn"] == "0.1.0"

@@ -45,6 +45,13 @@ def test_this_installation_is_whole(capsys: pytest.CaptureFixture) -> None:
     assert any("GPU" in line for line in lines)
 
 
+def test_brackets_in_a_finding_are_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    lines = [Line("lmdb", State.BROKEN, "import fails: [/usr/lib/libc.so] in /home/[old]", "reinstall it")]
+    monkeypatch.setattr(doctor, "report", lambda: lines)
+    assert cli.main(["doctor"]) == 1
+    assert "[/usr/lib/libc.so] in /home/[old]" in capsys.readouterr().out
+
+
 def version_of(monkeypatch: pytest.MonkeyPatch, name: str, version: str | None) -> None:
     """Let a package seem to be installed in this version, or not at all."""
     real = metadata.version

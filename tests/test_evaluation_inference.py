@@ -22,9 +22,11 @@ from evaluation_data import SIZES, fairchem, make_records, schnet_config, train,
 from fairchem.core.datasets import LmdbDataset
 
 from fairchem_hdgnn.cli import main
+from fairchem_hdgnn.cli import predict as predict_command
 from fairchem_hdgnn.cli._inference import add_inference_arguments, inference_options
 from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.npz import read_npz
+from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.data.splits import split_source
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation import inference
@@ -287,11 +289,13 @@ def test_missing_split_lists_those_that_exist(labelled_root, tmp_path):
 def test_names_must_be_distinct(run_folder):
     path = run_folder / "checkpoint.pt"
     assert list(checkpoint_names([path, run_folder / "best_checkpoint.pt"], None)) == [
-        f"schnet ({run_folder.name})",
+        f"schnet ({run_folder.name}/checkpoint)",
         f"schnet ({run_folder.name}/best_checkpoint)",
     ]
     with pytest.raises(ConfigError, match="is given twice"):
         checkpoint_names([path, path, path], None)
+    with pytest.raises(ConfigError, match="is given twice"):
+        checkpoint_names([path, path.parent / "../" / path.parent.name / path.name], None)
     with pytest.raises(ConfigError, match="--names takes 1 different names"):
         checkpoint_names([path], ["a", "b"])
     with pytest.raises(ConfigError, match="'median baseline' is reserved"):
@@ -299,6 +303,71 @@ def test_names_must_be_distinct(run_folder):
     for names in (["a b", "a_b"], ["?", "a"]):
         with pytest.raises(ConfigError, match="must differ in letters and digits"):
             checkpoint_names([path, path], names)
+
+
+def test_seeds_in_folders_of_their_own_get_names_and_folders_of_their_own(run_folder, tmp_path):
+    runs = ["s0/checkpoints/own", "s1/checkpoints/own", "s2/checkpoints/own", "another"]
+    paths = [tmp_path / run / "best_checkpoint.pt" for run in runs]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        shutil.copy(run_folder / "best_checkpoint.pt", path)
+    assert list(checkpoint_names(paths, None)) == [
+        *(f"schnet (s{seed}/checkpoints/own/best_checkpoint)" for seed in range(3)),
+        "schnet (another)",
+    ]
+    alike = [tmp_path / "x/a b/checkpoint.pt", tmp_path / "x/a_b/checkpoint.pt"]
+    for path in alike:
+        path.parent.mkdir(parents=True)
+        shutil.copy(paths[0], path)
+    with pytest.raises(ConfigError, match=r"a_b/checkpoint\): too much alike for names of folders"):
+        checkpoint_names(alike, None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--plot-format", "svg"], "--plot-format has no effect without --plots"),
+        (["--logs", "logs", "--html"], "--logs has no effect without --plots"),
+        (["--worst", "3", "--plots"], "--worst has no effect without --html"),
+        (["--logs", "nowhere", "--plots"], "nowhere: no event files"),
+    ],
+)
+def test_flags_without_effect_are_refused_before_predictions(
+    run_folder, labelled_root, tmp_path, capsys, flags, message
+):
+    command = ["evaluate", "--checkpoint", str(run_folder / "best_checkpoint.pt"), "--data", str(labelled_root)]
+    assert main([*command, "--out", str(tmp_path / "out"), *flags]) == 2
+    captured = capsys.readouterr().err
+    assert message in captured and "system" not in captured, "no bar of predictions"
+
+
+def test_a_record_with_other_attributes_is_named(run_folder, labelled_root, tmp_path, capsys):
+    records = list(Records(labelled_root / "val_id"))
+    del records[3].y_relaxed
+    (tmp_path / "data/val_id").mkdir(parents=True)
+    write_lmdb(tmp_path / "data/val_id", records)
+    flags = ["--checkpoint", str(run_folder / "best_checkpoint.pt"), "--cpu", "--splits", "val_id"]
+    assert main(["evaluate", *flags, "--data", str(tmp_path / "data")]) == 2
+    assert f"sid {records[3].sid}: has other attributes than sid " in capsys.readouterr().err
+
+
+def test_predictions_that_are_not_finite_are_counted(run_folder, labelled_root, tmp_path, capsys, monkeypatch):
+    real = predict_command.predict_splits
+
+    def broken(*args, **keys):
+        (split, found), *_ = real(*args, **keys).items()
+        found.energy[[2, 4]] = np.nan
+        return {split: found}
+
+    monkeypatch.setattr(predict_command, "predict_splits", broken)
+    flags = ["--checkpoint", str(run_folder / "best_checkpoint.pt"), "--cpu", "--splits", "val_id"]
+    assert main(["predict", *flags, "--data", str(labelled_root), "--out", str(tmp_path)]) == 0
+    with np.load(tmp_path / "val_id.npz") as written:
+        third, finite = written["ids"][2], written["energy"][np.isfinite(written["energy"])]
+        assert len(finite) == len(written["ids"]) - 2
+    printed = capsys.readouterr().out
+    assert f"WARNING: 2 energies are NaN or infinity, first that of system {third}" in printed
+    assert f"energy {finite.mean():.3f} ± {finite.std():.3f} eV" in printed
 
 
 def test_overrides_are_read_as_in_yaml():

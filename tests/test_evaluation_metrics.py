@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from fairchem.core.modules.evaluator import Evaluator
+from rich.console import Console
 
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.metrics import bootstrap_means, compare, constant_baseline, force_errors
 from fairchem_hdgnn.evaluation.predictions import Predictions, hill_formula, merge
 from fairchem_hdgnn.evaluation.published import table_1
-from fairchem_hdgnn.evaluation.report import markdown, write_tables
+from fairchem_hdgnn.evaluation.report import markdown, print_tables, write_tables
 
 SPLITS = ("val_id", "val_ood_ads", "val_ood_cat", "val_ood_both")
 
@@ -239,6 +240,28 @@ def test_table_1_means_are_taken_from_its_columns():
     assert hdgnn["ood_mean"] == pytest.approx(563.67, abs=0.01)
     assert round(table_1("mae")["SCN"]["mean"]) == 573
     assert round(table_1("mae")["Equiformer"]["mean"]) == 586
+
+
+def test_table_1_means_are_of_the_splits_shown():
+    columns = ("val_id", "val_ood_ads", "mean")
+    assert table_1("mae", columns)["HDGNN"] == {"val_id": 510, "val_ood_ads": 618, "mean": 564}
+    assert table_1("mae", ("fold_0", "val_id", "mean"))["HDGNN"] == {"val_id": 510}, "no number for fold_0"
+    comparison = compare({"a": {split: model(0.5, 0)[split] for split in ("val_id", "val_ood_ads")}}, num_resamples=5)
+    row = next(line for line in markdown(comparison, [], with_paper=True).splitlines() if "*DimeNet++*" in line)
+    assert row == "| *DimeNet++* \\* | *562* | *725* | *644* |"
+
+
+def test_a_table_wider_than_the_terminal_keeps_its_names_and_numbers(tmp_path):
+    of_split = next(iter(model(0.5, 0).values()))
+    names = ["HDGNN (2024-01-01-first-run)", "HDGNN (2024-01-02-second-run)"]
+    comparison = compare({name: {f"fold_{k}": of_split for k in range(9)} for name in names}, num_resamples=5)
+    with (tmp_path / "terminal").open("w") as file:
+        print_tables(comparison, [], with_paper=False, console=Console(width=60, file=file))
+    lines = (tmp_path / "terminal").read_text().splitlines()
+    assert all(any(f" {split} " in line for line in lines) for split in comparison.splits)
+    for estimate in comparison.scores["mae"][names[1]].values():
+        assert any(f" {estimate.low:.0f}…{estimate.high:.0f} " in line for line in lines)
+    assert {"HDGNN", "(2024-01-01-first-run)"} <= set(" ".join(lines).split())
 
 
 def test_tables_hold_the_same_numbers_in_every_format(tmp_path):

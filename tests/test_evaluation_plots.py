@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from scipy import stats
 from torch.utils.tensorboard import SummaryWriter
 
 from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.evaluation.groups import mean_and_interval
 from fairchem_hdgnn.evaluation.learning_curve import Curve, read_curves, read_events
 from fairchem_hdgnn.evaluation.plots import draw_all, ewt_figure, group_figure, parity_figure
 from fairchem_hdgnn.evaluation.predictions import Predictions
@@ -69,6 +73,26 @@ def test_parity_panels_show_every_system_with_scores_and_units(models):
     assert parity.texts[0].get_text() == f"MAE {1000 * error.mean():.0f} meV\nEwT {100 * (error < 0.02).mean():.1f} %"
     assert parity.get_xlim() == parity.get_ylim()
     assert "eV" in parity.get_ylabel() and "eV" in residuals.get_ylabel() and "eV" in figure.get_supxlabel()
+
+
+def test_residuals_beyond_the_axis_are_counted(models):
+    of_split = models["one"]["val_id"]
+    energy = of_split.energy.copy()
+    energy[0] += 50
+    figure = parity_figure("one", {"val_id": replace(of_split, energy=energy)})
+    residuals = figure.axes[1]
+    limit = residuals.get_ylim()[1]
+    error = np.abs(energy - of_split.target)
+    assert (error > limit).sum() == 1 and residuals.texts[0].get_text() == "1 beyond this range"
+
+
+def test_intervals_of_groups_are_students():
+    errors = np.array([1.0, 2.0, 4.0, 9.0])
+    groups = {"three": np.array([True, True, True, False]), "one": np.array([False, False, False, True])}
+    means, half_widths = mean_and_interval(errors, groups)
+    expected = stats.t.interval(0.95, 2, loc=errors[:3].mean(), scale=stats.sem(errors[:3]))
+    assert (means[0] - half_widths[0], means[0] + half_widths[0]) == pytest.approx(expected)
+    assert means[1] == 9 and np.isnan(half_widths[1])
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

@@ -15,9 +15,13 @@ from fc2_after_structures import ENERGIES, FIRST, SECOND, found
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.convert.generations import convert_generation
+from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
+from fairchem_hdgnn.host import inference_files
+from fairchem_hdgnn.host.calculator import calculator as network_calculator
 from fairchem_hdgnn.host.fairchem1.inference import calculator
 from fairchem_hdgnn.host.generations import read_trained
+from fairchem_hdgnn.host.opening import describe_checkpoint
 
 RESOLUTION = 3e-7
 """Of float32, which is coarser than 1e-6 eV from 8 eV on."""
@@ -107,3 +111,54 @@ def test_wrong_direction_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "is already a checkpoint of fairchem1" in (printed := capsys.readouterr().err) and printed.count("\n") == 1
     assert main(["convert", "--from", "fairchem-escn", "--to", "fairchem2", "a.pt", str(tmp_path / "new.pt")]) == 2
     assert "convert to fairchem1 first" in capsys.readouterr().err
+
+
+def test_labels_survive_two_conversions(tmp_path: Path) -> None:
+    checkpoint = torch.load(DATA / "hdgnn_paper.pt", weights_only=True)
+    checkpoint["config"]["dataset"]["key_mapping"] = {"y_init": "energy"}
+    torch.save(checkpoint, tmp_path / "first.pt")
+    convert_generation("fairchem2", tmp_path / "first.pt", tmp_path / "second.pt")
+    convert_generation("fairchem1", tmp_path / "second.pt", tmp_path / "again.pt")
+    for name in ("first", "second", "again"):
+        assert describe_checkpoint(tmp_path / f"{name}.pt").target.label == "y_init", name
+
+
+def test_an_evaluation_says_which_labels_it_takes_for_a_file_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_splits(tmp_path / "data")
+    command = ["evaluate", "--checkpoint", str(DATA / "fairchem2_hdgnn.pt"), "--data", str(root), "--cpu"]
+    assert main([*command, "--bootstrap", "5", "--splits", "val_id"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Label: the first of y_relaxed, energy, y in the records; the checkpoint does not name" in printed
+
+
+def test_only_energies_are_converted_and_calculated(tmp_path: Path) -> None:
+    """fairchem 2's file would have neither the name nor the unit of the target."""
+    checkpoint = torch.load(DATA / "hdgnn_paper.pt", weights_only=True)
+    checkpoint["config"]["model"]["output_name"] = "gap"
+    checkpoint["config"]["outputs"] = {"gap": checkpoint["config"]["outputs"].pop("energy")}
+    checkpoint["normalizers"] = {"gap": checkpoint["normalizers"].pop("energy")}
+    torch.save(checkpoint, tmp_path / "gap.pt")
+    with pytest.raises(ConfigError, match=r"gap\.pt: predicts 'gap'; only"):
+        convert_generation("fairchem2", tmp_path / "gap.pt", tmp_path / "second.pt")
+    for make in (calculator, network_calculator):
+        with pytest.raises(ConfigError, match=r"gap\.pt: predicts gap, but ASE's calculators give energies in eV"):
+            make(tmp_path / "gap.pt", cpu=True)
+
+
+def test_a_file_of_fairchem_2_without_averages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As fairchem writes it with ``ema_decay: null``."""
+    real = inference_files.load_archive
+
+    def without(*args: Any) -> Any:
+        contents = real(*args)
+        contents.state["ema_state_dict"] = None
+        return contents
+
+    path = DATA / "fairchem2_hdgnn.pt"
+    raw = read_trained(path, raw_weights=True)
+    monkeypatch.setattr(inference_files, "load_archive", without)
+    found = read_trained(path)
+    assert not found.averaged and found.weights.keys() == raw.weights.keys()
+    assert all(torch.equal(found.weights[name], weight) for name, weight in raw.weights.items())

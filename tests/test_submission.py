@@ -80,6 +80,11 @@ FAULTS = {
             "energies"
         ],
     ),
+    "one number": (edited(id_energy=lambda e: e[0]), ["id: energy has shape (), not (9,)"]),
+    "one id": (
+        edited(id_ids=lambda ids: np.array(ids[0])),
+        ["id: ids have shape (), not (systems,)", "id: energy has shape (9,), not (1,)"],
+    ),
     "constant": (
         edited(id_energy=lambda e: np.full_like(e, -1.5)),
         ["id: all 9 energies are the same, -1.5 eV"],

@@ -33,6 +33,11 @@ def test_milestones() -> None:
     assert rates(make, 16) == pytest.approx(expected)
 
 
+def test_milestones_without_warm_up() -> None:
+    make = partial(schedules.milestones, warmup_steps=0, warmup_factor=0.2, lr_milestones=[2], lr_gamma=0.3)
+    assert rates(make, 4) == pytest.approx([0.1] * 2 + [0.03] * 2)
+
+
 def test_one_cycle() -> None:
     """Up by half a cosine, then down to nothing; one step more than there are is allowed."""
     found = rates(partial(schedules.one_cycle, max_lr=0.1, epochs=2, pct_start=0.25), 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fairchem_hdgnn.checks.installation import State, report
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     table.add_column("finding", overflow="fold")
     for finding in found:
         state = f"[{STYLES[finding.state]}]{finding.state.value}[/]"
-        table.add_row(finding.subject, state, finding.detail)
+        table.add_row(escape(finding.subject), state, escape(finding.detail))
     console.print(table)
     for finding in found:
         if finding.remedy:

@@ -37,6 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure every model and print one row for each."""
     require_at_least(1, {"--systems": args.systems, "--rotations": args.rotations})
+    if args.num_gpus > 1:
+        raise ConfigError(f"--num-gpus {args.num_gpus}: this command uses one")
     options = inference_options(args)
     subjects = [open_subject(name, options) for name in args.models]
     unit, factor = _unit(subjects)

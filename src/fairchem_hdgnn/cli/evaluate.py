@@ -18,6 +18,8 @@ from fairchem_hdgnn.evaluation.report import print_tables, write_tables
 from fairchem_hdgnn.evaluation.splits import VALIDATION_SPLITS
 from fairchem_hdgnn.files import require_writable
 
+LARGEST_ERRORS = 50
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
@@ -33,19 +35,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="bootstrap resamples (default: 1000)")
     parser.add_argument("--out", type=path, metavar="DIR", help="also write tables, predictions and plots to DIR")
     parser.add_argument("--plots", action="store_true", help="draw parity, errors by group, EwT, learning curve")
-    parser.add_argument("--plot-format", choices=("png", "svg"), default="png")
+    parser.add_argument("--plot-format", choices=("png", "svg"), help="of --plots (default: png)")
     parser.add_argument(
         "--html", action="store_true", help="write evaluation.html: tables, plots, rotatable structures"
     )
     parser.add_argument(
         "--worst",
         type=int,
-        default=50,
         metavar="N",
-        help="with --html: show the structures of the N largest errors per split and model (default: 50)",
+        help="with --html: show the structures of the N largest errors per split and model "
+        f"(default: {LARGEST_ERRORS})",
     )
     parser.add_argument(
-        "--logs", type=path, metavar="DIR", help="TensorBoard event files (default: those of the checkpoint's run)"
+        "--logs",
+        type=path,
+        metavar="DIR",
+        help="event files of TensorBoard for --plots (default: of the checkpoint's run)",
     )
     add_ensemble_arguments(parser)
     add_inference_arguments(parser)
@@ -56,9 +61,17 @@ def run(args: argparse.Namespace) -> None:
     for flag in ("plots", "html"):
         if getattr(args, flag) and args.out is None:
             raise ConfigError(f"--{flag} needs --out DIR to write to")
+    for flag, needed in {"plot_format": "plots", "logs": "plots", "worst": "html"}.items():
+        if getattr(args, flag) is not None and not getattr(args, needed):
+            raise ConfigError(f"--{flag.replace('_', '-')} has no effect without --{needed}")
     require_at_least(1, {"--bootstrap": args.bootstrap, "--worst": args.worst})
+    plot_format, worst = args.plot_format or "png", args.worst or LARGEST_ERRORS
     if args.out is not None:
         require_writable(args.out)
+    if args.logs is not None:
+        from fairchem_hdgnn.evaluation.learning_curve import require_events  # noqa: PLC0415 (TensorBoard only where it is needed)
+
+        require_events(args.logs)
     num_draws = frame_draws(args)
     checkpoints = checkpoint_names(args.checkpoint, args.names, trusted=args.trust_checkpoint)
     options = inference_options(args)
@@ -76,16 +89,16 @@ def run(args: argparse.Namespace) -> None:
     if args.plots:
         from fairchem_hdgnn.evaluation.plots import draw_all  # noqa: PLC0415 (matplotlib only where it is needed)
 
-        written += draw_all(evaluation.predictions, checkpoints, args.out, args.plot_format, logs=args.logs)
+        written += draw_all(evaluation.predictions, checkpoints, args.out, plot_format, logs=args.logs)
         if calibration:
             from fairchem_hdgnn.evaluation.calibration_plot import draw_calibration  # noqa: PLC0415 (likewise)
 
             ensemble = evaluation.predictions[ENSEMBLE]
-            written.append(draw_calibration(ensemble, calibration, args.out / f"calibration.{args.plot_format}"))
+            written.append(draw_calibration(ensemble, calibration, args.out / f"calibration.{plot_format}"))
     if args.html:
         from fairchem_hdgnn.evaluation.page.page import write_page  # noqa: PLC0415 (plotly only where it is needed)
 
-        written.append(write_page(args.out / "evaluation.html", evaluation, options, args.worst, with_paper=args.paper))
+        written.append(write_page(args.out / "evaluation.html", evaluation, options, worst, with_paper=args.paper))
     print("Written:", *(f"  {path}" for path in written), sep="\n")
     earlier = sorted({*args.out.glob("*.png"), *args.out.glob("*.svg"), *args.out.glob("*.html")} - set(written))
     if earlier:

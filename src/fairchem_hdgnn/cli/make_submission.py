@@ -6,6 +6,7 @@ import argparse
 
 from fairchem_hdgnn.cli._flags import path
 from fairchem_hdgnn.cli._inference import add_data_format_argument
+from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.evaluation.expected import expected_systems
 from fairchem_hdgnn.evaluation.splits import SUFFIXES
 from fairchem_hdgnn.evaluation.submission import Arrays, make_submission, upload_text
@@ -60,7 +61,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def official_counts(args: argparse.Namespace) -> bool:
-    """Whether the arguments require OC20's number of systems."""
+    """Whether the arguments require OC20's number of systems.
+
+    Raises:
+        ConfigError: for validation splits.
+    """
+    if args.prefix == "val" and args.counts == "official":
+        raise ConfigError("--counts official: OC20's test splits only; leave it out with --prefix val")
     return (args.counts or {"test": "official", "val": "any"}[args.prefix]) == "official"
 
 

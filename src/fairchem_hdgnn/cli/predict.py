@@ -61,7 +61,12 @@ def run(args: argparse.Namespace) -> None:
         path = args.out / f"{split}.npz"
         # A later split may fail.
         write_predictions(path, predictions)
-        mean, spread = predictions.energy.mean(), predictions.energy.std()
+        finite = np.isfinite(predictions.energy)
+        if not finite.all():
+            wrong = predictions.ids[~finite]
+            print(f"{path}: WARNING: {len(wrong):,} energies are NaN or infinity, first that of system {wrong[0]}")
+        energy = predictions.energy[finite] if finite.any() else predictions.energy
+        mean, spread = energy.mean(), energy.std()
         uncertainty = predictions.energy_std
         of_ensemble = "" if uncertainty is None else f"; energy_std {uncertainty.mean():.3f} {unit} on average"
         print(

@@ -46,7 +46,7 @@ def convert_generation(
 
     Raises:
         DataError: the file cannot be read, its weights do not fit, or ``out`` exists.
-        ConfigError: the file is already of ``target``, or its model is not of this package.
+        ConfigError: the file is already of ``target``, its model is not of this package, or it predicts no energy.
     """
     path, out = Path(path), Path(out)
     require_absent(out)
@@ -54,6 +54,10 @@ def convert_generation(
     if found == target:
         raise ConfigError(f"{path}: is already a checkpoint of {found}; nothing to convert")
     trained = read_trained(path, raw_weights=raw_weights, trusted=trusted)
+    if trained.target != "energy":
+        raise ConfigError(
+            f"{path}: predicts '{trained.target}'; only checkpoints that predict 'energy' can be converted"
+        )
     record = read_training_record(path, raw_weights=raw_weights, trusted=trusted)
     model = trained.build()
     WRITERS[target](trained, record, out)
@@ -64,7 +68,8 @@ def convert_generation(
 def write_first(trained: TrainedNetwork, record: TrainingRecord, out: Path) -> None:
     """Write a plain model with the config that fairchem-core 1.10 needs for prediction."""
     levels = {"energy": "system", "forces": "atom"}
-    labels = {"y_relaxed": "energy"} if trained.outputs == ("energy",) else {"y": "energy", "force": "forces"}
+    guess = {"y_relaxed": "energy"} if trained.outputs == ("energy",) else {"y": "energy", "force": "forces"}
+    labels = trained.dataset.get("key_mapping") or guess
     config = {
         "trainer": "ocp",
         "task": {},

@@ -45,7 +45,7 @@ def score(predictions: Path, data: Path) -> list[Score]:
         data: Folder that ``prepare-qm9`` wrote.
 
     Raises:
-        DataError: a file cannot be read, an id is unknown, or the molecules are not all of one split.
+        DataError: a file cannot be read, an id is unknown or occurs twice, or the molecules are not all of one split.
     """
     arrays = _load(predictions)
     path = data / MOLECULES_FILE
@@ -97,9 +97,15 @@ def _rows(predictions: Path, ids: np.ndarray, molecules: Molecules) -> np.ndarra
         raise DataError(
             f"{predictions}: id {strange[0]} is not the number of a molecule; give the predictions of a QM9 run"
         )
-    wanted = ids.astype(np.int64)
+    if len(ids) == 0:
+        raise DataError(f"{predictions}: has no molecules")
+    unique, counts = np.unique(ids, return_counts=True)
+    if len(unique) < len(ids):
+        raise DataError(f"{predictions}: molecule {unique[counts > 1][0]} occurs {counts.max()} times; predict again")
+    # More digits than the largest index has would not fit into an int64.
+    wanted = np.array([int(each) if len(each) < 18 else -1 for each in ids.astype(str)])
     rows = np.searchsorted(molecules.index, wanted).clip(max=len(molecules) - 1)
-    unknown = wanted[molecules.index[rows] != wanted]
+    unknown = ids[molecules.index[rows] != wanted]
     if len(unknown):
         raise DataError(f"{predictions}: molecule {unknown[0]} is not in the prepared data set")
     return rows

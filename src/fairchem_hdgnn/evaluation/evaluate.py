@@ -21,6 +21,7 @@ from fairchem_hdgnn.evaluation.inference import InferenceOptions, evenly_spaced,
 from fairchem_hdgnn.evaluation.metrics import Comparison, compare, constant_baseline, force_errors, has_forces
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
 from fairchem_hdgnn.files import complete_or_absent, sha256
+from fairchem_hdgnn.host.network_inference import LABELS
 from fairchem_hdgnn.host.opening import describe_checkpoint, open_split
 from fairchem_hdgnn.host.which import versions
 
@@ -91,7 +92,8 @@ def evaluate(
     for split, of_split in predictions[first_name].items():
         if of_split.target is None:
             raise DataError(
-                f"{sources[split]}: no labels to score against; use 'fairchem-hdgnn predict' for test splits"
+                f"{sources[split]}: not all records have labels to score against; use 'fairchem-hdgnn predict' for "
+                "test splits"
             )
     if ensemble:
         predictions[ENSEMBLE] = {split: each.mean for split, each in ensemble.items()}
@@ -111,6 +113,10 @@ def evaluate(
         notes.append(
             "Forces: of free atoms. MAE: mean over atoms and components; cosine: mean over atoms. "
             "The baseline's forces are zero."
+        )
+    if target.label is None:
+        notes.append(
+            f"Label: the first of {', '.join(LABELS['energy'])} in the records; the checkpoint does not name it."
         )
     if target.unit != "eV":
         notes.append(f"Label: '{target.label}'. The numbers are in eV, meV and % only if this label is in eV.")
@@ -174,16 +180,30 @@ def checkpoint_names(paths: Sequence[Path], names: Sequence[str] | None, *, trus
         if "" in folders or len(set(folders)) < len(folders):
             raise ConfigError(f"--names: {list(names)} must differ in letters and digits: they are folder names")
         return dict(zip(names, paths))
-    named: dict[str, Path] = {}
-    for path in paths:
-        model = describe_checkpoint(path, trusted=trusted).model.rpartition(".")[2]
-        name = f"{model} ({path.resolve().parent.name})"
-        if name in named:
-            name = f"{model} ({path.resolve().parent.name}/{path.stem})"
-        if name in named:
-            raise ConfigError(f"{path} is given twice")
-        named[name] = path
-    return named
+    resolved = [path.resolve() for path in paths]
+    twice = [path for position, path in enumerate(paths) if resolved[position] in resolved[:position]]
+    if twice:
+        raise ConfigError(f"{twice[0]} is given twice")
+    models = [describe_checkpoint(path, trusted=trusted).model.rpartition(".")[2] for path in paths]
+    found = [_possible_names(model, path) for model, path in zip(models, resolved)]
+    chosen = [_shortest_of_its_own(own, [other for other in found if other is not own]) for own in found]
+    if len({_file_name(name) for name in chosen}) < len(chosen):
+        raise ConfigError(f"{', '.join(chosen)}: too much alike for names of folders; give names with --names")
+    return dict(zip(chosen, paths))
+
+
+def _possible_names(model: str, path: Path) -> list[str]:
+    """From short to long: with the run, with run and file, with the folder of the run as well, and so on."""
+    longer = ("/".join((*path.parts[-count:-1], path.stem)) for count in range(2, len(path.parts)))
+    return [f"{model} ({text})" for text in (path.parent.name, *longer)]
+
+
+def _shortest_of_its_own(own: Sequence[str], others: Sequence[Sequence[str]]) -> str:
+    """The first name whose folder is not that of another checkpoint's name of the same kind."""
+    for position, name in enumerate(own):
+        if _file_name(name) not in {_file_name(other[min(position, len(other) - 1)]) for other in others}:
+            return name
+    return own[-1]
 
 
 def write_systems(evaluation: Evaluation, folder: Path) -> list[Path]:

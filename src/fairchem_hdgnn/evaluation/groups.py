@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float64
+from scipy.special import stdtrit
 
 from fairchem_hdgnn.evaluation.predictions import Predictions
 
@@ -45,10 +46,16 @@ def grouped(models: Models) -> dict[str, Groups]:
 def mean_and_interval(
     errors: Float64[np.ndarray, "systems"], groups: Groups
 ) -> tuple[Float64[np.ndarray, "groups"], Float64[np.ndarray, "groups"]]:
-    """Mean of each group, and half the width of its 95 % interval under a normal distribution."""
+    """Mean of each group, and half the width of its 95 % interval by Student's t; NaN for a single system."""
     of_groups = [errors[systems] for systems in groups.values()]
     means = np.array([group.mean() for group in of_groups])
-    return means, np.array([1.96 * group.std() / np.sqrt(len(group)) for group in of_groups])
+    return means, np.array([_half_width(group) for group in of_groups])
+
+
+def _half_width(group: Float64[np.ndarray, "systems"]) -> float:
+    if len(group) < 2:
+        return np.nan
+    return float(stdtrit(len(group) - 1, 0.975) * group.std(ddof=1) / np.sqrt(len(group)))
 
 
 def _by_adsorbate(splits: list[Predictions]) -> Groups:

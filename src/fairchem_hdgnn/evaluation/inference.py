@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64, Shaped
 from torch.utils.data import DataLoader, Subset
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
 from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE
@@ -143,8 +143,20 @@ def batches(dataset: Subset, opened: OpenedModel, options: InferenceOptions) -> 
         dataset,
         batch_size=options.batch_size or opened.batch_size,
         num_workers=options.num_workers,
-        collate_fn=opened.collate,
+        collate_fn=partial(_collate, opened),
     )
+
+
+def _collate(opened: OpenedModel, records: list[Data]) -> Batch:
+    """A batch of records that have the same attributes; torch_geometric takes those of the first."""
+    wanted = set(records[0].keys())
+    for record in records:
+        if different := wanted.symmetric_difference(record.keys()):
+            raise DataError(
+                f"sid {record.sid}: has other attributes than sid {records[0].sid} ({', '.join(sorted(different))}); "
+                "all records of a split need the same: re-create the LMDB with make-lmdb"
+            )
+    return opened.collate(records)
 
 
 def _predict(

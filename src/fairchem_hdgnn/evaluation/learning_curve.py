@@ -50,11 +50,21 @@ def read_curves(checkpoints: Mapping[str, Path], logs: Path | None = None) -> di
     for position, (name, checkpoint) in enumerate(checkpoints.items()):
         run = checkpoint.resolve().parent
         folder = logs if logs is not None and position == 0 else run.parent.parent / "logs/tensorboard" / run.name
-        if any(folder.glob("events.out.tfevents.*")):
+        if folder == logs:
+            require_events(folder)
+        if _has_events(folder):
             curves[name] = read_events(folder)
-        elif folder == logs:
-            raise DataError(f"{logs}: no event files (events.out.tfevents.*) there")
     return curves
+
+
+def require_events(folder: Path) -> None:
+    """Raise :class:`DataError` if ``folder`` contains no event files."""
+    if not _has_events(folder):
+        raise DataError(f"{folder}: no event files (events.out.tfevents.*) there")
+
+
+def _has_events(folder: Path) -> bool:
+    return any(folder.glob("events.out.tfevents.*"))
 
 
 def read_events(folder: Path) -> dict[str, Curve]:

@@ -64,6 +64,8 @@ def parity_figure(name: str, splits: Mapping[str, Predictions]) -> Figure:
         residuals.axhline(0, color=GREY, linewidth=0.8)
         _points(residuals, each.labels, each.errors, (*limits, -largest, largest), column)
         residuals.set(ylim=(-largest, largest))
+        if beyond := int((error > largest).sum()):
+            residuals.text(0.04, 0.96, f"{beyond} beyond this range", transform=residuals.transAxes, va="top")
         for each_axes in (parity, residuals):
             light_grid(each_axes)
     figure.suptitle(name, x=0.01, ha="left", fontweight="bold")

@@ -13,6 +13,8 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
+from rich.segment import Segments
 from rich.table import Table
 
 from fairchem_hdgnn.evaluation.calibration import Calibration
@@ -65,14 +67,13 @@ class Section:
     def published_cells(self, model: str, columns: Sequence[str]) -> list[str]:
         """The paper's numbers of a model under the columns of a comparison, empty if it has none."""
         row = self.published[model]
-        keys = [column if column in (MEAN, OOD_MEAN) else suffix_of(column) for column in columns]
-        return [self.number(row[key]) if key in row else "" for key in keys]
+        return [self.number(row[column]) if column in row else "" for column in columns]
 
 
 def sections(comparison: Comparison, *, with_paper: bool) -> list[Section]:
     """One table per metric, then paired differences if there are several models."""
     found = [
-        Section(heading, metric, comparison.scores[metric], table_1(metric) if with_paper else {})
+        Section(heading, metric, comparison.scores[metric], table_1(metric, comparison.columns) if with_paper else {})
         for metric, heading in HEADINGS.items()
         if metric in comparison.scores
     ]
@@ -94,12 +95,19 @@ def print_tables(
     """Print one table per metric, with 95 % intervals under the scores, then paired differences, notes, calibration."""
     console = console or Console()
     for section in sections(comparison, with_paper=with_paper):
-        console.print(_terminal_table(comparison, section))
+        _print_whole(console, _terminal_table(comparison, section))
     _print_notes(console, all_notes(notes, with_paper))
     if calibration:
         console.print()
-        console.print(calibration_table(calibration))
+        _print_whole(console, calibration_table(calibration))
         _print_notes(console, calibration_notes(calibration))
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Wider than the terminal rather than with numbers cut off, which would read as others."""
+    needed = Measurement.get(console, console.options.update_width(10_000), table).minimum
+    options = console.options.update_width(max(needed, console.width))
+    console.print(Segments(console.render(table, options)), soft_wrap=True, end="")
 
 
 def _print_notes(console: Console, notes: list[str]) -> None:
@@ -206,9 +214,11 @@ def _csv(comparison: Comparison, with_paper: bool, calibration: Calibration | No
                     writer.writerow([name, column, systems, metric, METRICS[metric], *asdict(estimate).values(), kind])
     writer.writerows(calibration_rows(calibration) if calibration else [])
     for metric in ENERGY_METRICS if with_paper else ():
-        for model, published in table_1(metric).items():
+        for model, published in table_1(metric, comparison.columns).items():
             for column, value in published.items():
-                writer.writerow([model, column, "", metric, METRICS[metric], value, "", "", "Table 1, test sets"])
+                writer.writerow(
+                    [model, suffix_of(column), "", metric, METRICS[metric], value, "", "", "Table 1, test sets"]
+                )
     return text.getvalue()
 
 

@@ -153,7 +153,7 @@ def _wrong_energies(suffix: str, of_split: Arrays, task: str) -> Iterator[str]:
     energy = of_split.get("energy")
     if energy is None:
         return
-    systems = len(of_split["ids"]) if "ids" in of_split else len(energy)
+    systems = np.size(of_split.get("ids", energy))
     if energy.shape != (systems,):
         yield f"{suffix}: energy has shape {energy.shape}, not ({systems},)"
         return
@@ -174,7 +174,7 @@ def _wrong_energies(suffix: str, of_split: Arrays, task: str) -> Iterator[str]:
 
 def _wrong_forces(suffix: str, of_split: Arrays, expected: Mapping[str, ExpectedSystems] | None) -> Iterator[str]:
     forces, ends, ids = (of_split.get(key) for key in ("forces", "chunk_idx", "ids"))
-    if forces is None or ends is None or ids is None or len(ids) == 0:
+    if forces is None or ends is None or ids is None or ids.ndim != 1 or len(ids) == 0:
         return
     if forces.ndim != 2 or forces.shape[1] != 3:
         yield f"{suffix}: forces have shape {forces.shape}, not (free atoms, 3)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, require_cell_vectors
+from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.generations import read_trained
 from fairchem_hdgnn.host.network_inference import NetworkCheckpoint
 
@@ -60,8 +62,18 @@ def calculator(
 
     Raises:
         DataError: the checkpoint is missing, unreadable, or does not fit its model.
-        ConfigError: its model is not one of this package.
+        ConfigError: its model is not one of this package, or it predicts no energy.
     """
     on_cpu = not torch.cuda.is_available() if cpu is None else cpu
     trained = read_trained(checkpoint, trusted=trusted)
+    require_energy((trained.target,), checkpoint)
     return NetworkCalculator(NetworkCheckpoint(trained, {}, torch.device("cpu" if on_cpu else "cuda"), seed))
+
+
+def require_energy(outputs: Sequence[str], checkpoint: str | Path) -> None:
+    """Raise :class:`ConfigError` if an energy is not among the outputs of a checkpoint."""
+    if "energy" not in outputs:
+        raise ConfigError(
+            f"{checkpoint}: predicts {', '.join(outputs)}, but ASE's calculators give energies in eV; use train --mode "
+            "predict"
+        )

@@ -136,7 +136,15 @@ def of_second(contents: InferenceFile, path: Path, *, raw_weights: bool = False)
         references,
         averaged,
         path,
+        _recorded_labels(contents.training_record),
     )
+
+
+def _recorded_labels(record: Any) -> dict[str, Any]:
+    """The names of labels in the record that converted files have; empty for others."""
+    for name in ("config", "dataset", "train", "key_mapping"):
+        record = record.get(name) if isinstance(record, Mapping) else None
+    return {"key_mapping": dict(record)} if record else {}
 
 
 def _without_wrappers(name: str) -> str:

@@ -47,7 +47,8 @@ class InferenceFile:
         model: config of the model, as in the training's YAML.
         tasks: config of each task.
         weights: weights under fairchem's names.
-        averages: the moving averages (EMA) under the same names; fairchem predicts with these.
+        averages: the moving averages (EMA) under the same names; fairchem predicts with these. Empty if the training
+            had none.
         training_record: plain values about the training, stored in converted files; fairchem ignores it.
     """
 
@@ -95,7 +96,7 @@ def read_inference_file(path: str | Path, *, trusted: bool = False) -> Inference
     if missing:
         raise DataError(f"{path}: not a checkpoint of fairchem-core 2: no '{missing[0]}' in it")
     model, tasks = (_plain(state[name], path) for name in ("model_config", "tasks_config"))
-    weights, averages = (_tensors(state[name]) for name in ("model_state_dict", "ema_state_dict"))
+    weights, averages = (_tensors(state[name] or {}) for name in ("model_state_dict", "ema_state_dict"))
     if not isinstance(model, dict) or not isinstance(tasks, list):
         raise DataError(f"{path}: 'model_config' must be a dictionary and 'tasks_config' a list")
     return InferenceFile(model, tasks, weights, averages, state.get("training_record"))

@@ -154,8 +154,8 @@ class Optim(Keys):
     scheduler_params: Section = other(None)
     """Ignored by fairchem 1.10: write a scheduler's arguments into ``optim``."""
 
-    warmup_steps: int = integer(None, minimum=0)
-    """Steps over which the learning rate rises from ``warmup_factor`` times its value."""
+    warmup_steps: int = integer(None, minimum=1)
+    """Steps over which the learning rate rises from ``warmup_factor`` times its value; 1: hardly any."""
 
     warmup_factor: MaybeNumber = other(None)
     """See ``warmup_steps``."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-NOT_IN_FILE = "not in the file"
+NOT_KNOWN = "not known"
 
 
 def code(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ase.data import chemical_symbols
 
-from fairchem_hdgnn.evaluation.card.markdown import NOT_IN_FILE, code, facts, table
+from fairchem_hdgnn.evaluation.card.markdown import NOT_KNOWN, code, facts, table
 from fairchem_hdgnn.evaluation.card.subject import Subject
 from fairchem_hdgnn.host.graph import GraphSettings
 from fairchem_hdgnn.host.trained import OUTPUTS
@@ -48,7 +48,7 @@ def model_section(subject: Subject) -> list[str]:
 def _weights(subject: Subject) -> str:
     averaged, decay = subject.record.averaged, subject.record.section("optim").get("ema_decay")
     if averaged is None:
-        return f"averaged or raw: {NOT_IN_FILE}"
+        return f"averaged or raw: {NOT_KNOWN}"
     if not averaged:
         return "raw, without averaging"
     return f"moving averages (EMA){f', decay {decay}' if decay else ''}"

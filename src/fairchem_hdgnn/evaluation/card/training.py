@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fairchem_hdgnn.data.statistics import Spread
-from fairchem_hdgnn.evaluation.card.markdown import NOT_IN_FILE, code, facts, yaml_text
+from fairchem_hdgnn.evaluation.card.markdown import NOT_KNOWN, code, facts, yaml_text
 from fairchem_hdgnn.evaluation.card.subject import Subject
 from fairchem_hdgnn.evaluation.card.training_data import TrainingData
 from fairchem_hdgnn.host.sections import FURTHER_OPTIM_KEYS, Optim
@@ -21,9 +21,9 @@ def data_section(subject: Subject, data: TrainingData) -> list[str]:
     train = subject.record.training_set
     label, unit = subject.label, subject.units[subject.target]
     rows = {
-        "training set": code(train["src"]) if train.get("src") else NOT_IN_FILE,
-        "format": code(train["format"]) if train.get("format") else NOT_IN_FILE,
-        "label": f"{code(label)}, {unit}" if label else NOT_IN_FILE,
+        "training set": code(train["src"]) if train.get("src") else NOT_KNOWN,
+        "format": code(train["format"]) if train.get("format") else NOT_KNOWN,
+        "label": f"{code(label)}, {unit}" if label else NOT_KNOWN,
         "transforms": ", ".join(map(code, train.get("transforms") or ())) or "none stated in the file",
         "systems": ", ".join(f"{split} {count:,}" for split, count in data.num_systems.items()) or "not counted",
     }
@@ -46,17 +46,17 @@ def recipe_section(subject: Subject) -> list[str]:
     rows = {
         **({"fine-tuned": _start(start)} if isinstance(start, dict) else {}),
         "optimizer": _optimizer(optim),
-        "learning rate": str(optim[rate]) if rate in optim else NOT_IN_FILE,
+        "learning rate": str(optim[rate]) if rate in optim else NOT_KNOWN,
         "schedule": _schedule(optim),
         "batch size": _batch_size(subject),
         "epochs": _of(record.epoch, optim.get("max_epochs"), "epochs"),
-        "steps": NOT_IN_FILE if record.step is None else f"{record.step:,} steps",
+        "steps": NOT_KNOWN if record.step is None else f"{record.step:,} steps",
         "EMA of weights": f"decay {optim['ema_decay']} a step" if optim.get("ema_decay") else _absent(optim),
         "gradient clipping": f"norm {optim['clip_grad_norm']}" if optim.get("clip_grad_norm") else _absent(optim),
         "losses": _losses(record.config.get("loss_functions")),
-        "seed": NOT_IN_FILE if record.seed is None else str(record.seed),
-        **{f"version of {name}": number or NOT_IN_FILE for name, number in versions.items()},
-        "commit": code(record.commit) if record.commit else NOT_IN_FILE,
+        "seed": NOT_KNOWN if record.seed is None else str(record.seed),
+        **{f"version of {name}": number or NOT_KNOWN for name, number in versions.items()},
+        "commit": code(record.commit) if record.commit else NOT_KNOWN,
     }
     return ["## Recipe", "", *facts(rows), "", *_command(subject)]
 
@@ -65,7 +65,7 @@ def _command(subject: Subject) -> list[str]:
     """A command that repeats the training, from the config in the file."""
     record = subject.record
     if not record.section("optim") or not record.section("model"):
-        return ["The command of the training and its config are not in the file.", ""]
+        return ["The command and the config of the training are not known.", ""]
     flags = f"--seed {record.seed} " if record.seed is not None else ""
     flags += "--amp " if record.config.get("amp") else ""
     config = {name: part for name, part in record.config.items() if name != "amp"}
@@ -97,7 +97,7 @@ def _start(fine_tuning: Mapping[str, Any]) -> str:
 
 def _optimizer(optim: Mapping[str, Any]) -> str:
     if not optim.get("optimizer"):
-        return NOT_IN_FILE
+        return NOT_KNOWN
     params = optim.get("optimizer_params")
     options = dict(params) if isinstance(params, dict) else {}
     if "weight_decay" in optim:
@@ -115,17 +115,17 @@ def _schedule(optim: Mapping[str, Any]) -> str:
         parts.append(f"warm-up over {optim['warmup_steps']} steps from {optim.get('warmup_factor')} times the rate")
     if optim.get("lr_milestones"):
         parts.append(f"times {optim.get('lr_gamma')} at steps {code(optim['lr_milestones'])}")
-    return "; ".join(parts) or NOT_IN_FILE
+    return "; ".join(parts) or NOT_KNOWN
 
 
 def _batch_size(subject: Subject) -> str:
     optim, ranks = subject.record.section("optim"), subject.record.num_ranks
     counts = [optim.get("batch_size"), optim.get("accumulate", 1)]
     if not all(isinstance(count, int) for count in counts):
-        return NOT_IN_FILE
+        return NOT_KNOWN
     factors = f"batch_size {counts[0]} × accumulate {counts[1]}"
     if ranks is None:
-        return f"{math.prod(counts)} systems a step on each rank ({factors}); number of ranks: {NOT_IN_FILE}"
+        return f"{math.prod(counts)} systems a step on each rank ({factors}); number of ranks: {NOT_KNOWN}"
     return f"{math.prod([*counts, ranks])} systems a step ({factors} × ranks {ranks})"
 
 
@@ -133,11 +133,11 @@ def _of(done: float | None, planned: Any, unit: str) -> str:
     plan = f" of {planned} planned" if planned is not None else ""
     if done is not None:
         return f"{done:g}{plan} {unit}"
-    return f"done: {NOT_IN_FILE}; {planned} {unit} planned" if plan else NOT_IN_FILE
+    return f"done: {NOT_KNOWN}; {planned} {unit} planned" if plan else NOT_KNOWN
 
 
 def _absent(optim: Mapping[str, Any]) -> str:
-    return "none" if optim else NOT_IN_FILE
+    return "none" if optim else NOT_KNOWN
 
 
 def _losses(losses: Any) -> str:
@@ -148,4 +148,4 @@ def _losses(losses: Any) -> str:
         for target, loss in entry.items()
         if isinstance(loss, dict)
     ]
-    return "; ".join(found) or NOT_IN_FILE
+    return "; ".join(found) or NOT_KNOWN

@@ -16,12 +16,13 @@ from fairchem.core.trainers import OCPTrainer
 
 from fairchem_hdgnn.data.records import require_cell_vectors
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.host.calculator import NetworkCalculator
+from fairchem_hdgnn.host.calculator import NetworkCalculator, require_energy
 from fairchem_hdgnn.host.calculator import calculator as network_calculator
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem, read_checkpoint
 from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config
 from fairchem_hdgnn.host.fairchem1.names import known_model
 from fairchem_hdgnn.host.inference_files import is_inference_file
+from fairchem_hdgnn.host.targets import target_of_config
 
 
 def inference_trainer(
@@ -137,10 +138,12 @@ def calculator(
 
     Raises:
         DataError: the checkpoint is missing, unreadable, or does not match its model.
+        ConfigError: it predicts no energy.
     """
     path = Path(checkpoint)
     if is_inference_file(path):
         return network_calculator(path, cpu=cpu, seed=seed, trusted=trusted)
     contents = read_checkpoint(path, trusted=trusted)
+    require_energy(target_of_config(checkpoint_config(contents), {}).outputs, path)
     with quiet_fairchem():
         return _Calculator(contents, path, not torch.cuda.is_available() if cpu is None else cpu, seed)

@@ -23,7 +23,7 @@ def milestones(
     Args:
         optimizer: the optimizer.
         n_iters_per_epoch: not used; fairchem passes it.
-        warmup_steps: steps until the full learning rate.
+        warmup_steps: steps until the full learning rate; 0: from the start.
         warmup_factor: factor at the first step.
         lr_milestones: steps at which the rate is multiplied by ``lr_gamma``, ascending.
         lr_gamma: the factor.
@@ -31,7 +31,7 @@ def milestones(
     steps = sorted(lr_milestones)
 
     def factor(step: int) -> float:
-        if step <= warmup_steps:
+        if step <= warmup_steps and warmup_steps > 0:
             return warmup_factor + (1.0 - warmup_factor) * step / warmup_steps
         return lr_gamma ** bisect.bisect(steps, step)
 
