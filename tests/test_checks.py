@@ -75,6 +75,7 @@ def test_shipped_keys_have_no_findings(path: Path) -> None:
         ("outputs", ["energy"], True, "outputs: is not a mapping"),
         ("optim.max_epochs", ..., True, "optim.max_epochs: is missing; give a whole number of at least 1"),
         ("optim.batch_size", 0, True, "optim.batch_size: is 0; give a whole number of at least 1"),
+        ("optim.warmup_steps", 0, True, "optim.warmup_steps: is 0; give a whole number of at least 1"),
         ("optim.batch_size", "8", True, "optim.batch_size: is '8'"),
         ("optim.lr_initial", "1e-4", True, "YAML reads 1e-4 as a string, write 1.0e-4"),
         ("optim.lr_initial", float("nan"), True, "optim.lr_initial: is nan"),

@@ -140,7 +140,7 @@ def test_test_splits_go_to_a_checked_submission(run_folder, labelled_root, tmp_p
         f"{suffix}_{key}": kind for suffix in SUFFIXES for key, kind in (("ids", "U"), ("energy", "f"))
     }
     assert written["ood_ads_energy"].dtype == np.float32
-    with pytest.raises(DataError, match="no labels to score against"):
+    with pytest.raises(DataError, match="not all records have labels to score against"):
         evaluate({"schnet": Path(checkpoint)}, data, ["test_id"], QUIET)
 
 

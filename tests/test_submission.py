@@ -248,6 +248,8 @@ def test_check_submission_command_lists_every_fault(tmp_path, capsys):
     assert "id: energy: 1 value NaN" in message and "ood_cat: 1 duplicate id" in message
 
     np.savez(tmp_path / "good.npz", **submission_arrays())
+    assert main(["check-submission", str(tmp_path / "good.npz"), "--counts", "official", "--prefix", "val"]) == 2
+    assert "--counts official: OC20's test splits only" in capsys.readouterr().err
     assert main(["check-submission", str(tmp_path / "good.npz"), "--counts", "any"]) == 0
     output = capsys.readouterr().out
     assert "no errors found" in output and "5 successful submissions a month" in output and "Not checked" in output
