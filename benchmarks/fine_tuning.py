@@ -76,7 +76,6 @@ def run(
         "dataset.test": None,
         "optim.batch_size": BATCH_SIZE,
         "optim.num_workers": 0,
-        "model.num_layers": 2,
         **changes,
     }
     facts = {"model": name, "structures": labels.count, "steps": epochs * batches, "spread": labels.std}
