@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     if args.out is not None:
         require_writable(args.out)
     if args.logs is not None:
-        from fairchem_hdgnn.evaluation.learning_curve import require_events  # noqa: PLC0415 (TensorBoard only where it is needed)
+        from fairchem_hdgnn.evaluation.learning_curve import require_events  # noqa: PLC0415 (slow to import)
 
         require_events(args.logs)
     num_draws = frame_draws(args)

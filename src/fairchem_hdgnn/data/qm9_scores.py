@@ -99,9 +99,11 @@ def _rows(predictions: Path, ids: np.ndarray, molecules: Molecules) -> np.ndarra
         )
     if len(ids) == 0:
         raise DataError(f"{predictions}: has no molecules")
-    unique, counts = np.unique(ids, return_counts=True)
-    if len(unique) < len(ids):
-        raise DataError(f"{predictions}: molecule {unique[counts > 1][0]} occurs {counts.max()} times; predict again")
+    numbers = np.char.lstrip(ids.astype(str), "0")
+    _, first, counts = np.unique(numbers, return_index=True, return_counts=True)
+    if len(first) < len(ids):
+        twice = ids[first[counts > 1][0]]
+        raise DataError(f"{predictions}: molecule {twice} occurs {counts[counts > 1][0]} times; predict again")
     # More digits than the largest index has would not fit into an int64.
     wanted = np.array([int(each) if len(each) < 18 else -1 for each in ids.astype(str)])
     rows = np.searchsorted(molecules.index, wanted).clip(max=len(molecules) - 1)

@@ -46,12 +46,12 @@ def read_curves(checkpoints: Mapping[str, Path], logs: Path | None = None) -> di
     Raises:
         DataError: ``logs`` is given but contains no event files.
     """
+    if logs is not None:
+        require_events(logs)
     curves = {}
     for position, (name, checkpoint) in enumerate(checkpoints.items()):
         run = checkpoint.resolve().parent
         folder = logs if logs is not None and position == 0 else run.parent.parent / "logs/tensorboard" / run.name
-        if folder == logs:
-            require_events(folder)
         if _has_events(folder):
             curves[name] = read_events(folder)
     return curves

@@ -144,7 +144,7 @@ def _recorded_labels(record: Any) -> dict[str, Any]:
     """The names of labels in the record that converted files have; empty for others."""
     for name in ("config", "dataset", "train", "key_mapping"):
         record = record.get(name) if isinstance(record, Mapping) else None
-    return {"key_mapping": dict(record)} if record else {}
+    return {"key_mapping": dict(record)} if isinstance(record, Mapping) and record else {}
 
 
 def _without_wrappers(name: str) -> str:

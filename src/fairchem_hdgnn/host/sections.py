@@ -155,7 +155,7 @@ class Optim(Keys):
     """Ignored by fairchem 1.10: write a scheduler's arguments into ``optim``."""
 
     warmup_steps: int = integer(None, minimum=1)
-    """Steps over which the learning rate rises from ``warmup_factor`` times its value; 1: hardly any."""
+    """Steps over which the learning rate rises from ``warmup_factor`` times its value; 1: only the first step."""
 
     warmup_factor: MaybeNumber = other(None)
     """See ``warmup_steps``."""

@@ -74,15 +74,17 @@ class FrameSource(nn.Module):
 
     def _step_of(self, edge_vec: Float[Tensor, "edges 3"]) -> int:
         """The step of this forward pass: a new one, or in torch.utils.checkpoint's backward pass that of the last."""
-        if torch._C._current_graph_task_id() == -1:
-            self._last = self.step, edge_vec
-            self.step += 1
-        elif self._last is None or not torch.equal(self._last[1], edge_vec):
+        # As torch.utils.checkpoint itself tells them apart; there is no public name for it.
+        in_backward_pass = torch._C._current_graph_task_id() != -1
+        if not in_backward_pass:
+            step = self.step
+            self._last, self.step = (step, edge_vec), step + 1
+            return step
+        if self._last is None or not torch.equal(self._last[1], edge_vec):
             raise RuntimeError(
                 "torch.utils.checkpoint repeats a forward pass other than the last, whose random frames are not known: "
                 "do each backward pass before the next forward pass, or use activations: recompute instead"
             )
-        assert self._last is not None
         return self._last[0]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
