@@ -324,6 +324,7 @@ def test_predictions_of_mixed_splits_are_refused(prepared: Path, tmp_path: Path)
         ({"ids": ["1"], "gap": [0.0, 0.0]}, "'gap' is not one finite number for each of 1 ids"),
         ({"ids": ["1"]}, "contains none of the targets"),
         ({"ids": ["1", "2", "1"], "gap": [0.0, 0.0, 0.0]}, "molecule 1 occurs 2 times"),
+        ({"ids": ["1", "01"], "gap": [0.0, 0.0]}, "molecule 0?1 occurs 2 times"),
         ({"ids": np.array([], dtype=str), "gap": []}, "has no molecules"),
         ({"ids": ["1" * 30], "gap": [0.0]}, "molecule 1{30} is not in the prepared data set"),
         ({"gap": [0.0]}, "has no 'ids'"),
