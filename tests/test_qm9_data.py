@@ -222,6 +222,9 @@ def test_a_damaged_description_is_named(xyz_folder: Path, tmp_path: Path, name: 
 def test_other_options_need_another_folder(prepared: Path, xyz_folder: Path):
     with pytest.raises(DataError, match=r"was prepared with cutoff 5\.0, not 6\.0"):
         prepare(prepared, Preparation(str(xyz_folder), cutoff=6.0, partial=True, progress=False))
+    another = Preparation(str(xyz_folder), xyz_folder / "uncharacterized.txt", partial=True, progress=False)
+    with pytest.raises(DataError, match=r"was prepared with uncharacterised None, not .*uncharacterized\.txt"):
+        prepare(prepared, another)
 
 
 def test_an_incomplete_source_is_refused_unless_asked_for(
@@ -259,6 +262,11 @@ def test_unusable_sources_name_the_remedy(source: str, message: str, tmp_path: P
     (tmp_path / "no_list" / "dsgdb9nsd_000001.xyz").write_text("")
     with pytest.raises(DataError, match=message):
         read_source(tmp_path / source)
+
+
+def test_qm9pack_takes_no_list_of_molecules_to_leave_out(xyz_folder: Path):
+    with pytest.raises(DataError, match=r"uncharacterized\.txt: qm9pack has no uncharacterised molecules"):
+        read_source("qm9pack", xyz_folder / "uncharacterized.txt")
 
 
 @pytest.mark.parametrize("shorter", ["gdb9.sdf", "gdb9.sdf.csv"])

@@ -107,7 +107,12 @@ def _read_json(path: Path, section: str) -> dict[str, Any]:
 def _molecules(out: Path, preparation: Preparation) -> Molecules:
     """The molecules of an earlier run in the same folder, or read from the source and stored there."""
     description = out / DESCRIPTION_FILE
-    options = {"source": preparation.source, "cutoff": preparation.cutoff, "partial": preparation.partial}
+    options = {
+        "source": preparation.source,
+        "uncharacterised": str(preparation.uncharacterised) if preparation.uncharacterised else None,
+        "cutoff": preparation.cutoff,
+        "partial": preparation.partial,
+    }
     if description.is_file():
         earlier = _read_json(description, "options")
         for name, value in options.items():

@@ -58,6 +58,8 @@ def read_source(source: str | Path, uncharacterised: Path | None = None) -> tupl
         DataError: the package is not installed, or there is nothing readable at the path.
     """
     if source == "qm9pack":
+        if uncharacterised is not None:
+            raise DataError(f"{uncharacterised}: qm9pack has no uncharacterised molecules; leave out --uncharacterised")
         return "qm9pack", _read_qm9pack()
     path = Path(source)
     if not path.exists():
