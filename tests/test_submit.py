@@ -194,6 +194,16 @@ def test_options_of_sbatch(config: Path, capsys: pytest.CaptureFixture) -> None:
     assert "--mem=" not in printed and printed.count("--output=") == 1
 
 
+@pytest.mark.parametrize(
+    ("gres", "own"), [("gpu:a100:4", False), ("tmpdisk:100,gpu:4", False), ("gpu", False), ("tmpdisk:100", True)]
+)
+def test_gpus_asked_for_with_gres(gres: str, own: bool, config: Path, capsys: pytest.CaptureFixture) -> None:
+    """They replace the script's own number of GPUs."""
+    printed = script(capsys, config, f"--sbatch=--gres={gres}")
+    assert f"#SBATCH --gres={gres}\n" in printed
+    assert ("--gpus-per-node" in printed) == own
+
+
 def test_options_of_sbatch_under_submitit(
     config: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,8 @@ class Job:
     def _directives(self) -> list[str]:
         given = _given(self.args)
         replaced = {*given, *(["mem"] if MEMORY & given.keys() else [])}
+        if any(resource.split(":")[0] == "gpu" for resource in given.get("gres", "").split(",")):
+            replaced.add("gpus-per-node")
         own = {name: value for name, value in self.options.items() if name not in replaced}
         return [*map(_directive, own.items()), "--requeue", *map(_directive, map(_named, self.args.sbatch))]
 
