@@ -50,6 +50,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "HDGNN, authors": {**HDGNN, "preset": "authors"},
     "HDGNN, seeded frames": {**HDGNN, "frames": "seeded"},
     "HDGNN, tensor product alone, 4 layers": {**PRODUCT, "num_layers": 4},
+    "HDGNN, rotated input": {**HDGNN, "neural_input": "rotated"},
     "HDGNN, tensor product alone, 64 channels": {**PRODUCT, "sphere_channels": 64},
 }  # fmt: skip
 """In the order of training; PaiNN and SchNet are fairchem's, as in its configurations but for the widths

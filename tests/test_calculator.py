@@ -10,9 +10,10 @@ import numpy as np
 import preloaded
 import pytest
 import small_runs
+import torch
 import yaml
 from ase import Atoms
-from ase.build import add_adsorbate, fcc111
+from ase.build import add_adsorbate, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
@@ -22,6 +23,7 @@ from fairchem_hdgnn import calculator
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
+from fairchem_hdgnn.host.calculator import calculator as network_calculator
 
 MODEL = {
     "name": "fairchem_hdgnn.ESCN",
@@ -155,3 +157,18 @@ def test_cell_vectors_that_are_missing_are_named(folder, cell):
         atoms.get_potential_energy()
     atoms.pbc = atoms.cell.any(1)
     assert np.isfinite(atoms.get_potential_energy())
+
+
+@pytest.mark.parametrize("make", [calculator, network_calculator])
+def test_a_molecule_is_not_cut_by_a_box_that_the_model_ignores(folder, tmp_path, make):
+    checkpoint = torch.load(folder / "checkpoints/run/best_checkpoint.pt", weights_only=True)
+    checkpoint["config"]["model"]["use_pbc"] = False
+    torch.save(checkpoint, tmp_path / "molecules.pt")
+    atoms = molecule("CH3CH2OH", cell=[15.0] * 3, pbc=True)
+    atoms.center()
+    atoms.calc = make(tmp_path / "molecules.pt", cpu=True)
+    inside, forces = atoms.get_potential_energy(), atoms.get_forces()
+    assert atoms.calc.get_property("energy", atoms, allow_calculation=False) == inside, "kept for the same atoms"
+    atoms.positions -= 7.5
+    assert atoms.get_potential_energy() == pytest.approx(inside, abs=1e-5)
+    np.testing.assert_allclose(atoms.get_forces(), forces, atol=1e-5)

@@ -194,6 +194,16 @@ def test_records_with_different_attributes() -> None:
     )
 
 
+def test_records_without_free_atoms() -> None:
+    record = slab()
+    record.fixed = torch.ones(4)
+    outputs = {"energy": {"level": "system"}, "forces": {"level": "atom", "train_on_free_atoms": True}}
+    needs = replace(NEEDS, free_atoms=Needs.of(None, outputs).free_atoms)
+    [finding] = record_findings("train", [slab(), record], needs, labelled=True)
+    assert not finding.fatal and "all atoms are fixed: it teaches nothing of 'forces'" in str(finding)
+    assert not list(record_findings("train", [record], NEEDS, labelled=True))
+
+
 def test_periodic_structures_of_a_model_without_boundaries() -> None:
     molecules = replace(NEEDS, use_pbc=False)
     [finding] = record_findings("train", [slab()], molecules, labelled=True)

@@ -21,7 +21,8 @@ from two_ranks import train_on_two_ranks
 
 from fairchem_hdgnn import HDGNN, cli
 from fairchem_hdgnn.convert.generations import SECOND, convert_generation
-from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.errors import ConfigError, DataError
+from fairchem_hdgnn.host.fairchem1.inference import inference_trainer
 from fairchem_hdgnn.host.fairchem1.trainer import Trainer
 from fairchem_hdgnn.host.layer_rates import learning_rate_factors, use_factors
 from fairchem_hdgnn.host.sections import FineTuning
@@ -145,18 +146,53 @@ def test_element_energies_do_not_mix_with_those_of_a_file_without(config: Path, 
         tuned(config, "mixed", trained, references(tmp_path, Cu=-3.0))
 
 
-def test_hydra_starts_from_a_plain_model(config: Path, trained: Path, tmp_path: Path) -> None:
-    hydra = write_config(tmp_path, HYDRA)
-    settings = yaml.safe_load(hydra.read_text())
-    hydra.write_text(yaml.safe_dump(set_keys(settings, {"outputs.energy.property": "energy"})))
-    checkpoint = tuned(hydra, "hydra", trained, *FROZEN_RATE)["state_dict"]
+def test_a_file_without_a_normalizer_is_started_from_as_it_is(config: Path, trained: Path, tmp_path: Path) -> None:
+    """The first predictions are those of the file, in eV."""
+    checkpoint = torch.load(trained, weights_only=True)
+    checkpoint["normalizers"] = {}
+    torch.save(checkpoint, tmp_path / "plain.pt")
+    checkpoint = tuned(config, "plain", tmp_path / "plain.pt", *FROZEN_RATE)
+    assert {name: float(value) for name, value in checkpoint["normalizers"]["energy"].items()} == {
+        "mean": 0.0,
+        "rmsd": 1.0,
+    }
+
+
+def hydra_config(folder: Path, target: str = "energy") -> Path:
+    """A config with HDGNN as backbone and head; fairchem names the target after its head."""
+    path = write_config(folder, {**HYDRA, "heads": {target: HYDRA["heads"]["energy"]}})
+    settings = yaml.safe_load(path.read_text().replace("y_relaxed: energy", f"y_relaxed: {target}"))
+    settings["outputs"] = {target: {"level": "system", "property": "energy"}}
+    settings["loss_functions"] = [{target: {"fn": "mae", "coefficient": 1}}]
+    settings["evaluation_metrics"] = {"metrics": {target: ["mae"]}, "primary_metric": f"{target}_mae"}
+    settings["dataset"]["train"]["transforms"] = {"normalizer": {target: {"mean": 0.5, "stdev": 2.0}}}
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.mark.parametrize("target", ["energy", "oc20_energy"])
+def test_hydra_starts_from_a_plain_model_and_a_plain_model_from_hydra(
+    config: Path, trained: Path, tmp_path: Path, target: str
+) -> None:
+    hydra = tuned(hydra_config(tmp_path, target), "hydra", trained, *FROZEN_RATE)
     renamed = {
         name.replace("network.backbone.", "backbone.backbone.").replace(
-            "network.energy_head.", "output_heads.energy.readout."
+            "network.energy_head.", f"output_heads.{target}.readout."
         ): value
         for name, value in averages(trained).items()
     }
-    assert_weights(checkpoint, renamed)
+    assert_weights(hydra["state_dict"], renamed)
+    assert hydra["normalizers"][target]["mean"] == 0.25
+    plain = tuned(config, f"plain-{target}", tmp_path / "checkpoints/hydra/checkpoint.pt", *FROZEN_RATE)
+    assert_weights(plain["state_dict"], averages(trained))
+    assert plain["normalizers"]["energy"]["mean"] == 0.25
+
+
+def test_keys_of_a_hydra_checkpoint_can_be_changed(trained: Path, tmp_path: Path) -> None:
+    tuned(hydra_config(tmp_path), "hydra", trained)
+    path = tmp_path / "checkpoints/hydra/checkpoint.pt"
+    model = inference_trainer(path, cpu=True, model_overrides={"frame_average": 3})._unwrapped_model
+    assert model.backbone.config.frame_average == 3
 
 
 def test_frozen_layers_stay_and_others_learn(config: Path, trained: Path) -> None:
@@ -172,6 +208,35 @@ def test_frozen_layers_stay_and_others_learn(config: Path, trained: Path) -> Non
     assert_weights(averages(config.parent / "checkpoints" / "frozen" / "checkpoint.pt"), frozen, tolerance=0)
     trained_parameters = sum(len(group["params"]) for group in checkpoint["optimizer"]["param_groups"])
     assert trained_parameters == len(old) - len(frozen)
+
+
+def test_averages_of_frozen_layers_after_a_start_from_the_best_weights(config: Path, trained: Path) -> None:
+    """``best_checkpoint.pt`` has no averages, so new ones begin after the layers were frozen."""
+    patterns = "--optim.fine_tuning.freeze=['*.layers.0.*']"
+    best = trained.with_name("best_checkpoint.pt")
+    train(config, "from-best", patterns, f"--checkpoint={best}", *ONE_STEP)
+    path = config.parent / "checkpoints/from-best/checkpoint.pt"
+    weights = stored(config.parent, "trained", best.name)["state_dict"]
+    frozen = {name: value for name, value in averages(path).items() if ".layers.0." in name}
+    assert_weights(frozen, {name: weights[name] for name in frozen}, tolerance=0)
+    train(config, "from-best", patterns, "--optim.max_epochs=2", *ONE_STEP[1:])
+    assert stored(config.parent, "from-best")["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("layer_decay=1.0", "layer_decay=0.5"),
+        ("layer_decay=0.5", "layer_decay=1.0"),
+        ("layer_decay=1.0", "freeze=['*.layers.0.*']"),
+        ("freeze=['*.layers.0.*']", "freeze=['*.layers.1.*']"),
+    ],
+)
+def test_an_optimizer_of_other_groups_is_not_resumed(config: Path, before: str, after: str) -> None:
+    run_id = f"groups-{before}-{after}".translate(dict.fromkeys(map(ord, "[]'*"), None))
+    train(config, run_id, f"--optim.fine_tuning.{before}", *ONE_STEP)
+    with pytest.raises(DataError, match="was trained with other groups of parameters .*--init-from"):
+        train(config, run_id, f"--optim.fine_tuning.{after}", *ONE_STEP, "--optim.max_epochs=2")
 
 
 def test_interrupted_fine_tuning_goes_on_to_the_bit_without_the_file(

@@ -82,6 +82,11 @@ def test_hydra_becomes_plain(tmp_path: Path) -> None:
         "backbone": {"model": "fairchem_hdgnn.ESCNBackbone", **keys},
         "heads": {"e": {"module": "escn_so2_energy_head"}, "f": {"module": "fairchem_hdgnn.ESCNForceHead"}},
     }
+    # fairchem names a target after its head.
+    for part in (checkpoint["config"]["outputs"], checkpoint["normalizers"]):
+        for name, head in (("energy", "e"), ("forces", "f")):
+            if name in part:
+                part[head] = part.pop(name)
     torch.save(checkpoint, tmp_path / "hydra.pt")
     weights = read_trained(tmp_path / "hydra.pt").weights
     assert weights.keys() == {name for name in plain.weights if not name.endswith(".frames.draws")} | {
@@ -89,6 +94,19 @@ def test_hydra_becomes_plain(tmp_path: Path) -> None:
     }
     convert_generation("fairchem2", tmp_path / "hydra.pt", tmp_path / "second.pt")
     compare(found(calculator(tmp_path / "second.pt", cpu=True)), found(calculator(DATA / "escn.pt", cpu=True)))
+
+
+def test_a_default_that_the_config_leaves_out(tmp_path: Path) -> None:
+    """eSCN predicts forces unless ``regress_forces`` is false."""
+    checkpoint = torch.load(DATA / "escn.pt", weights_only=True)
+    assert checkpoint["config"]["model"].pop("regress_forces")
+    torch.save(checkpoint, tmp_path / "first.pt")
+    trained = read_trained(tmp_path / "first.pt")
+    assert trained.outputs == ("energy", "forces") and trained.scales == read_trained(DATA / "escn.pt").scales
+    convert_generation("fairchem2", tmp_path / "first.pt", tmp_path / "second.pt")
+    convert_generation("fairchem1", tmp_path / "second.pt", tmp_path / "again.pt")
+    for name in ("second", "again"):
+        compare(found(calculator(tmp_path / f"{name}.pt", cpu=True)), found(calculator(DATA / "escn.pt", cpu=True)))
 
 
 def test_commands_take_both_generations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import torch
 import yaml
 from small_runs import TINY_HDGNN, interrupt_at, load, losses, set_keys, train, write_config
 
-from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS
 
 NUM_STEPS = 18
@@ -175,3 +175,21 @@ def test_settings_without_state_are_refused(tmp_path: Path, keys: dict, message:
     config.write_text(yaml.safe_dump(set_keys(yaml.safe_load(config.read_text()), changes)))
     with pytest.raises(DataError, match=message):
         train(config, "other")
+
+
+@pytest.mark.parametrize(("max_epochs", "refused"), [(5, True), (8, False)])
+def test_epochs_of_another_length(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, max_epochs: int, refused: bool
+) -> None:
+    """Two epochs of six steps are six of two steps: what is left may be nothing."""
+    config = write_config(tmp_path, max_epochs=2)
+    train(config, "longer")
+    changes = {"optim.batch_size": 12, "optim.max_epochs": max_epochs}
+    config.write_text(yaml.safe_dump(set_keys(yaml.safe_load(config.read_text()), changes)))
+    if refused:
+        with pytest.raises(ConfigError, match="has 2 of 5 epochs, but its steps count as 6 epochs"):
+            train(config, "longer")
+    else:
+        train(config, "longer")
+        assert load(tmp_path, "longer")["step"] == 16
+    assert "2 epochs count as 6" in caplog.text

@@ -18,7 +18,7 @@ import pytest
 import torch
 from fairchem.core.common import distutils
 from small_runs import ENVIRONMENT, arguments, fairchem, interrupt_at, load, losses, run_here, train, write_config
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 
 import fairchem_hdgnn
 from fairchem_hdgnn import cli
@@ -27,6 +27,7 @@ from fairchem_hdgnn.host import preemption
 from fairchem_hdgnn.host.fairchem1.run_directories import exclusive_use, new_run_id
 from fairchem_hdgnn.host.fairchem1.trainer import Trainer
 from fairchem_hdgnn.host.preemption import PREEMPTED_EXIT_STATUS, PreemptionWatch, held_back, job_run_id
+from fairchem_hdgnn.host.stop_conditions import check_free_atoms
 
 fault = pytest.mark.fault
 Outcome = Callable[[object], None]
@@ -61,6 +62,17 @@ def test_nan_prediction_stops_and_names_structures_and_checkpoint(
     assert "lower optim.lr_initial (with OneCycleLR: optim.max_lr)" in str(stop.value)
     assert load(tmp_path, "nan")["step"] == 8
     outcome(f"error: {stop.value}")
+
+
+@fault("training", "a batch whose atoms are all fixed, with forces of free atoms only")
+def test_a_batch_without_free_atoms_is_named(outcome: Outcome) -> None:
+    outputs = {"energy": {"level": "system"}, "forces": {"level": "atom", "train_on_free_atoms": True}}
+    batch = Batch.from_data_list([Data(pos=torch.zeros(2, 3), fixed=torch.ones(2), sid=sid) for sid in (4, 7)])
+    with pytest.raises(DataError, match="^sid 4, 7: all atoms are fixed, but 'forces' is trained on free") as stop:
+        check_free_atoms(outputs, batch)
+    outcome(f"error: {stop.value}")
+    batch.fixed[1] = 0
+    check_free_atoms(outputs, batch)
 
 
 PARAMETER = "network.energy_head.sphere.readout.second.bias"

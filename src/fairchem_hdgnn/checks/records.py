@@ -17,6 +17,7 @@ from fairchem_hdgnn.data.neighbor_lists import Search, find_edges
 from fairchem_hdgnn.data.periodicity import completed_cells, flat_cells, make_boxes, periodic_directions
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host.noisy_nodes import TARGET
+from fairchem_hdgnn.host.stop_conditions import on_free_atoms
 from fairchem_hdgnn.host.structures import coinciding_atoms
 
 SAMPLE = 16
@@ -47,6 +48,7 @@ class Needs:
         use_pbc: whether structures are periodic.
         otf_graph: whether the model builds edges itself.
         targets: names of the outputs, under which labelled records store them -> whether it is one number per atom.
+        free_atoms: an output that is trained or evaluated on free atoms only.
     """
 
     cutoff: float | None
@@ -54,6 +56,7 @@ class Needs:
     use_pbc: bool
     otf_graph: bool
     targets: dict[str, bool]
+    free_atoms: str | None = None
 
     @classmethod
     def of(cls, model: Any, outputs: dict[str, dict[str, Any]]) -> Needs:
@@ -69,6 +72,7 @@ class Needs:
                 for name, output in outputs.items()
                 if "decomposition" not in output
             },
+            free_atoms=next((name for name, output in outputs.items() if on_free_atoms(output)), None),
         )
 
 
@@ -239,12 +243,17 @@ def _values(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Itera
             warning(
                 subject,
                 "is periodic, but model.use_pbc is false: it gets no edges across the boundaries of its cell",
-                "set model.use_pbc: true, unless it is a molecule in a box",
+                "set model.use_pbc: true, unless it is a molecule that the faces of its box do not cut",
             ),
         )
     for name in needs.targets if labelled else ():
         if not bool(torch.isfinite(torch.as_tensor(record[name], dtype=torch.float64)).all()):
             yield f"target {name}", error(subject, f"its '{name}' is not finite", "remove the record")
+    if needs.free_atoms is not None and not bool((record.fixed == 0).any()):
+        name = needs.free_atoms
+        problem = f"all atoms are fixed: it teaches nothing of '{name}', and a batch of such records stops the training"
+        remedy = f"remove the record, or set outputs.{name}.train_on_free_atoms and eval_on_free_atoms to false"
+        yield "no free atom", warning(subject, problem, remedy)
     if natoms > LARGE_SYSTEM:
         yield (
             "large",

@@ -17,6 +17,7 @@ from fairchem_hdgnn.checks.loggers import logger_findings
 from fairchem_hdgnn.checks.schedule import schedule_findings
 from fairchem_hdgnn.checks.stages import NamedStages
 from fairchem_hdgnn.checks.trial import try_steps
+from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.fairchem1 import trainer
 from fairchem_hdgnn.host.fairchem1.config_files import splits_of
 from fairchem_hdgnn.host.fairchem1.config_forms import prepared
@@ -55,11 +56,21 @@ class Trainer(NamedStages, trainer.Trainer):
         """Try one step, then train as the base trainer does. A completed run has nothing to try. Collective.
 
         Raises:
-            ConfigError: the first step would fail. The base trainer's errors pass through.
+            ConfigError: the first step would fail, or there is none although epochs are left. The base trainer's
+                errors pass through.
         """
         self.initialise()
+        max_epochs = self.config["optim"]["max_epochs"]
         if self.step < self.num_steps:
             try_steps(self)
+        elif self.epoch < max_epochs - 1e-6:
+            now = self.step * max_epochs / self.num_steps
+            raise ConfigError(
+                f"optim.max_epochs: the checkpoint has {self.epoch:g} of {max_epochs} epochs, but its steps "
+                f"count as {now:g} epochs with this run's batch size and number of ranks, so no step is left; use "
+                "those of the checkpoint, raise optim.max_epochs, or start a new training from its weights "
+                "(--init-from, another --timestamp-id)"
+            )
         else:
             logger.warning(
                 "This run is complete: its checkpoint is at step %d of %d. To train longer, raise optim.max_epochs.",

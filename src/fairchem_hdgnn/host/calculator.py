@@ -34,9 +34,10 @@ class NetworkCalculator(Calculator):
     ) -> None:
         """Predict; called by ASE."""
         super().calculate(atoms, properties, system_changes)
-        require_cell_vectors(self.atoms)
         inside = self.atoms.copy()
-        inside.positions = inside_cell(inside)
+        if self.opened.model.use_pbc:
+            require_cell_vectors(inside)
+            inside.positions = inside_cell(inside)
         record = atoms_to_record(inside, 0)
         record.pbc = torch.tensor(np.asarray(inside.pbc))[None]
         outputs: dict[str, Any] = {

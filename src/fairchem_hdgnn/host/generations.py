@@ -67,21 +67,26 @@ def of_first(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = F
         )
     weights = {_without_wrappers(name): tensor for name, tensor in checkpoint["state_dict"].items()}
     keys = {key: value for key, value in model.items() if key not in ("name", *NOT_FOR_NETWORKS)}
-    names = {"energy": model.get("output_name", "energy"), "forces": model.get("vector_name", "forces")}
+    named = model["backbone"] if model.get("name") == "hydra" else model
+    target, vector = named.get("output_name", "energy"), named.get("vector_name", "forces")
+    names = {"energy": target, "forces": vector}
     if model.get("name") == "hydra":
         backbone, heads = dict(model["backbone"]), head_names(model["heads"], path)
         architecture = architecture_of(backbone.pop("model"), path, "Backbone")
         keys = {key: value for key, value in backbone.items() if key not in NOT_FOR_NETWORKS}
-        names = {"energy": backbone.get("output_name", "energy"), "forces": backbone.get("vector_name", "forces")}
+        # fairchem names a target of hydra after its head.
+        names |= {output: name for output, name in heads.items() if name in config["outputs"]}
         keys["regress_forces"] = "forces" in heads
     else:
         architecture, heads = architecture_of(model.get("name"), path), None
+        # The key may be left out, and its default depends on the model.
+        keys["regress_forces"] = any(name.startswith("network.force_head.") for name in weights)
     averaged = bool(checkpoint.get("ema")) and not raw_weights
     if averaged:
         weights = _averaged(weights, checkpoint["ema"]["shadow_params"], path)
     if heads is not None:
         weights = plain_weights(weights, heads)
-    if names["forces"] != "forces" and keys.get("regress_forces"):
+    if vector != "forces" and keys["regress_forces"]:
         # An auxiliary vector, such as Noisy Nodes' displacement, which is not needed for predictions.
         keys["regress_forces"] = False
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("network.force_head.")}
@@ -105,7 +110,7 @@ def of_first(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = F
         path,
         {key: dataset[key] for key in ("key_mapping", "src", "format") if key in dataset},
         optim.get("eval_batch_size") or optim.get("batch_size"),
-        names["energy"],
+        target,
     )
 
 

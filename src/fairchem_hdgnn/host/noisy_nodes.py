@@ -49,10 +49,11 @@ class NoisyNodes(Keys):
         if TRANSFORM not in transforms:
             return None
         found = from_keys(cls, transforms[TRANSFORM] or {}, f"dataset.train.transforms.{TRANSFORM}")
-        if not config["model"].get("otf_graph", False):
-            raise ConfigError(
-                "model.otf_graph: noisy_nodes moves atoms, so edges must be built on the fly; set it to true"
-            )
+        model, key = config["model"], "model.otf_graph"
+        if "backbone" in model:
+            model, key = model["backbone"], "model.backbone.otf_graph"
+        if not model.get("otf_graph", False):
+            raise ConfigError(f"{key}: noisy_nodes moves atoms, so edges must be built on the fly; set it to true")
         return found
 
     def move(self, batch: Any, generator: torch.Generator | None = None) -> None:
@@ -69,10 +70,7 @@ class NoisyNodes(Keys):
         moved = chosen.to(device)[batch.batch] & (batch.tags > 0) & (batch.fixed == 0)
         step = travelled.to(device) * batch[TARGET] + noise.to(device)
         step = torch.where(moved.unsqueeze(1), step, torch.zeros_like(step))
-        # Wrap into the cell, because fairchem's neighbour search misses edges of atoms outside.
-        goal = batch.pos + step
-        goal = goal - whole_cells(in_cells(goal, batch).floor(), batch)
-        batch.pos = torch.where(moved.unsqueeze(1), goal, batch.pos)
+        batch.pos = batch.pos + step
         batch[TARGET] = batch[TARGET] - step
 
 

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 BACKBONE, ENERGY_HEAD, FORCE_HEAD = "network.backbone.", "network.energy_head.", "network.force_head."
 """Prefixes of a plain model's parameters, which name parameters in this module."""
 
+HEADS = {"energy": ENERGY_HEAD, "forces": FORCE_HEAD}
+
 MAY_DIFFER = {*NOT_FOR_NETWORKS, "regress_forces", "otf_graph", "use_pbc", "readout_init", "weight_init"}
 """Keys of a model that may differ without a warning: they do not affect the loaded weights."""
 
@@ -124,15 +126,18 @@ def plain_name(name: str, model: nn.Module) -> str:
         return BACKBONE + name.removeprefix("backbone.backbone.")
     if name.startswith("output_heads."):
         _, head, rest = name.split(".", 2)
-        module = model.get_submodule(f"output_heads.{head}")
-        if isinstance(module, models.EnergyModel):
-            return ENERGY_HEAD + rest.removeprefix("readout.")
-        if getattr(module, "vector_name", None) == "forces":
-            return FORCE_HEAD + rest.removeprefix("readout.")
-        return name
+        output = output_of(model.get_submodule(f"output_heads.{head}"))
+        return name if output is None else HEADS[output] + rest.removeprefix("readout.")
     if name.startswith(FORCE_HEAD) and getattr(model, "vector_name", "forces") != "forces":
         return f"{model.vector_name}.{name}"
     return name
+
+
+def output_of(head: nn.Module) -> str | None:
+    """The output of a plain model that a head predicts; ``None`` for vectors other than forces."""
+    if isinstance(head, models.EnergyModel):
+        return "energy"
+    return "forces" if getattr(head, "vector_name", None) == "forces" else None
 
 
 def key_differences(trained: TrainedNetwork, keys: Mapping[str, Any]) -> list[str]:

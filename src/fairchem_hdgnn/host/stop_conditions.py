@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,31 @@ def system_ids(batch: Batch) -> list[str]:
     """The ``sid`` of each structure in ``batch``, as a string."""
     sids = batch.sid.tolist() if isinstance(batch.sid, Tensor) else batch.sid
     return [str(sid) for sid in sids]
+
+
+def check_free_atoms(outputs: Mapping[str, Mapping[str, Any]], batch: Batch) -> None:
+    """Stop at a batch without free atoms if an output is trained or evaluated on free atoms only.
+
+    Args:
+        outputs: target name -> its section of the config.
+        batch: the structures.
+
+    Raises:
+        DataError: names the structures.
+    """
+    for name, output in outputs.items():
+        if on_free_atoms(output) and not bool((batch.fixed == 0).any()):
+            raise DataError(
+                f"sid {_enumerate(system_ids(batch))}: all atoms are fixed, but '{name}' is trained on free atoms "
+                f"only; remove these structures, raise optim.batch_size, or set outputs.{name}.train_on_free_atoms "
+                "and eval_on_free_atoms to false"
+            )
+
+
+def on_free_atoms(output: Mapping[str, Any]) -> bool:
+    """Whether an output's loss or metrics leave out fixed atoms."""
+    keys = ("train_on_free_atoms", "eval_on_free_atoms")
+    return output.get("level", "system") == "atom" and any(output.get(key) for key in keys)
 
 
 def check_predictions(predictions: Mapping[str, Tensor], batch: Batch) -> None:

@@ -32,6 +32,10 @@ class Scale(NamedTuple):
         return cls(float(state["mean"]), float(state["rmsd"] if "rmsd" in state else state["std"]))
 
 
+IDENTITY = Scale(0.0, 1.0)
+"""That of an output without a normaliser."""
+
+
 class HDGNN(models.PlainModel):
     """HDGNN as a model that takes batches, without fairchem."""
 
@@ -50,7 +54,7 @@ class TrainedNetwork:
 
     Attributes:
         architecture: ``models.HDGNN`` or ``models.ESCN``.
-        keys: keys of a plain model, without ``output_name`` and ``vector_name``.
+        keys: keys of a plain model, without ``output_name`` and ``vector_name``, with ``regress_forces``.
         weights: weights under the names of a plain model, ``network.*``; empty: random ones.
         scales: normaliser of each output that has one.
         references: energy of each element by atomic number, eV, for each output that has them.
@@ -75,7 +79,7 @@ class TrainedNetwork:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the network's outputs."""
-        return OUTPUTS if self.keys.get("regress_forces") else OUTPUTS[:1]
+        return OUTPUTS if self.keys["regress_forces"] else OUTPUTS[:1]
 
     @property
     def name(self) -> str:
@@ -106,7 +110,7 @@ class TrainedNetwork:
         """Convert outputs of the model for ``batch`` to eV and eV/Å, and add the element references."""
         found = {}
         for name, values in outputs.items():
-            scale = self.scales.get(name, Scale(0.0, 1.0))
+            scale = self.scales.get(name, IDENTITY)
             scaled = values * torch.tensor(scale.rmsd).to(values) + torch.tensor(scale.mean).to(values)
             if name in self.references:
                 of_atoms = self.references[name].to(scaled)[batch.atomic_numbers.long()]

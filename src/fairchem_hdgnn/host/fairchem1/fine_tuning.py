@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from ase.data import chemical_symbols
 from fairchem.core.common import distutils
+from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
 from fairchem.core.trainers import OCPTrainer
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.fairchem1.ranks import on_first_rank
 from fairchem_hdgnn.host.generations import read_trained
 from fairchem_hdgnn.host.layer_rates import SECTION, learning_rate_factors, matching, scale_rates, use_factors
 from fairchem_hdgnn.host.sections import FineTuning
-from fairchem_hdgnn.host.starting_weights import StartingWeights, starting_weights
-from fairchem_hdgnn.host.trained import TrainedNetwork
+from fairchem_hdgnn.host.starting_weights import StartingWeights, output_of, starting_weights
+from fairchem_hdgnn.host.trained import IDENTITY, TrainedNetwork
 from fairchem_hdgnn.hyperparameters import from_keys
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,17 @@ def check_start(config: Mapping[str, Any]) -> None:
     path = fine_tuning_of(config).init_from
     if path is not None:
         read_trained(path)
+
+
+def averages_of_all(model: nn.Module, decay: float) -> ExponentialMovingAverage:
+    """Averages (EMA) of all parameters, as readers of checkpoints expect; fairchem's class leaves out frozen ones."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    averages = ExponentialMovingAverage(model.parameters(), decay)
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return averages
 
 
 class FineTuningTrainer(OCPTrainer):
@@ -100,10 +113,32 @@ class FineTuningTrainer(OCPTrainer):
             total = sum(1 for _ in self._unwrapped_model.parameters())
             logger.info("Fine-tuning: %d of %d parameters are frozen.", len(frozen), total)
 
-    def load_checkpoint(self, checkpoint_path: str, *args: Any, **kwargs: Any) -> None:
-        """As fairchem; a resumed run does not load ``init_from``."""
-        super().load_checkpoint(checkpoint_path, *args, **kwargs)
+    def load_checkpoint(
+        self, checkpoint_path: str, checkpoint: dict | None = None, inference_only: bool = False
+    ) -> None:
+        """As fairchem; a resumed run does not load ``init_from``.
+
+        Raises:
+            DataError: the optimizer's state in the file belongs to other groups of parameters.
+        """
+        if not inference_only and checkpoint is not None and "optimizer" in checkpoint:
+            before = fine_tuning_of(checkpoint["config"])
+            if self._groups(before) != self._groups(self.fine_tuning):
+                raise DataError(
+                    f"{checkpoint_path}: was trained with other groups of parameters ({SECTION}: freeze, layer_decay "
+                    "or learning_rates), so it has no optimizer state for these; keep them, or start a new training "
+                    f"from its weights: --init-from {checkpoint_path} and another --timestamp-id"
+                )
+        super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
         self._has_weights = True
+
+    def _groups(self, settings: FineTuning) -> list[set[str]]:
+        """Names of the parameters that share a learning rate, in the order of the optimizer's groups."""
+        factors = learning_rate_factors(self._unwrapped_model, settings)
+        return [
+            {name for name, factor in factors.items() if factor == own}
+            for own in sorted({*factors.values()} - {0.0}, reverse=True)
+        ]
 
     def initialise(self) -> None:
         """Load the weights of ``init_from``, once, unless a checkpoint has been loaded. Collective.
@@ -138,14 +173,17 @@ class FineTuningTrainer(OCPTrainer):
             self._check_scales(trained)
         return trained, start
 
-    def _outputs(self, trained: TrainedNetwork) -> dict[str, str]:
-        """Output of the file -> this config's target of the same kind."""
-        part: Any = getattr(self._unwrapped_model, "backbone", self._unwrapped_model)
-        own = {"energy": str(part.output_name), "forces": str(part.vector_name)}
-        return {name: own[name] for name in trained.outputs if own[name] in self.output_targets}
+    def _outputs(self, trained: TrainedNetwork) -> list[tuple[str, str]]:
+        """Outputs of the file, each with a target of this config whose head takes over its weights."""
+        model = self._unwrapped_model
+        if hasattr(model, "output_heads"):
+            own = [(output_of(head), str(target)) for target, head in model.output_heads.items()]
+        else:
+            own = [("energy", str(model.output_name)), ("forces" if model.vector_name == "forces" else None, "forces")]
+        return [(name, target) for name, target in own if name in trained.outputs and target in self.output_targets]
 
     def _check_scales(self, trained: TrainedNetwork) -> None:
-        for name, target in self._outputs(trained).items():
+        for name, target in self._outputs(trained):
             parts: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
                 "normalizer": (trained.scales, self.normalizers),
                 "element_references": (trained.references, self.elementrefs),
@@ -163,9 +201,10 @@ class FineTuningTrainer(OCPTrainer):
                 )
 
     def _take_scales(self, trained: TrainedNetwork) -> None:
-        for name, target in self._outputs(trained).items():
-            if name in trained.scales:
-                state = {key: torch.tensor(value) for key, value in trained.scales[name]._asdict().items()}
+        for name, target in self._outputs(trained):
+            if target in self.normalizers:
+                scale = trained.scales.get(name, IDENTITY)
+                state = {key: torch.tensor(value) for key, value in scale._asdict().items()}
                 self.normalizers[target].load_state_dict(state)
             if name in trained.references:
                 references = self.elementrefs[target].element_references
@@ -184,6 +223,8 @@ class FineTuningTrainer(OCPTrainer):
     def _say(self, trained: TrainedNetwork, start: StartingWeights) -> None:
         start.announce(trained)
         if self.fine_tuning.keeps_normalizer:
-            for name, target in self._outputs(trained).items():
-                if name in trained.scales:
-                    logger.info("Fine-tuning: normalizer of %s from the file: %s.", target, trained.scales[name])
+            for name, target in self._outputs(trained):
+                if target in self.normalizers:
+                    scale = trained.scales.get(name, IDENTITY)
+                    origin = "from the file" if name in trained.scales else "none, as in the file"
+                    logger.info("Fine-tuning: normalizer of %s %s: %s.", target, origin, scale)

@@ -20,7 +20,7 @@ from fairchem_hdgnn.host.calculator import NetworkCalculator, require_energy
 from fairchem_hdgnn.host.calculator import calculator as network_calculator
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem, read_checkpoint
 from fairchem_hdgnn.host.fairchem1.config_forms import checkpoint_config
-from fairchem_hdgnn.host.fairchem1.names import known_model
+from fairchem_hdgnn.host.fairchem1.names import known_model, with_keys
 from fairchem_hdgnn.host.inference_files import is_inference_file
 from fairchem_hdgnn.host.targets import target_of_config
 
@@ -61,7 +61,7 @@ def inference_trainer(
     with quiet_fairchem():
         trainer = OCPTrainer(
             task=config.get("task", {}),
-            model={**config["model"], **(model_overrides or {}), "name": name},
+            model=with_keys({**config["model"], "name": name}, model_overrides or {}),
             outputs=config["outputs"],
             dataset=[config["dataset"]],
             optimizer=config["optim"],
@@ -111,8 +111,15 @@ class _Calculator(OCPCalculator):
         Raises:
             DataError: the atoms are periodic along a cell vector that is zero.
         """
-        require_cell_vectors(atoms)
-        super().calculate(atoms, properties, system_changes)
+        model = self.trainer._unwrapped_model
+        seen = atoms.copy()
+        if not getattr(getattr(model, "backbone", model), "use_pbc", True):
+            # fairchem would move the atoms into the cell, and so cut a molecule.
+            seen.pbc = False
+        require_cell_vectors(seen)
+        super().calculate(seen, properties, system_changes)
+        # ASE compares these with the next ones.
+        self.atoms = atoms.copy()
 
 
 def calculator(

@@ -1,8 +1,9 @@
-"""Names of models: check that fairchem knows them, and turn short names into dotted ones, valid in every process."""
+"""The section ``model``: check that fairchem knows its names, make short ones dotted, change keys."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ def known_model(name: Any, source: str | Path) -> str:
             "and write model.name as a dotted path such as fairchem_hdgnn.HDGNN"
         ) from error
     return name
+
+
+def with_keys(model: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's section ``model`` with some keys changed; those of hydra's network are keys of its backbone."""
+    if "backbone" in model:
+        return {**model, "backbone": {**model["backbone"], **changes}}
+    return {**model, **changes}
 
 
 def dotted_name(name: Any) -> Any:

@@ -20,7 +20,7 @@ from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
 from fairchem_hdgnn.host.fairchem1.config_files import read_config, splits_of
 from fairchem_hdgnn.host.fairchem1.inference import inference_trainer
-from fairchem_hdgnn.host.fairchem1.names import known_model
+from fairchem_hdgnn.host.fairchem1.names import known_model, with_keys
 from fairchem_hdgnn.host.fairchem1.safe_lmdb import safe_format
 from fairchem_hdgnn.host.opened import OpenedCheckpoint, OpenedModel
 from fairchem_hdgnn.host.sections import mean_and_deviation
@@ -71,7 +71,7 @@ class ConfigModel(OpenedModel):
         config = read_config(source, sections=("model", "dataset", "optim"))
         with quiet_fairchem():
             setup_imports()
-        keys = {**config["model"], **overrides}
+        keys = with_keys(config["model"], overrides)
         model_class = registry.get_model_class(known_model(keys.pop("name", None), source))
         torch.manual_seed(seed)
         self.model = model_class(**keys)

@@ -36,6 +36,8 @@ FREE_DATA = {"src", "format", "metadata_path", "fitted"}
 MODULES = {"normalizer": "normalizers", "element_references": "elementrefs"}
 """Transform -> its state in a checkpoint, which replaces the numbers in the config."""
 
+STEPS = "steps per epoch"
+
 MOST_LISTED = 12
 
 logger = logging.getLogger(__name__)
@@ -111,7 +113,7 @@ def conditions(config: Mapping[str, Any], steps_per_epoch: int) -> dict[str, Any
         "world size": distutils.get_world_size(),
         "optim.batch_size": config["optim"].get("batch_size", 1),
         "optim.accumulate": config["optim"].get("accumulate", 1),
-        "steps per epoch": steps_per_epoch,
+        STEPS: steps_per_epoch,
         "seed": config["cmd"]["seed"],
     }
 
@@ -140,6 +142,8 @@ def announce(
         )
     step, before = checkpoint["step"], {"optim.accumulate": 1, **checkpoint.get("conditions", {})}
     changes = [f"{name} {before.get(name, 'unknown')} -> {now[name]}" for name in now if before.get(name) != now[name]]
+    if before.get(STEPS, now[STEPS]) != now[STEPS]:
+        changes.append(f"{step / before[STEPS]:.3g} epochs count as {step / now[STEPS]:.3g}")
     old, new = _settings(checkpoint_config(checkpoint)), _settings(config)
     differing = [key for key in {**old, **new} if old.get(key) != new.get(key) and not _is_free(key, new)]
     kept = [key for key in differing if _is_kept(key, old, new, checkpoint)]

@@ -22,7 +22,7 @@ from fairchem_hdgnn.errors import TrainingError
 from fairchem_hdgnn.host.allocator import keep_freed_memory
 from fairchem_hdgnn.host.checkpoints import check_fits, read_checkpoint, write_checkpoint
 from fairchem_hdgnn.host.fairchem1.accumulation import grouped, num_steps, use_step_losses
-from fairchem_hdgnn.host.fairchem1.fine_tuning import FineTuningTrainer
+from fairchem_hdgnn.host.fairchem1.fine_tuning import FineTuningTrainer, averages_of_all
 from fairchem_hdgnn.host.fairchem1.noisy_nodes import teach_transform
 from fairchem_hdgnn.host.fairchem1.one_cycle import keeping_length, set_length
 from fairchem_hdgnn.host.fairchem1.ranks import check_same_start
@@ -330,7 +330,7 @@ class Trainer(FineTuningTrainer):
             super().load_checkpoint(checkpoint_path, checkpoint, inference_only)
         if not inference_only and self.ema is None and self.ema_decay:
             # best_checkpoint.pt has averages in place of the weights, and fairchem then goes on without.
-            self.ema = ExponentialMovingAverage(self.model.parameters(), self.ema_decay)
+            self.ema = averages_of_all(self.model, self.ema_decay)
         if inference_only or "step" not in checkpoint:
             return
         self._saved_step = self.step

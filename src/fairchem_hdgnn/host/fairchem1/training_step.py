@@ -12,6 +12,7 @@ from torch_geometric.data import Batch
 
 from fairchem_hdgnn.host.fairchem1.accumulation import AccumulatedLoss, means_over
 from fairchem_hdgnn.host.stop_conditions import (
+    check_free_atoms,
     check_gradients,
     check_loss,
     check_predictions,
@@ -37,7 +38,7 @@ def train_step(trainer: OCPTrainer, batches: list[Batch], first: int) -> None:
     Raises:
         PreemptedError: the scheduler is reclaiming the machine; weights are unchanged, metrics are not.
         TrainingError: a prediction, loss or gradient is nan or infinite, or a batch does not fit into memory.
-        DataError: a target is nan or infinite.
+        DataError: a target is nan or infinite, or a batch has no atom to train on.
     """
     trainer.model.train()
     model = trainer._unwrapped_model
@@ -78,6 +79,7 @@ def settle_buckets(trainer: OCPTrainer, batch: Batch, first: int) -> None:
 
 def _train_batch(trainer: OCPTrainer, first: int, batch: Batch, place: int) -> float:
     trainer.stop_if_preempted()
+    check_free_atoms(trainer.output_targets, batch)
     _draw(trainer, batch, first + place)
     with explained_out_of_memory(batch, trainer._unwrapped_model):
         with torch.autocast("cuda", enabled=trainer.scaler is not None):
