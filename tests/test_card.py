@@ -214,6 +214,14 @@ def test_a_converted_file_says_when_weights_are_raw(tmp_path: Path, capsys: pyte
     out = tmp_path / "raw.pt"
     assert main(["convert", "--from", "fairchem1", str(DATA / "escn.pt"), str(out), "--raw-weights"]) == 0
     assert rows(card(capsys, out)[0])["weights"].startswith("raw")
+    best = torch.load(DATA / "escn.pt", weights_only=True)
+    for name in ("ema", "step"):
+        best.pop(name, None)
+    best["config"]["optim"]["ema_decay"] = 0.99
+    torch.save(best, tmp_path / "best_checkpoint.pt")
+    command = ["convert", "--from", "fairchem1", str(tmp_path / "best_checkpoint.pt"), str(tmp_path / "new.pt")]
+    assert main([*command, "--raw-weights"]) == 2
+    assert "best_checkpoint.pt: has averaged weights (EMA) only; for raw ones" in capsys.readouterr().err
 
 
 def test_a_card_is_written_once(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

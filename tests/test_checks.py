@@ -280,6 +280,19 @@ def test_right_statistics_have_no_finding(deviation: dict[str, float]) -> None:
     assert not list(target_findings(settings, labelled(-1.5, 2.3), {"energy": False}))
 
 
+def test_statistics_of_forces_are_those_of_free_atoms() -> None:
+    """Fixed atoms have forces of 0 in many data sets, and are not trained on."""
+    random = np.random.default_rng(0)
+    records = []
+    for _ in range(30):
+        fixed = torch.tensor([1.0, 1.0, 1.0, 0.0])
+        forces = torch.from_numpy(random.normal(0.0, 0.8, (4, 3))) * (fixed == 0).unsqueeze(1)
+        records.append(Data(pos=torch.zeros(4, 3), fixed=fixed, forces=forces))
+    settings = {"normalizer": {"forces": {"mean": 0.0, "stdev": 0.8}}}
+    assert not list(target_findings(settings, records, {"forces": True}, ["forces"]))
+    assert list(target_findings(settings, records, {"forces": True}))
+
+
 @pytest.mark.parametrize(
     ("normalizer", "fatal", "message"),
     [

@@ -182,6 +182,10 @@ def energy(**changes: Any) -> Target:
         (energy(outputs=("energy", "forces")), ("predicts energy", "predicts energy, forces")),
         (energy(label="y_init"), ("learnt 'y_relaxed'", "learnt 'y_init'")),
         (energy(scale=Scale(6858.0, 1286.0)), ("has a normalizer of -1.5 ± 2.3", "has a normalizer of 6858 ± 1286")),
+        (
+            energy(references=True),
+            ("does not add energies of the elements", "adds energies of the elements"),
+        ),
         (energy(label=None, scale=None), None),
         (energy(scale=Scale(0.0, 1.0)), None),
         (energy(scale=Scale(-1.4, 2.2)), None),
@@ -197,7 +201,7 @@ def test_a_vector_that_only_helps_training_is_no_target() -> None:
         "outputs": {"displacement": {}, "energy": {}},
         "dataset": {"key_mapping": {"y_relaxed": "energy"}},
     }
-    found = target_of_config(config, {"energy": {"mean": torch.tensor(-1.5), "rmsd": torch.tensor(2.25)}})
+    found = target_of_config(config, {"energy": {"mean": torch.tensor(-1.5), "rmsd": torch.tensor(2.25)}}, {})
     assert found == energy(scale=Scale(-1.5, 2.25))
 
 

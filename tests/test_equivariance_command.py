@@ -109,6 +109,12 @@ def test_command_on_a_checkpoint_and_a_config(data, tmp_path, capsys):
         assert expected > 0
 
 
+def test_heads_of_a_config_are_random(data: Path) -> None:
+    """With the config's own ``readout_init: zero``, all energies would be 0."""
+    found = measure(open_subject("hdgnn:oc20/is2re/small/escn_so2.yml", QUIET), data, 2, 2, QUIET)
+    assert found.mad.min() > 0 and found.energy.std() > 0
+
+
 def test_gaps_are_in_their_own_unit(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """QM9's, in meV, with the normalizer of the output that the model has."""
     config = yaml.safe_load(Path(write_config(tmp_path, output_name="gap")).read_text())

@@ -235,7 +235,7 @@ def test_averages_of_frozen_layers_after_a_start_from_the_best_weights(config: P
 def test_an_optimizer_of_other_groups_is_not_resumed(config: Path, before: str, after: str) -> None:
     run_id = f"groups-{before}-{after}".translate(dict.fromkeys(map(ord, "[]'*"), None))
     train(config, run_id, f"--optim.fine_tuning.{before}", *ONE_STEP)
-    with pytest.raises(DataError, match="was trained with other groups of parameters .*--init-from"):
+    with pytest.raises(DataError, match=r"was trained with other groups of parameters .*--init-from"):
         train(config, run_id, f"--optim.fine_tuning.{after}", *ONE_STEP, "--optim.max_epochs=2")
 
 

@@ -12,6 +12,7 @@ import yaml
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.db import connect
 from ase.io import write
@@ -202,6 +203,30 @@ def test_target_stats_compares_with_the_config(tmp_path, capsys):
         printed = capsys.readouterr().out
         assert "mean -1.500000, std 0.500000" in printed
         assert ("mean: -1.0000 in the config, -1.5000 in the data" in printed) == bool(status)
+    train["transforms"]["element_references"] = {"energy": {"file": "elements.npz"}}
+    config.write_text(yaml.safe_dump({"dataset": {"train": train}}))
+    assert main(["target-stats", str(tmp_path / "out"), "--config", str(config)]) == 0
+    assert "not compared: its normalizer (mean -1.000000, stdev 0.500000) is that of what" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("info", "label"), [({"energy": -1.2502}, -1.2502), ({"y_relaxed": 7.0}, 7.0)])
+def test_energies_that_do_not_contradict_each_other(tmp_path, info, label):
+    write(tmp_path / "a.traj", with_info(**info))
+    assert first_record(tmp_path / "a.traj", tmp_path / "out").y_relaxed == pytest.approx(label)
+
+
+@pytest.mark.parametrize(("strain", "noted"), [(0.3, True), (0.0, False)])
+def test_energies_of_structures_before_their_relaxation_are_noted(tmp_path, capsys, strain, noted):
+    """IS2RE's label is the energy of the relaxed structure; forces tell that this one is not."""
+    atoms = slab()
+    forces = np.zeros((len(atoms), 3))
+    forces[-1, 2] = strain
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=forces)
+    write(tmp_path / "a.traj", atoms)
+    for task in ("is2re", "s2ef"):
+        assert main(["make-lmdb", str(tmp_path / "a.traj"), str(tmp_path / task), "--task", task]) == 0
+        note = "Note: 1 structures have forces above 0.1 eV/Å, first a" in capsys.readouterr().out
+        assert note == (noted and task == "is2re")
 
 
 @pytest.mark.parametrize("relaxations", [False, True])
@@ -270,6 +295,19 @@ def with_cell_vector(vector: Sequence[float]) -> Atoms:
     return atoms
 
 
+def with_coinciding_atoms() -> Atoms:
+    """The last atom in the place of the first one's image."""
+    atoms = labelled(slab())
+    atoms.positions[-1] = atoms.positions[0] + atoms.cell[0] - atoms.cell[1]
+    return atoms
+
+
+def with_element(number: int) -> Atoms:
+    atoms = labelled(slab())
+    atoms.numbers[3] = number
+    return atoms
+
+
 @pytest.mark.parametrize(
     ("structures", "conversion", "message"),
     [
@@ -290,6 +328,13 @@ def with_cell_vector(vector: Sequence[float]) -> Atoms:
         ([with_nan()], IS2RE, "structure 0: positions or cell are not finite"),
         ([with_cell_vector([0, 0, 0])], IS2RE, r"structure 0: its cell has 2 vectors; add vacuum"),
         ([with_cell_vector([1, 1, 0])], IS2RE, r"structure 0: its cell \[.*\] has no volume; correct it"),
+        ([with_coinciding_atoms()], IS2RE, "structure 0: atoms 0 and 12 coincide; remove one of them"),
+        ([with_element(0)], IS2RE, "structure 0: atom 3 is X, which is no element; remove it"),
+        (
+            [with_info(energy=7.0)],
+            IS2RE,
+            "structure 0: has two energies, 7 eV in its info and -1.25 eV in its calculator's .* --energy-key energy",
+        ),
         ([with_tags(5)], IS2RE, r"structure 0: its tags \[5\] are neither OC20's"),
         ([with_id(labelled(slab())), with_id(labelled(slab()))], IS2RE, "a second structure with the id 7"),
         ([labelled(slab())], Conversion("is2re", relaxations=True), "has one structure, not a relaxation"),

@@ -136,3 +136,14 @@ def test_a_training_from_the_best_weights_averages_them(tmp_path: Path) -> None:
     weights = list(found["state_dict"].values())
     assert len(averages) > 10 and not any(torch.equal(one, other) for one, other in zip(averages, weights) if one.any())
     assert read_training_record(tmp_path / "checkpoints/second/best_checkpoint.pt").averaged
+
+
+@pytest.mark.parametrize(("decay", "steps", "warned"), [(0.995, 300, True), (0.995, 2000, False), (None, 300, False)])
+def test_averages_that_keep_initial_weights(decay: float | None, steps: int, warned: bool) -> None:
+    found = list(schedule_findings({"ema_decay": decay}, steps))
+    assert bool(found) == warned
+    if warned:
+        assert str(found[0]) == (
+            "optim.ema_decay: 0.995: after 300 steps, 22 % of the averages, which are evaluated, are initial weights; "
+            "train longer, or set it to 0.967"
+        )

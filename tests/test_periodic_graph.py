@@ -20,10 +20,11 @@ from waits import Waits
 
 from fairchem_hdgnn import ESCN, HDGNN
 from fairchem_hdgnn.data import pair_search
+from fairchem_hdgnn.data.coinciding import TOUCHING
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search, periodic_edges
 from fairchem_hdgnn.data.periodicity import make_boxes
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.host.structures import TOUCHING, check_structures
+from fairchem_hdgnn.host.structures import check_structures
 from fairchem_hdgnn.models.so3.frames import edge_frames
 
 ALL = 10_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,8 @@ def test_sizes_follow_from_the_data(root: Path, model: str) -> None:
     assert 1 < config["model"]["mean_neighbors"] <= config["model"]["max_neighbors"]
     assert config["optim"]["max_epochs"] == MOST_EPOCHS
     assert recipe.steps == 3 * MOST_EPOCHS
+    assert config["optim"]["ema_decay"] ** recipe.steps < 1e-4, "the averages do not keep initial weights"
+    assert make_recipe(root, model, epochs=2000).config["optim"]["ema_decay"] == 0.995
 
 
 def test_more_structures_take_fewer_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +108,15 @@ def test_relaxed_positions_are_used_where_there_are_any(root: Path, tmp_path: Pa
     assert set(config["dataset"]["train"]["transforms"]["normalizer"]) == {"energy", "displacement"}
     assert config["model"]["regress_forces"] is True
     assert "displacement" not in make_recipe(tmp_path / "moved", tasks=Tasks(noisy_nodes=False)).config["outputs"]
+
+
+def test_validation_on_training_structures_is_noted(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["recipe", str(root), "--out", str(tmp_path / "a.yml")]) == 0
+    assert "Validate on structures" not in capsys.readouterr().out
+    shutil.rmtree(root / "val_id")
+    shutil.copytree(root / "train", root / "val_id")
+    assert main(["recipe", str(root), "--out", str(tmp_path / "b.yml")]) == 0
+    assert "Note: 24 of 24 validation structures have the elements and the y_relaxed of a" in capsys.readouterr().out
 
 
 def test_another_label(root: Path, tmp_path: Path) -> None:

@@ -191,6 +191,8 @@ def test_data_that_cannot_be_learned_from(own: Path, tmp_path: Path) -> None:
         make_recipe(tmp_path / "nan")
     with pytest.raises(DataError, match=r"not every record has forces .* --task s2ef, or leave out --forces"):
         make_recipe(tmp_path / "without", tasks=Tasks(forces=True))
+    with pytest.raises(DataError, match=r"no relaxed positions that differ .*--relaxations, --pairs.*--noisy-nodes"):
+        make_recipe(tmp_path / "without", tasks=Tasks(noisy_nodes=True))
 
 
 def test_elements_without_an_energy_are_named(own: Path, tmp_path: Path) -> None:

@@ -151,6 +151,12 @@ def test_missing_split_and_stray_key_are_named():
     ]
 
 
+def test_ids_of_other_data_may_have_underscores():
+    arrays = submission_arrays()
+    arrays["id_ids"] = np.array([f"val_id@{index}" for index in range(len(arrays["id_ids"]))])
+    assert not any("frames of S2EF" in problem for problem in problems(arrays))
+
+
 def test_s2ef_given_as_is2re_and_the_reverse():
     s2ef, is2re = submission_arrays(forces=True), submission_arrays()
     assert problems(s2ef, "is2re")[0].startswith("S2EF given as IS2RE: it has forces")

@@ -310,6 +310,13 @@ def test_fixed_atoms_are_derived_from_tags_or_from_what_does_not_move():
     assert fix_atoms(atoms, tagged, all_move).origin == "none"
 
 
+def test_metals_without_a_cell_are_doubted():
+    slab = CASES["co_on_pt13"]()[0]
+    slab.cell[:], slab.pbc = 0, False
+    assert tag_atoms(slab).doubts == ("metal atoms without a cell, taken as a molecule",)
+    assert not tag_atoms(molecule("CH3OH")).doubts
+
+
 @pytest.mark.parametrize("name", sorted({"co_on_pt13"} | GAS | BULK))
 def test_nothing_is_fixed_but_in_slabs(name: str):
     atoms, _ = CASES[name]()

@@ -68,7 +68,7 @@ def test_nan_prediction_stops_and_names_structures_and_checkpoint(
 def test_a_batch_without_free_atoms_is_named(outcome: Outcome) -> None:
     outputs = {"energy": {"level": "system"}, "forces": {"level": "atom", "train_on_free_atoms": True}}
     batch = Batch.from_data_list([Data(pos=torch.zeros(2, 3), fixed=torch.ones(2), sid=sid) for sid in (4, 7)])
-    with pytest.raises(DataError, match="^sid 4, 7: all atoms are fixed, but 'forces' is trained on free") as stop:
+    with pytest.raises(DataError, match=r"^sid 4, 7: all atoms are fixed, but 'forces' is trained on free") as stop:
         check_free_atoms(outputs, batch)
     outcome(f"error: {stop.value}")
     batch.fixed[1] = 0

@@ -88,6 +88,13 @@ class OwnData:
         return float(np.spacing(np.float32(np.abs(self.energies).max())))
 
 
+def repeated(data: OwnData, records: Collection[Data]) -> int:
+    """How many of some labelled records have the elements and the label of a training structure."""
+    known = {(numbers.tobytes(), energy) for numbers, energy in zip(data.numbers, data.energies.tolist())}
+    found = ((record.atomic_numbers.long().numpy().tobytes(), float(record[data.label])) for record in records)
+    return sum(each in known for each in found)
+
+
 def measure(source: Path, label: str | None = None) -> OwnData:
     """Read all training records once.
 

@@ -13,7 +13,15 @@ import yaml
 from ase.data import chemical_symbols
 from torch_geometric.data import Data
 
-from fairchem_hdgnn.checks.own_data import OwnData, are_molecules, has_displacements, mean_neighbors, measure, sampled
+from fairchem_hdgnn.checks.own_data import (
+    OwnData,
+    are_molecules,
+    has_displacements,
+    mean_neighbors,
+    measure,
+    repeated,
+    sampled,
+)
 from fairchem_hdgnn.checks.records import require_structure
 from fairchem_hdgnn.data.neighbor_lists import Search
 from fairchem_hdgnn.data.npz import write_npz
@@ -33,6 +41,10 @@ ENERGIES = set(LABELS) - {"y_relaxed"}
 
 TRAINING_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 15_000, 20, 100
 """Target number of steps, and bounds on the number of epochs."""
+
+FORGETTING = 10.0
+"""The share of the initial weights in the final averages (EMA) is at most exp(-10), in trainings of 2,000 steps or more
+less than that."""
 
 TOTAL_ENERGY = 1.0
 """eV per atom; labels with a larger mean are total or formation energies rather than adsorption energies."""
@@ -65,12 +77,15 @@ class Recipe:
         labels: distribution of the label, less the energies of the elements if these are used.
         config: of fairchem, without the file of the energies per element.
         element_references: whether energies per element are subtracted.
+        repeated: how many validation structures of a sample have the elements and the label of a training structure,
+            and the size of the sample.
     """
 
     data: OwnData
     labels: Spread
     config: dict[str, Any]
     element_references: bool
+    repeated: tuple[int, int]
 
     @property
     def epochs(self) -> int:
@@ -177,7 +192,8 @@ def make_recipe(
     }
     if not Records(train).has_metadata:
         del config["optim"]["load_balancing"], config["optim"]["load_balancing_on_error"]
-    return Recipe(data, labels, config, references)
+    labelled = [record for record in to_check.values() if data.label in record]
+    return Recipe(data, labels, config, references, (repeated(data, labelled), len(labelled)))
 
 
 def _chosen_tasks(
@@ -195,8 +211,14 @@ def _chosen_tasks(
         )
     if forces is None:
         forces = has_forces and data.label in ENERGIES and not noisy_nodes
+    displacements = has_displacements(chosen) and has_displacements(to_check)
+    if noisy_nodes and not displacements:
+        raise DataError(
+            f"{data.source}, {validation}: the records have no relaxed positions that differ from the initial ones; "
+            "give make-lmdb pairs of structures (--relaxations, --pairs), or leave out --noisy-nodes"
+        )
     if noisy_nodes is None:
-        noisy_nodes = not forces and has_displacements(chosen) and has_displacements(to_check)
+        noisy_nodes = not forces and displacements
     return forces, noisy_nodes
 
 
@@ -247,3 +269,6 @@ def _set_sizes(
     model["mean_neighbors"] = round(max(neighbors, 1.0), 1)
     optim["max_epochs"] = epochs
     optim["eval_every"] = optim["checkpoint_every"] = steps_per_epoch
+    # Averages (EMA) forget the initial weights as exp(-steps (1 - decay)).
+    forgetting = FORGETTING / (epochs * steps_per_epoch)
+    optim["ema_decay"] = round(max(0.0, min(optim["ema_decay"], 1 - forgetting)), 4)

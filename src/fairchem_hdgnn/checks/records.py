@@ -13,12 +13,12 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from fairchem_hdgnn.checks.findings import Finding, error, one_line, warning
+from fairchem_hdgnn.data.coinciding import coinciding_atoms
 from fairchem_hdgnn.data.neighbor_lists import Search, find_edges
 from fairchem_hdgnn.data.periodicity import completed_cells, flat_cells, make_boxes, periodic_directions
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host.noisy_nodes import TARGET
 from fairchem_hdgnn.host.stop_conditions import on_free_atoms
-from fairchem_hdgnn.host.structures import coinciding_atoms
 
 SAMPLE = 16
 """Records checked in each split: the first, the last and random ones."""
@@ -268,7 +268,7 @@ def _values(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Itera
 def _geometry(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Iterator[tuple[str, Finding]]:
     batch = Batch.from_data_list([record])
     boxes = make_boxes(batch, needs.cutoff or 0.0, use_pbc=needs.use_pbc)
-    touching = coinciding_atoms(batch, boxes)
+    touching = coinciding_atoms(batch.batch, boxes)
     if touching is not None:
         yield "touching", error(subject, f"atoms {touching[0]} and {touching[1]} coincide", "remove one of them")
         return

@@ -1,4 +1,4 @@
-"""Check that a one-cycle learning rate has the length of the training and the rate that was meant."""
+"""Check that the one-cycle learning rate and the averages of weights (EMA) go with the length of the training."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from fairchem_hdgnn.host.fairchem1.one_cycle import NAME, given_length
 
 TOLERANCE = 1.05
 """A schedule that is longer by less ends close enough to its lowest rate."""
+
+INITIAL_SHARE = 0.2
+"""Largest share of the initial weights in the final averages."""
 
 
 def schedule_findings(optim: Mapping[str, Any], num_steps: int) -> Iterator[Finding]:
@@ -24,6 +27,7 @@ def schedule_findings(optim: Mapping[str, Any], num_steps: int) -> Iterator[Find
     if optim.get("scheduler") == NAME and are_numbers and rate != highest:
         problem = f"{rate} has no effect with {NAME}, which rises to optim.max_lr {highest}"
         yield warning("optim.lr_initial", problem, "set optim.max_lr, and optim.lr_initial to the same")
+    yield from _average_findings(optim, num_steps)
     length = given_length(optim)
     if length is None or num_steps == 0:
         return
@@ -35,3 +39,12 @@ def schedule_findings(optim: Mapping[str, Any], num_steps: int) -> Iterator[Find
     elif length > TOLERANCE * num_steps:
         problem = f"the training ends at step {num_steps:,} of a one-cycle learning rate of {length:,}"
         yield warning(f"optim.{key}", problem, remedy)
+
+
+def _average_findings(optim: Mapping[str, Any], num_steps: int) -> Iterator[Finding]:
+    decay = optim.get("ema_decay")
+    if not isinstance(decay, (int, float)) or num_steps == 0 or decay**num_steps <= INITIAL_SHARE:
+        return
+    share = f"{100 * decay**num_steps:.0f} %"
+    problem = f"{decay:g}: after {num_steps:,} steps, {share} of the averages, which are evaluated, are initial weights"
+    yield warning("optim.ema_decay", problem, f"train longer, or set it to {max(0.0, 1 - 10 / num_steps):.3g}")

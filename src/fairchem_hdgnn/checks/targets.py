@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,11 @@ TOLERANCE = 0.05
 
 
 def target_findings(
-    transforms: dict[str, Any], dataset: Records, targets: dict[str, bool], seed: int = 0
+    transforms: dict[str, Any],
+    dataset: Records,
+    targets: dict[str, bool],
+    on_free_atoms: Collection[str] = (),
+    seed: int = 0,
 ) -> Iterator[Finding]:
     """Compare ``dataset.train.transforms.normalizer`` with a sample of the training targets.
 
@@ -45,6 +49,7 @@ def target_findings(
         transforms: the transforms of the training data.
         dataset: training records as the trainer reads them.
         targets: names -> whether it is one number per atom.
+        on_free_atoms: names of those that are trained on free atoms only.
         seed: random seed of the sample.
     """
     settings = transforms.get("normalizer") or {}
@@ -63,8 +68,13 @@ def target_findings(
         return
     # noisy_nodes moves the atoms in training, so displacements are larger there than in the records.
     for name in targets if TRANSFORM not in transforms else set(targets) - {TARGET}:
-        values = torch.cat([torch.as_tensor(record[name], dtype=torch.float64).flatten() for record in records]).numpy()
+        values = np.concatenate([_values(record, name, free=name in on_free_atoms) for record in records])
         yield from _statistics_findings(name, values, settings.get(name) or {})
+
+
+def _values(record: Data, name: str, *, free: bool) -> np.ndarray:
+    values = torch.as_tensor(record[name], dtype=torch.float64)
+    return (values.reshape(len(record.pos), -1)[record.fixed == 0] if free else values).flatten().numpy()
 
 
 def _statistics_findings(name: str, values: np.ndarray, normalizer: dict[str, Any]) -> Iterator[Finding]:
@@ -92,11 +102,13 @@ class Normaliser:
         key: attribute of the records with the target, e.g. ``y_relaxed``.
         mean: subtracted from the target, eV.
         stdev: divides the target, eV.
+        of_rest: whether energies of the elements are subtracted first.
     """
 
     key: str
     mean: float
     stdev: float
+    of_rest: bool = False
 
     def deviations(self, labels: Spread) -> list[str]:
         """One sentence per number that is off by more than ``TOLERANCE`` standard deviations."""
@@ -127,7 +139,8 @@ def read_normaliser(source: str, target: str = "energy") -> Normaliser:
         )
     mapping = _at(config, "dataset", "train", "key_mapping") or {}
     sources = [stored for stored, name in mapping.items() if name == target]
-    return Normaliser(sources[0] if sources else target, *mean_and_deviation(settings))
+    of_rest = bool(_at(config, "dataset", "train", "transforms", "element_references", target))
+    return Normaliser(sources[0] if sources else target, *mean_and_deviation(settings), of_rest)
 
 
 def _at(config: Any, *keys: str) -> Any:

@@ -21,7 +21,10 @@ COLUMNS = {"mad": "MAD", "frame_noise": "frame noise", "rotation": "rotation err
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument(
-        "models", nargs="+", metavar="CHECKPOINT|CONFIG", help="checkpoints, or configs (.yml; random weights)"
+        "models",
+        nargs="+",
+        metavar="CHECKPOINT|CONFIG",
+        help="checkpoints, or configs (.yml; random weights, in the heads too)",
     )
     parser.add_argument("data", type=path, metavar="DATA", help="an LMDB file, or a folder of LMDBs")
     parser.add_argument(

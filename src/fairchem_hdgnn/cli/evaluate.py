@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> None:
 
         written.append(write_page(args.out / "evaluation.html", evaluation, options, worst, with_paper=args.paper))
     print("Written:", *(f"  {path}" for path in written), sep="\n")
-    earlier = sorted({*args.out.glob("*.png"), *args.out.glob("*.svg"), *args.out.glob("*.html")} - set(written))
+    found = {path for kind in ("*.png", "*.svg", "*.html", "predictions/*/*.npz") for path in args.out.glob(kind)}
+    earlier = sorted(found - set(written))
     if earlier:
         print("Not of this evaluation:", *(f"  {path}" for path in earlier), sep="\n")

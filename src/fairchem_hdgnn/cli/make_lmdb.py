@@ -12,6 +12,7 @@ from fairchem_hdgnn.cli._statistics import FAR, statistics_lines
 from fairchem_hdgnn.data.lmdb import DATA_FILE
 from fairchem_hdgnn.data.neighbor_lists import NeighborList, Search
 from fairchem_hdgnn.data.structures.conversion import Conversion, Report, make_lmdb
+from fairchem_hdgnn.data.structures.labelling import LARGEST_FORCE
 from fairchem_hdgnn.data.structures.provenance import LEFT_OUT, SOURCES, TO_CHECK
 from fairchem_hdgnn.data.surfaces.tagging import Kind
 from fairchem_hdgnn.errors import ConfigError
@@ -194,6 +195,12 @@ def _advice(args: argparse.Namespace, report: Report) -> list[str]:
         lines.append(
             f"Note: in {len(report.other_starts):,} folders POSCAR is not the structure of the first ionic step, first "
             f"{report.other_starts[0]}: was it overwritten with a relaxed one?"
+        )
+    if report.strained:
+        lines.append(
+            f"Note: {len(report.strained):,} structures have forces above {LARGEST_FORCE:g} eV/Å, first "
+            f"{report.strained[0]}: their energies are those of unrelaxed structures, but the label is y_relaxed. Pair "
+            "initial with relaxed structures (--relaxations, --pairs), or use --task s2ef."
         )
     if report.constraints:
         lines.append(f"Note: atoms with these constraints are free in the records: {_counts(report.constraints)}.")

@@ -50,6 +50,12 @@ def run(args: argparse.Namespace) -> None:
     count = recipe.labels.count
     if not FEWEST <= count <= MOST:
         print(f"Note: the recipe was chosen for {FEWEST:,} to {MOST:,} structures, not for {count:,}.")
+    repeated, checked = recipe.repeated
+    if repeated:
+        print(
+            f"Note: {repeated} of {checked} validation structures have the elements and the {recipe.data.label} of a "
+            "training structure. Validate on structures that are not trained on."
+        )
     rounding = recipe.data.rounding / 2
     if rounding > LARGEST_ROUNDING * recipe.labels.std:
         print(

@@ -28,6 +28,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"Add to the config under dataset.train.transforms:\n  normalizer:\n    {args.target}:")
         print(f"      mean: {spread.mean:.6f}\n      stdev: {spread.std:.6f}")
         return 0
+    if normaliser.of_rest:
+        print(
+            f"{args.config}: not compared: its normalizer (mean {normaliser.mean:.6f}, stdev {normaliser.stdev:.6f}) "
+            "is that of what remains after its element_references are subtracted"
+        )
+        return 0
     deviations = normaliser.deviations(spread)
     if deviations:
         print(f"{args.config} has a different normalizer:", *deviations, sep="\n  ")

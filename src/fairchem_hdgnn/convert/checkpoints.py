@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from fairchem_hdgnn.convert.authors_hdgnn import authors_config, from_authors_hdgnn
-from fairchem_hdgnn.convert.converted import Converted, require_absent
+from fairchem_hdgnn.convert.converted import Converted, require_absent, require_raw
 from fairchem_hdgnn.convert.fairchem_escn import escn_config, from_fairchem_escn
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, read_checkpoint, write_checkpoint
@@ -94,6 +94,7 @@ def convert_checkpoint(
         raise ConfigError(f"{path}: {error}") from error
     _check_points(path, weights)
     record = of_checkpoint(checkpoint, raw_weights=raw_weights)
+    require_raw(path, record.averaged, raw_weights=raw_weights)
 
     config = checkpoint_config(checkpoint)
     config.pop("model_attributes", None)

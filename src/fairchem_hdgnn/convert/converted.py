@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -33,3 +33,16 @@ def require_absent(out: Path) -> None:
     """
     if out.exists():
         raise DataError(f"{out}: exists already; remove it or choose another name")
+
+
+def require_raw(path: str | Path, averaged: bool | None, *, raw_weights: bool) -> None:
+    """Refuse averaged weights (EMA) where raw ones are wanted.
+
+    Raises:
+        ConfigError: the file has averaged ones only.
+    """
+    if raw_weights and averaged:
+        raise ConfigError(
+            f"{path}: has averaged weights (EMA) only; for raw ones give checkpoint.pt of the run, or leave out "
+            "--raw-weights"
+        )

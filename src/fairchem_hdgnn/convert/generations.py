@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fairchem_hdgnn.convert.converted import Converted, require_absent
+from fairchem_hdgnn.convert.converted import Converted, require_absent, require_raw
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.checkpoints import MODEL_VERSION, write_checkpoint
 from fairchem_hdgnn.host.generations import read_trained
@@ -59,6 +59,7 @@ def convert_generation(
             f"{path}: predicts '{trained.target}'; only checkpoints that predict 'energy' can be converted"
         )
     record = read_training_record(path, raw_weights=raw_weights, trusted=trusted)
+    require_raw(path, record.averaged, raw_weights=raw_weights)
     model = trained.build()
     WRITERS[target](trained, record, out)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())

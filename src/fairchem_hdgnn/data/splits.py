@@ -24,7 +24,8 @@ def split_source(root: str | Path, split: str) -> Path:
         lmdb_files(root / split)
     present = splits_in(root)
     found = f"it has {', '.join(present)}" if present else "it has no splits"
-    raise DataError(f"{root / split}: no LMDB for split '{split}' ({found}); create it with make-lmdb")
+    other = f", or choose {' or '.join(present)}" if present else ""
+    raise DataError(f"{root / split}: no LMDB for split '{split}' ({found}); create it with make-lmdb{other}")
 
 
 def has_split(root: str | Path, split: str) -> bool:

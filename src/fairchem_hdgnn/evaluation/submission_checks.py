@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,9 @@ from fairchem_hdgnn.evaluation.splits import SUFFIXES
 
 Arrays = Mapping[str, np.ndarray]
 Ids = Shaped[np.ndarray, "systems"]
+
+FRAME = re.compile(r"(random)?\d+_\d+")
+"""Id of one of OC20's frames; ids of other data may have underscores too."""
 
 KEYS = {"is2re": ("ids", "energy"), "s2ef": ("ids", "energy", "forces", "chunk_idx")}
 
@@ -109,8 +113,8 @@ def _wrong_ids(suffix: str, of_split: Arrays, task: str) -> Iterator[str]:
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) < len(ids):
         yield f"{suffix}: {_plural(int((counts > 1).sum()), 'duplicate id')}: {_some(unique[counts > 1])}"
-    if task == "is2re" and np.char.count(ids, "_").any():
-        frames = ids[np.char.count(ids, "_") > 0]
+    frames = [each for each in ids if FRAME.fullmatch(str(each))] if task == "is2re" else []
+    if frames:
         yield f"{suffix}: ids such as {frames[0]} are frames of S2EF (sid_fid), not systems of IS2RE"
 
 

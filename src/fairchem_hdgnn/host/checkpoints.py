@@ -66,6 +66,8 @@ def load_archive(path: Path, allowed: Sequence[type] | None) -> Any:
     Raises:
         DataError: the file is missing, not a PyTorch file, or contains another class.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; give a checkpoint in it{_neighbours(path / 'any')}")
     if not path.is_file():
         raise DataError(f"{path}: no such checkpoint{_neighbours(path)}")
     try:

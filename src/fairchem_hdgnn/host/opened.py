@@ -9,6 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
+RANDOM_HEADS = {"readout_init": "random"}
+"""Key of a model with random weights whose outputs are compared: by default its heads start at 0."""
+
 
 class OpenedModel(ABC):
     """A model and the settings of its data.

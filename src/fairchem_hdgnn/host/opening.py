@@ -19,7 +19,7 @@ from fairchem_hdgnn.host.checkpoints import read_checkpoint
 from fairchem_hdgnn.host.generations import read_trained
 from fairchem_hdgnn.host.inference_files import is_inference_file
 from fairchem_hdgnn.host.network_inference import LabelledRecords, NetworkCheckpoint
-from fairchem_hdgnn.host.opened import OpenedCheckpoint, OpenedModel
+from fairchem_hdgnn.host.opened import RANDOM_HEADS, OpenedCheckpoint, OpenedModel
 from fairchem_hdgnn.host.targets import Target, target_of_config, target_of_network
 from fairchem_hdgnn.host.trained import TrainedNetwork
 from fairchem_hdgnn.host.which import Host, installed_host
@@ -84,6 +84,9 @@ def open_config(
 ) -> OpenedModel:
     """Build the model of a config (``.yml``) of the installed fairchem-core, with random weights from ``seed``.
 
+    The last layer of the heads is random too, unless ``model_overrides`` says otherwise: with ``readout_init: zero``
+    the output is constant.
+
     Raises:
         ConfigError: the config or its model cannot be used.
     """
@@ -93,7 +96,8 @@ def open_config(
         return ConfigModel(source, seed, model_overrides or {})
     from fairchem_hdgnn.host.fairchem2.configs import untrained_network  # noqa: PLC0415  needs fairchem 2
 
-    return _on_device(untrained_network(source).with_keys(model_overrides or {}), cpu, 0, seed)
+    keys = {**RANDOM_HEADS, **(model_overrides or {})}
+    return _on_device(untrained_network(source).with_keys(keys), cpu, 0, seed)
 
 
 def describe_checkpoint(path: str | Path, *, trusted: bool = False) -> Described:
@@ -108,7 +112,7 @@ def describe_checkpoint(path: str | Path, *, trusted: bool = False) -> Described
 
         checkpoint = read_checkpoint(path, trusted=trusted)
         config = checkpoint_config(checkpoint)
-        target = target_of_config(config, checkpoint.get("normalizers") or {})
+        target = target_of_config(config, checkpoint.get("normalizers") or {}, checkpoint.get("elementrefs") or {})
         return Described(str(config["model"]["name"]), config["dataset"], target)
     trained = read_trained(path, trusted=trusted)
     return Described(trained.name, _dataset(trained), target_of_network(trained))

@@ -8,11 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fairchem_hdgnn.data.periodicity import Boxes, cell_heights, flat_cells, fractional
+from fairchem_hdgnn.data.coinciding import crowded_atoms, first_touching
+from fairchem_hdgnn.data.periodicity import Boxes, flat_cells
 from fairchem_hdgnn.errors import DataError
-
-TOUCHING = 0.01
-"""Å; between closer atoms fairchem's periodic graph has no edge, as if they did not interact."""
 
 
 def check_structures(data: Any, boxes: Boxes, max_num_elements: int) -> list[list[int]]:
@@ -32,7 +30,7 @@ def check_structures(data: Any, boxes: Boxes, max_num_elements: int) -> list[lis
     element = (numbers < 1) | (numbers >= max_num_elements)
     position = ~torch.isfinite(data.pos).all(dim=-1)
     flat = flat_cells(boxes.cell)
-    crowded = _crowded(boxes, data.batch)
+    crowded = crowded_atoms(boxes, data.batch)
     problems = torch.stack([found.any() for found in (empty, element, position, flat, crowded)])
     *sizes, (problem, *_) = torch.cat([boxes.sizes, problems.any().long().expand(1, 4)]).tolist()
     if not problem:
@@ -49,15 +47,10 @@ def check_structures(data: Any, boxes: Boxes, max_num_elements: int) -> list[lis
         raise DataError(f"{_atom(data, atom)} has a position that is not finite: {data.pos[atom].tolist()}")
     if bool(flat.any()):
         _refuse_cell(data, boxes, _first(flat))
-    pair = _first_touching(data, boxes, crowded)
+    pair = first_touching(data.batch, boxes, crowded)
     if pair is not None:
         _refuse_place(data, *pair)
     return sizes
-
-
-def coinciding_atoms(data: Any, boxes: Boxes) -> tuple[int, int] | None:
-    """The first two atoms of a batch that are closer than ``TOUCHING``, if any; in linear time."""
-    return _first_touching(data, boxes, _crowded(boxes, data.batch))
 
 
 def check_edges(data: Any, edge_index: Int[Tensor, "2 edges"], edge_vec: Float[Tensor, "edges 3"]) -> None:
@@ -88,42 +81,6 @@ def _refuse_cell(data: Any, boxes: Boxes, system: int) -> None:
         f"{_system(data, system)} is periodic along cell vectors that are zero or parallel: {vectors}; correct them, "
         "or its pbc"
     )
-
-
-def _crowded(boxes: Boxes, system: Int[Tensor, "nodes"]) -> Bool[Tensor, "nodes"]:
-    """Atoms that may coincide with another: all that do, and few others.
-
-    Space is divided into bins with twice the width ``TOUCHING``. Two coinciding atoms are in the same bin, possibly
-    after shifting the bins by half their width along some directions. Sorting puts atoms of one bin next to each other.
-    """
-    count = (cell_heights(boxes.cell) / (2 * TOUCHING)).floor().clamp(min=1)[system]
-    place = fractional(boxes.pos, boxes.cell, system) * count
-    halves = 0.5 * torch.cartesian_prod(*[torch.arange(2, device=place.device)] * 3)
-    bins = (place + halves.unsqueeze(1)).floor().remainder(count).long()
-    width = count.long()
-    keys = ((system * width[:, 0] + bins[..., 0]) * width[:, 1] + bins[..., 1]) * width[:, 2] + bins[..., 2]
-    ordered, order = keys.sort(dim=1)
-    same = ordered[:, 1:] == ordered[:, :-1]
-    crowded = torch.zeros_like(system, dtype=torch.bool)
-    for neighbours in (order[:, 1:], order[:, :-1]):
-        crowded = crowded | torch.zeros_like(keys, dtype=torch.bool).scatter_(1, neighbours, same).any(dim=0)
-    return crowded
-
-
-def _first_touching(data: Any, boxes: Boxes, crowded: Bool[Tensor, "nodes"]) -> tuple[int, int] | None:
-    """Check all pairs of these atoms by minimum image."""
-    atoms = crowded.nonzero().squeeze(-1)
-    for system in data.batch[atoms].unique().tolist():
-        some = atoms[data.batch[atoms] == system]
-        place = fractional(boxes.pos[some], boxes.cell, data.batch[some])
-        difference = place.unsqueeze(1) - place.unsqueeze(0)
-        cell = boxes.cell[system]
-        distance = ((difference - difference.round()).unsqueeze(-1) * cell).sum(-2).norm(dim=-1)
-        close = (distance < TOUCHING).triu(diagonal=1)
-        if bool(close.any()):
-            one, other = close.nonzero()[0].tolist()
-            return int(some[one]), int(some[other])
-    return None
 
 
 def _refuse_place(data: Any, one: int, other: int) -> None:

@@ -23,11 +23,13 @@ class Target:
         label: name in the records of the energy's label, or of the first output's if there is no energy; ``None`` if
             the file does not say.
         scale: normalizer of that output; ``None`` if it has none.
+        references: whether energies of the elements are added to it.
     """
 
     outputs: tuple[str, ...]
     label: str | None
     scale: Scale | None
+    references: bool = False
 
     @property
     def unit(self) -> str:
@@ -40,6 +42,9 @@ class Target:
             return f"predicts {', '.join(self.outputs)}", f"predicts {', '.join(other.outputs)}"
         if self.label and other.label and self.label != other.label:
             return f"learnt '{self.label}'", f"learnt '{other.label}'"
+        if self.references != other.references:
+            words = {True: "adds energies of the elements", False: "does not add energies of the elements"}
+            return words[self.references], words[other.references]
         if self.scale and other.scale and not _alike(self.scale, other.scale):
             return _in_words(self.scale), _in_words(other.scale)
         return None
@@ -59,25 +64,30 @@ def unit_of(output: str, label: str | None) -> str:
     return f"(unit of the label '{label}')" if label else "(unit of the labels)"
 
 
-def target_of_config(config: Mapping[str, Any], normalizers: Mapping[str, Any]) -> Target:
+def target_of_config(
+    config: Mapping[str, Any], normalizers: Mapping[str, Any], references: Mapping[str, Any]
+) -> Target:
     """The target of a checkpoint of fairchem-core 1.10.
 
     Args:
         config: config in the current format.
         normalizers: name of an output -> state of its normalizer.
+        references: the same of its element references.
     """
     model = config["model"]
     vector = model.get("backbone", model).get("vector_name", "forces")
     outputs = tuple(name for name in config.get("outputs") or () if name == "forces" or name != vector)
     main = "energy" if "energy" in outputs else next(iter(outputs), "energy")
     state = normalizers.get(main)
-    return Target(outputs, label_of(config.get("dataset") or {}, main), Scale.of_state(state) if state else None)
+    scale = Scale.of_state(state) if state else None
+    return Target(outputs, label_of(config.get("dataset") or {}, main), scale, bool(references.get(main)))
 
 
 def target_of_network(trained: TrainedNetwork) -> Target:
     """The target of a trained network; files of fairchem-core 2 do not store labels."""
     label = label_of(trained.dataset, trained.target) if trained.dataset else None
-    return Target((trained.target, *trained.outputs[1:]), label, trained.scales.get("energy"))
+    outputs = (trained.target, *trained.outputs[1:])
+    return Target(outputs, label, trained.scales.get("energy"), "energy" in trained.references)
 
 
 def label_of(dataset: Mapping[str, Any], output: str) -> str:

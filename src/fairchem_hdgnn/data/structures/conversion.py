@@ -18,7 +18,15 @@ from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.neighbor_lists import Search
 from fairchem_hdgnn.data.records import record_id, relaxed_minimum_image, store_edges
 from fairchem_hdgnn.data.statistics import Statistics
-from fairchem_hdgnn.data.structures.labelling import Energies, forces_of, initial_energy, not_converged
+from fairchem_hdgnn.data.structures.labelling import (
+    LARGEST_FORCE,
+    Energies,
+    calculated,
+    forces_of,
+    initial_energy,
+    largest_force,
+    not_converged,
+)
 from fairchem_hdgnn.data.structures.provenance import (
     LEFT_OUT,
     SOURCES,
@@ -90,6 +98,8 @@ class Report:
         to_check: systems whose derived tags are in doubt.
         constraints: constraints that are not fixed atoms -> number of systems.
         other_starts: ids of calculations whose output begins with another structure than their POSCAR.
+        strained: ids of IS2RE structures whose own energy is the label, with forces on free atoms as before a
+            relaxation.
         dropped: attributes that only some records had.
         open_boundaries: systems with a cell that are not periodic in all three directions.
         unused_tags: rows of the table of tags that fit no structure.
@@ -102,6 +112,7 @@ class Report:
     to_check: list[ToCheck] = field(default_factory=list)
     constraints: Counter[str] = field(default_factory=Counter)
     other_starts: list[str] = field(default_factory=list)
+    strained: list[str] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     open_boundaries: int = 0
     unused_tags: list[str] = field(default_factory=list)
@@ -270,6 +281,11 @@ class _Converter:
         )
         if "other_start" in sample.results:
             report.other_starts.append(name)
+        own_energy = self.conversion.task == "is2re" and self.conversion.labelled and self.energies.table is None
+        if own_energy and sample.relaxed is None and "y_relaxed" not in atoms.info:
+            forces = calculated(atoms, "forces")
+            if largest_force(forces, fixed.fixed) > LARGEST_FORCE:
+                report.strained.append(name)
         if tagged.doubts:
             report.to_check.append(ToCheck("/".join(sample.names[0]), atom_ranges(tagged.tags == ADSORBATE), doubts))
 

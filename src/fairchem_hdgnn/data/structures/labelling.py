@@ -19,6 +19,10 @@ LARGEST_FORCE = 0.1
 """eV/Å on a free atom; a larger final force means not converged, if nothing else states the convergence."""
 
 
+SAME_ENERGY = 1e-3
+"""eV; two energies of one structure may differ by the rounding of a text file."""
+
+
 @dataclass(frozen=True)
 class Energies:
     """The source of energies, and the references subtracted from them.
@@ -84,7 +88,14 @@ def energy_of(atoms: Atoms, name: str, key: str | None, usual: tuple[str, ...]) 
             f"{name}: no '{keys[-1]}' (its info has {known}); choose the key with --energy-key, give a table with "
             "--energies, or use --unlabelled"
         )
-    return finite(value, name, "energy")
+    energy, other = finite(value, name, "energy"), calculated(atoms, "energy")
+    of_info = key is None and value is atoms.info.get("energy")
+    if of_info and other is not None and not abs(float(other) - energy) < SAME_ENERGY:
+        raise StructureError(
+            f"{name}: has two energies, {energy:g} eV in its info and {float(other):g} eV in its calculator's results; "
+            "choose the first with --energy-key energy, or remove it"
+        )
+    return energy
 
 
 def initial_energy(sample: Sample, key: str | None) -> float | None:
@@ -127,13 +138,17 @@ def not_converged(sample: Sample, fixed: Bool[np.ndarray, "atoms"]) -> str:
         return ""
     if converged is False:
         return "the relaxation did not converge (VASP's output)"
-    forces = sample.results.get("forces", calculated(sample.relaxed, "forces"))
-    if forces is None or np.shape(forces) != (len(fixed), 3) or fixed.all():
-        return ""
-    largest = float(np.linalg.norm(np.asarray(forces)[~fixed], axis=1).max())
+    largest = largest_force(sample.results.get("forces", calculated(sample.relaxed, "forces")), fixed)
     if not largest > LARGEST_FORCE:
         return ""
     return f"the relaxation did not converge (final force on a free atom {largest:.2f} eV/Å; limit {LARGEST_FORCE:g})"
+
+
+def largest_force(forces: Any, fixed: Bool[np.ndarray, "atoms"]) -> float:
+    """Largest force on a free atom, eV/Å; 0 if it is unknown."""
+    if forces is None or np.shape(forces) != (len(fixed), 3) or fixed.all():
+        return 0.0
+    return float(np.linalg.norm(np.asarray(forces)[~fixed], axis=1).max())
 
 
 def calculated(atoms: Atoms, name: str) -> Any:

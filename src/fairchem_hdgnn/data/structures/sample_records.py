@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from ase import Atoms
 from jaxtyping import Bool, Float64, Int64
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
-from fairchem_hdgnn.data.periodicity import flat_cells
+from fairchem_hdgnn.data.coinciding import coinciding_atoms
+from fairchem_hdgnn.data.periodicity import flat_cells, make_boxes
 from fairchem_hdgnn.data.records import atoms_to_record, inside_cell, same_cell
 from fairchem_hdgnn.data.structures.samples import Sample, StructureError, Task
 
@@ -27,6 +29,14 @@ def check_sample(sample: Sample) -> None:
         raise StructureError(f"{name}: it is periodic but has no cell; set its cell, or atoms.pbc = False")
     if atoms.cell.rank == 3 and bool(flat_cells(torch.from_numpy(atoms.cell.array)[None])):
         raise StructureError(f"{name}: its cell {atoms.cell.tolist()} has no volume; correct it")
+    unknown = np.flatnonzero(atoms.numbers < 1)
+    if len(unknown):
+        raise StructureError(
+            f"{name}: atom {unknown[0]} is {atoms.symbols[unknown[0]]}, which is no element; remove it"
+        )
+    pair = _coinciding(atoms)
+    if pair is not None:
+        raise StructureError(f"{name}: atoms {pair[0]} and {pair[1]} coincide; remove one of them")
     relaxed = sample.relaxed
     if relaxed is None:
         return
@@ -39,6 +49,12 @@ def check_sample(sample: Sample) -> None:
         raise StructureError(
             f"{sample.path}: its cell changes during the relaxation; records in OC20's format have one fixed cell"
         )
+
+
+def _coinciding(atoms: Atoms) -> tuple[int, int] | None:
+    data = Batch.from_data_list([atoms_to_record(atoms, 0)])
+    data.pbc = torch.from_numpy(atoms.pbc.copy())[None]
+    return coinciding_atoms(data.batch, make_boxes(data, 0.0, use_pbc=bool(atoms.cell.rank)))
 
 
 def unlabelled_record(

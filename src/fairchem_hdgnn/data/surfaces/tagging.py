@@ -82,7 +82,10 @@ def tag_atoms(atoms: Atoms, adsorbate_elements: Collection[str] | None = None, a
     """
     tags = np.asarray(atoms.get_tags(), dtype=np.int64)
     if atoms.cell.rank == 0 and not (metals(atoms).any() and adsorbate is not None):
-        return Tagged(np.full(len(atoms), ADSORBATE), "gas", "molecules, all atoms tag 2")
+        doubts: tuple[str, ...] = ()
+        if metals(atoms).any():
+            doubts = ("metal atoms without a cell, taken as a molecule",)
+        return Tagged(np.full(len(atoms), ADSORBATE), "gas", "molecules, all atoms tag 2", doubts)
     if tags.any() and adsorbate is None:
         return _translated(atoms, tags)
     structure = analyze(atoms)

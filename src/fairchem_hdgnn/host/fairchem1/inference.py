@@ -151,6 +151,6 @@ def calculator(
     if is_inference_file(path):
         return network_calculator(path, cpu=cpu, seed=seed, trusted=trusted)
     contents = read_checkpoint(path, trusted=trusted)
-    require_energy(target_of_config(checkpoint_config(contents), {}).outputs, path)
+    require_energy(target_of_config(checkpoint_config(contents), {}, {}).outputs, path)
     with quiet_fairchem():
         return _Calculator(contents, path, not torch.cuda.is_available() if cpu is None else cpu, seed)

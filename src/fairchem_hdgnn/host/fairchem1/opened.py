@@ -22,7 +22,8 @@ from fairchem_hdgnn.host.fairchem1.config_files import read_config, splits_of
 from fairchem_hdgnn.host.fairchem1.inference import inference_trainer
 from fairchem_hdgnn.host.fairchem1.names import known_model, with_keys
 from fairchem_hdgnn.host.fairchem1.safe_lmdb import safe_format
-from fairchem_hdgnn.host.opened import OpenedCheckpoint, OpenedModel
+from fairchem_hdgnn.host.models import PlainModel
+from fairchem_hdgnn.host.opened import RANDOM_HEADS, OpenedCheckpoint, OpenedModel
 from fairchem_hdgnn.host.sections import mean_and_deviation
 from fairchem_hdgnn.host.targets import label_of, unit_of
 
@@ -59,7 +60,7 @@ class TrainerCheckpoint(OpenedCheckpoint):
 
 
 class ConfigModel(OpenedModel):
-    """The model of a config, with random weights.
+    """The model of a config, with random weights, in this package's heads too.
 
     Args:
         source: file with the config.
@@ -71,8 +72,10 @@ class ConfigModel(OpenedModel):
         config = read_config(source, sections=("model", "dataset", "optim"))
         with quiet_fairchem():
             setup_imports()
-        keys = with_keys(config["model"], overrides)
-        model_class = registry.get_model_class(known_model(keys.pop("name", None), source))
+        model_class = registry.get_model_class(known_model(config["model"].get("name"), source))
+        random_heads = RANDOM_HEADS if issubclass(model_class, PlainModel) else {}
+        keys = with_keys(config["model"], {**random_heads, **overrides})
+        keys.pop("name", None)
         torch.manual_seed(seed)
         self.model = model_class(**keys)
         self.dataset = splits_of(config).get("train", {})

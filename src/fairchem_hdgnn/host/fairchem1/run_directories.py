@@ -154,12 +154,14 @@ def announce(
         logger.info("The run resumes from step %d exactly (on a GPU, up to rounding).", step)
     if kept:
         values = [f"{key} {old.get(key, 'unset')} (now {new.get(key, 'unset')} in the config)" for key in kept]
+        of_data = any(key.startswith("dataset.") for key in kept)
         logger.warning(
             "The run resumes from step %d with settings of its checkpoint: %s. To change them, start a new training "
-            "from these weights: --init-from %s and another --timestamp-id.",
+            "from these weights: --init-from %s%s and another --timestamp-id.",
             step,
             _listed(values),
             path,
+            ", --optim.fine_tuning.normalizer=fresh" if of_data else "",
         )
 
 
