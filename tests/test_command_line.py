@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +220,27 @@ def test_public_names() -> None:
     for name in fairchem_hdgnn.__all__:
         assert getattr(fairchem_hdgnn, name).__name__ == name
     assert shipped_configs().is_dir()
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_a_dropped_interrupt_is_remembered(
+    interrupted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python drops Ctrl-C in a hook that forks data workers; the worker then ends the loader."""
+
+    def run(args: object) -> None:
+        if interrupted:
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+    monkeypatch.setattr("fairchem_hdgnn.cli.target_stats.run", run)
+    before = signal.getsignal(signal.SIGINT)
+    if interrupted:
+        assert cli.main(["target-stats", "data"]) == 130
+        assert capsys.readouterr().err == "fairchem-hdgnn target-stats: interrupted; no file is half-written\n"
+    else:
+        with pytest.raises(RuntimeError, match="DataLoader worker"):
+            cli.main(["target-stats", "data"])
+    assert signal.getsignal(signal.SIGINT) is before

@@ -118,7 +118,12 @@ def test_evaluate_command_prints_and_writes(run_folder, labelled_root, tmp_path,
     mean = np.mean([abs(float(row["error_eV"])) for row in rows if row["split"] == "val_id"])
     model = f"schnet ({run_folder.name})"
     assert report["scores"]["mae"][model]["val_id"]["value"] == pytest.approx(1000 * mean, rel=1e-4)
-    assert len(list((tmp_path / "out/predictions").rglob("*.npz"))) == 4
+    stored = list((tmp_path / "out/predictions").rglob("*.npz"))
+    assert len(stored) == 4
+    arguments[arguments.index("--paper")] = "--splits=val_ood_both"
+    assert main(["evaluate", "--checkpoint", str(run_folder / "best_checkpoint.pt"), *arguments]) == 0
+    left = capsys.readouterr().out.partition("Not of this evaluation:")[2]
+    assert {str(path) for path in stored if path.stem != "val_ood_both"} <= set(left.split())
 
 
 def test_test_splits_go_to_a_checked_submission(run_folder, labelled_root, tmp_path, capsys):
@@ -218,6 +223,8 @@ def test_file_that_is_no_fairchem_checkpoint(tmp_path):
         read_checkpoint(tmp_path / "weights.pt")
     with pytest.raises(DataError, match=r"no such checkpoint; .*/ has: weights.pt"):
         read_checkpoint(tmp_path / "checkpoint.pt")
+    with pytest.raises(DataError, match=r"is a folder; give a checkpoint in it; .*/ has: weights.pt"):
+        read_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["nobody.knows.Model", None])
@@ -280,7 +287,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(run_folder, labelled_r
 
 
 def test_missing_split_lists_those_that_exist(labelled_root, tmp_path):
-    with pytest.raises(DataError, match=r"no LMDB for split 'val_odd' \(it has train, val_id"):
+    with pytest.raises(DataError, match=r"no LMDB for split 'val_odd' \(it has train, val_id.*, or choose train or"):
         split_source(labelled_root, "val_odd")
     with pytest.raises(DataError, match="no such folder"):
         split_source(tmp_path / "nowhere", "val_id")

@@ -155,6 +155,7 @@ def test_changes_of_the_config_are_told(
     assert (f"The run resumes from step 6, but not exactly: {changes}" in caplog.text) == bool(changes)
     assert (f"The run resumes from step 6 with settings of its checkpoint: {kept}" in caplog.text) == bool(kept)
     assert ("--init-from" in caplog.text) == bool(kept)
+    assert ("--optim.fine_tuning.normalizer=fresh" in caplog.text) == ("normalizer" in kept)
     # What is said to be kept is kept: the run was at its end.
     after = load(tmp_path, "changed")
     for name in ("optimizer", "scheduler", "normalizers"):

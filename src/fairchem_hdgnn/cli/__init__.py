@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
 from fairchem_hdgnn.errors import UserError
 from fairchem_hdgnn.host.which import Host, installed_host, refusal
@@ -72,14 +76,39 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.configure(subparser)
             subparser.set_defaults(run=module.run)
     args = parser.parse_args(arguments)
+    interrupts: list[int] = []
     try:
-        return int(args.run(args) or 0)
+        with _remembering_interrupts(interrupts):
+            return int(args.run(args) or 0)
     except UserError as error:
         print(f"fairchem-hdgnn {args.command}: error: {_node()}{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"fairchem-hdgnn {args.command}: interrupted; no file is half-written", file=sys.stderr)
-        return 130
+        pass
+    except RuntimeError as error:
+        if not (interrupts and "DataLoader worker" in str(error)):
+            raise
+    print(f"fairchem-hdgnn {args.command}: interrupted; no file is half-written", file=sys.stderr)
+    return 130
+
+
+@contextlib.contextmanager
+def _remembering_interrupts(interrupts: list[int]) -> Iterator[None]:
+    """Append each Ctrl-C to a list: Python drops its exception in a hook, such as those that fork data workers."""
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _refuse_other_hosts(command: Sequence[str]) -> None:
