@@ -281,13 +281,18 @@ class _Converter:
         )
         if "other_start" in sample.results:
             report.other_starts.append(name)
-        own_energy = self.conversion.task == "is2re" and self.conversion.labelled and self.energies.table is None
-        if own_energy and sample.relaxed is None and "y_relaxed" not in atoms.info:
-            forces = calculated(atoms, "forces")
-            if largest_force(forces, fixed.fixed) > LARGEST_FORCE:
-                report.strained.append(name)
+        if self._is_strained(sample, fixed):
+            report.strained.append(name)
         if tagged.doubts:
             report.to_check.append(ToCheck("/".join(sample.names[0]), atom_ranges(tagged.tags == ADSORBATE), doubts))
+
+    def _is_strained(self, sample: Sample, fixed: Fixed) -> bool:
+        """Whether the label of IS2RE is the energy of this structure, and forces tell that it is not relaxed."""
+        conversion, atoms = self.conversion, sample.initial
+        if conversion.task != "is2re" or not conversion.labelled or sample.relaxed is not None:
+            return False
+        elsewhere = self.energies.table is not None or conversion.energy_key is not None or "y_relaxed" in atoms.info
+        return not elsewhere and largest_force(calculated(atoms, "forces"), fixed.fixed) > LARGEST_FORCE
 
     def _report_unused_tags(self) -> None:
         if self.adsorbates is None:

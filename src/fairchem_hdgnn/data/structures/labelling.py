@@ -18,7 +18,6 @@ from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE
 LARGEST_FORCE = 0.1
 """eV/Å on a free atom; a larger final force means not converged, if nothing else states the convergence."""
 
-
 SAME_ENERGY = 1e-3
 """eV; two energies of one structure may differ by the rounding of a text file."""
 
