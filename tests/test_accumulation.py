@@ -286,8 +286,8 @@ def test_another_accumulation_is_told_when_resuming(tmp_path: Path, caplog: pyte
     config = write_config(tmp_path, max_epochs=1)
     train(config, "changed")
     with caplog.at_level(logging.WARNING):
-        train(config, "changed", "--optim.max_epochs=3", "--optim.accumulate=3")
-    assert "not exactly: optim.accumulate 1 -> 3; steps per epoch 6 -> 2" in caplog.text
+        train(config, "changed", "--optim.max_epochs=4", "--optim.accumulate=3")
+    assert "not exactly: optim.accumulate 1 -> 3; steps per epoch 6 -> 2; 1 epochs count as 3." in caplog.text
 
 
 # What a config is meant for.

@@ -47,4 +47,5 @@ def _average_findings(optim: Mapping[str, Any], num_steps: int) -> Iterator[Find
         return
     share = f"{100 * decay**num_steps:.0f} %"
     problem = f"{decay:g}: after {num_steps:,} steps, {share} of the averages, which are evaluated, are initial weights"
-    yield warning("optim.ema_decay", problem, f"train longer, or set it to {max(0.0, 1 - 10 / num_steps):.3g}")
+    remedy = f"set it to {1 - 10 / num_steps:.3g}" if num_steps > 10 else "remove it"
+    yield warning("optim.ema_decay", problem, f"train longer, or {remedy}")
