@@ -7,6 +7,8 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import lmdb
 import pytest
 from fairchem.core.common.registry import registry
-from small_runs import write_lmdb
+from small_runs import ENVIRONMENT, write_lmdb
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 import fairchem_hdgnn
@@ -244,3 +246,15 @@ def test_a_dropped_interrupt_is_remembered(
         with pytest.raises(RuntimeError, match="DataLoader worker"):
             cli.main(["target-stats", "data"])
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_in_generated_code_has_the_same_status(tmp_path: Path) -> None:
+    """CPython would end by the signal itself."""
+    (tmp_path / "interrupted.py").write_text(
+        "from fairchem_hdgnn.cli import main, target_stats\n"
+        "target_stats.run = lambda args: exec('raise KeyboardInterrupt')\n"
+        "raise SystemExit(main(['target-stats', 'data']))\n"
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and "interrupted; no file is half-written" in done.stderr

@@ -89,6 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not (interrupts and "DataLoader worker" in str(error)):
             raise
     print(f"fairchem-hdgnn {args.command}: interrupted; no file is half-written", file=sys.stderr)
+    # CPython remembers an interrupt that passed a string given to exec, as in dataclasses, until the next such string;
+    # started with -m, it would end by the signal instead of with the status.
+    exec("")
     return 130
 
 
