@@ -198,7 +198,7 @@ def test_records_without_free_atoms() -> None:
     record = slab()
     record.fixed = torch.ones(4)
     outputs = {"energy": {"level": "system"}, "forces": {"level": "atom", "train_on_free_atoms": True}}
-    needs = replace(NEEDS, free_atoms=Needs.of(None, outputs).free_atoms)
+    needs = replace(NEEDS, on_free_atoms=Needs.of(None, outputs).on_free_atoms)
     [finding] = record_findings("train", [slab(), record], needs, labelled=True)
     assert not finding.fatal and "all atoms are fixed: it teaches nothing of 'forces'" in str(finding)
     assert not list(record_findings("train", [record], NEEDS, labelled=True))

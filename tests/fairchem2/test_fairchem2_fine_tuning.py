@@ -63,15 +63,17 @@ def test_freezing(trained: Path, oc20: Path, tmp_path: Path) -> None:
         assert torch.equal(weight, after[name]) is ("backbone" in name), name
 
 
-def test_element_references_of_the_file_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """fairchem's tasks have references of their own, which the kept heads do not fit."""
+def test_normalizer_and_element_references_of_the_file_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """fairchem's tasks have their own, which the kept heads do not fit, even if the file has no normalizer."""
     checkpoint = torch.load(FIRST, weights_only=True)
     references = torch.zeros(101)
     references[[8, 29]] = torch.tensor([-5.0, -3.5])
     checkpoint["elementrefs"] = {"energy": {"element_references": references}}
+    checkpoint["normalizers"] = {}
     path = tmp_path / "total.pt"
     torch.save(checkpoint, path)
     backbone = {"model": "fairchem_hdgnn.HDGNNBackbone", **read_trained(path).keys}
     heads = {"energy": {"module": "fairchem_hdgnn.HDGNNEnergyHead"}}
     HydraModel(backbone=backbone, heads=heads, init_from=str(path))
     assert "energy head was trained with element references, eV: O -5, Cu -3.5; set the task's to these" in caplog.text
+    assert "energy head was trained with mean 0, rmsd 1; set the task's normalizer to these" in caplog.text

@@ -31,7 +31,6 @@ from fairchem_hdgnn.host.fairchem1.config_files import splits_of
 from fairchem_hdgnn.host.fairchem1.fine_tuning import FineTuningTrainer
 from fairchem_hdgnn.host.fairchem1.noisy_nodes import teach_transform
 from fairchem_hdgnn.host.fairchem1.safe_lmdb import safe_format
-from fairchem_hdgnn.host.stop_conditions import on_free_atoms
 
 NEEDED = {"trainer", "model", "outputs", "optim", "optim.optimizer_params"}
 """Sections whose errors, like those of the data sets, prevent building the model and opening the data."""
@@ -121,8 +120,8 @@ def data_findings(model: nn.Module, config: dict[str, Any], data_sets: dict[str,
         if splits[name].get("max_atoms") is None:
             yield from _size_findings(name, dataset)
         if name == "train" and not any(finding.fatal for finding in found):
-            free = {target for target, output in config["outputs"].items() if on_free_atoms(output)}
-            yield from target_findings(splits[name].get("transforms") or {}, dataset, needs.targets, free)
+            transforms = splits[name].get("transforms") or {}
+            yield from target_findings(transforms, dataset, needs.targets, needs.on_free_atoms)
         if config["optim"].get("load_balancing") and not dataset.metadata_hasattr("natoms"):
             yield warning(
                 f"dataset.{name}",

@@ -48,7 +48,7 @@ class Needs:
         use_pbc: whether structures are periodic.
         otf_graph: whether the model builds edges itself.
         targets: names of the outputs, under which labelled records store them -> whether it is one number per atom.
-        free_atoms: an output that is trained or evaluated on free atoms only.
+        on_free_atoms: names of the outputs that are trained or evaluated on free atoms only.
     """
 
     cutoff: float | None
@@ -56,7 +56,7 @@ class Needs:
     use_pbc: bool
     otf_graph: bool
     targets: dict[str, bool]
-    free_atoms: str | None = None
+    on_free_atoms: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: Any, outputs: dict[str, dict[str, Any]]) -> Needs:
@@ -72,7 +72,7 @@ class Needs:
                 for name, output in outputs.items()
                 if "decomposition" not in output
             },
-            free_atoms=next((name for name, output in outputs.items() if on_free_atoms(output)), None),
+            on_free_atoms=tuple(name for name, output in outputs.items() if on_free_atoms(output)),
         )
 
 
@@ -249,8 +249,8 @@ def _values(subject: str, record: Any, needs: Needs, *, labelled: bool) -> Itera
     for name in needs.targets if labelled else ():
         if not bool(torch.isfinite(torch.as_tensor(record[name], dtype=torch.float64)).all()):
             yield f"target {name}", error(subject, f"its '{name}' is not finite", "remove the record")
-    if needs.free_atoms is not None and not bool((record.fixed == 0).any()):
-        name = needs.free_atoms
+    if needs.on_free_atoms and not bool((record.fixed == 0).any()):
+        name = needs.on_free_atoms[0]
         problem = f"all atoms are fixed: it teaches nothing of '{name}', and a batch of such records stops the training"
         remedy = f"remove the record, or set outputs.{name}.train_on_free_atoms and eval_on_free_atoms to false"
         yield "no free atom", warning(subject, problem, remedy)

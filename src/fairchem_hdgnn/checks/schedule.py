@@ -16,7 +16,7 @@ INITIAL_SHARE = 0.2
 
 
 def schedule_findings(optim: Mapping[str, Any], num_steps: int) -> Iterator[Finding]:
-    """Compare the length of the schedule with that of the training, and its highest rate with ``lr_initial``.
+    """Compare schedule and averages with the length of the training, and the highest rate with ``lr_initial``.
 
     Args:
         optim: the section of the config.

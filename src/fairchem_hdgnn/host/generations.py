@@ -66,19 +66,20 @@ def of_first(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = F
             f"{path}: its config has the format before 2024; open it under fairchem-core 1.10, which converts it"
         )
     weights = {_without_wrappers(name): tensor for name, tensor in checkpoint["state_dict"].items()}
-    keys = {key: value for key, value in model.items() if key not in ("name", *NOT_FOR_NETWORKS)}
-    named = model["backbone"] if model.get("name") == "hydra" else model
-    target, vector = named.get("output_name", "energy"), named.get("vector_name", "forces")
-    names = {"energy": target, "forces": vector}
-    if model.get("name") == "hydra":
-        backbone, heads = dict(model["backbone"]), head_names(model["heads"], path)
-        architecture = architecture_of(backbone.pop("model"), path, "Backbone")
-        keys = {key: value for key, value in backbone.items() if key not in NOT_FOR_NETWORKS}
+    hydra = model.get("name") == "hydra"
+    section = model["backbone"] if hydra else model
+    named = "model" if hydra else "name"
+    keys = {key: value for key, value in section.items() if key not in (named, *NOT_FOR_NETWORKS)}
+    target, vector = section.get("output_name", "energy"), section.get("vector_name", "forces")
+    names, heads = {"energy": target, "forces": vector}, None
+    if hydra:
+        heads = head_names(model["heads"], path)
+        architecture = architecture_of(section["model"], path, "Backbone")
         # fairchem names a target of hydra after its head.
         names |= {output: name for output, name in heads.items() if name in config["outputs"]}
         keys["regress_forces"] = "forces" in heads
     else:
-        architecture, heads = architecture_of(model.get("name"), path), None
+        architecture = architecture_of(model.get("name"), path)
         # The key may be left out, and its default depends on the model.
         keys["regress_forces"] = any(name.startswith("network.force_head.") for name in weights)
     averaged = bool(checkpoint.get("ema")) and not raw_weights

@@ -22,6 +22,7 @@ BACKBONE, ENERGY_HEAD, FORCE_HEAD = "network.backbone.", "network.energy_head.",
 """Prefixes of a plain model's parameters, which name parameters in this module."""
 
 HEADS = {"energy": ENERGY_HEAD, "forces": FORCE_HEAD}
+"""Output -> prefix of its head."""
 
 MAY_DIFFER = {*NOT_FOR_NETWORKS, "regress_forces", "otf_graph", "use_pbc", "readout_init", "weight_init"}
 """Keys of a model that may differ without a warning: they do not affect the loaded weights."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from jaxtyping import Bool, Float64, Int64
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 
 from fairchem_hdgnn.data.coinciding import coinciding_atoms
 from fairchem_hdgnn.data.periodicity import flat_cells, make_boxes
@@ -52,9 +52,15 @@ def check_sample(sample: Sample) -> None:
 
 
 def _coinciding(atoms: Atoms) -> tuple[int, int] | None:
-    data = Batch.from_data_list([atoms_to_record(atoms, 0)])
-    data.pbc = torch.from_numpy(atoms.pbc.copy())[None]
-    return coinciding_atoms(data.batch, make_boxes(data, 0.0, use_pbc=bool(atoms.cell.rank)))
+    batch = torch.zeros(len(atoms), dtype=torch.long)
+    data = Data(
+        pos=torch.from_numpy(atoms.positions),
+        cell=torch.from_numpy(atoms.cell.array)[None],
+        pbc=torch.from_numpy(atoms.pbc)[None],
+        natoms=torch.tensor([len(atoms)]),
+        batch=batch,
+    )
+    return coinciding_atoms(batch, make_boxes(data, 0.0, use_pbc=bool(atoms.cell.rank)))
 
 
 def unlabelled_record(

@@ -13,6 +13,7 @@ from torch import nn
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.generations import read_trained
 from fairchem_hdgnn.host.starting_weights import starting_weights
+from fairchem_hdgnn.host.trained import IDENTITY
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +41,11 @@ def take_weights(model: nn.Module, backbone: Mapping[str, Any], path: str, heads
     start.copy_into(model)
     start.announce(trained)
     if heads == "kept":
-        for output, scale in trained.scales.items():
+        for output in trained.outputs:
             logger.warning(
                 "Fine-tuning: the %s head was trained with mean %.6g, rmsd %.6g; set the task's normalizer to these.",
                 output,
-                *scale,
+                *trained.scales.get(output, IDENTITY),
             )
         for output, energies in trained.references.items():
             listed = (f"{chemical_symbols[number]} {energies[number]:.6g}" for number in energies.nonzero().flatten())
