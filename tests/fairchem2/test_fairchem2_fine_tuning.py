@@ -63,7 +63,9 @@ def test_freezing(trained: Path, oc20: Path, tmp_path: Path) -> None:
         assert torch.equal(weight, after[name]) is ("backbone" in name), name
 
 
-def test_normalizer_and_element_references_of_the_file_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_normalizer_and_element_references_of_the_file_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """fairchem's tasks have their own, which the kept heads do not fit, even if the file has no normalizer."""
     checkpoint = torch.load(FIRST, weights_only=True)
     references = torch.zeros(101)
