@@ -138,6 +138,12 @@ class EdgeBlock:
         return torch.searchsorted(self.target, nodes)
 
     @cached_property
+    def target_offsets(self) -> Int[Tensor, "batch_nodes_plus_one"]:
+        """As :attr:`first_edge`, for all atoms of the batch."""
+        nodes = torch.arange(self.num_batch_nodes + 1, device=self.target.device)
+        return torch.searchsorted(self.target, nodes)
+
+    @cached_property
     def starts(self) -> list[int]:
         """:attr:`first_edge` on the host; needs a GPU synchronisation."""
         return self.first_edge.tolist()

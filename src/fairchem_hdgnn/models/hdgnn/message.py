@@ -22,7 +22,7 @@ from fairchem_hdgnn.models.edges import Rows, rows_up_to
 from fairchem_hdgnn.models.hdgnn.config import NUM_TERMS, HDGNNConfig
 from fairchem_hdgnn.models.hdgnn.options import Mlp, NeuralInput, TensorProduct
 from fairchem_hdgnn.models.hdgnn.tensor_product import EquivariantTerm, FullDegreeTerm
-from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps
+from fairchem_hdgnn.models.ops.edge_ops import EdgeOps, OuterProduct
 from fairchem_hdgnn.models.ops.gated_network import (
     DIFFERENCE,
     NOTHING,
@@ -31,6 +31,7 @@ from fairchem_hdgnn.models.ops.gated_network import (
     Evaluations,
     GatedMlp,
     GatedTerm,
+    Places,
     Rotated,
 )
 from fairchem_hdgnn.models.so3.layout import coefficient_index
@@ -140,8 +141,10 @@ class HybridMessage(nn.Module):
         low_rows = rows_up_to(size.lmax_metp, size.lmax_metp)
         self.rows: Rows = (*self.network_rows, *(row for row in low_rows if row not in self.network_rows))
         self.low_positions: Tensor
-        positions = torch.tensor([self.rows.index(row) for row in low_rows])
-        self.register_buffer("low_positions", positions, persistent=False)
+        self.low_of_row: Tensor
+        places = Places.among(low_rows, self.rows)
+        self.register_buffer("low_positions", places.of_low, persistent=False)
+        self.register_buffer("low_of_row", places.low_of_row, persistent=False)
 
     @property
     def num_terms(self) -> int:
@@ -199,22 +202,20 @@ class HybridMessage(nn.Module):
             return (*parts, self.full_degree(ops, rotated_mean, all_of("full_matrix", nodes)))
 
         a, c_single, c_pair, low, *full = ops.recomputed(invariant_parts, features)
-        y = low.new_zeros(len(low), len(self.rows), self.channels).index_copy_(1, self.low_positions, low)
         rotated = self._rotated(ops, nodes)
-        for terms, index, evaluations in self.calls:
-            term = GatedTerm(
+        terms = [
+            GatedTerm(
                 self.networks[index],
                 evaluations,
                 rotated[terms[0]],
-                self._projected(ops, nodes, index, terms[0], evaluations),
+                self._projected(nodes, index, terms[0], evaluations),
                 c_pair if terms[0] == 2 else c_single,
                 a[:, terms[0]] if len(terms) == 1 else a[:, terms[0] : terms[-1] + 1].sum(dim=1),
             )
-            y = ops.add_gated_network(y, term)
-        out = ops.rotate_scatter(y, self.size.lmax, self.rows)
-        if full:
-            out = out + ops.multiply_scatter(full[0].unsqueeze(1), a[:, 4:5].expand(-1, -1, self.channels))
-        return out
+            for terms, index, evaluations in self.calls
+        ]
+        y = ops.add_terms(low, Places(self.low_positions, self.low_of_row), terms)
+        return ops.rotate_scatter(y, self.size.lmax, self.rows, OuterProduct(full[0], a[:, 4]) if full else None)
 
     def _product_factors(self, ops: EdgeOps, nodes: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """``D u`` of the equivariant term, and of the fifth where there is one."""
@@ -233,15 +234,15 @@ class HybridMessage(nn.Module):
         return ops.gather_rotate_pair(nodes["x_source"], nodes["x_target"], self.size.lmax, self.network_rows)
 
     def _projected(
-        self, ops: EdgeOps, nodes: dict[str, Tensor], network: int, term: int, evaluations: Evaluations
-    ) -> Tensor | None:
-        """``W_1`` of x_j, x_i or their sum."""
+        self, nodes: dict[str, Tensor], network: int, term: int, evaluations: Evaluations
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """``W_1`` of x_j and x_i, as far as the term has them."""
         if not any(factor for _, factor in evaluations):
-            return None
-        names = (f"projected_{network}_source", f"projected_{network}_target")
-        if term == 2:
-            return ops.gather_pair(*(nodes[name] for name in names))
-        return ops.gather(nodes[names[term]], (Atom.SOURCE, Atom.TARGET)[term])
+            return None, None
+        source, target = (
+            nodes[f"projected_{network}_{atom}"] if atom in ATOMS_OF_TERM[term] else None for atom in ("source", "target")
+        )
+        return source, target
 
 
 def named(name: str, tensors: list[Tensor]) -> dict[str, Tensor]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from fairchem_hdgnn.models.ops import rotations, so2
 from fairchem_hdgnn.models.ops.dense import Dense
 from fairchem_hdgnn.models.ops.gated_network import (
     GatedTerm,
+    Places,
     Rotated,
     add_gated_network,
     add_gated_network_fast,
@@ -35,6 +36,18 @@ class Atom(Enum):
 
     SOURCE = "source"
     TARGET = "target"
+
+
+class OuterProduct(NamedTuple):
+    """``u a`` of each edge.
+
+    Attributes:
+        u: of each coefficient, in the global frame.
+        a: of each channel, or one for all.
+    """
+
+    u: Float[Tensor, "edges coefficients"]
+    a: Float[Tensor, "edges _channels"]
 
 
 class EdgeOps:
@@ -72,9 +85,15 @@ class EdgeOps:
         return [Rotated(source), Rotated(target), Rotated(source + target)]
 
     def rotate_scatter(
-        self, y: Float[Tensor, "edges rows channels"], lmax: int, rows: Rows
+        self, y: Float[Tensor, "edges rows channels"], lmax: int, rows: Rows, outer: OuterProduct | None = None
     ) -> Float[Tensor, "block_nodes coefficients channels"]:
-        """``sum_e D^T y`` into each atom of the block; y has these rows in the edges' frames."""
+        """``sum_e D^T y + u a`` into each atom of the block; y has these rows in the edges' frames."""
+        out = self._rotate_scatter(y, lmax, rows)
+        if outer is None:
+            return out
+        return out + self.multiply_scatter(outer.u.unsqueeze(1), outer.a.unsqueeze(1).expand(-1, -1, y.shape[2]))
+
+    def _rotate_scatter(self, y: Tensor, lmax: int, rows: Rows) -> Tensor:
         return self.multiply_scatter(self.block.rotation(lmax, rows), y)
 
     def multiply_scatter(
@@ -90,11 +109,26 @@ class EdgeOps:
         out = values.new_zeros(self.block.num_nodes, *values.shape[1:])
         return out.index_add_(0, self.block.target - self.block.first_node, values)
 
-    def add_gated_network(
-        self, out: Float[Tensor, "edges rows channels"], term: GatedTerm
+    def add_terms(
+        self, low: Float[Tensor, "edges low_rows channels"], places: Places, terms: Sequence[GatedTerm]
     ) -> Float[Tensor, "edges rows channels"]:
-        """:func:`~fairchem_hdgnn.models.ops.gated_network.add_gated_network`."""
-        return add_gated_network(out, term)
+        """``low``, its rows in their places, plus gated networks' results in the first rows."""
+        y = low.new_zeros(len(low), len(places.low_of_row), low.shape[2]).index_copy_(1, places.of_low, low)
+        for term in terms:
+            y = self._add_gated_network(y, term, self._projected(term))
+        return y
+
+    def _projected(self, term: GatedTerm) -> Tensor | None:
+        """``W_1`` of x_j, x_i or their sum of each edge."""
+        of_source, of_target = term.projected
+        if of_source is not None and of_target is not None:
+            return self.gather_pair(of_source, of_target)
+        if of_source is not None:
+            return self.gather(of_source, Atom.SOURCE)
+        return None if of_target is None else self.gather(of_target, Atom.TARGET)
+
+    def _add_gated_network(self, out: Tensor, term: GatedTerm, projected: Tensor | None) -> Tensor:
+        return add_gated_network(out, term, projected)
 
     def linear(
         self, x: Float[Tensor, "rows inputs"], weight: Tensor, bias: Tensor | None = None, *, transposed: bool = False
@@ -162,8 +196,7 @@ class FastEdgeOps(EdgeOps):
 
         return [Rotated(value, partial(_take, again, k)) for k, (value, _) in enumerate(values)]
 
-    def rotate_scatter(self, y: Tensor, lmax: int, rows: Rows) -> Tensor:
-        """As :meth:`EdgeOps.rotate_scatter`."""
+    def _rotate_scatter(self, y: Tensor, lmax: int, rows: Rows) -> Tensor:
         return rotations.RotateScatter.apply(y, self.block, lmax, rows, self.kernels, self.values)
 
     def multiply_scatter(self, matrices: Tensor, y: Tensor) -> Tensor:
@@ -174,9 +207,9 @@ class FastEdgeOps(EdgeOps):
         """As :meth:`EdgeOps.scatter`."""
         return rotations.Scatter.apply(values, self.block)
 
-    def add_gated_network(self, out: Tensor, term: GatedTerm) -> Tensor:
-        """As :meth:`EdgeOps.add_gated_network`; overwrites ``out``."""
-        return add_gated_network_fast(self.run, out, term)
+    def _add_gated_network(self, out: Tensor, term: GatedTerm, projected: Tensor | None) -> Tensor:
+        """Overwrites ``out``."""
+        return add_gated_network_fast(self.run, out, term, projected)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, transposed: bool = False) -> Tensor:
         """As :meth:`EdgeOps.linear`."""

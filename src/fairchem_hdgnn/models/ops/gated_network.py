@@ -10,14 +10,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
 from fairchem_hdgnn.models.arithmetic.products import linear
+from fairchem_hdgnn.models.edges import Rows
 from fairchem_hdgnn.models.ops.passes import Pass
 from fairchem_hdgnn.models.ops.silu import silu_backward
+from fairchem_hdgnn.models.so3.constants import cached_constants
 
 Evaluations = tuple[tuple[int, int], ...]
 """The network's inputs, one per evaluation: factors of D x and of x."""
@@ -69,7 +71,8 @@ class GatedTerm(NamedTuple):
         network: NN.
         evaluations: the factors.
         rotated: D x, the rows of the network's input; not needed if all r are 0.
-        projected: ``W_1 x``; not needed where all p are 0.
+        projected: ``W_1 x`` of the batch's atoms, as sources and as targets of edges, which are added if both are
+            given; neither is needed if all p are 0.
         c: invariant features.
         a: attention coefficients, one for each channel or for all.
     """
@@ -77,16 +80,42 @@ class GatedTerm(NamedTuple):
     network: GatedMlp
     evaluations: Evaluations
     rotated: Rotated | None
-    projected: Float[Tensor, "edges hidden"] | None
+    projected: tuple[Tensor | None, Tensor | None]
     c: Float[Tensor, "edges hidden"]
     a: Float[Tensor, "edges _channels"]
 
 
+class Places(NamedTuple):
+    """Where the rows of the equivariant term are among all rows of a message.
+
+    Attributes:
+        of_low: the position of each of its rows.
+        low_of_row: for each row of the message, the row of the term, or -1.
+    """
+
+    of_low: Int[Tensor, "low_rows"]
+    low_of_row: Int[Tensor, "rows"]
+
+    @classmethod
+    def among(cls, low_rows: Rows, rows: Rows) -> Places:
+        """From both lists of rows (l, m)."""
+        low_of_row = [low_rows.index(row) if row in low_rows else -1 for row in rows]
+        return cls(
+            torch.tensor([rows.index(row) for row in low_rows]), torch.tensor(low_of_row, dtype=torch.int32)
+        )
+
+
+@cached_constants
+def every_row(count: int, device: torch.device) -> Places:
+    """All rows, in their order."""
+    return Places(torch.arange(count, device=device), torch.arange(count, device=device, dtype=torch.int32))
+
+
 def add_gated_network(
-    out: Float[Tensor, "edges rows channels"], term: GatedTerm
+    out: Float[Tensor, "edges rows channels"], term: GatedTerm, projected: Float[Tensor, "edges hidden"] | None
 ) -> Float[Tensor, "edges rows channels"]:
-    """``out`` plus a term, which belongs to its first rows; both in the edge frame."""
-    network, evaluations, rotated, projected, c, a = term
+    """``out`` plus a term, which belongs to its first rows; both in the edge frame. ``projected`` is that of edges."""
+    network, evaluations, rotated, _, c, a = term
     of_rotated = None if rotated is None else linear(rotated.value.flatten(1), network.first.weight)
     total = out.new_zeros(())
     for r, p in evaluations:
@@ -102,12 +131,12 @@ def add_gated_network(
     return torch.cat([out[:, :rows] + weighed, out[:, rows:]], dim=1)
 
 
-def add_gated_network_fast(run: Pass, out: Tensor, term: GatedTerm) -> Tensor:
+def add_gated_network_fast(run: Pass, out: Tensor, term: GatedTerm, projected: Tensor | None) -> Tensor:
     """As :func:`add_gated_network`, in place; the weights' gradients go to ``run``.
 
     Where NN ends without activation, its second layer is applied once, to the sum of the hidden layers.
     """
-    network, evaluations, rotated, projected, c, a = term
+    network, evaluations, rotated, _, c, a = term
     weights = _Weights(network.first.weight, network.first.bias, network.second.weight, network.second.bias)
     if not any(factor for factor, _ in evaluations):
         rotated = None

@@ -1,9 +1,14 @@
-"""Rotations by the kernels of :mod:`~fairchem_hdgnn.models.ops.rotation_kernels`, for GPUs."""
+"""The operations by the kernels of :mod:`fairchem_hdgnn.models.kernels`, for GPUs.
+
+Gradients of what all blocks read go through autograd here: nearly every batch is one block on a GPU.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -11,48 +16,92 @@ import torch
 from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.models.edges import EdgeBlock
-from fairchem_hdgnn.models.ops.edge_ops import FastEdgeOps
-from fairchem_hdgnn.models.ops.rotations import BatchedRotations
-
-
-class TritonRotations(BatchedRotations):
-    """Gathers while rotating, and sums while rotating back, where x is float32."""
-
-    def of_source(self, matrices: Tensor, x: Tensor, block: EdgeBlock) -> Tensor:
-        """As :meth:`BatchedRotations.of_source`."""
-        if x.dtype != torch.float32:
-            return super().of_source(matrices, x, block)
-        return _kernels().gather_rotate(matrices, x, block.source)
-
-    def of_target(self, matrices: Tensor, x: Tensor, block: EdgeBlock) -> Tensor:
-        """As :meth:`BatchedRotations.of_target`."""
-        if x.dtype != torch.float32:
-            return super().of_target(matrices, x, block)
-        return _kernels().gather_rotate(matrices, x, block.target)
-
-    def add_to_target(self, matrices: Tensor, y: Tensor, block: EdgeBlock, total: Tensor) -> None:
-        """As :meth:`BatchedRotations.add_to_target`."""
-        if y.dtype != torch.float32:
-            super().add_to_target(matrices, y, block, total)
-            return
-        _kernels().rotate_back_sum(matrices, y, block.first_edge, total[block.first_node : block.last_node])
+from fairchem_hdgnn.models.edges import EdgeBlock, Rows
+from fairchem_hdgnn.models.ops.edge_ops import Atom, FastEdgeOps, OuterProduct
+from fairchem_hdgnn.models.ops.gated_network import GatedTerm, Places, Rotated
+from fairchem_hdgnn.models.so3.constants import cached_constants
 
 
 class TritonEdgeOps(FastEdgeOps):
-    """As :class:`FastEdgeOps`, with rotations by kernels.
+    """As :class:`FastEdgeOps`, by kernels where tensors are float32.
 
     Raises:
         ConfigError: the edges are not on a GPU, and Triton's interpreter is not switched on.
     """
-
-    kernels = TritonRotations()
 
     def __init__(self, block: EdgeBlock, *arguments: Any, **keywords: Any) -> None:
         if block.on_cpu and os.environ.get("TRITON_INTERPRET") != "1":
             raise ConfigError("implementation: triton runs on GPUs only; on a CPU use 'fast'")
         super().__init__(block, *arguments, **keywords)
 
+    def gather_rotate(self, x: Tensor, atom: Atom, lmax: int, rows: Rows) -> Tensor:
+        """As :meth:`EdgeOps.gather_rotate`."""
+        if x.dtype != torch.float32:
+            return super().gather_rotate(x, atom, lmax, rows)
+        block, place = self.block, row_places(lmax, rows, x.device)
+        if atom is Atom.SOURCE:
+            index, edges, offsets = block.source, *block.by_source
+        else:
+            index, edges, offsets = block.target, every_edge(len(block.target), x.device), block.target_offsets
+        return _kernels("rotations").gather_rotate(
+            x, index, edges, offsets, block.wigner, place, len(rows), torch.float32
+        )
 
-def _kernels() -> ModuleType:
-    return importlib.import_module("fairchem_hdgnn.models.ops.rotation_kernels")
+    def gather_rotate_pair(self, x_source: Tensor, x_target: Tensor, lmax: int, rows: Rows) -> list[Rotated]:
+        """As :meth:`FastEdgeOps.gather_rotate_pair`, in the networks' dtype."""
+        if x_source.dtype != torch.float32:
+            return super().gather_rotate_pair(x_source, x_target, lmax, rows)
+        block, place = self.block, row_places(lmax, rows, x_source.device)
+
+        def rotated(source: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+            edges = (block.source, block.target, *block.by_source, block.target_offsets, block.wigner)
+            dtype = self.run.compute.dtype
+            return _kernels("rotations").gather_rotate_pair(source, target, *edges, place, len(rows), dtype)
+
+        values = rotated(x_source, x_target)
+        if not self.keep:
+            return [Rotated(value) for value in values]
+        again = cache(partial(rotated, x_source.detach(), x_target.detach()))
+        return [Rotated(value, partial(_take, again, k)) for k, value in enumerate(values)]
+
+    def rotate_scatter(self, y: Tensor, lmax: int, rows: Rows, outer: OuterProduct | None = None) -> Tensor:
+        """As :meth:`EdgeOps.rotate_scatter`."""
+        if y.dtype != torch.float32:
+            return super().rotate_scatter(y, lmax, rows, outer)
+        block, u, a = self.block.alone, None, None
+        if outer is not None:
+            u, a = outer.u, outer.a.expand(-1, y.shape[2])
+        place = row_places(lmax, rows, y.device)
+        return _kernels("rotations").rotate_sum(y, None, u, a, block.target, None, block.first_edge, block.wigner, place)
+
+    def add_terms(self, low: Tensor, places: Places, terms: Sequence[GatedTerm]) -> Tensor:
+        """As :meth:`EdgeOps.add_terms`."""
+        if low.dtype != torch.float32:
+            return super().add_terms(low, places, terms)
+        fused = importlib.import_module("fairchem_hdgnn.models.ops.fused_terms")
+        return fused.add_terms(self.run, self.block, low, places, terms)
+
+
+@cached_constants
+def row_places(lmax: int, rows: Rows, device: torch.device) -> Tensor:
+    """The position of row (l, m) for each degree and order, or -1: ``[degrees, orders]``, orders from -mmax to mmax."""
+    mmax = max(abs(m) for _, m in rows)
+    places = torch.full((lmax + 1, 2 * mmax + 1), -1, dtype=torch.int32)
+    for position, (l, m) in enumerate(rows):
+        places[l, m + mmax] = position
+    return places.to(device)
+
+
+@cached_constants
+def every_edge(count: int, device: torch.device) -> Tensor:
+    """The positions of all edges."""
+    return torch.arange(count, device=device)
+
+
+def _kernels(name: str) -> ModuleType:
+    """Triton is not everywhere."""
+    return importlib.import_module(f"fairchem_hdgnn.models.kernels.{name}")
+
+
+def _take(values: Any, index: int) -> Tensor:
+    return values()[index]

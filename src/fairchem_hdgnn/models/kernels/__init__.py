@@ -1,0 +1,1 @@
+"""Fused Triton kernels for GPUs, registered as PyTorch operations; imported only by ``implementation: triton``."""

@@ -1,0 +1,292 @@
+"""Hidden layers of the gated networks of eq. 10, for one or two inputs made from ``D x`` and x.
+
+The plain form is in :func:`~fairchem_hdgnn.models.ops.gated_network.add_gated_network`: gather ``W_1 x``, add bias and
+``W_1 D x`` by the factors of an input, SiLU, times c. Each of these is one pass over memory there; here all are one.
+
+Annotations are not postponed, because Triton reads those of the kernels.
+"""
+
+from typing import Any, NamedTuple, Optional
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fairchem_hdgnn.models.kernels.launching import block_of, launch, register
+
+WIDEST_BLOCK = 128
+"""Hidden channels that one program works on."""
+
+EDGES_FORWARD, EDGES_BACKWARD = 4, 32
+"""Edges that one program works on, backward those whose gradients of the bias it sums."""
+
+
+@triton.jit
+def _load_projected(
+    of_source, of_target, source, target, edge, channel, inside,
+    width: tl.constexpr, has_source: tl.constexpr, has_target: tl.constexpr,
+):  # fmt: skip
+    """``W_1`` of x_j, of x_i or of their sum."""
+    value = tl.zeros_like(channel).to(tl.float32)
+    if has_source:
+        value += tl.load(of_source + tl.load(source + edge) * width + channel, mask=inside, other=0.0)
+    if has_target:
+        value += tl.load(of_target + tl.load(target + edge) * width + channel, mask=inside, other=0.0)
+    return value
+
+
+@triton.jit
+def _hidden_kernel(
+    rotated, of_source, of_target, source, target, bias, c, out, num_edges,
+    width: tl.constexpr, channel_block: tl.constexpr, edges_per_program: tl.constexpr,
+    has_rotated: tl.constexpr, has_source: tl.constexpr, has_target: tl.constexpr, evaluations: tl.constexpr,
+    r_first: tl.constexpr, p_first: tl.constexpr, r_second: tl.constexpr, p_second: tl.constexpr,
+):  # fmt: skip
+    """Some edges and hidden channels."""
+    channel = tl.program_id(1) * channel_block + tl.arange(0, channel_block)
+    inside = channel < width
+    b = tl.load(bias + channel, mask=inside, other=0.0)
+    edge = tl.program_id(0).to(tl.int64) * edges_per_program
+    end = tl.minimum(edge + edges_per_program, num_edges)
+    size = num_edges.to(tl.int64) * width
+    while edge < end:
+        at = edge * width + channel
+        gate = tl.load(c + at, mask=inside, other=0.0).to(tl.float32)
+        wr = tl.zeros_like(b)
+        if has_rotated:
+            wr = tl.load(rotated + at, mask=inside, other=0.0).to(tl.float32)
+        wx = _load_projected(of_source, of_target, source, target, edge, channel, inside, width, has_source, has_target)
+        before = b + r_first * wr + p_first * wx
+        tl.store(out + at, (before * tl.sigmoid(before) * gate).to(out.dtype.element_ty), mask=inside)
+        if evaluations == 2:
+            before = b + r_second * wr + p_second * wx
+            tl.store(out + size + at, (before * tl.sigmoid(before) * gate).to(out.dtype.element_ty), mask=inside)
+        edge += 1
+
+
+@triton.jit
+def _hidden_backward_kernel(
+    gradient, rotated, of_source, of_target, source, target, bias, c, of_rotated, of_projected, of_c, of_bias,
+    num_edges,
+    width: tl.constexpr, channel_block: tl.constexpr, edges_per_program: tl.constexpr,
+    has_rotated: tl.constexpr, has_source: tl.constexpr, has_target: tl.constexpr, evaluations: tl.constexpr,
+    r_first: tl.constexpr, p_first: tl.constexpr, r_second: tl.constexpr, p_second: tl.constexpr,
+):  # fmt: skip
+    """The same; the bias gets one sum from each program."""
+    channel = tl.program_id(1) * channel_block + tl.arange(0, channel_block)
+    inside = channel < width
+    b = tl.load(bias + channel, mask=inside, other=0.0)
+    edge = tl.program_id(0).to(tl.int64) * edges_per_program
+    end = tl.minimum(edge + edges_per_program, num_edges)
+    size = num_edges.to(tl.int64) * width
+    total = tl.zeros_like(b)
+    while edge < end:
+        at = edge * width + channel
+        gate = tl.load(c + at, mask=inside, other=0.0).to(tl.float32)
+        wr = tl.zeros_like(b)
+        if has_rotated:
+            wr = tl.load(rotated + at, mask=inside, other=0.0).to(tl.float32)
+        wx = _load_projected(of_source, of_target, source, target, edge, channel, inside, width, has_source, has_target)
+        before = b + r_first * wr + p_first * wx
+        s = tl.sigmoid(before)
+        upstream = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32)
+        of_gate = upstream * before * s
+        first = upstream * gate * s * (1.0 + before * (1.0 - s))
+        to_rotated, to_projected, to_bias = r_first * first, p_first * first, first
+        if evaluations == 2:
+            before = b + r_second * wr + p_second * wx
+            s = tl.sigmoid(before)
+            upstream = tl.load(gradient + size + at, mask=inside, other=0.0).to(tl.float32)
+            of_gate += upstream * before * s
+            second = upstream * gate * s * (1.0 + before * (1.0 - s))
+            to_rotated += r_second * second
+            to_projected += p_second * second
+            to_bias += second
+        tl.store(of_c + at, of_gate, mask=inside)
+        if has_rotated:
+            tl.store(of_rotated + at, to_rotated.to(of_rotated.dtype.element_ty), mask=inside)
+        if has_source or has_target:
+            tl.store(of_projected + at, to_projected, mask=inside)
+        total += to_bias
+        edge += 1
+    tl.store(of_bias + tl.program_id(0) * width + channel, total, mask=inside)
+
+
+@triton.jit
+def _sum_edges_kernel(
+    values, edges, offsets, out, width: tl.constexpr, channel_block: tl.constexpr, listed: tl.constexpr
+):  # fmt: skip
+    """One atom and some channels: the sum over its edges, in their order."""
+    node = tl.program_id(0).to(tl.int64)
+    channel = tl.program_id(1) * channel_block + tl.arange(0, channel_block)
+    inside = channel < width
+    total = tl.zeros((channel_block,), dtype=tl.float32)
+    position = tl.load(offsets + node)
+    end = tl.load(offsets + node + 1)
+    while position < end:
+        edge = position
+        if listed:
+            edge = tl.load(edges + position)
+        total += tl.load(values + edge * width + channel, mask=inside, other=0.0)
+        position += 1
+    tl.store(out + node * width + channel, total, mask=inside)
+
+
+def _sizes(width: int) -> dict[str, int]:
+    return {"width": width, "channel_block": min(WIDEST_BLOCK, block_of(width))}
+
+
+def _options(
+    rotated: Optional[Tensor], of_source: Optional[Tensor], of_target: Optional[Tensor], factors: list[int]
+) -> dict[str, Any]:
+    """The kernels' constants that say which inputs there are."""
+    r_first, p_first, r_second, p_second = (*factors, 0, 0)[:4]
+    return {
+        "has_rotated": rotated is not None, "has_source": of_source is not None, "has_target": of_target is not None,
+        "evaluations": len(factors) // 2, "r_first": r_first, "p_first": p_first, "r_second": r_second,
+        "p_second": p_second,
+    }  # fmt: skip
+
+
+def _hidden(
+    rotated: Optional[Float[Tensor, "edges hidden"]],
+    of_source: Optional[Float[Tensor, "nodes hidden"]],
+    of_target: Optional[Float[Tensor, "nodes hidden"]],
+    source: Int[Tensor, "edges"],
+    target: Int[Tensor, "edges"],
+    edges_by_source: Int[Tensor, "edges"],
+    source_offsets: Int[Tensor, "nodes_plus_one"],
+    target_offsets: Int[Tensor, "nodes_plus_one"],
+    bias: Float[Tensor, "hidden"],
+    c: Float[Tensor, "edges hidden"],
+    factors: list[int],
+    dtype: torch.dtype,
+) -> Float[Tensor, "evaluations edges hidden"]:
+    edges, width = c.shape
+    out = c.new_empty(len(factors) // 2, edges, width, dtype=dtype)
+    c = c.contiguous()
+    wr, ws, wt = (c if tensor is None else tensor.contiguous() for tensor in (rotated, of_source, of_target))
+    sizes = _sizes(width)
+    grid = (triton.cdiv(edges, EDGES_FORWARD), triton.cdiv(width, sizes["channel_block"]))
+    tensors = (wr, ws, wt, source.contiguous(), target.contiguous(), bias.contiguous(), c, out, edges)
+    options = {**sizes, **_options(rotated, of_source, of_target, factors), "edges_per_program": EDGES_FORWARD}
+    launch(_hidden_kernel, grid, tensors, **options, num_warps=1)
+    return out
+
+
+def _hidden_backward(
+    gradient: Float[Tensor, "evaluations edges hidden"],
+    rotated: Optional[Float[Tensor, "edges hidden"]],
+    of_source: Optional[Float[Tensor, "nodes hidden"]],
+    of_target: Optional[Float[Tensor, "nodes hidden"]],
+    source: Int[Tensor, "edges"],
+    target: Int[Tensor, "edges"],
+    bias: Float[Tensor, "hidden"],
+    c: Float[Tensor, "edges hidden"],
+    factors: list[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    edges, width = c.shape
+    c = c.contiguous()
+    wr, ws, wt = (c if tensor is None else tensor.contiguous() for tensor in (rotated, of_source, of_target))
+    sizes = _sizes(width)
+    programs = triton.cdiv(edges, EDGES_BACKWARD)
+    of_rotated = c.new_empty(0) if rotated is None else torch.empty_like(wr)
+    of_projected = torch.empty_like(c if of_source is not None or of_target is not None else c[:0])
+    of_c, of_bias = torch.empty_like(c), c.new_empty(programs, width)
+    tensors = (
+        gradient.contiguous(), wr, ws, wt, source.contiguous(), target.contiguous(), bias.contiguous(), c, of_rotated,
+        of_projected, of_c, of_bias, edges,
+    )  # fmt: skip
+    grid = (programs, triton.cdiv(width, sizes["channel_block"]))
+    options = {**sizes, **_options(rotated, of_source, of_target, factors), "edges_per_program": EDGES_BACKWARD}
+    launch(_hidden_backward_kernel, grid, tensors, **options, num_warps=1)
+    return of_rotated, of_projected, of_c, of_bias.sum(0)
+
+
+def _sum_edges(
+    values: Float[Tensor, "edges channels"], edges: Optional[Int[Tensor, "edges"]], offsets: Int[Tensor, "nodes_plus_one"]
+) -> Float[Tensor, "nodes channels"]:
+    width, nodes = values.shape[1], len(offsets) - 1
+    values, order = values.contiguous(), offsets if edges is None else edges
+    out = values.new_empty(nodes, width)
+    channel_block = min(WIDEST_BLOCK, block_of(width))
+    sizes = {"width": width, "channel_block": channel_block, "listed": edges is not None}
+    grid = (nodes, triton.cdiv(width, channel_block))
+    launch(_sum_edges_kernel, grid, (values, order, offsets, out), **sizes, num_warps=1)
+    return out
+
+
+hidden = register(
+    "hidden",
+    "(Tensor? rotated, Tensor? of_source, Tensor? of_target, Tensor source, Tensor target, Tensor edges_by_source, "
+    "Tensor source_offsets, Tensor target_offsets, Tensor bias, Tensor c, int[] factors, ScalarType dtype) -> Tensor",
+    _hidden,
+    lambda rotated, of_source, of_target, source, target, edges_by_source, source_offsets, target_offsets, bias, c,
+    factors, dtype: c.new_empty(len(factors) // 2, *c.shape, dtype=dtype),
+)  # fmt: skip
+"""``SiLU(r W_1 D x + p W_1 x + b_1) * c`` for each pair (r, p) of ``factors``: ``[evaluations, edges, hidden]``.
+
+``rotated`` is ``W_1 D x`` of each edge; ``of_source`` and ``of_target`` are ``W_1 x`` of each atom, and are added if
+both are given. One or two evaluations.
+"""
+
+hidden_backward = register(
+    "hidden_backward",
+    "(Tensor gradient, Tensor? rotated, Tensor? of_source, Tensor? of_target, Tensor source, Tensor target, "
+    "Tensor bias, Tensor c, int[] factors) -> (Tensor, Tensor, Tensor, Tensor)",
+    _hidden_backward,
+    lambda gradient, rotated, of_source, of_target, source, target, bias, c, factors: (
+        c.new_empty(0) if rotated is None else torch.empty_like(rotated),
+        torch.empty_like(c if of_source is not None or of_target is not None else c[:0]),
+        torch.empty_like(c),
+        torch.empty_like(bias),
+    ),
+)
+"""Gradients of ``W_1 D x``, of ``W_1 x`` of each edge, of c and of the bias; empty where there is no such input."""
+
+sum_edges = register(
+    "sum_edges",
+    "(Tensor values, Tensor? edges, Tensor offsets) -> Tensor",
+    _sum_edges,
+    lambda values, edges, offsets: values.new_empty(len(offsets) - 1, values.shape[1]),
+)
+"""The sum of values over ``edges[offsets[n]:offsets[n + 1]]``, or over these positions, of each atom n."""
+
+
+class HiddenGradients(NamedTuple):
+    """Gradients of the inputs of :data:`hidden`."""
+
+    rotated: Optional[Tensor]
+    of_source: Optional[Tensor]
+    of_target: Optional[Tensor]
+    bias: Tensor
+    c: Tensor
+
+
+def gradients_of_hidden(gradient: Tensor, inputs: tuple[Any, ...]) -> HiddenGradients:
+    """From the arguments of :data:`hidden`, whose ``W_1 x`` get the sums over the edges of each atom."""
+    rotated, of_source, of_target, source, target, edges, source_offsets, target_offsets, bias, c, factors, _ = inputs
+    at_atoms = (rotated, of_source, of_target, source, target, bias, c, factors)
+    of_rotated, of_projected, of_c, of_bias = hidden_backward(gradient, *at_atoms)
+    return HiddenGradients(
+        None if rotated is None else of_rotated,
+        None if of_source is None else sum_edges(of_projected, edges, source_offsets),
+        None if of_target is None else sum_edges(of_projected, None, target_offsets),
+        of_bias,
+        of_c,
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:10])
+    ctx.options = inputs[10:]
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Optional[Tensor], ...]:
+    found = gradients_of_hidden(gradient, (*ctx.saved_tensors, *ctx.options))
+    return found.rotated, found.of_source, found.of_target, *(None,) * 5, found.bias, found.c, None, None
+
+
+hidden.register_autograd(_backward, setup_context=_keep)
