@@ -133,7 +133,8 @@ def test_weights_of_e3nn_are_split_in_its_order():
 def value_of(term: EquivariantTerm, x: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
     """The term of edges whose x_i + x_j is x, in the edges' frames."""
     u = term.factor(torch.cat([0.25 * x, 0.75 * x]))
-    return term(term.rotated(separate_edges(frames, term.lmax, term.lmax_out), u, u), term.matrices())
+    ops = separate_edges(frames, term.lmax, term.lmax_out)
+    return term(ops, term.rotated(ops, u, u), term.matrices())
 
 
 @pytest.mark.parametrize("kind", list(TensorProduct))

@@ -8,14 +8,17 @@ Clebsch-Gordan sum is ever formed per edge. The result equals e3nn's ``FullyConn
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from fairchem_hdgnn.models.arithmetic.products import product as exact_product
-from fairchem_hdgnn.models.hdgnn.gate import normalised_sigmoid, normalised_silu
+from fairchem_hdgnn.models.ops.edge_ops import EdgeOps
+from fairchem_hdgnn.models.ops.gate import gated, gated_scalars
 from fairchem_hdgnn.models.so3.clebsch_gordan import natural_parity_paths, polar_coupling
-from fairchem_hdgnn.models.so3.constants import ConstantsModule
+from fairchem_hdgnn.models.so3.constants import ConstantsModule, cached_constants
 from fairchem_hdgnn.models.so3.layout import degrees_and_orders, num_coefficients
 
 
@@ -57,24 +60,6 @@ class EdgeProduct(ConstantsModule):
         layout = [grouped.index(pair) for pair in degrees_and_orders(lmax_out) if pair[0] > 0]
         self.layout: Tensor
         self.register_buffer("layout", torch.tensor(layout, dtype=torch.long), persistent=False)
-        self.joint_positions: Tensor
-        self.register_buffer("joint_positions", self._joint_positions(), persistent=False)
-
-    def _joint_positions(self) -> Int64[Tensor, "entries"]:
-        """Positions of the entries of the orders' matrices in the flat :meth:`joint_matrix`; empty if there is none."""
-        if not self.is_joint:
-            return torch.zeros(0, dtype=torch.long)
-        columns_of = {
-            pair: self.num_scalars + index * self.channels_out + torch.arange(self.channels_out)
-            for index, pair in enumerate(pair for pair in degrees_and_orders(self.lmax_out) if pair[0] > 0)
-        }
-        width = self.num_scalars + len(columns_of) * self.channels_out
-        positions = []
-        for order in range(-self.lmax_out, self.lmax_out + 1):
-            parts = [columns_of[l, order] for l in range(max(abs(order), 1), self.lmax_out + 1)]
-            columns = torch.cat([torch.arange(self.num_scalars if order == 0 else 0), *parts])
-            positions.append((self._rows(order).unsqueeze(1) * width + columns).flatten())
-        return torch.cat(positions)
 
     def _rows(self, order: int) -> Int64[Tensor, "rows"]:
         """Rows of that order among those of the factor."""
@@ -102,11 +87,12 @@ class EdgeProduct(ConstantsModule):
 
     def joint_matrix(self) -> Float[Tensor, "inputs outputs"]:
         """All orders in one matrix: from u's rows to the scalars and the result's (row, channel)."""
-        matrices = self.order_matrices()
-        entries = torch.cat([matrices[abs(order)].flatten() for order in range(-self.lmax_out, self.lmax_out + 1)])
-        inputs = len(degrees_and_orders(self.lmax_in, self.lmax_out))
-        width = self.num_scalars + (num_coefficients(self.lmax_out) - 1) * self.channels_out
-        return entries.new_zeros(inputs * width).index_copy(0, self.joint_positions, entries).view(inputs, width)
+        first, *others = (weight.flatten(1) for weight in self.weight)
+        to_scalars, to_rows = _joint_couplings(self.lmax_in, self.lmax_out, first.dtype, first.device)
+        scalars = exact_product(to_scalars, first)
+        if not others:
+            return scalars
+        return torch.cat([scalars, exact_product(to_rows, torch.cat(others)).view(len(scalars), -1)], dim=1)
 
     def forward(
         self, rotated: Float[Tensor, "edges rows channels_in"], matrices: list[Tensor] | None = None
@@ -136,6 +122,28 @@ class EdgeProduct(ConstantsModule):
         return scalars, torch.cat(blocks, dim=1).index_select(1, self.layout)
 
 
+@cached_constants
+def _joint_couplings(
+    lmax_in: int, lmax_out: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Float[Tensor, "inputs scalar_paths"], Float[Tensor, "inputs_rows_out paths"]]:
+    """From the paths' weights to the entries of the joint matrix: those of degree 0, and those of rows (l3, m)."""
+    rows = degrees_and_orders(lmax_in, lmax_out)
+    paths = [natural_parity_paths(lmax_in, lmax_in, l3) for l3 in range(lmax_out + 1)]
+    first_path = list(itertools.accumulate((len(of_degree) for of_degree in paths[1:]), initial=0))
+    scalars = torch.zeros(len(rows), len(paths[0]), dtype=torch.float64)
+    higher = torch.zeros(len(rows), num_coefficients(lmax_out) - 1, first_path[-1], dtype=torch.float64)
+    for l3, of_degree in enumerate(paths):
+        for index, path in enumerate(of_degree):
+            for order, value in enumerate(polar_coupling(path)):
+                for m in {order, -order}:
+                    at = rows.index((path.l1, m))
+                    if l3 == 0:
+                        scalars[at, index] = value
+                    else:
+                        higher[at, l3 * l3 + l3 + m - 1, first_path[l3 - 1] + index] = value
+    return scalars.to(device, dtype), higher.flatten(0, 1).to(device, dtype)
+
+
 class GatedEdgeProduct(nn.Module):
     """An :class:`EdgeProduct` with bias and gate: SiLU on scalars, each higher degree scaled by a sigmoid.
 
@@ -151,9 +159,6 @@ class GatedEdgeProduct(nn.Module):
         self.channels = channels
         self.product = EdgeProduct(lmax_in, lmax_out, channels_in, channels, (lmax_out + 1) * channels)
         self.bias = nn.Parameter(torch.zeros((lmax_out + 1) * channels))
-        gate_of_row = [l - 1 for l, _ in degrees_and_orders(lmax_out) if l > 0]
-        self.gate_of_row: Tensor
-        self.register_buffer("gate_of_row", torch.tensor(gate_of_row, dtype=torch.long), persistent=False)
         self.num_rows = num_coefficients(lmax_out)
 
     def forward(
@@ -161,8 +166,20 @@ class GatedEdgeProduct(nn.Module):
     ) -> Float[Tensor, "edges rows_out channels"]:
         """The gated product in the edge frame, full layout up to ``lmax_out``."""
         scalars, higher = self.product(rotated, matrices)
-        first, gates = self._gated(scalars)
-        return torch.cat([first, higher * gates.index_select(1, self.gate_of_row)], dim=1)
+        return gated(scalars, higher, self.bias)
+
+    def weighed(
+        self,
+        ops: EdgeOps,
+        rotated: Float[Tensor, "edges rows channels_in"],
+        matrices: list[Tensor],
+        a: Float[Tensor, "edges _channels"] | None,
+    ) -> Float[Tensor, "edges rows_out channels"]:
+        """The same, times attention coefficients of each edge if there are any."""
+        if self.product.is_joint:
+            return ops.gated_product(rotated.flatten(1), matrices[0], self.bias, self.channels, a)
+        low = self(rotated, matrices)
+        return low if a is None else low * a.unsqueeze(1)
 
     def of_scalars(
         self, u: Float[Tensor, "edges channels_in"], matrices: list[Tensor]
@@ -175,12 +192,5 @@ class GatedEdgeProduct(nn.Module):
         """
         product = exact_product(u, matrices[0][: u.shape[1]])
         scalars, higher = product.tensor_split([self.product.num_scalars], dim=-1)
-        first, gates = self._gated(scalars)
+        first, gates = gated_scalars(scalars, self.bias, self.channels)
         return torch.cat([first, higher.unflatten(-1, (-1, self.channels)) * gates], dim=1)
-
-    def _gated(
-        self, scalars: Float[Tensor, "edges num_scalars"]
-    ) -> tuple[Float[Tensor, "edges 1 channels"], Float[Tensor, "edges lmax_out channels"]]:
-        """Degree 0 of the result, and the gates of the others."""
-        first, gates = (scalars + self.bias).tensor_split([self.channels], dim=-1)
-        return normalised_silu(first).unsqueeze(1), normalised_sigmoid(gates).unflatten(-1, (-1, self.channels))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -192,10 +192,10 @@ class HybridMessage(nn.Module):
     ) -> Float[Tensor, "block_nodes coefficients channels"]:
         """Sums into the block's atoms."""
 
-        def invariant_parts(features: Tensor) -> tuple[Tensor, ...]:
+        def invariant_parts(features: Tensor) -> tuple[Any, ...]:
             rotated, rotated_mean = self._product_factors(ops, nodes)
-            a = attention(ops, features)
-            low = a[:, 3:4] * self.equivariant(rotated, all_of("matrix", nodes))
+            a = attention(ops, features).unbind(1)
+            low = self.equivariant(ops, rotated, all_of("matrix", nodes), a[3])
             parts = (a, self.single_features(features), self.pair_features(features), low)
             if self.full_degree is None:
                 return parts
@@ -210,12 +210,12 @@ class HybridMessage(nn.Module):
                 rotated[terms[0]],
                 self._projected(nodes, index, terms[0], evaluations),
                 c_pair if terms[0] == 2 else c_single,
-                a[:, terms[0]] if len(terms) == 1 else a[:, terms[0] : terms[-1] + 1].sum(dim=1),
+                a[terms[0]] if len(terms) == 1 else torch.stack([a[term] for term in terms]).sum(dim=0),
             )
             for terms, index, evaluations in self.calls
         ]
         y = ops.add_terms(low, Places(self.low_positions, self.low_of_row), terms)
-        return ops.rotate_scatter(y, self.size.lmax, self.rows, OuterProduct(full[0], a[:, 4]) if full else None)
+        return ops.rotate_scatter(y, self.size.lmax, self.rows, OuterProduct(full[0], a[4]) if full else None)
 
     def _product_factors(self, ops: EdgeOps, nodes: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """``D u`` of the equivariant term, and of the fifth where there is one."""
@@ -240,7 +240,8 @@ class HybridMessage(nn.Module):
         if not any(factor for _, factor in evaluations):
             return None, None
         source, target = (
-            nodes[f"projected_{network}_{atom}"] if atom in ATOMS_OF_TERM[term] else None for atom in ("source", "target")
+            nodes[f"projected_{network}_{atom}"] if atom in ATOMS_OF_TERM[term] else None
+            for atom in ("source", "target")
         )
         return source, target
 

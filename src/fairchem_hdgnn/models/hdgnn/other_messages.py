@@ -69,7 +69,7 @@ class LinearMessage(nn.Module):
             c = self.features[term // 2](features).unsqueeze(1)
             messages = messages + a[:, term] * self.second[term // 2](values * c)
         rotated = self.equivariant.rotated(ops, nodes["u_source"], nodes["u_target"])
-        low = a[:, 3] * self.equivariant(rotated, all_of("matrix", nodes))
+        low = self.equivariant(ops, rotated, all_of("matrix", nodes), a[:, 3, 0])
         return add_low_degrees(ops.scatter(messages), ops.rotate_scatter(low, self.size.lmax_metp, self.rows))
 
 
@@ -110,7 +110,7 @@ class FullyConnectedMessage(nn.Module):
             in_frame = self.equivariant.product.of_scalars(pair * c, matrices)
         else:
             rotated = self.equivariant.rotated(ops, nodes["x_source"], nodes["x_target"])
-            in_frame = self.equivariant(rotated * c.unsqueeze(1), matrices)
+            in_frame = self.equivariant(ops, rotated * c.unsqueeze(1), matrices)
         return ops.rotate_scatter(in_frame * attention(ops, features), self.lmax, self.rows)
 
 

@@ -50,10 +50,14 @@ class EquivariantTerm(nn.Module):
         return source + ops.gather_rotate(u_target, Atom.TARGET, self.lmax, self.rows)
 
     def forward(
-        self, rotated: Float[Tensor, "edges rows channels_in"], matrices: list[Tensor]
+        self,
+        ops: EdgeOps,
+        rotated: Float[Tensor, "edges rows channels_in"],
+        matrices: list[Tensor],
+        a: Float[Tensor, "edges _channels"] | None = None,
     ) -> Float[Tensor, "edges rows_out channels"]:
-        """The term, full layout up to ``lmax_out``."""
-        return self.product(rotated, matrices)
+        """The term, full layout up to ``lmax_out``, times a if given."""
+        return self.product.weighed(ops, rotated, matrices, a)
 
 
 class FullDegreeTerm(nn.Module):
@@ -77,5 +81,5 @@ class FullDegreeTerm(nn.Module):
         self, ops: EdgeOps, rotated: Float[Tensor, "edges coefficients one"], matrices: list[Tensor]
     ) -> Float[Tensor, "edges coefficients"]:
         """The term in the global frame."""
-        term = self.product(rotated, matrices).squeeze(-1)
+        term = self.product.weighed(ops, rotated, matrices, None).squeeze(-1)
         return rotate_channel_back(ops.block.wigner, term, self.lmax, self.rows)

@@ -39,7 +39,7 @@ def _add_term(
     return total + weight[None, :] * summed
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_edges"])
 def _combine_kernel(
     low, low_of_row, first, second, third, a, out, num_edges,
     rows: tl.constexpr, network_rows: tl.constexpr, low_rows: tl.constexpr, channels: tl.constexpr,
@@ -73,7 +73,7 @@ def _combine_kernel(
         tl.store(to, total, mask=(row < rows)[:, None] & in_channels[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_edges"])
 def _combine_backward_kernel(
     gradient, result, a, of_result, of_a, num_edges,
     rows: tl.constexpr, network_rows: tl.constexpr, channels: tl.constexpr, row_block: tl.constexpr,
@@ -115,6 +115,11 @@ def _combine(
 ) -> Float[Tensor, "edges rows channels"]:
     edges, low_rows, channels = low.shape
     rows = len(low_of_row)
+    if not 1 <= len(results) <= MOST_TERMS or any(result.shape[1::2] != (edges, channels) for result in results):
+        shapes = [tuple(result.shape) for result in results]
+        raise ValueError(
+            f"combine: one to {MOST_TERMS} results of {edges} edges and {channels} channels; got shapes {shapes}"
+        )
     out = low.new_empty(edges, rows, channels)
     results = [result.contiguous() for result in results]
     first, second, third = (results * MOST_TERMS)[:MOST_TERMS]
@@ -136,8 +141,8 @@ def _combine_backward(
     activated: bool,
 ) -> tuple[Float[Tensor, "evaluations edges network_rows channels"], Float[Tensor, "edges channels"]]:
     edges, rows, channels = gradient.shape
-    result = result.contiguous()
-    of_result, of_a = torch.empty_like(result), torch.empty_like(a)
+    result, a = result.contiguous(), a.contiguous()
+    of_result, of_a = result.new_empty(result.shape), a.new_empty(a.shape)
     channel_block = min(128, block_of(channels))
     sizes = {
         "rows": rows, "network_rows": result.shape[2], "channels": channels, "row_block": ROW_BLOCK,
@@ -152,7 +157,9 @@ combine = register(
     "combine",
     "(Tensor low, Tensor low_of_row, Tensor low_positions, Tensor[] results, Tensor a, bool activated) -> Tensor",
     _combine,
-    lambda low, low_of_row, low_positions, results, a, activated: low.new_empty(len(low), len(low_of_row), low.shape[2]),
+    lambda low, low_of_row, low_positions, results, a, activated: low.new_empty(
+        len(low), len(low_of_row), low.shape[2]
+    ),
 )
 """``low + sum_t a_t sum_v SiLU(results_tv)``, without SiLU unless ``activated``: ``[edges, rows, channels]``.
 
@@ -164,7 +171,7 @@ combine_backward = register(
     "combine_backward",
     "(Tensor gradient, Tensor result, Tensor a, bool activated) -> (Tensor, Tensor)",
     _combine_backward,
-    lambda gradient, result, a, activated: (torch.empty_like(result), torch.empty_like(a)),
+    lambda gradient, result, a, activated: (result.new_empty(result.shape), a.new_empty(a.shape)),
 )
 """Gradients of one term's results and of its a."""
 

@@ -37,7 +37,7 @@ def _load_projected(
     return value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_edges"])
 def _hidden_kernel(
     rotated, of_source, of_target, source, target, bias, c, out, num_edges,
     width: tl.constexpr, channel_block: tl.constexpr, edges_per_program: tl.constexpr,
@@ -66,7 +66,7 @@ def _hidden_kernel(
         edge += 1
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_edges"])
 def _hidden_backward_kernel(
     gradient, rotated, of_source, of_target, source, target, bias, c, of_rotated, of_projected, of_c, of_bias,
     num_edges,
@@ -141,7 +141,13 @@ def _sizes(width: int) -> dict[str, int]:
 def _options(
     rotated: Optional[Tensor], of_source: Optional[Tensor], of_target: Optional[Tensor], factors: list[int]
 ) -> dict[str, Any]:
-    """The kernels' constants that say which inputs there are."""
+    """The kernels' constants that say which inputs there are.
+
+    Raises:
+        ValueError: neither one nor two evaluations.
+    """
+    if len(factors) not in (2, 4):
+        raise ValueError(f"hidden: one or two pairs of factors; got {factors}")
     r_first, p_first, r_second, p_second = (*factors, 0, 0)[:4]
     return {
         "has_rotated": rotated is not None, "has_source": of_source is not None, "has_target": of_target is not None,
@@ -192,9 +198,8 @@ def _hidden_backward(
     wr, ws, wt = (c if tensor is None else tensor.contiguous() for tensor in (rotated, of_source, of_target))
     sizes = _sizes(width)
     programs = triton.cdiv(edges, EDGES_BACKWARD)
-    of_rotated = c.new_empty(0) if rotated is None else torch.empty_like(wr)
-    of_projected = torch.empty_like(c if of_source is not None or of_target is not None else c[:0])
-    of_c, of_bias = torch.empty_like(c), c.new_empty(programs, width)
+    of_rotated, of_projected, of_c = _empty_gradients(rotated, of_source, of_target, c)
+    of_bias = c.new_empty(programs, width)
     tensors = (
         gradient.contiguous(), wr, ws, wt, source.contiguous(), target.contiguous(), bias.contiguous(), c, of_rotated,
         of_projected, of_c, of_bias, edges,
@@ -205,8 +210,19 @@ def _hidden_backward(
     return of_rotated, of_projected, of_c, of_bias.sum(0)
 
 
+def _empty_gradients(
+    rotated: Optional[Tensor], of_source: Optional[Tensor], of_target: Optional[Tensor], c: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of ``W_1 D x``, of ``W_1 x`` and of c; empty where there is no such input."""
+    of_rotated = c.new_empty(0) if rotated is None else rotated.new_empty(rotated.shape)
+    of_projected = c.new_empty(0 if of_source is None and of_target is None else c.shape)
+    return of_rotated, of_projected, c.new_empty(c.shape)
+
+
 def _sum_edges(
-    values: Float[Tensor, "edges channels"], edges: Optional[Int[Tensor, "edges"]], offsets: Int[Tensor, "nodes_plus_one"]
+    values: Float[Tensor, "edges channels"],
+    edges: Optional[Int[Tensor, "edges"]],
+    offsets: Int[Tensor, "nodes_plus_one"],
 ) -> Float[Tensor, "nodes channels"]:
     width, nodes = values.shape[1], len(offsets) - 1
     values, order = values.contiguous(), offsets if edges is None else edges
@@ -238,10 +254,8 @@ hidden_backward = register(
     "Tensor bias, Tensor c, int[] factors) -> (Tensor, Tensor, Tensor, Tensor)",
     _hidden_backward,
     lambda gradient, rotated, of_source, of_target, source, target, bias, c, factors: (
-        c.new_empty(0) if rotated is None else torch.empty_like(rotated),
-        torch.empty_like(c if of_source is not None or of_target is not None else c[:0]),
-        torch.empty_like(c),
-        torch.empty_like(bias),
+        *_empty_gradients(rotated, of_source, of_target, c),
+        bias.new_empty(bias.shape),
     ),
 )
 """Gradients of ``W_1 D x``, of ``W_1 x`` of each edge, of c and of the bias; empty where there is no such input."""

@@ -140,7 +140,7 @@ def _sizes(wigner: Tensor, place: Tensor, channels: int) -> dict[str, Any]:
 def _gather_rotate(
     x: Float[Tensor, "nodes coefficients channels"],
     index: Int[Tensor, "edges"],
-    edges: Int[Tensor, "edges"],
+    edges: Optional[Int[Tensor, "edges"]],
     offsets: Int[Tensor, "nodes_plus_one"],
     wigner: Float[Tensor, "edges wigner_orders wigner_columns"],
     place: Place,
@@ -217,7 +217,7 @@ def _outer_backward(
     target: Int[Tensor, "edges"],
 ) -> tuple[Float[Tensor, "edges coefficients"], Float[Tensor, "edges channels"]]:
     u, a = u.contiguous(), a.contiguous()
-    of_u, of_a = torch.empty_like(u), torch.empty_like(a)
+    of_u, of_a = u.new_empty(u.shape), a.new_empty(a.shape)
     tensors = (gradient.contiguous(), u, a, target.contiguous(), of_u, of_a)
     sizes = {"columns": u.shape[1], "channels": a.shape[1], "channel_block": block_of(a.shape[1])}
     launch(_outer_backward_kernel, (len(u),), tensors, **sizes, num_warps=4)
@@ -226,16 +226,14 @@ def _outer_backward(
 
 gather_rotate = register(
     "gather_rotate",
-    "(Tensor x, Tensor index, Tensor edges, Tensor offsets, Tensor wigner, Tensor place, int rows, ScalarType dtype) "
+    "(Tensor x, Tensor index, Tensor? edges, Tensor offsets, Tensor wigner, Tensor place, int rows, ScalarType dtype) "
     "-> Tensor",
     _gather_rotate,
-    lambda x, index, edges, offsets, wigner, place, rows, dtype: x.new_empty(
-        len(index), rows, x.shape[2], dtype=dtype
-    ),
+    lambda x, index, edges, offsets, wigner, place, rows, dtype: x.new_empty(len(index), rows, x.shape[2], dtype=dtype),
 )
 """Rows of ``D x`` of one atom, ``index``, of each edge: ``[edges, rows, channels]``.
 
-``edges`` are sorted by that atom, and ``offsets`` tells where the edges of each begin: for the backward pass.
+For the backward pass: the edges of atom n are ``edges[offsets[n]:offsets[n + 1]]``, or these positions themselves.
 """
 
 gather_rotate_pair = register(
@@ -267,7 +265,7 @@ outer_backward = register(
     "outer_backward",
     "(Tensor gradient, Tensor u, Tensor a, Tensor target) -> (Tensor, Tensor)",
     _outer_backward,
-    lambda gradient, u, a, target: (torch.empty_like(u), torch.empty_like(a)),
+    lambda gradient, u, a, target: (u.new_empty(u.shape), a.new_empty(a.shape)),
 )
 """The gradients of u and a in ``sum_e u_e a_e`` over the edges into each atom."""
 
@@ -287,9 +285,7 @@ def _keep_pair(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) ->
     ctx.save_for_backward(*inputs[2:9])
 
 
-def _pair_backward(
-    ctx: Any, of_source: Tensor, of_target: Tensor, of_both: Tensor
-) -> tuple[Optional[Tensor], ...]:
+def _pair_backward(ctx: Any, of_source: Tensor, of_target: Tensor, of_both: Tensor) -> tuple[Optional[Tensor], ...]:
     source, target, edges, source_offsets, target_offsets, wigner, place = ctx.saved_tensors
     grads = (
         rotate_sum(of_source, of_both, None, None, source, edges, source_offsets, wigner, place),
@@ -308,7 +304,7 @@ def _keep_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _sum_backward(ctx: Any, gradient: Tensor) -> tuple[Optional[Tensor], ...]:
     target, offsets, wigner, place, *factors = ctx.saved_tensors
-    of_y = gather_rotate(gradient, target, target, offsets, wigner, place, ctx.rows, ctx.dtype)
+    of_y = gather_rotate(gradient, target, None, offsets, wigner, place, ctx.rows, ctx.dtype)
     of_u, of_a = outer_backward(gradient, *factors, target) if ctx.outer else (None, None)
     return of_y, None, of_u, of_a, *(None,) * 5
 

@@ -186,7 +186,7 @@ class _SumMessages(torch.autograd.Function):
         formed = [tensor for tensor in of_all if tensor.requires_grad]
         if formed:
             _add_all(run, wanted, _gradients(formed, wanted, [tensor.data for tensor in formed]))
-        of_leaves = (run.gradient(leaf).to(leaf.dtype) if leaf.requires_grad else None for leaf in leaves)
+        of_leaves = (run.total(leaf) if leaf.requires_grad else None for leaf in leaves)
         return None, of_features, *of_leaves
 
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute
-from fairchem_hdgnn.models.arithmetic.products import linear
+from fairchem_hdgnn.models.arithmetic.products import linear, product
 from fairchem_hdgnn.models.edges import EdgeBlock, Rows
 from fairchem_hdgnn.models.ops import rotations, so2
 from fairchem_hdgnn.models.ops.dense import Dense
+from fairchem_hdgnn.models.ops.gate import gated
 from fairchem_hdgnn.models.ops.gated_network import (
     GatedTerm,
     Places,
@@ -129,6 +130,19 @@ class EdgeOps:
 
     def _add_gated_network(self, out: Tensor, term: GatedTerm, projected: Tensor | None) -> Tensor:
         return add_gated_network(out, term, projected)
+
+    def gated_product(
+        self,
+        u: Float[Tensor, "edges inputs"],
+        matrix: Float[Tensor, "inputs plane_channels"],
+        bias: Float[Tensor, "num_scalars"],
+        channels: int,
+        a: Float[Tensor, "edges _channels"] | None,
+    ) -> Float[Tensor, "edges rows channels"]:
+        """:func:`~fairchem_hdgnn.models.ops.gate.gated` of ``u matrix``, times a if given."""
+        scalars, higher = product(u, matrix).tensor_split([len(bias)], dim=1)
+        rows = gated(scalars, higher.unflatten(1, (-1, channels)), bias)
+        return rows if a is None else rows * a.unsqueeze(1)
 
     def linear(
         self, x: Float[Tensor, "rows inputs"], weight: Tensor, bias: Tensor | None = None, *, transposed: bool = False

@@ -1,7 +1,7 @@
 """The learned terms of eq. 11 on a GPU: matrix products, and one kernel for everything between two of them.
 
-As :meth:`~fairchem_hdgnn.models.ops.edge_ops.EdgeOps.add_terms`. Of each edge, only ``W_1 D x`` is stored for the backward
-pass, in the networks' dtype; ``D x``, hidden layers and results are computed again.
+As :meth:`~fairchem_hdgnn.models.ops.edge_ops.EdgeOps.add_terms`. Of each edge, only ``W_1 D x`` is stored for the
+backward pass, in the networks' dtype; ``D x``, hidden layers and results are computed again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from fairchem_hdgnn.models.ops.passes import Pass
 
 
 def add_terms(
-    run: Pass, block: EdgeBlock, low: Float[Tensor, "edges low_rows channels"], places: Places, terms: Sequence[GatedTerm]
+    run: Pass,
+    block: EdgeBlock,
+    low: Float[Tensor, "edges low_rows channels"],
+    places: Places,
+    terms: Sequence[GatedTerm],
 ) -> Float[Tensor, "edges rows channels"]:
     """``low``, with its rows in their places, plus the terms; all networks have a SiLU at their end, or none has."""
     channels = low.shape[2]
@@ -109,7 +113,8 @@ class _AddTerms(torch.autograd.Function):
         call: _Call = ctx.call
         a, *kept = ctx.saved_tensors
         count = len(call.options)
-        of_a, found = torch.empty_like(a), []
+        of_a = torch.empty_like(a)
+        found: list[Tensor | None] = []
         for k, (options, inputs) in enumerate(zip(call.options, call.of_terms(kept[count:]))):
             wanted = call.of_terms(ctx.needs_input_grad[3:])[k]
             of_a[k], gradients = _backward(call, options, inputs, wanted, kept[k], a[k], gradient)
@@ -148,9 +153,15 @@ def _result(
 
 
 def _backward(
-    call: _Call, options: _Options, inputs: _Inputs, wanted: _Inputs, product: Tensor | None, a: Tensor, gradient: Tensor
-) -> tuple[Tensor, _Inputs]:
-    """Gradients of a term's attention and of its inputs; of weights, those that are wanted."""
+    call: _Call,
+    options: _Options,
+    inputs: _Inputs,
+    wanted: _Inputs,
+    product: Tensor | None,
+    a: Tensor,
+    gradient: Tensor,
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Gradients of a term's attention, and of its inputs in their order; of weights, those that are wanted."""
     run, channels = call.run, gradient.shape[2]
     values = _hidden(call, options, inputs, product)
     layer, result = _second_layer_inputs(options, values), _result(call, options, inputs, values, channels)
@@ -169,10 +180,10 @@ def _backward(
         if wanted.first:
             of_first = _weight_gradient(run, of_inputs.rotated, rotated.flatten(1))
         of_rotated = run.packed(inputs.first, transposed=True).product(of_inputs.rotated).view_as(rotated)
-    return of_a, _Inputs(
+    return of_a, [
         of_rotated, of_inputs.of_source, of_inputs.of_target, of_inputs.c, of_first, of_inputs.bias, of_second,
         of_second_bias,
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def _weight_gradient(run: Pass, upstream: Tensor, inputs: Tensor) -> Tensor:

@@ -100,9 +100,7 @@ class Places(NamedTuple):
     def among(cls, low_rows: Rows, rows: Rows) -> Places:
         """From both lists of rows (l, m)."""
         low_of_row = [low_rows.index(row) if row in low_rows else -1 for row in rows]
-        return cls(
-            torch.tensor([rows.index(row) for row in low_rows]), torch.tensor(low_of_row, dtype=torch.int32)
-        )
+        return cls(torch.tensor([rows.index(row) for row in low_rows]), torch.tensor(low_of_row, dtype=torch.int32))
 
 
 @cached_constants

@@ -72,6 +72,11 @@ class Pass:
         self._gradients[id(tensor)] = total
         return total.value
 
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum of a leaf's gradients in the leaf's dtype; autograd's own where it is all there is."""
+        found = self._gradients.get(id(tensor))
+        return (self.gradient(tensor) if found is None else found.value).to(tensor.dtype)
+
     def returned(self, tensor: Tensor) -> Tensor | None:
         """What a backward pass returns to autograd for a tensor: nothing for a leaf, else the sum, which ends here."""
         if id(tensor) in self._leaves:

@@ -14,10 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.models.arithmetic.products import product
 from fairchem_hdgnn.models.edges import EdgeBlock, Rows
 from fairchem_hdgnn.models.ops.edge_ops import Atom, FastEdgeOps, OuterProduct
+from fairchem_hdgnn.models.ops.gate import SIGMOID_SCALE, SILU_SCALE
 from fairchem_hdgnn.models.ops.gated_network import GatedTerm, Places, Rotated
 from fairchem_hdgnn.models.so3.constants import cached_constants
 
@@ -42,7 +45,7 @@ class TritonEdgeOps(FastEdgeOps):
         if atom is Atom.SOURCE:
             index, edges, offsets = block.source, *block.by_source
         else:
-            index, edges, offsets = block.target, every_edge(len(block.target), x.device), block.target_offsets
+            index, edges, offsets = block.target, None, block.target_offsets
         return _kernels("rotations").gather_rotate(
             x, index, edges, offsets, block.wigner, place, len(rows), torch.float32
         )
@@ -72,7 +75,16 @@ class TritonEdgeOps(FastEdgeOps):
         if outer is not None:
             u, a = outer.u, outer.a.expand(-1, y.shape[2])
         place = row_places(lmax, rows, y.device)
-        return _kernels("rotations").rotate_sum(y, None, u, a, block.target, None, block.first_edge, block.wigner, place)
+        return _kernels("rotations").rotate_sum(
+            y, None, u, a, block.target, None, block.first_edge, block.wigner, place
+        )
+
+    def gated_product(self, u: Tensor, matrix: Tensor, bias: Tensor, channels: int, a: Tensor | None) -> Tensor:
+        """As :meth:`EdgeOps.gated_product`."""
+        if u.dtype != torch.float32:
+            return super().gated_product(u, matrix, bias, channels, a)
+        weights = None if a is None else a.expand(-1, channels)
+        return GatedProduct.apply(u, matrix, bias, channels, weights)
 
     def add_terms(self, low: Tensor, places: Places, terms: Sequence[GatedTerm]) -> Tensor:
         """As :meth:`EdgeOps.add_terms`."""
@@ -80,6 +92,27 @@ class TritonEdgeOps(FastEdgeOps):
             return super().add_terms(low, places, terms)
         fused = importlib.import_module("fairchem_hdgnn.models.ops.fused_terms")
         return fused.add_terms(self.run, self.block, low, places, terms)
+
+
+class GatedProduct(torch.autograd.Function):
+    """The product is computed again in the backward pass, instead of stored."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, matrix: Tensor, bias: Tensor, channels: int, a: Tensor | None) -> Tensor:
+        """As :meth:`EdgeOps.gated_product`."""
+        ctx.save_for_backward(u, matrix, bias, a)
+        ctx.channels = channels
+        return _kernels("gate").gate(product(u, matrix), bias, a, channels, [SILU_SCALE, SIGMOID_SCALE])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Of u, the matrix, the bias, and a."""
+        u, matrix, bias, a = ctx.saved_tensors
+        scales = [SILU_SCALE, SIGMOID_SCALE]
+        of_joint, of_a = _kernels("gate").gate_backward(gradient, product(u, matrix), bias, a, ctx.channels, scales)
+        of_bias = of_joint[:, : len(bias)].sum(0)
+        return product(of_joint, matrix.T), product(u.T, of_joint), of_bias, None, None if a is None else of_a
 
 
 @cached_constants
@@ -90,12 +123,6 @@ def row_places(lmax: int, rows: Rows, device: torch.device) -> Tensor:
     for position, (l, m) in enumerate(rows):
         places[l, m + mmax] = position
     return places.to(device)
-
-
-@cached_constants
-def every_edge(count: int, device: torch.device) -> Tensor:
-    """The positions of all edges."""
-    return torch.arange(count, device=device)
 
 
 def _kernels(name: str) -> ModuleType:

@@ -1,0 +1,113 @@
+"""Compiles every Triton kernel for GPUs, where there is none, and prints the resources that each needs as JSON.
+
+The operations run on small tensors of the shipped configurations' sizes; what they would launch is compiled instead.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from fairchem_hdgnn.models.arithmetic.precision import Compute
+from fairchem_hdgnn.models.edges import EdgeBlock, Edges, rows_up_to
+from fairchem_hdgnn.models.kernels import combine, gate, hidden, rotations
+from fairchem_hdgnn.models.ops.edge_ops import Atom, OuterProduct
+from fairchem_hdgnn.models.ops.gated_network import DIFFERENCE, PLAIN, GatedMlp, GatedTerm, Places
+from fairchem_hdgnn.models.ops.passes import Pass
+from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps
+from fairchem_hdgnn.models.so3.layout import num_coefficients
+
+NAMES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64", torch.int32: "*i32"}
+TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+launches: dict[str, tuple[Any, dict[str, str], dict[str, Any], int]] = {}
+
+
+def record(kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], *, num_warps: int, **sizes: Any) -> None:
+    """In place of a launch."""
+    kinds = [NAMES[value.dtype] if isinstance(value, Tensor) else "i32" for value in arguments]
+    signature = {**dict(zip(kernel.arg_names, kinds)), **dict.fromkeys(sizes, "constexpr")}
+    signature = {name: signature[name] for name in kernel.arg_names}
+    launches[str((kernel.__name__, signature, sizes))] = (kernel, signature, sizes, num_warps)
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape).requires_grad_()
+
+
+def use(lmax: int, mmax: int, lmax_metp: int, channels: int, width: int, dtype: torch.dtype, count: int) -> None:
+    """All operations of a message, forward and backward, on this many edges into one atom."""
+    wigner = torch.randn(count, 2 * max(mmax, lmax_metp) + 1, num_coefficients(lmax))
+    edges = Edges(torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long), wigner, 2)
+    ops = TritonEdgeOps(edges.blocks(None)[0], Pass(Compute(dtype, tf32=False)))
+    rows, low_rows, x = (
+        rows_up_to(lmax, mmax),
+        rows_up_to(lmax_metp, lmax_metp),
+        random(2, num_coefficients(lmax), channels),
+    )
+    every = (*rows, *(row for row in low_rows if row not in rows))
+    a, projected = random(count, channels), random(2, width)
+    planes = num_coefficients(lmax_metp) + lmax_metp
+    matrix, bias = random(5, planes * channels), random((lmax_metp + 1) * channels)
+    low = ops.gated_product(random(count, 5), matrix, bias, channels, a)
+    network = GatedMlp(len(rows) * channels, width, len(rows) * channels, output_activation=True)
+    pair = ops.gather_rotate_pair(x, x, lmax, rows)
+    sides = ((projected, None), (None, projected), (projected, projected))
+    terms = [
+        GatedTerm(network, (DIFFERENCE, PLAIN), rotated, side, random(count, width), a)
+        for rotated, side in zip(pair, sides)
+    ]
+    y = ops.add_terms(low, Places.among(low_rows, every), terms)
+    out = ops.rotate_scatter(y, lmax, every, OuterProduct(random(count, num_coefficients(lmax)), a))
+    (out.sum() + ops.gather_rotate(x, Atom.SOURCE, lmax, rows).sum()).backward()
+
+
+def resources(capability: int, launch: tuple[Any, dict[str, str], dict[str, Any], int]) -> tuple[int, int]:
+    """Registers of a thread, and bytes of its stack, which holds what did not fit into them."""
+    kernel, signature, sizes, num_warps = launch
+    names = kernel.arg_names
+    source = ASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs={(names.index(name),): value for name, value in sizes.items()},
+        attrs={(k,): [["tt.divisibility", 16]] for k, name in enumerate(names) if signature[name].startswith("*")},
+    )
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage = subprocess.run([str(TOOL), "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert found is not None, usage
+    return int(found[1]), int(found[2])
+
+
+def main(capabilities: list[str]) -> None:
+    for module in (combine, gate, hidden, rotations):
+        module.launch = record  # type: ignore[attr-defined]
+    Edges.on_cpu = EdgeBlock.on_cpu = False  # type: ignore[assignment,method-assign]
+    for dtype in (torch.float32, torch.bfloat16):
+        use(6, 1, 2, 128, 512, dtype, 3)
+    use(6, 1, 2, 128, 512, torch.float32, 1)
+    use(4, 1, 1, 128, 128, torch.float32, 3)
+    use(8, 2, 8, 256, 256, torch.float32, 3)
+    found = [
+        [capability, launch[0].__name__, launch[2].get("degrees", 0), *resources(int(capability), launch)]
+        for capability in capabilities
+        for launch in launches.values()
+    ]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
