@@ -19,7 +19,10 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples/demo/structures/relaxed.npz"
-STAGES = ("ceilings", "parity", "kernels", "networks", "profile", "memory", "training")
+STAGES = (
+    "ceilings", "parity", "networks", "profile", "memory", "training", "kernels", "triton_parity", "triton_networks",
+    "triton_profile",
+)  # fmt: skip
 
 # A Python without fairchem and what it needs, as on a machine that has torch, torch-geometric and e3nn only.
 BARE = """
@@ -130,9 +133,10 @@ def test_rehearsal_without_fairchem(everything):
     assert {row["network"] for row in rows} == {"authors", "two resolutions", "escn", "fairchem escn"}
     assert all(row["step_ms"] > 0 and row["step_tflop"] > 0 for row in rows), rows
     shared = [row["energy_error_of_ours"] for row in rows if "energy_error_of_ours" in row]
-    assert shared and max(shared) < 1e-5
+    assert shared and all(found["error"] < 1e-5 and found["ok"] for found in shared)
 
-    assert "skipped" in results["kernels"]
+    assert len(results["kernels"]) == 4 * 2 and all(row["ok"] and row["both_ms"] > 0 for row in results["kernels"])
+    assert all("need a GPU" in results[name]["skipped"] for name in STAGES if name.startswith("triton"))
     assert 0 < results["profile"]["busy_share"] <= 1
     assert results["memory"]["batches"] == "OC20 frames"
     training = results["training"]
@@ -166,6 +170,41 @@ def test_failed_stage_costs_only_itself(rehearse_here, monkeypatch, capsys):
     assert stages["parity"]["error"] == "RuntimeError: out of memory"
     assert stages["ceilings"]["result"]["copy_tb_per_s"] > 0
     assert "RuntimeError: out of memory" in capsys.readouterr().out
+
+
+def test_gpu_that_fails_costs_only_what_follows(rehearse_here, monkeypatch):
+    """After an illegal access every call fails; what was measured is in the file."""
+    bench = importlib.import_module("gpu_stages.bench")
+
+    def illegal(self: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(bench.Bench, "free", illegal)
+    stages = rehearse_here("--stages", "ceilings", "profile")
+    assert "illegal memory access" in stages["ceilings"]["error"] and "error" in stages["profile"]
+
+
+def test_gradients_that_are_not_numbers_miss_their_gate(monkeypatch):
+    parity = importlib.import_module("gpu_stages.parity")
+    bench = importlib.import_module("gpu_stages.bench")
+    page = importlib.import_module("gpu_stages.page")
+    found = parity.energies_and_gradients
+
+    def damaged(network: Any, *arguments: Any) -> Any:
+        energies, gradients = found(network, *arguments)
+        if next(network.parameters()).dtype is torch.float32:
+            gradients[3].fill_(torch.nan)
+        return energies, gradients
+
+    monkeypatch.setattr(parity, "energies_and_gradients", damaged)
+    here = bench.Bench(torch.device("cpu"), True, Path(), Path(), np.inf, np.inf, "qm9")
+    rows = parity.networks(here, ("fast",))
+    assert rows and not any(row["ok"] for row in rows)
+    report = {"stages": {"parity": {"result": {"networks": rows}}}}
+    assert (
+        "0 of 15 gates passed. Largest relative error of energies or gradient: nan in float32"
+        in page.parity_part(report, "parity")[0]
+    )
 
 
 def test_says_what_is_missing(tmp_path):
@@ -236,5 +275,14 @@ def test_page_of_a_result(everything, tmp_path, monkeypatch):
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     for part in ("### NVIDIA H100", "| authors | 2 | bfloat16 |", "gates passed", "launches", "OC20 frames", "meV"):
         assert part in text, text
+    assert "Without a result" not in text and "Cut short" not in text
+    del measured["stages"]["ceilings"], measured["stages"]["memory"]
+    measured["stages"]["networks"]["unfinished"] = True
+    measured["stages"]["kernels"]["result"][0]["ok"] = False
+    file.write_text(json.dumps(measured))
+    report.main()
+    partial = page.read_text()
+    for part in ("Without a result: ceilings; memory.", "Cut short: networks.", "- misses its gate: kernels"):
+        assert part in partial, partial
     columns = {line.count("|") for line in text.splitlines() if line.startswith("| fairchem escn")}
     assert columns == {11}

@@ -17,7 +17,8 @@ CAPABILITIES = ("80", "90", "100")
 
 KERNELS = {
     "_gather_rotate_kernel", "_rotate_sum_kernel", "_outer_backward_kernel", "_hidden_kernel",
-    "_hidden_backward_kernel", "_sum_edges_kernel", "_combine_kernel", "_combine_backward_kernel", "_gate_kernel", "_gate_backward_kernel",
+    "_hidden_backward_kernel", "_sum_edges_kernel", "_combine_kernel", "_combine_backward_kernel", "_gate_kernel",
+    "_gate_backward_kernel",
 }  # fmt: skip
 MOST_REGISTERS, MOST_STACK = 128, 8
 """Of a thread up to L = 6: at least 16 warps fit on a multiprocessor, and two numbers are in memory at most."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from fairchem_hdgnn.models.so3.frames import edge_frames
 PRECISIONS = tuple(precision.value for precision in Precision)
 SYSTEMS, ATOMS, NEIGHBORS = 8, 70, 40
 """22,400 edges: a batch of OC20's average size."""
+
+LONG_MS = 300.0
+"""What takes longer is measured once."""
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, int]
 """What a network takes: atomic numbers, edges, edge vectors, system of each atom, number of systems."""
@@ -40,6 +44,7 @@ class Bench:
         stage_end: the same for the running stage.
         train: what to train on, ``qm9`` or ``hea``.
         ceilings: rates that the first stage measured: bytes/ms for ``copy``, operations/ms for each precision.
+        save: writes what the running stage has so far.
     """
 
     device: torch.device
@@ -50,6 +55,7 @@ class Bench:
     stage_end: float
     train: str
     ceilings: dict[str, float] = field(default_factory=dict)
+    save: Callable[[Any], None] = lambda part: None
 
     @property
     def on_gpu(self) -> bool:
@@ -76,22 +82,26 @@ class Bench:
         """Largest memory that tensors took since :meth:`free`, GB; ``None`` on a CPU."""
         return torch.cuda.max_memory_allocated() / 1e9 if self.on_gpu else None
 
-    def milliseconds(self, work: Callable[[], object], seconds: float = 1.0, repeats: int = 20) -> float:
+    def milliseconds(
+        self, work: Callable[[], object], seconds: float = 1.0, repeats: int = 20, together: int = 1
+    ) -> float:
         """Median time of ``work`` on the device's own clock, after two calls to warm up.
 
         Args:
             work: what to time.
             seconds: spend about this long, whatever ``repeats`` says.
-            repeats: calls, at most; at least three.
+            repeats: measurements, at most; at least three, or one if ``work`` takes long.
+            together: calls in one measurement, so that gaps between launches do not count.
         """
         if self.tiny:
-            repeats, seconds = 3, 0.1
-        once = self._time(work)
-        once = min(once, self._time(work))
-        count = max(3, min(repeats, int(seconds * 1000 / max(once, 1e-3))))
-        return statistics.median(self._time(work) for _ in range(count))
+            repeats, seconds, together = 3, 0.1, 1
+        once = self._time(work, 1)
+        once = min(once, self._time(work, 1))
+        least = 3 if once < LONG_MS else 1
+        count = max(least, min(repeats, int(seconds * 1000 / max(once * together, 1e-3))))
+        return statistics.median(self._time(work, together) for _ in range(count))
 
-    def _time(self, work: Callable[[], object]) -> float:
+    def _time(self, work: Callable[[], object], together: int) -> float:
         if not self.on_gpu:
             began = time.perf_counter()
             work()
@@ -99,10 +109,11 @@ class Bench:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
         start.record()
-        work()
+        for _ in range(together):
+            work()
         end.record()
         end.synchronize()
-        return start.elapsed_time(end)
+        return start.elapsed_time(end) / together
 
 
 def attempt(work: Callable[[], Any]) -> Any:
@@ -111,6 +122,17 @@ def attempt(work: Callable[[], Any]) -> Any:
         return work()
     except Exception as error:
         return {"error_message": f"{type(error).__name__}: {error}".splitlines()[0], "ok": False}
+
+
+def within(tolerance: float, *errors: float) -> bool:
+    """Whether all errors are numbers below a tolerance."""
+    return all(math.isfinite(error) and error < tolerance for error in errors)
+
+
+def largest(errors: Iterable[float]) -> float:
+    """The largest error; not a number if one of them is none. 0 if there are none."""
+    found = list(errors)
+    return math.nan if any(math.isnan(error) for error in found) else max(found, default=0.0)
 
 
 def precision(name: str, device: torch.device) -> contextlib.AbstractContextManager[object]:

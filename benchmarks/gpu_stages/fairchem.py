@@ -18,7 +18,7 @@ from torch_geometric.data import Batch, Data
 
 from fairchem_hdgnn.models.escn.network import ESCNNetwork
 from fairchem_hdgnn.models.nn.heads import SphereReadout
-from gpu_stages.bench import Arguments, Bench, moved, redraw
+from gpu_stages.bench import Arguments, Bench, moved, redraw, within
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
@@ -90,7 +90,7 @@ def fairchem_escn(bench: Bench, arguments: Arguments, num_layers: int) -> tuple[
     return model, Batch.from_data_list(records)
 
 
-def same_weights(bench: Bench, model: Any, data: Any, arguments: Arguments, frames: Tensor) -> float:
+def same_weights(bench: Bench, model: Any, data: Any, arguments: Arguments, frames: Tensor) -> dict[str, Any]:
     """Relative error of our eSCN's energies with fairchem's weights and the same edge frames, float32."""
     convert = importlib.import_module("fairchem_hdgnn.convert.fairchem_escn")
     sizes = {
@@ -116,7 +116,8 @@ def same_weights(bench: Bench, model: Any, data: Any, arguments: Arguments, fram
         expected = model(data)["energy"].flatten().double()
         got = network(*moved(arguments, bench.device), on_device)["energy"].double()
     model._init_edge_rot_mat = drawn
-    return float((got - expected).norm() / expected.norm())
+    error = float((got - expected).norm() / expected.norm())
+    return {"error": error, "ok": within(1e-4, error)}
 
 
 def quiet() -> contextlib.AbstractContextManager[object]:

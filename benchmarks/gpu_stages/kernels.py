@@ -1,111 +1,180 @@
-"""The Triton kernels compared with torch's products, with float64, and with the peak rates of the GPU."""
+"""The operations of a message, plain and by kernels, compared with float64 and with the card's copy."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fairchem_hdgnn.models.edges import Edges
-from fairchem_hdgnn.models.ops.rotations import BatchedRotations
-from gpu_stages.bench import ATOMS as ATOMS_EACH
-from gpu_stages.bench import NEIGHBORS, SYSTEMS, Bench, attempt
+from fairchem_hdgnn.models.arithmetic.precision import Compute, full_precision
+from fairchem_hdgnn.models.edges import Edges, rows_up_to
+from fairchem_hdgnn.models.ops.edge_ops import EdgeOps, FastEdgeOps, OuterProduct
+from fairchem_hdgnn.models.ops.gated_network import DIFFERENCE, PLAIN, GatedMlp, GatedTerm, Places, Rotated
+from fairchem_hdgnn.models.ops.passes import Pass
+from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps
+from fairchem_hdgnn.models.so3.layout import num_coefficients
+from gpu_stages.bench import Bench, attempt, frames_of, largest, usual_graph, within
 
-SHAPES = ((19, 49, 128), (21, 49, 128), (13, 25, 128), (1, 49, 128), (1, 128, 49))
-"""(rows, columns, channels): |m| <= 1 at L = 6, the same with METP's rows, L = 4, and the fifth term both ways."""
-
-TOLERANCE = {"ieee": 1e-5, "tf32": 1e-3, "tf32x3": 1e-5}
-ATOMS = SYSTEMS * ATOMS_EACH
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 
 
-def kernels(bench: Bench) -> list[dict[str, Any]] | dict[str, str]:
-    """Error, time, and share of the copy's and the matrix products' rate, for each shape and precision."""
-    if not bench.on_gpu:
-        return {"skipped": "Triton's kernels need a GPU; tests/test_rotation_kernels.py runs them in its interpreter"}
+class Sizes(NamedTuple):
+    """L, L', channels and hidden width of one message."""
+
+    lmax: int
+    lmax_metp: int
+    channels: int
+    hidden: int
+
+
+USUAL, TINY = Sizes(6, 2, 128, 512), Sizes(2, 1, 4, 8)
+
+
+class Operation(NamedTuple):
+    """One operation of a message.
+
+    Attributes:
+        inputs: what it is differentiated by, float32.
+        run: its results, from operations on edges and from the inputs.
+        weights: what else it reads, and gives a gradient in the backward pass.
+    """
+
+    inputs: list[Tensor]
+    run: Callable[[EdgeOps, list[Tensor]], list[Tensor]]
+    weights: Sequence[Tensor] = ()
+
+
+def kernels(bench: Bench) -> list[dict[str, Any]]:
+    """Times and errors of each operation; by Triton's kernels only on a GPU."""
+    sizes = TINY if bench.tiny else USUAL
+    numbers, edge_index, *_ = usual_graph(bench)
+    frames = frames_of(usual_graph(bench)).to(bench.device)
+    source, target = edge_index.to(bench.device)
+    wide = Edges.from_frames(source, target, frames, len(numbers), sizes.lmax, max(1, sizes.lmax_metp))
+    edges = Edges(source, target, wide.wigner.float(), len(numbers))
     rows: list[dict[str, Any]] = []
-    for shape in SHAPES:
-        inputs = [Inputs(shape, seed, bench) for seed in range(2)]
-        for name in ("gather and rotate", "rotate back and sum"):
-            for label in ("torch", *TOLERANCE):
-                if bench.seconds_left() < 1:
-                    return rows
-                found = attempt(partial(measure, bench, name, label, inputs))
-                rows.append({"kernel": name, "shape": list(shape), "form": label, **found})
+    for name, operation in operations(bench, edges, sizes).items():
+        for precision in DTYPES:
+            for implementation in ("fast", "triton") if bench.on_gpu else ("fast",):
+                row = {"operation": name, "implementation": implementation, "precision": precision}
+                work = partial(measure, bench, edges, operation, implementation, precision)
+                left = bench.seconds_left() > 1 or bench.tiny
+                rows.append({**row, **(attempt(work) if left else {"skipped": "no time was left"})})
+                bench.save(rows)
         bench.free()
     return rows
 
 
-class Inputs:
-    """Random matrices and features; two sets together are larger than the card's cache."""
+def operations(bench: Bench, edges: Edges, sizes: Sizes) -> dict[str, Operation]:
+    """Those of the authors' message."""
+    generator = torch.Generator(bench.device).manual_seed(0)
+    lmax, lmax_metp, channels, hidden = sizes
+    rows, low_rows, coefficients = rows_up_to(lmax, 1), rows_up_to(lmax_metp, lmax_metp), num_coefficients(lmax)
+    every = (*rows, *(row for row in low_rows if row not in rows))
+    places = Places(*(tensor.to(bench.device) for tensor in Places.among(low_rows, every)))
+    count, nodes, width = edges.num_edges, edges.num_nodes, len(rows) * channels
 
-    def __init__(self, shape: tuple[int, int, int], seed: int, bench: Bench) -> None:
-        rows, columns, channels = self.shape = shape
-        generator = torch.Generator(bench.device).manual_seed(seed)
-        edges = ATOMS * NEIGHBORS
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=bench.device)
 
-        def randn(*size: int) -> Tensor:
-            return torch.randn(*size, generator=generator, device=bench.device)
+    torch.manual_seed(0)
+    network = GatedMlp(width, hidden, width, output_activation=True).to(bench.device)
+    networks = {torch.float32: network, torch.float64: copy.deepcopy(network).double()}
 
-        self.target = torch.arange(ATOMS, device=bench.device).repeat_interleave(NEIGHBORS)
-        self.source = torch.randint(ATOMS, (edges,), generator=generator, device=bench.device)
-        self.matrices, self.x = randn(edges, rows, columns), randn(ATOMS, columns, channels)
-        self.y, self.out = randn(edges, rows, channels), torch.zeros(ATOMS, columns, channels, device=bench.device)
-        self.ends = torch.arange(0, edges + 1, NEIGHBORS, device=bench.device)
-        entries = torch.zeros(edges, 1, 1, device=bench.device)
-        self.block = Edges(self.source, self.target, entries, ATOMS).blocks(None)[0]
+    def add_terms(ops: EdgeOps, tensors: list[Tensor]) -> list[Tensor]:
+        low, a, c, of_source, of_target, *rotated = tensors
+        dtype = ops.run.compute.dtype if isinstance(ops, TritonEdgeOps) else low.dtype
+        sides = ((of_source, None), (None, of_target), (of_source, of_target))
+        terms = [
+            GatedTerm(networks[low.dtype], (DIFFERENCE, PLAIN), Rotated(value.to(dtype)), side, c, a)
+            for value, side in zip(rotated, sides)
+        ]
+        return [ops.add_terms(low, places, terms)]
 
-    @property
-    def bytes_moved(self) -> int:
-        """Each operand once."""
-        return self.matrices.nbytes + self.x.nbytes + self.y.nbytes
-
-    @property
-    def operations(self) -> int:
-        """Two for a multiply-add."""
-        rows, columns, channels = self.shape
-        return 2 * ATOMS * NEIGHBORS * rows * columns * channels
-
-    def run(self, name: str, label: str) -> Tensor:
-        """One product; ``rotate back and sum`` adds to ``out``."""
-        from fairchem_hdgnn.models.ops import rotation_kernels  # noqa: PLC0415 - there is no Triton everywhere
-
-        precision: Any = label
-
-        if name == "gather and rotate":
-            if label == "torch":
-                return BatchedRotations().of_source(self.matrices, self.x, self.block)
-            return rotation_kernels.gather_rotate(self.matrices, self.x, self.source, precision)
-        if label == "torch":
-            BatchedRotations().add_to_target(self.matrices, self.y, self.block, self.out)
-        else:
-            rotation_kernels.rotate_back_sum(self.matrices, self.y, self.ends, self.out, precision)
-        return self.out
-
-    def expected(self, name: str) -> Tensor:
-        """In float64."""
-        matrices = self.matrices.double()
-        if name == "gather and rotate":
-            return torch.bmm(matrices, self.x.double()[self.source])
-        messages = torch.bmm(matrices.mT, self.y.double())
-        return messages.view(ATOMS, NEIGHBORS, *messages.shape[1:]).sum(1)
-
-
-def measure(bench: Bench, name: str, label: str, inputs: list[Inputs]) -> dict[str, Any]:
-    """One kernel at one shape."""
-    for each in inputs:
-        each.out.zero_()
-    expected = inputs[0].expected(name)
-    # What the kernel does not write stays not a number, since the allocator hands out the block that was just freed.
-    torch.full_like(inputs[0].y, torch.nan)
-    error = float((inputs[0].run(name, label).double() - expected).norm() / expected.norm())
-    del expected
-    ms = bench.milliseconds(lambda: [each.run(name, label) for each in inputs], seconds=0.3) / len(inputs)
     return {
-        "ms": ms,
-        "error": error,
-        "share_of_copy": inputs[0].bytes_moved / ms / bench.ceilings["copy"],
-        "share_of_float32": inputs[0].operations / ms / bench.ceilings["float32"],
-        "ok": error < TOLERANCE.get(label, 1e-5),
+        "gather and rotate, both atoms": Operation(
+            [randn(nodes, coefficients, channels)],
+            lambda ops, t: [value for value, _ in ops.gather_rotate_pair(t[0], t[0], lmax, rows)],
+        ),
+        "rotate back and sum": Operation(
+            [randn(count, len(every), channels), randn(count, coefficients), randn(count, channels)],
+            lambda ops, t: [ops.rotate_scatter(t[0], lmax, every, OuterProduct(t[1], t[2]))],
+        ),
+        "gated product of METP": Operation(
+            [
+                randn(count, 2 * lmax + 1),
+                randn(2 * lmax + 1, (num_coefficients(lmax_metp) + lmax_metp) * channels),
+                randn((lmax_metp + 1) * channels),
+                randn(count, channels),
+            ],
+            lambda ops, t: [ops.gated_product(t[0], t[1], t[2], channels, t[3])],
+        ),
+        "learned terms, with their products": Operation(
+            [
+                randn(count, len(low_rows), channels),
+                randn(count, channels),
+                *(randn(size, hidden) for size in (count, nodes, nodes)),
+                *(randn(count, len(rows), channels) for _ in range(3)),
+            ],
+            add_terms,
+            list(network.parameters()),
+        ),
     }
+
+
+IMPLEMENTATIONS: dict[str, type[EdgeOps]] = {"fast": FastEdgeOps, "triton": TritonEdgeOps}
+
+
+def measure(bench: Bench, edges: Edges, operation: Operation, implementation: str, precision: str) -> dict[str, Any]:
+    """One operation in one form."""
+    inputs = [tensor.requires_grad_() for tensor in operation.inputs]
+    compute = Compute(DTYPES[precision], tf32=False)
+    block = edges.blocks(None)[0]
+
+    def forward() -> tuple[Pass, list[Tensor]]:
+        run = Pass(compute, [*inputs, *operation.weights])
+        return run, operation.run(IMPLEMENTATIONS[implementation](block, run), inputs)
+
+    upstream = [torch.randn_like(result) for result in forward()[1]]
+
+    def both() -> list[Tensor]:
+        run, results = forward()
+        found = torch.autograd.grad(results, inputs, upstream, allow_unused=True)
+        gradients = [run.total(x) if gradient is None else gradient for x, gradient in zip(inputs, found)]
+        return [*(result.detach() for result in results), *gradients]
+
+    with full_precision(inputs[0]):
+        error = largest(map(relative, both(), exact(edges, operation, inputs, upstream)))
+        bench.free()
+        with torch.no_grad():
+            forward_ms = bench.milliseconds(forward, seconds=0.2, together=5)
+        both_ms = bench.milliseconds(both, seconds=0.3, together=3)
+        moved = sum(tensor.nbytes for tensor in (*inputs, *operation.weights, *forward()[1]))
+    copy_rate = bench.ceilings.get("copy")
+    return {
+        "forward_ms": forward_ms,
+        "both_ms": both_ms,
+        "error": error,
+        "share_of_copy": moved / forward_ms / copy_rate if copy_rate else None,
+        "ok": within(TOLERANCE[precision], error),
+    }
+
+
+def exact(edges: Edges, operation: Operation, inputs: list[Tensor], upstream: list[Tensor]) -> list[Tensor]:
+    """Values and gradients by the plain equations in float64."""
+    wide = Edges(edges.source, edges.target, edges.wigner.double(), edges.num_nodes)
+    leaves = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    ops = EdgeOps(wide.blocks(None)[0], Pass(Compute(torch.float64, tf32=False)))
+    results = operation.run(ops, leaves)
+    gradients = torch.autograd.grad(results, leaves, [tensor.double() for tensor in upstream])
+    return [*(result.detach() for result in results), *gradients]
+
+
+def relative(got: Tensor, wanted: Tensor) -> float:
+    """``|got - wanted| / |wanted|``."""
+    return float((got.double() - wanted).norm() / wanted.norm())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from gpu_stages.bench import largest
 from gpu_stages.summary import found_gates, misses, result_of
 
 PREDICTED_STEP_MS = {
@@ -15,9 +16,6 @@ PREDICTED_STEP_MS = {
 }
 """For an H100, from operations and bytes counted on a CPU before anything ran on a GPU."""
 
-PREDICTED_LAUNCHES = 1660
-"""A layer of ``authors`` in bfloat16, counted on a CPU."""
-
 
 def section(report: dict[str, Any]) -> str:
     """Markdown of one result."""
@@ -27,14 +25,19 @@ def section(report: dict[str, Any]) -> str:
         f"`python benchmarks/gpu.py --everything --budget {report['budget_s']:.0f}`; torch {machine['torch']}, Triton "
         f"{machine['triton']}, CUDA {machine.get('cuda')}, driver {machine.get('driver')}, code `{machine['code']}`.",
     ]
-    for part in (ceilings_part, networks_part, kernels_part, parity_part, profile_part, memory_part, training_part):
-        result = result_of(report, part.__name__.removesuffix("_part"))
+    for name, part in PARTS.items():
+        result = result_of(report, name)
         if isinstance(result, dict) and "skipped" in result:
-            blocks.append(f"Not measured: {result['skipped']}.")
+            blocks.append(f"`{name}` was not measured: {result['skipped']}.")
         elif result:
-            blocks += part(report)
+            blocks += part(report, name)
+    missed = [f"- misses its gate: {miss}" for miss in misses(stages)]
+    blocks += ["\n".join(missed)] * bool(missed)
+    absent = [name for name in PARTS if not stages.get(name, {}).get("result") and "error" not in stages.get(name, {})]
+    cut = [name for name, stage in stages.items() if stage.get("unfinished")]
     failed = [f"`{name}`: {stage['error']}" for name, stage in stages.items() if "error" in stage]
-    blocks += [f"Stages that failed: {'; '.join(failed)}"] * bool(failed)
+    for what, names in (("Stages that failed", failed), ("Without a result", absent), ("Cut short", cut)):
+        blocks += [f"{what}: {'; '.join(names)}."] * bool(names)
     return "\n\n".join(blocks)
 
 
@@ -45,9 +48,9 @@ def table(headers: str, rows: Iterable[Sequence[str]], text_columns: int) -> str
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (names, rules, *rows))
 
 
-def ceilings_part(report: dict[str, Any]) -> list[str]:
+def ceilings_part(report: dict[str, Any], stage: str) -> list[str]:
     """What the card can do."""
-    ceilings = result_of(report, "ceilings")
+    ceilings = result_of(report, stage)
     products = ceilings["products_tflop_per_s"]
     rows = [[shape, *(f"{products[mode][shape]:.0f}" for mode in products)] for shape in products["float32"]]
     return [
@@ -56,40 +59,62 @@ def ceilings_part(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def networks_part(report: dict[str, Any]) -> list[str]:
+def networks_part(report: dict[str, Any], stage: str) -> list[str]:
     """Times beside the prediction, fairchem's eSCN and the floor."""
-    rows = result_of(report, "networks")
+    rows = result_of(report, stage)
     headers = (
-        "network | K | precision | options | forward, ms | step, ms | predicted, ms | share of the floor | AdamW, ms | "
-        "peak, GB"
+        "network | K | precision | options | forward, ms | step, ms | predicted for an H100, ms | share of the floor | "
+        "AdamW, ms | peak, GB"
     )
+    own = [row["energy_error_of_ours"]["error"] for row in rows if "error" in row.get("energy_error_of_ours", {})]
     return [
         f"{max(row['edges'] for row in rows):,} edges. A step is forward and backward pass; in brackets the ratio to "
         "fairchem's eSCN with as many layers in the same precision (bfloat16, which it lacks, to its TF32). Share of "
-        "the floor: the step's operations at the rate of the fastest product above, over the measured time.",
-        table(headers, [network_row(report, row, rows) for row in rows], 4),
+        "the floor: the operations of a step without recomputation at the rate of the fastest product above, over the "
+        "measured time."
+        + f" Energies of our eSCN with fairchem's weights differ from fairchem's by {own[0]:.1e}."
+        * bool(own),
+        table(headers, [network_row(report, row) for row in rows], 4),
     ]
 
 
-def network_row(report: dict[str, Any], row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+def network_row(report: dict[str, Any], row: dict[str, Any]) -> list[str]:
     """Its cells."""
+    rows = [*(result_of(report, "networks") or []), *(result_of(report, "triton_networks") or [])]
     mode = row.get("precision", "")
-    options = ", ".join(row[key] for key in ("implementation", "activations") if key in row)
+    options = _options(row)
     head = [row["network"], str(row["num_layers"]), mode, options]
     if "step_ms" not in row:
         return [*head, row.get("skipped") or row["error_message"], *[""] * 5]
     predicted = None if options else PREDICTED_STEP_MS.get((row["network"], row["num_layers"], mode))
-    rates = result_of(report, "ceilings")["products_tflop_per_s"][mode]
-    share = 1000 * row["step_tflop"] / max(rates.values()) / row["step_ms"]
     return [
         *head,
         with_ratio(row, rows, "forward_ms"),
         with_ratio(row, rows, "step_ms"),
         f"{predicted:,}" if predicted else "",
-        f"{100 * share:.0f} %",
+        share_of_floor(report, row, rows),
         f"{row['adamw_ms']:.1f}",
         "" if row["peak_gb"] is None else f"{row['peak_gb']:.1f}",
     ]
+
+
+def share_of_floor(report: dict[str, Any], row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Empty without a rate. Products are counted without recomputation, whatever the row does."""
+    ceilings = result_of(report, "ceilings")
+    same = ("network", "num_layers", "precision")
+    counts = [
+        other["step_tflop"]
+        for other in rows
+        if "step_tflop" in other and all(other[key] == row[key] for key in same) and not _options(other)
+    ]
+    if not ceilings or not counts:
+        return ""
+    rate = max(ceilings["products_tflop_per_s"][row["precision"]].values())
+    return f"{100 * 1000 * counts[0] / rate / row['step_ms']:.0f} %"
+
+
+def _options(row: dict[str, Any]) -> str:
+    return ", ".join(row[key] for key in ("implementation", "activations") if key in row)
 
 
 def with_ratio(row: dict[str, Any], rows: list[dict[str, Any]], key: str) -> str:
@@ -100,60 +125,67 @@ def with_ratio(row: dict[str, Any], rows: list[dict[str, Any]], key: str) -> str
     return f"{row[key]:,.1f} ({row[key] / others[0][key]:.2f})" if others else f"{row[key]:,.1f}"
 
 
-def kernels_part(report: dict[str, Any]) -> list[str]:
-    """Rotations beside the card's ceilings."""
+def kernels_part(report: dict[str, Any], stage: str) -> list[str]:
+    """Operations of a message beside the card's ceiling."""
     rows = []
-    for row in result_of(report, "kernels"):
-        head = [row["kernel"], " x ".join(map(str, row["shape"])), row["form"]]
-        if "ms" in row:
-            rows.append([*head, f"{row['ms']:.2f}", f"{100 * row['share_of_copy']:.0f} %", f"{row['error']:.1e}"])
+    for row in result_of(report, stage):
+        head = [row["operation"], row["implementation"], row["precision"]]
+        if "forward_ms" in row:
+            share = "" if row["share_of_copy"] is None else f"{100 * row['share_of_copy']:.0f} %"
+            rows.append([*head, f"{row['forward_ms']:.2f}", f"{row['both_ms']:.2f}", share, f"{row['error']:.1e}"])
         else:
-            rows.append([*head, row["error_message"], "", ""])
-    headers = "kernel | rows x columns x channels | form | ms | share of copy | relative error"
-    return ["Rotations of 22,400 edges:", table(headers, rows, 3)]
+            rows.append([*head, row.get("skipped") or row["error_message"], *[""] * 3])
+    headers = "operation | implementation | precision | forward, ms | and backward, ms | share of copy | relative error"
+    return [
+        "Operations of a message on 22,400 edges. Share of copy: arguments and results once, forward, at the rate of "
+        "the copy above, over the measured time. Error: of values and gradients, against float64.",
+        table(headers, rows, 3),
+    ]
 
 
-def parity_part(report: dict[str, Any]) -> list[str]:
-    """Gates, and what misses them."""
-    parity = result_of(report, "parity")
+def parity_part(report: dict[str, Any], stage: str) -> list[str]:
+    """Gates, and how far off."""
+    parity = result_of(report, stage)
     gates = found_gates(parity)
-    text = f"Agreement with a CPU in float64: {sum(gates)} of {len(gates)} gates passed."
-    largest: dict[str, float] = {}
-    for row in _rows(parity["networks"]):
-        largest[row["precision"]] = max(largest.get(row["precision"], 0.0), row["energy"], row["gradient"])
-    if largest:
-        worst = ", ".join(f"{error:.1e} in {mode}" for mode, error in largest.items())
+    kind = "the kernels" if stage == "triton_parity" else "the plain and the fast form"
+    text = f"Agreement of {kind} with a CPU in float64: {sum(gates)} of {len(gates)} gates passed."
+    errors: dict[str, list[float]] = {}
+    for row in _rows(parity.get("networks")):
+        errors.setdefault(row["precision"], []).extend((row["energy"], row["gradient"]))
+    if errors:
+        worst = ", ".join(f"{largest(of_mode):.1e} in {mode}" for mode, of_mode in errors.items())
         text += f" Largest relative error of energies or gradient: {worst}."
     repeats = []
-    for row in _rows(parity["same_step_twice"]):
+    for row in _rows(parity.get("same_step_twice")):
         difference = "equal" if row["equal"] else f"{row['largest_difference']:.1e}"
         repeats.append(f"{row['network']} ({row['implementation']}) {difference}")
-    text += f" The same step twice: {', '.join(repeats)}." * bool(repeats)
-    missed = [f"- misses its gate: {miss}" for miss in misses(parity)]
-    return [text, *(["\n".join(missed)] if missed else [])]
+    return [text + f" The same step twice: {', '.join(repeats)}." * bool(repeats)]
 
 
 def _rows(result: Any) -> list[dict[str, Any]]:
     """Those that have numbers."""
-    return [row for row in result if "error_message" not in row] if isinstance(result, list) else []
+    if not isinstance(result, list):
+        return []
+    return [row for row in result if "error_message" not in row and "skipped" not in row]
 
 
-def profile_part(report: dict[str, Any]) -> list[str]:
+def profile_part(report: dict[str, Any], stage: str) -> list[str]:
     """Launches and the largest kernels."""
-    profile = result_of(report, "profile")
+    profile = result_of(report, stage)
+    kind = ", with kernels" if stage == "triton_profile" else ""
     # A bar would end the cell.
     rows = [[f"`{k['name'].replace('|', ' ')}`", str(k["calls"]), f"{k['ms']:.1f}"] for k in profile["largest"]]
     return [
-        f"One step of `authors` in bfloat16, {profile['num_layers']} layers: {profile['launches']:,} launches "
-        f"({profile['launches_per_layer']:,.0f} a layer; predicted {PREDICTED_LAUNCHES:,}), {profile['step_ms']:.0f} "
-        f"ms, the card busy for {100 * profile['busy_share']:.0f} % of it. Largest kernels:",
+        f"One step of `authors` in bfloat16{kind}, {profile['num_layers']} layers: {profile['launches']:,} launches "
+        f"({profile['launches_per_layer']:,.0f} a layer), {profile['step_ms']:.0f} ms, the card "
+        f"busy for {100 * profile['busy_share']:.0f} % of it. Largest kernels:",
         table("kernel | calls | ms", rows, 1),
     ]
 
 
-def memory_part(report: dict[str, Any]) -> list[str]:
+def memory_part(report: dict[str, Any], stage: str) -> list[str]:
     """Memory over batches of changing size."""
-    memory = result_of(report, "memory")
+    memory = result_of(report, stage)
     fewest, most = memory["edges"]
     lines = []
     for name in ("loss dropped", "loss kept"):
@@ -168,9 +200,9 @@ def memory_part(report: dict[str, Any]) -> list[str]:
     return [f"Memory over batches of {memory['batches']}, {fewest:,} to {most:,} edges:", "\n".join(lines)]
 
 
-def training_part(report: dict[str, Any]) -> list[str]:
+def training_part(report: dict[str, Any], stage: str) -> list[str]:
     """The learning curve."""
-    training = result_of(report, "training")
+    training = result_of(report, stage)
     unit, run = training["unit"], training["run"]
     tests = ", ".join(
         f"{name} {mae:.1f} (mean predictor {training['mean_predictor_mae'][name]:.1f})"
@@ -186,3 +218,18 @@ def training_part(report: dict[str, Any]) -> list[str]:
         f"{training['seconds']:.0f} s. Test MAE, {unit}: {tests}. So short a run shows that it learns, not how well.",
         table(f"s | steps | train MAE, {unit} | validation MAE, {unit}", rows, 0),
     ]
+
+
+PARTS: dict[str, Callable[[dict[str, Any], str], list[str]]] = {
+    "ceilings": ceilings_part,
+    "networks": networks_part,
+    "triton_networks": networks_part,
+    "kernels": kernels_part,
+    "parity": parity_part,
+    "triton_parity": parity_part,
+    "profile": profile_part,
+    "triton_profile": profile_part,
+    "memory": memory_part,
+    "training": training_part,
+}
+"""What describes each stage, in the order of the page."""

@@ -15,11 +15,11 @@ NUM_KERNELS = 15
 NUM_LAYERS = 4
 
 
-def profile(bench: Bench) -> dict[str, Any]:
+def profile(bench: Bench, implementation: str = "fast") -> dict[str, Any]:
     """One step of ``authors`` in bfloat16, on a CPU its operations instead of kernels."""
     arguments = moved(usual_graph(bench), bench.device)
     num_layers = 1 if bench.tiny else NUM_LAYERS
-    network = make_network(bench, "authors", num_layers).to(bench.device).train()
+    network = make_network(bench, "authors", num_layers, implementation=implementation).to(bench.device).train()
 
     def step() -> None:
         network.zero_grad()

@@ -10,13 +10,15 @@ def summary(report: dict[str, Any]) -> str:
     machine = report["machine"]
     lines = ["", f"{machine['device']}, torch {machine['torch']}, triton {machine['triton']}, code {machine['code']}"]
     for name, stage in report["stages"].items():
-        lines.append(f"{name:10} {stage['seconds']:7.1f} s  {stage.get('error') or outcome(stage['result'])}")
+        lines.append(f"{name:15} {stage['seconds']:7.1f} s  {stage.get('error') or outcome(stage['result'])}")
     ceilings = result_of(report, "ceilings")
     if ceilings:
         products = ceilings["products_tflop_per_s"]
         best = ", ".join(f"{name} {max(rates.values()):.0f}" for name, rates in products.items())
         lines.append(f"copy {ceilings['copy_tb_per_s']:.2f} TB/s; products, TFLOP/s: {best}")
-    lines += network_lines(result_of(report, "networks") or [])
+    for stage in ("networks", "triton_networks"):
+        rows = result_of(report, stage)
+        lines += network_lines(rows if isinstance(rows, list) else [])
     lines += [f"misses its gate: {miss}" for miss in misses(report["stages"])]
     return "\n".join(lines)
 
