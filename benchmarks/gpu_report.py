@@ -25,7 +25,8 @@ BEGIN, END = pages.marks("gpu")
 
 NOTHING = """\
 **Nothing on this page has been measured on a GPU yet.** The Triton kernels are run in Triton's interpreter and
-compiled for sm_90 by the tests, and are off by default. Ratios between models on a CPU do not carry over.
+compiled for three GPU generations by the tests, and are off by default. Ratios between models on a CPU do not carry
+over.
 """
 
 

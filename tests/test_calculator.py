@@ -144,10 +144,11 @@ def test_calculator_agrees_with_predict(folder):
         np.testing.assert_allclose(atoms.get_forces()[free], blocks[position], atol=1e-3)
 
 
+@pytest.mark.parametrize("make", [calculator, network_calculator])
 @pytest.mark.parametrize("cell", [None, 2])
-def test_cell_vectors_that_are_missing_are_named(folder, cell):
+def test_cell_vectors_that_are_missing_are_named(folder, cell, make):
     atoms = slab(1.5, 0)
-    atoms.calc = calculator(folder / "checkpoints/run/best_checkpoint.pt", cpu=True)
+    atoms.calc = make(folder / "checkpoints/run/best_checkpoint.pt", cpu=True)
     if cell is None:
         atoms.cell[:] = 0
     else:

@@ -22,7 +22,7 @@ from fairchem_hdgnn.evaluation.calibration import (
     rank_correlation,
 )
 from fairchem_hdgnn.evaluation.calibration_plot import binned, calibration_figure, draw_calibration
-from fairchem_hdgnn.evaluation.calibration_report import calibration_json
+from fairchem_hdgnn.evaluation.calibration_report import calibration_json, calibration_notes
 from fairchem_hdgnn.evaluation.ensemble import EnsemblePredictions
 from fairchem_hdgnn.evaluation.metrics import compare
 from fairchem_hdgnn.evaluation.predictions import Predictions
@@ -124,6 +124,29 @@ def test_scale_is_fitted_on_val_id(splits: dict[str, EnsemblePredictions], calib
     assert scores.scaled_miscalibration_area < scores.miscalibration_area / 3
     others = {"a": splits["val_ood_ads"], "b": of_id}
     assert calibrate(others).fitted_on == "a"
+
+
+def test_reported_scores_are_those_of_the_calibration(calibration: Calibration) -> None:
+    for split, scores in calibration.splits.items():
+        found = calibration_json(calibration)["splits"][split]
+        assert found["systems"] == scores.num_systems and found["mean_within"] is None
+        assert found["mean_std"] == found["mean_between"] == pytest.approx(1000 * scores.mean_std)
+        assert found["scaled_mean_std"] == pytest.approx(1000 * calibration.scale * scores.mean_std)
+        for name in ("rank_correlation", "miscalibration_area", "scaled_miscalibration_area"):
+            assert found[name] == getattr(scores, name), name
+
+
+def test_systems_without_spread_are_counted(splits: dict[str, EnsemblePredictions]) -> None:
+    of_id = splits["val_id"]
+    std = of_id.energy_std.copy()
+    std[:6] = 0, 0, 0, 1e-4, 1e-4, 1e-4
+    found = calibrate({"val_id": replace(of_id, between=std, within=0.5 * std)})
+    assert found.splits["val_id"].num_certain == 3
+    assert found.splits["val_id"].mean_within == pytest.approx(0.5 * std.mean())
+    assert calibration_json(found)["splits"]["val_id"]["systems_with_zero_std"] == 3
+    assert "Systems with a standard deviation of 0 (3 in val_id) were excluded from the fit of the scale." in (
+        calibration_notes(found)
+    )
 
 
 def test_tables(splits: dict[str, EnsemblePredictions], calibration: Calibration, tmp_path: Path) -> None:

@@ -56,6 +56,19 @@ def test_same_energy_through_both_calculators(trained, tmp_path, capsys):
     assert load_model_and_weights_from_checkpoint(out).network.config.energy_scale == 0.001
 
 
+@pytest.mark.usefixtures("seeded")
+def test_element_references_go_along(trained, tmp_path):
+    checkpoint = load(trained, "run")
+    references = torch.linspace(-2.0, 2.0, 101)
+    checkpoint["elementrefs"] = {"energy": {"element_references": references}}
+    torch.save(checkpoint, tmp_path / "theirs.pt")
+    convert_checkpoint("fairchem-escn", tmp_path / "theirs.pt", tmp_path / "ours.pt")
+    expected = _energy(calculator(tmp_path / "theirs.pt", cpu=True))
+    plain = _energy(calculator(trained / "checkpoints/run/checkpoint.pt", cpu=True))
+    assert expected - plain == pytest.approx(float(references[ATOMS.numbers].sum()), abs=1e-4)
+    assert _energy(calculator(tmp_path / "ours.pt", cpu=True)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_raw_and_averaged_weights(trained, tmp_path):
     checkpoint = load(trained, "run")
     averages = averaged_weights(checkpoint, r"sphere_points$|sphharm_weights\.|offset$")

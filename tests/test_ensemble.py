@@ -21,6 +21,7 @@ from fairchem_hdgnn.data.npz import read_npz
 from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.evaluation.ensemble import combine, predict_members
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
+from fairchem_hdgnn.evaluation.predictions import Predictions
 from fairchem_hdgnn.host.targets import Target, target_of_config
 from fairchem_hdgnn.host.trained import Scale
 
@@ -166,6 +167,21 @@ def test_forces_and_their_spread(root: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.forces, forces.mean(0), atol=1e-6)
     deviation = np.linalg.norm(forces - forces.mean(0), axis=-1)
     np.testing.assert_allclose(found.forces_std, np.sqrt((deviation**2).mean(0)), rtol=1e-3, atol=1e-6)
+
+
+def test_an_ensemble_has_forces_if_all_members_have_them() -> None:
+    def member(forces: bool) -> Predictions:
+        vectors = np.ones((3, 3), dtype=np.float32) if forces else None
+        return Predictions(
+            ids=np.array(["1", "2"]), energy=np.zeros(2, dtype=np.float32), natoms=np.full(2, 4),
+            adsorbate=np.full(2, "O"), elements=np.full(2, "Pt"), forces=vectors, target_forces=vectors,
+            free_atoms=np.array([1, 2]) if forces else None,
+        )  # fmt: skip
+
+    both, some = ([[{"val": member(True)}], [{"val": member(forces)}]] for forces in (True, False))
+    assert combine(both)["val"].mean.forces is not None
+    found = combine(some)["val"].mean
+    assert found.forces is None and found.target_forces is None and found.forces_std is None
 
 
 # === what is refused ===================================================================

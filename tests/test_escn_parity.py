@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import pytest
 import torch
+from fairchem.core.models.escn.escn import eSCN
 from fairchem_escn import TINY, cast, default_dtype, fairchem_model, hydra_config, redraw, systems
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from small_networks import relative_error
 from torch import Tensor
 
 from fairchem_hdgnn.convert import from_fairchem_escn
-from fairchem_hdgnn.convert.fairchem_escn import convert_weights, plain_names
+from fairchem_hdgnn.convert.fairchem_escn import convert_weights, escn_config, plain_names
 from fairchem_hdgnn.errors import ConfigError
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5}
@@ -107,6 +109,16 @@ def test_energy_only_model():
     model = fairchem_model(config)
     ours = from_fairchem_escn(config, model.state_dict())
     assert set(ours(cast(systems((5, 8)), torch.float32))) == {"energy"}
+
+
+def test_arguments_that_are_left_out_have_fairchems_defaults():
+    theirs = {name: parameter.default for name, parameter in inspect.signature(eSCN.__init__).parameters.items()}
+    ours = escn_config({})
+    shared = ours.keys() & theirs.keys()
+    assert {"cutoff", "max_neighbors", "num_layers", "sphere_channels", "otf_graph", "distance_resolution"} <= shared
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+    assert [ours["lmax"]] == (theirs["lmax_list"] or [6]) and [ours["mmax"]] == (theirs["mmax_list"] or [2])
+    assert ours["basis_width"] == theirs["basis_width_scalar"]
 
 
 @pytest.mark.parametrize(

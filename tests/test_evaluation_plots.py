@@ -11,7 +11,7 @@ from scipy import stats
 from torch.utils.tensorboard import SummaryWriter
 
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.evaluation.groups import mean_and_interval
+from fairchem_hdgnn.evaluation.groups import MOST_GROUPS, grouped, mean_and_interval
 from fairchem_hdgnn.evaluation.learning_curve import Curve, read_curves, read_events
 from fairchem_hdgnn.evaluation.plots import draw_all, ewt_figure, group_figure, parity_figure
 from fairchem_hdgnn.evaluation.predictions import Predictions
@@ -47,16 +47,23 @@ def test_ewt_curve_passes_through_the_ewt(models):
             assert line.get_ydata().max() == 100
 
 
-def test_group_errors_are_those_of_the_groups(models):
+def test_groups_shown_are_the_most_frequent_ones():
+    names = [f"C{number}" for number in range(1, MOST_GROUPS + 6)]
+    adsorbate = np.repeat(names, 5 + np.arange(len(names)))
+    of_split = replace(split(0.1, len(adsorbate)), adsorbate=adsorbate)
+    assert set(grouped({"one": {"val_id": of_split}})["By adsorbate"]) == set(names[5:])
+
+
+def test_bars_stand_beside_the_names_of_their_groups(models):
     adsorbates, elements, sizes = group_figure(models).axes
-    pooled = {name: np.abs(np.concatenate([s.errors for s in of.values()])) for name, of in models.items()}
-    member = np.concatenate([s.adsorbate for s in models["one"].values()])
-    for position, name in enumerate(models):
-        shown = adsorbates.containers[position].lines[0].get_xdata()
-        expected = [1000 * pooled[name][member == group].mean() for group in ("H", "O")]
-        assert sorted(shown) == pytest.approx(sorted(expected))
-    names = [text.get_text() for text in adsorbates.get_yticklabels()]
-    assert len(names) == 2 and not any(name.startswith("CO") for name in names), "too few CO for a mean"
+    member = np.concatenate([each.adsorbate for each in models["one"].values()])
+    labels = [text.get_text() for text in adsorbates.get_yticklabels()]
+    for position, splits in enumerate(models.values()):
+        errors = 1000 * np.abs(np.concatenate([each.errors for each in splits.values()]))
+        for label, shown in zip(labels, adsorbates.containers[position].lines[0].get_xdata()):
+            of_group = member == label.split()[0]
+            assert shown == pytest.approx(errors[of_group].mean()) and f"(n = {of_group.sum()})" in label
+    assert {label.split()[0] for label in labels} == {"H", "O"}, "too few CO for a mean"
     assert {text.get_text().split()[0] for text in elements.get_yticklabels()} == {"Ag", "Cu", "Pt"}
     counted = [int(text.get_text().split("n = ")[1].rstrip(")")) for text in sizes.get_yticklabels()]
     assert sum(counted) == 350 and len(counted) == 8

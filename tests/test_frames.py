@@ -12,6 +12,7 @@ from scipy.stats import kstest
 from small_networks import clusters, network
 from torch import nn
 
+from fairchem_hdgnn.models.seeds import record_seed, step_seed
 from fairchem_hdgnn.models.so3.frame_source import FrameSource, set_draw, set_step
 from fairchem_hdgnn.models.so3.frames import FrameMode, edge_frames, random_roll, seeded_roll
 from fairchem_hdgnn.models.so3.wigner import wigner_d
@@ -229,3 +230,14 @@ def test_each_set_of_draws_has_seeds_of_its_own():
 def test_fixed_frames_have_no_roll():
     frames = source(FrameMode.FIXED)(*edges(), training=True)[0]
     assert torch.equal(frames, edge_frames(edges()[0]))
+
+
+def test_seeds_differ_between_purposes_seeds_epochs_and_records():
+    purposes, numbers = ("frames", "batch"), (0, 1)
+    of_records = [
+        record_seed(purpose, seed, epoch, record)
+        for purpose in purposes for seed in numbers for epoch in numbers for record in numbers
+    ]  # fmt: skip
+    of_steps = [step_seed(purpose, seed, step) for purpose in purposes for seed in numbers for step in numbers]
+    assert len(set(of_records)) == 16 and len(set(of_steps)) == 8
+    assert all(0 <= each < 2**63 for each in of_records + of_steps)

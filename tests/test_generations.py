@@ -11,7 +11,7 @@ import pytest
 import torch
 from evaluation_data import write_splits
 from fairchem.core.common.relaxation.ase_utils import OCPCalculator
-from fc2_after_structures import ENERGIES, FIRST, SECOND, found
+from fc2_after_structures import ENERGIES, FIRST, SECOND, found, structures
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.convert.generations import convert_generation
@@ -88,10 +88,7 @@ def test_hydra_becomes_plain(tmp_path: Path) -> None:
             if name in part:
                 part[head] = part.pop(name)
     torch.save(checkpoint, tmp_path / "hydra.pt")
-    weights = read_trained(tmp_path / "hydra.pt").weights
-    assert weights.keys() == {name for name in plain.weights if not name.endswith(".frames.draws")} | {
-        name for name in plain.weights if name.endswith(".frames.draws")
-    }
+    assert read_trained(tmp_path / "hydra.pt").weights.keys() == plain.weights.keys()
     convert_generation("fairchem2", tmp_path / "hydra.pt", tmp_path / "second.pt")
     compare(found(calculator(tmp_path / "second.pt", cpu=True)), found(calculator(DATA / "escn.pt", cpu=True)))
 
@@ -139,6 +136,27 @@ def test_labels_survive_two_conversions(tmp_path: Path) -> None:
     convert_generation("fairchem1", tmp_path / "second.pt", tmp_path / "again.pt")
     for name in ("first", "second", "again"):
         assert describe_checkpoint(tmp_path / f"{name}.pt").target.label == "y_init", name
+
+
+def test_normalizer_of_forces_and_element_references_go_along(tmp_path: Path) -> None:
+    """Under both generations' readers and through conversions, as in fairchem's own trainer."""
+    checkpoint = torch.load(DATA / "escn.pt", weights_only=True)
+    references = torch.linspace(-2.0, 2.0, 101)
+    checkpoint["normalizers"]["forces"] = {"mean": torch.tensor(0.0), "rmsd": torch.tensor(0.25)}
+    checkpoint["elementrefs"] = {"energy": {"element_references": references}}
+    torch.save(checkpoint, tmp_path / "first.pt")
+    expected = found(calculator(DATA / "escn.pt", cpu=True))
+    for name, atoms in structures().items():
+        expected[name]["energy"] += float(references[atoms.numbers].sum())
+        expected[name]["forces"] = (0.25 * np.array(expected[name]["forces"])).tolist()
+    convert_generation("fairchem2", tmp_path / "first.pt", tmp_path / "second.pt")
+    convert_generation("fairchem1", tmp_path / "second.pt", tmp_path / "again.pt")
+    readers = [(calculator, "first"), (network_calculator, "first"), (calculator, "second"), (calculator, "again")]
+    for make, name in readers:
+        actual = found(make(tmp_path / f"{name}.pt", cpu=True))
+        for structure, values in expected.items():
+            assert actual[structure]["energy"] == pytest.approx(values["energy"], abs=2e-5), (make, name)
+            np.testing.assert_allclose(actual[structure]["forces"], values["forces"], atol=2e-6)
 
 
 def test_an_evaluation_says_which_labels_it_takes_for_a_file_without(

@@ -15,6 +15,7 @@ from small_networks import Clusters, clusters, relative_error
 from torch import Tensor, nn
 
 from fairchem_hdgnn.convert import from_authors_hdgnn
+from fairchem_hdgnn.convert.authors_hdgnn import authors_config
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
 from fairchem_hdgnn.models.so3.frames import edge_frames
@@ -162,6 +163,10 @@ def test_other_configurations(changes):
         assert relative_error(x, expected) < 1e-5
     torch.testing.assert_close(energy, expected_energy, rtol=1e-4, atol=0)
     assert expected_energy.abs().min() > 1e-2
+
+
+def test_basis_width_that_is_left_out_is_the_authors():
+    assert authors_config({})["basis_width"] == 2.0
 
 
 def test_forces_head_follows_from_the_weights():

@@ -95,6 +95,18 @@ def test_directory_of_relaxations_gives_first_and_last_structures(tmp_path):
         assert record.fixed.bool().tolist() == [tag == 3 for tag in start.get_tags()]
 
 
+def test_forces_on_fixed_atoms_do_not_tell_of_convergence(tmp_path):
+    start, end = slab(), slab()
+    end.positions[-1] += 0.1
+    for atoms in (start, end):
+        atoms.set_constraint(FixAtoms(mask=atoms.get_tags() == 3))
+    end = labelled(end, force=0.001)
+    end.calc.results["forces"][end.get_tags() == 3] = 1.0
+    write(tmp_path / "a.traj", [labelled(start), end])
+    report = make_lmdb(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", relaxations=True), progress=False)
+    assert report.statistics.num_records == 1 and not report.left_out
+
+
 def test_frames_become_s2ef_records(tmp_path):
     frames = [labelled(slab(), energy) for energy in (-1.0, -2.0)]
     frames[0].set_constraint(FixAtoms([0]))
@@ -119,6 +131,18 @@ def test_relaxed_positions_do_not_jump_over_the_boundary(tmp_path):
     write(tmp_path / "a.traj", [start, labelled(end, force=0.01)])
     record = first_record(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", relaxations=True))
     np.testing.assert_allclose((record.pos_relaxed - record.pos)[-1], [0.2, 0.1, 0.0], atol=1e-4)
+
+
+def test_relaxed_positions_cross_periodic_boundaries_only(tmp_path):
+    """Of a slab that is periodic in the plane, an atom may move by more than half of the third cell vector."""
+    start = slab()
+    start.pbc = (True, True, False)
+    end = start.copy()
+    way = np.array([0.2, 0.1, 0.6 * start.cell[2, 2]])
+    end.positions[-1] += way - end.cell[0]
+    write(tmp_path / "a.traj", [labelled(start), labelled(end, force=0.01)])
+    record = first_record(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", relaxations=True))
+    np.testing.assert_allclose((record.pos_relaxed - record.pos)[-1], way, atol=1e-4)
 
 
 def test_atoms_outside_the_cell_are_put_inside_with_all_their_edges(tmp_path):
@@ -147,6 +171,24 @@ def test_keys_of_info_and_ids(tmp_path):
     records = list(Records(tmp_path / "out"))
     assert [(r.sid, r.y_relaxed) for r in records] == [("system0", -0.5), ("system1", -1.5)]
     np.testing.assert_allclose(records[0].pos_relaxed - records[0].pos, 0.1, atol=1e-5)
+
+
+def test_largest_numbers_of_a_set(tmp_path):
+    frame = labelled(slab())
+    frame.calc.results["forces"][:] = 0.0
+    frame.calc.results["forces"][0] = -3.0, 0.0, 4.0
+    write(tmp_path / "frame.traj", frame)
+    report = make_lmdb(tmp_path / "frame.traj", tmp_path / "frames", Conversion("s2ef"), progress=False)
+    assert report.statistics.largest_force == pytest.approx(5.0)
+    start = slab()
+    start.set_tags([1] * 12 + [2])
+    end = start.copy()
+    end.positions[0] += 0.3
+    end.positions[-1, 2] += 0.2
+    write(tmp_path / "a.traj", [labelled(start), labelled(end, force=0.01)])
+    report = make_lmdb(tmp_path / "a.traj", tmp_path / "out", Conversion("is2re", relaxations=True), progress=False)
+    assert report.statistics.displacements == [pytest.approx(0.3 * 3**0.5, abs=1e-4)]
+    assert report.statistics.adsorbate_displacements == [pytest.approx(0.2, abs=1e-4)]
 
 
 # === edges =======================================================================================
@@ -207,6 +249,19 @@ def test_target_stats_compares_with_the_config(tmp_path, capsys):
     config.write_text(yaml.safe_dump({"dataset": {"train": train}}))
     assert main(["target-stats", str(tmp_path / "out"), "--config", str(config)]) == 0
     assert "not compared: its normalizer (mean -1.000000, stdev 0.500000) is that of what" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("mean", "stdev"), [(-2.0, 0.5), (-1.0, 0.5), (-1.5, 0.3), (-1.5, 0.8)])
+def test_target_stats_finds_deviations_of_either_sign(tmp_path, capsys, mean, stdev):
+    write(tmp_path / "a.extxyz", [labelled(slab(), -1.0), labelled(slab("Pt"), -2.0)])
+    make_lmdb(tmp_path / "a.extxyz", tmp_path / "out", IS2RE, progress=False)
+    transforms = {"normalizer": {"energy": {"mean": mean, "stdev": stdev}}}
+    train = {"key_mapping": {"y_relaxed": "energy"}, "transforms": transforms}
+    (tmp_path / "config.yml").write_text(yaml.safe_dump({"dataset": {"train": train}}))
+    assert main(["target-stats", str(tmp_path / "out"), "--config", str(tmp_path / "config.yml")]) == 1
+    printed = capsys.readouterr().out
+    assert (f"mean: {mean:.4f} in the config, -1.5000 in the data" in printed) == (mean != -1.5)
+    assert (f"stdev: {stdev:.4f} in the config, 0.5000 in the data" in printed) == (stdev != 0.5)
 
 
 @pytest.mark.parametrize(("info", "label"), [({"energy": -1.2502}, -1.2502), ({"y_relaxed": 7.0}, 7.0)])

@@ -191,6 +191,8 @@ def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
         ("Cu-O -1.5\n", "energies has no row 'Pt-O'; did you mean 'Cu-O'"),
         ("Cu-O;-1,5\nPt-O;-2\n", r"line 1 has '-1,5' for Cu-O, not an energy in eV \(decimal point\)"),
         ("Cu-O nan\nPt-O -2\n", "line 1 has 'nan' for Cu-O, not an energy"),
+        ("Cu-O -1_5\nPt-O -2\n", "line 1 has '-1_5' for Cu-O, not an energy"),
+        ("Pt-O -2\nCu-O -1_5\n", "line 2 has '-1_5' for Cu-O, not an energy"),
         (
             "Cu-O -1\nCu-O -2\nPt-O -3\n",
             "lines 1 and 2 both match .*Cu-O/POSCAR, with different values; add its folder",
@@ -226,6 +228,14 @@ def test_one_row_is_not_given_to_two_structures(tmp_path: Path) -> None:
     energies = table(tmp_path / "energies", "a/Cu-O -1\nb/Cu-O -2\n")
     records, _ = convert(tmp_path / "own", pairs=pairs, energies=energies)
     assert {record.sid: record.y_relaxed for record in records} == {"a_Cu-O": -1.0, "b_Cu-O": -2.0}
+
+
+def test_energies_of_a_table_are_not_mixed_with_initial_energies_of_files(tmp_path: Path) -> None:
+    """What a table's energies are relative to is not known."""
+    start, end = labelled(slab("Cu"), -58.0), labelled(relaxed(slab("Cu")), -60.0, force=0.01)
+    write(tmp_path / "a.traj", [start, end])
+    records, _ = convert(tmp_path / "a.traj", relaxations=True, energies=table(tmp_path / "energies", "a -1.5\n"))
+    assert records[0].y_relaxed == -1.5 and "y_init" not in records[0]
 
 
 def test_given_ids_are_names_too(tmp_path: Path) -> None:
@@ -273,6 +283,25 @@ def test_gas_references_by_element_are_summed(tmp_path: Path) -> None:
     records, report = convert(tmp_path / "a.extxyz", reference_gas=table(tmp_path / "gas", "H -3\nO -5\n"))
     assert records[0].y_relaxed == pytest.approx(-2.0)
     assert "gas O (-5.000000) - gas H (-3.000000)" in report.sources[0].label
+
+
+def test_gas_references_by_element_count_each_atom(tmp_path: Path) -> None:
+    """Of OH2, twice that of H."""
+    atoms = slab("Cu")
+    atoms.set_tags([1] * 12 + [2])
+    hydrogens = Atoms("H2", atoms.positions[-1] + [[0.76, 0, 0.59], [-0.76, 0, 0.59]], tags=[2, 2])
+    write(tmp_path / "a.extxyz", labelled(atoms + hydrogens, -10.0))
+    records, report = convert(tmp_path / "a.extxyz", reference_gas=table(tmp_path / "gas", "H -3\nO -5\n"))
+    assert records[0].y_relaxed == pytest.approx(1.0)
+    assert "gas O (-5.000000) - gas 2 H (-6.000000) = 1.000000" in report.sources[0].label
+
+
+def test_references_are_subtracted_from_initial_energies_too(tmp_path: Path) -> None:
+    start, end = labelled(slab("Cu"), -58.0), labelled(relaxed(slab("Cu")), -60.0, force=0.01)
+    write(tmp_path / "a.traj", [start, end])
+    slabs, gas = table(tmp_path / "slabs", "Cu12 -50\n"), table(tmp_path / "gas", "O -7\n")
+    records, _ = convert(tmp_path / "a.traj", relaxations=True, reference_slabs=slabs, reference_gas=gas)
+    assert (records[0].y_relaxed, records[0].y_init) == pytest.approx((-3.0, -1.0))
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,16 @@ def test_convergence_belongs_to_each_step(tmp_path: Path) -> None:
     assert first and [found for _, found in read_vasp_frames(path.parent)] == [True, False, True]
 
 
+def test_a_step_that_ends_at_nelm_does_not_inherit_the_convergence_of_the_one_before(tmp_path: Path) -> None:
+    """VASP 5 says nothing about an electronic loop that NELM ends."""
+    calculation(tmp_path / "Ni111", [-66.0, -67.0, -68.0])
+    text = outcar([-66.0, -67.0, -68.0], loops=120)
+    before, reached, after = text.rpartition("aborting loop because EDIFF is reached")
+    before, first, between = before.rpartition(reached)
+    (tmp_path / "Ni111/OUTCAR").write_text(f"{before}{between}{reached}{after}")
+    assert first and [found for _, found in read_vasp_frames(tmp_path / "Ni111")] == [True, False, True]
+
+
 def test_convergence_of_the_steps_of_a_vasprun(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     text = vasprun(2)

@@ -92,6 +92,18 @@ def test_layout_is_that_of_oc20(file: Path, tmp_path: Path, monkeypatch: pytest.
     check_records(tmp_path / "train", FRAMES)
 
 
+def test_numbers_of_atoms_are_those_of_the_records_beyond_ten_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As text, 10 comes before 2."""
+    frames = made_frames(11 * FRAMES_OF_A_PAIR)
+    path = tmp_path / "s2ef_train_200K.tar"
+    path.write_bytes(packed(frame_members(frames)))
+    monkeypatch.setattr(conversion, "PARTS", 1)
+    convert(path, archive_of(frames), tmp_path / "train", 1)
+    check_records(tmp_path / "train", frames)
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/data/oc20_s2ef.npz, frames of OC20")
 def test_real_frames(tmp_path: Path) -> None:
     with np.load(REAL, allow_pickle=False) as arrays:

@@ -143,6 +143,16 @@ def test_stored_edges_up_to_the_models_own_cutoff(cutoff: float) -> None:
         model_with(cutoff=cutoff + 0.001, otf_graph=False).plain_graph(batch)
 
 
+def test_each_structure_of_a_batch_needs_edges_up_to_the_models_cutoff() -> None:
+    """That those of another one reach farther does not help."""
+    parts = [stored(structures(0)[0], cutoff).to_data_list()[0] for cutoff in (6.0, 5.0)]
+    model = model_with(cutoff=5.5, otf_graph=False)
+    assert model.plain_graph(Batch.from_data_list(parts[:1])).edge_index.shape[1] > 0
+    for records in (parts, parts[::-1]):
+        with pytest.raises(DataError, match=r"the records have edges up to 5 Å, but the model's cutoff is 5\.5 Å"):
+            model.plain_graph(Batch.from_data_list(records))
+
+
 @pytest.mark.parametrize("pbc", [None, (True, True, False), (False, True, False)])
 def test_stored_edges_follow_the_rule_of_periodicity(pbc: tuple[bool, bool, bool] | None) -> None:
     """With ``use_pbc: false``, or ``pbc`` changed after edges were stored: those of a search that stores nothing."""

@@ -20,7 +20,7 @@ from fairchem_hdgnn.data import qm9
 from fairchem_hdgnn.data.qm9 import Preparation, prepare
 from fairchem_hdgnn.data.qm9_molecules import LABEL_DIGEST, SourceMolecule, collect
 from fairchem_hdgnn.data.qm9_records import edges_within, record, split_rows
-from fairchem_hdgnn.data.qm9_scores import score
+from fairchem_hdgnn.data.qm9_scores import score, table
 from fairchem_hdgnn.data.qm9_sources import parse_xyz, read_source
 from fairchem_hdgnn.data.qm9_targets import PUBLISHED_MAE, TARGETS
 from fairchem_hdgnn.errors import DataError
@@ -314,6 +314,20 @@ def test_scores_are_in_published_units(prepared: Path, tmp_path: Path):
     assert by_name["u0"].split == "test"
     expected = np.abs(targets[rows, names.index("gap")] - targets[training, names.index("gap")].mean())
     assert by_name["gap"].mean_predictor_mae == pytest.approx(expected.mean())
+
+
+def test_standard_error_is_that_of_the_mean(tmp_path: Path):
+    hydrogens = np.array([[0.0, 0, 0], [0, 0, 0.74]])
+    molecules = collect(SourceMolecule(k, ["H", "H"], hydrogens, [0.01 * k] * 12) for k in range(1, 9))
+    rows = {"train": np.arange(3), "val": np.array([3]), "test": np.arange(4, 8)}
+    molecules.save(tmp_path / "molecules.npz", rows)
+    errors = np.array([1.0, 2.0, 4.0, 9.0])
+    truth = molecules.targets()[rows["test"], list(TARGETS).index("gap")]
+    np.savez(tmp_path / "p.npz", ids=molecules.index[rows["test"]].astype(str), gap=(truth + errors)[:, None])
+    (entry,) = score(tmp_path / "p.npz", tmp_path)
+    assert (entry.mae, entry.split) == (pytest.approx(4.0), "test")
+    assert entry.standard_error == pytest.approx(errors.std() / 2)
+    assert "| 4 ± 1.5 |" in table([entry])
 
 
 def test_predictions_of_mixed_splits_are_refused(prepared: Path, tmp_path: Path):

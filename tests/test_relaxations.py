@@ -343,7 +343,9 @@ def test_structures_need_not_be_periodic(folder: Path, alone: dict[str, np.ndarr
     write_lmdb(folder / "molecules", records)
     source = f"--dataset.relax.src={folder / 'molecules/data.lmdb'}"
     relax(folder, "molecules", source, f"--task.relax_opt.traj_dir={tmp_path}")
-    for sid, positions in results(folder, "molecules").items():
+    relaxed = results(folder, "molecules")
+    assert relaxed.keys() == repeats.keys()
+    for sid, positions in relaxed.items():
         np.testing.assert_allclose(positions - [0, 0, 6], alone[sid], atol=2e-3)
         end = read(tmp_path / f"{sid}.traj", -1)
         assert end.pbc.tolist() == repeats[sid] and np.isfinite(end.get_potential_energy())

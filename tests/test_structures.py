@@ -72,6 +72,17 @@ def test_refused(model: HDGNN | ESCN, structure: Data, periodic: bool, message: 
     outcome(f"error: {error.value}")
 
 
+@pytest.mark.parametrize(("number", "known"), [(89, True), (90, False)])
+def test_largest_atomic_number(model: HDGNN | ESCN, number: int, known: bool) -> None:
+    """``max_num_elements`` is 90: embeddings have rows 0 to 89."""
+    data = batch(dimer(), system([[0.0, 0, 0], [2.5, 0, 0]], [29, number]))
+    if known:
+        assert torch.isfinite(model(data)["energy"]).all()
+    else:
+        with pytest.raises(DataError, match=f"system 7, atom 1 has atomic number {number}; the model supports 1 to 89"):
+            model(data)
+
+
 def test_neighbours_across_the_boundary_are_no_collision(model: HDGNN | ESCN) -> None:
     near = system([[0.02, 3.0, 3.0], [9.6, 3.0, 3.0]], [29, 8])
     assert torch.isfinite(model(batch(near))["energy"]).all()

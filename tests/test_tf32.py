@@ -235,7 +235,7 @@ def test_equivariant_messages_do_not_see_the_roll(gpu: EmulatedTF32, implementat
 
 # Networks. Sizes are primes, so that the shape of a product tells what it is.
 
-CHANNELS, HIDDEN, EDGE, POINTS = 7, 13, 5, 8 * 9
+CHANNELS, HIDDEN, EDGE, POINTS = 7, 23, 5, 8 * 9
 
 
 def hdgnn(**keys: Any) -> nn.Module:

@@ -26,8 +26,9 @@ HEAD = """\
 # Command line
 
 All commands of `fairchem-hdgnn`, generated from their parsers by `python tools/cli_page.py`. Each one has `--help`.
-The exit status is 0 on success and 2 after an error, with one line that says what is wrong. If something does not work,
-run `fairchem-hdgnn doctor`.
+The exit status is 0 on success; 2 after an error, with one line that says what is wrong, or a line for each problem of
+a submission; 1 if `check` finds errors or `target-stats` a difference; 75 if a signal stopped a training, which the
+same command continues; 130 after Ctrl-C. If something does not work, run `fairchem-hdgnn doctor`.
 """
 
 HOSTS = {Host.FAIRCHEM_1: "fairchem-core 1.10", Host.FAIRCHEM_2: "fairchem-core 2"}

@@ -42,7 +42,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-workers",
         type=int,
-        default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="processes that convert S2EF frames (default: one per core)",
     )
@@ -55,9 +54,10 @@ def _table() -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Obtain each part and print where it is."""
-    require_at_least(1, {"--num-workers": args.num_workers})
+    num_workers = len(os.sched_getaffinity(0)) if args.num_workers is None else args.num_workers
+    require_at_least(1, {"--num-workers": num_workers})
     archives = chosen(args.names)
-    request = Request(args.out, args.mirror, args.source, args.keep_archive, args.num_workers)
+    request = Request(args.out, args.mirror, args.source, args.keep_archive, num_workers)
     absent = {name: archive for name, archive in archives.items() if archive.missing(args.out)}
     try:
         if absent:

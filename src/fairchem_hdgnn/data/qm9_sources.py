@@ -93,7 +93,7 @@ def read_source(source: str | Path, uncharacterised: Path | None = None) -> tupl
 def _read_qm9pack() -> Iterator[SourceMolecule]:
     spec = importlib.util.find_spec("qm9pack")
     if spec is None or spec.origin is None:
-        raise DataError("the package qm9pack is not installed: pip install 'fairchem-hdgnn[qm9]' (104 MB, MIT)")
+        raise DataError("the package qm9pack is not installed: pip install qm9pack (104 MB, MIT)")
     # The CSV files are read directly: importing the package needs pandas and setuptools' removed pkg_resources.
     for part in (1, 2, 3):
         path = Path(spec.origin).parent / "data" / f"qm9_part{part}.csv"

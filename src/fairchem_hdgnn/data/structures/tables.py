@@ -130,14 +130,15 @@ def _cells(path: Path) -> tuple[bool, list[tuple[int, list[str]]]]:
 
 
 def is_number(text: str) -> bool:
-    """Whether a cell looks like a number, including ``nan`` and decimal commas, which ``number`` refuses."""
+    """Whether a cell looks like a number, including ``nan``, decimal commas and ``1_000``, which ``number`` refuses."""
+    text = text.replace("_", "")
     return math.isfinite(number(text)) or text.lower() == "nan" or _DECIMAL_COMMA.fullmatch(text) is not None
 
 
 def number(text: str) -> float:
     """A cell's finite number, else nan."""
     try:
-        value = float(text)
+        value = math.nan if "_" in text else float(text)
     except ValueError:
         return math.nan
     return value if math.isfinite(value) else math.nan

@@ -13,6 +13,7 @@ from fairchem_hdgnn.host.models import read_keys
 from fairchem_hdgnn.host.targets import label_of, unit_of
 from fairchem_hdgnn.host.trained import TrainedNetwork
 from fairchem_hdgnn.host.training_record import TrainingRecord, read_training_record
+from fairchem_hdgnn.models.hdgnn.options import Message
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Subject:
     def sizes(self) -> dict[str, Any]:
         """The most important keys, under the paper's names."""
         names = {"L": "lmax", "L'": "lmax_metp", "K": "num_layers", "C": "sphere_channels"}
+        if getattr(self.config, "message", None) in (Message.FULLY_TP, Message.UNRESTRICTED):
+            del names["L'"]
         return {name: getattr(self.config, key) for name, key in names.items() if hasattr(self.config, key)}
 
     @property

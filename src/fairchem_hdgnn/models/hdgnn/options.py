@@ -15,7 +15,7 @@ class Switchable(str, Enum):
 
 
 class Preset(str, Enum):
-    """``paper``: exactly the paper's equations. ``authors``: as in the authors' published code."""
+    """``paper``: the paper's equations. ``authors``: as in the authors' published code."""
 
     PAPER = "paper"
     AUTHORS = "authors"

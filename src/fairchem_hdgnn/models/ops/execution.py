@@ -25,7 +25,7 @@ class Activations(str, Enum):
 class Implementation(str, Enum):
     """All give the same.
 
-    ``fast``; ``triton``: fast, with rotations fused into kernels for GPUs, whose speed has not been measured yet;
+    ``fast``; ``triton``: fused kernels for GPUs, which need less memory and whose speed has not been measured yet;
     ``reference``: the plain equations, slower and with far more memory, for checking.
     """
 
