@@ -296,13 +296,14 @@ def _pair_backward(ctx: Any, of_source: Tensor, of_target: Tensor, of_both: Tens
 
 def _keep_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     y, y_other, u, a, target, edges, offsets, wigner, place = inputs
-    if y_other is not None or edges is not None:
-        raise NotImplementedError("the gradient of rotate_sum of two y or of listed edges, which is one itself")
     ctx.dtype, ctx.rows, ctx.outer = y.dtype, y.shape[1], u is not None
+    ctx.is_gradient = y_other is not None or edges is not None
     ctx.save_for_backward(target, offsets, wigner, place, *([u, a] if u is not None else []))
 
 
 def _sum_backward(ctx: Any, gradient: Tensor) -> tuple[Optional[Tensor], ...]:
+    if ctx.is_gradient:
+        raise NotImplementedError("the gradient of rotate_sum of two y or of listed edges, which is one itself")
     target, offsets, wigner, place, *factors = ctx.saved_tensors
     of_y = gather_rotate(gradient, target, None, offsets, wigner, place, ctx.rows, ctx.dtype)
     of_u, of_a = outer_backward(gradient, *factors, target) if ctx.outer else (None, None)
