@@ -10,7 +10,6 @@ is counted on two small graphs with 40 edges an atom, and extrapolated to the 22
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -22,17 +21,18 @@ os.environ["TRITON_INTERPRET"] = "1"
 sys.path[:0] = [str(Path(__file__).parents[1] / "src"), str(Path(__file__).parent)]
 
 import torch  # noqa: E402
-from gpu_stages.bench import ATOMS, NEIGHBORS, NETWORKS, SYSTEMS, Arguments  # noqa: E402
+from gpu_stages.bench import ATOMS, NEIGHBORS, NETWORKS, SYSTEMS  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from fairchem_hdgnn.host.cost import random_graph  # noqa: E402
 from fairchem_hdgnn.host.counting import WorkCounter  # noqa: E402
 from fairchem_hdgnn.models.edges import EdgeBlock, Edges  # noqa: E402
 from fairchem_hdgnn.models.escn.network import ESCNNetwork  # noqa: E402
 from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork  # noqa: E402
+from fairchem_hdgnn.models.kernels import launching  # noqa: E402
 from fairchem_hdgnn.models.ops import packed_matrix  # noqa: E402
 
 SMALL_ATOMS = (4, 8)
-KERNELS = ("combine", "gate", "hidden", "rotations")
 
 
 class Counts(NamedTuple):
@@ -74,7 +74,7 @@ def of_a_layer(name: str, precision: str, implementation: str) -> Counts:
 
 def counts(name: str, num_layers: int, precision: str, implementation: str, atoms: int) -> Counts:
     """Of one training step."""
-    network, arguments = make(name, num_layers, implementation), graph(atoms)
+    network, arguments = make(name, num_layers, implementation), random_graph(atoms, NEIGHBORS)
 
     def energy() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
@@ -100,16 +100,6 @@ def make(name: str, num_layers: int, implementation: str) -> nn.Module:
     return (ESCNNetwork if name == "escn" else HDGNNNetwork)({**keys, "activations": "store"})
 
 
-def graph(atoms: int) -> Arguments:
-    """One system in which every atom has the usual number of edges, from random atoms."""
-    generator = torch.Generator().manual_seed(0)
-    target = torch.arange(atoms).repeat_interleave(NEIGHBORS)
-    source = torch.randint(atoms, target.shape, generator=generator)
-    edge_vec = 2.0 * torch.randn(len(target), 3, generator=generator)
-    numbers = torch.randint(1, 80, (atoms,), generator=generator)
-    return numbers, torch.stack([source, target]), edge_vec, torch.zeros(atoms, dtype=torch.long), 1
-
-
 @contextlib.contextmanager
 def as_on_a_gpu() -> Iterator[None]:
     """The branches of a GPU, whose kernels are counted only."""
@@ -117,9 +107,7 @@ def as_on_a_gpu() -> Iterator[None]:
         for where in (Edges, EdgeBlock):
             patches.enter_context(mock.patch.object(where, "on_cpu", False))
         patches.enter_context(mock.patch.object(packed_matrix, "can_pack", lambda dtype: False))
-        for name in KERNELS:
-            module = importlib.import_module(f"fairchem_hdgnn.models.kernels.{name}")
-            patches.enter_context(mock.patch.object(module, "launch", lambda *arguments, **sizes: None))
+        patches.enter_context(mock.patch.object(launching, "launch", lambda *arguments, **sizes: None))
         yield
 
 

@@ -21,7 +21,7 @@ from triton.compiler import ASTSource
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.edges import EdgeBlock, Edges, rows_up_to
-from fairchem_hdgnn.models.kernels import combine, gate, hidden, rotations
+from fairchem_hdgnn.models.kernels import launching
 from fairchem_hdgnn.models.ops.edge_ops import Atom, OuterProduct
 from fairchem_hdgnn.models.ops.gated_network import DIFFERENCE, PLAIN, GatedMlp, GatedTerm, Places
 from fairchem_hdgnn.models.ops.passes import Pass
@@ -93,8 +93,7 @@ def resources(capability: int, launch: tuple[Any, dict[str, str], dict[str, Any]
 
 
 def main(capabilities: list[str]) -> None:
-    for module in (combine, gate, hidden, rotations):
-        module.launch = record  # type: ignore[attr-defined]
+    launching.launch = record
     Edges.on_cpu = EdgeBlock.on_cpu = False  # type: ignore[assignment,method-assign]
     for dtype in (torch.float32, torch.bfloat16):
         use(6, 1, 2, 128, 512, dtype, 3)

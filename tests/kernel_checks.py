@@ -6,14 +6,15 @@ a number.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import itertools
 import sys
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
+from emulated_tf32 import take_the_branches_of_a_gpu
 from small_networks import Clusters, clusters, network
 from test_launches import escn, further_layer, hdgnn
 from torch import Tensor, nn
@@ -21,8 +22,7 @@ from torch.testing import assert_close
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.edges import EdgeBlock, Edges, rows_up_to
-from fairchem_hdgnn.models.kernels import combine, gate, hidden, rotations
-from fairchem_hdgnn.models.ops import packed_matrix
+from fairchem_hdgnn.models.kernels import combine, gate, hidden, launching, rotations
 from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps, OuterProduct
 from fairchem_hdgnn.models.ops.gate import SIGMOID_SCALE, SILU_SCALE
 from fairchem_hdgnn.models.ops.gated_network import (
@@ -250,7 +250,7 @@ def equal(fused: nn.Module, reference: nn.Module, graph: Clusters, exact: Cluste
 
 
 def check_repeats() -> None:
-    """The same step twice, to the last bit; the second backward pass is refused or the same."""
+    """The same step twice, to the last bit."""
     graph = clusters((4, 2), dtype=torch.float32)
     model = network(torch.float32, preset="authors", num_resolutions=1, implementation="triton").to(DEVICE)
     for first, second in zip(outcome(model, graph), outcome(model, graph)):
@@ -260,9 +260,7 @@ def check_repeats() -> None:
 
 def check_launches() -> None:
     """Of a further layer, forward and backward; a kernel is one operation, and need not run to be counted."""
-    with contextlib.ExitStack() as without_kernels:
-        for module in (combine, gate, hidden, rotations):
-            without_kernels.enter_context(mock.patch.object(module, "launch", lambda *arguments, **sizes: None))
+    with mock.patch.object(launching, "launch", lambda *arguments, **sizes: None):
         for make, most in ((hdgnn, 420), (escn, 320)):
             further, waits = further_layer(make, "store", implementation="triton")
             assert 100 < sum(further.values()) <= most, further
@@ -273,10 +271,8 @@ def main(names: list[str]) -> None:
     torch.manual_seed(0)
     # Fills memory that is not written with values that are not numbers.
     torch.use_deterministic_algorithms(True)
-    with contextlib.ExitStack() as as_on_a_gpu:
-        for where in (Edges, EdgeBlock):
-            as_on_a_gpu.enter_context(mock.patch.object(where, "on_cpu", False))
-        as_on_a_gpu.enter_context(mock.patch.object(packed_matrix, "can_pack", lambda dtype: False))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        take_the_branches_of_a_gpu(monkeypatch)
         for name in names:
             globals()[f"check_{name}"]()
     print("right")

@@ -134,8 +134,7 @@ class EdgeBlock:
     @cached_property
     def first_edge(self) -> Int[Tensor, "nodes_plus_one"]:
         """Offset of each atom's first edge, followed by the number of edges."""
-        nodes = torch.arange(self.first_node, self.last_node + 1, device=self.target.device)
-        return torch.searchsorted(self.target, nodes)
+        return self.target_offsets[self.first_node : self.last_node + 1]
 
     @cached_property
     def target_offsets(self) -> Int[Tensor, "batch_nodes_plus_one"]:

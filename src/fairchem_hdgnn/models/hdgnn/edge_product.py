@@ -46,12 +46,10 @@ class EdgeProduct(ConstantsModule):
             width = num_scalars if l3 == 0 else channels_out
             scale = (len(paths) * channels_in) ** -0.5
             self.weight.append(nn.Parameter(scale * torch.randn(len(paths), channels_in, width)))
-            couplings = torch.zeros(l3 + 1, lmax_in + 1, len(paths), dtype=torch.float64)
-            for index, path in enumerate(paths):
-                for order in range(min(l3, path.l1) + 1):
-                    couplings[order, path.l1, index] = polar_coupling(path)[order]
-            of_orders = [couplings[order, order:] for order in range(l3 + 1)]
-            self.register_constant(f"coupling_{l3}", torch.cat(of_orders))
+        if self.is_joint:
+            return
+        for l3 in range(lmax_out + 1):
+            self.register_constant(f"coupling_{l3}", _order_couplings(lmax_in, l3))
         rows = degrees_and_orders(lmax_in, lmax_out)
         for order in range(-lmax_out, lmax_out + 1):
             of_order = torch.tensor([index for index, (_, m) in enumerate(rows) if m == order])
@@ -120,6 +118,16 @@ class EdgeProduct(ConstantsModule):
                 scalars, product = product[:, : self.num_scalars], product[:, self.num_scalars :]
             blocks.append(product.view(edges, product.shape[-1] // self.channels_out, self.channels_out))
         return scalars, torch.cat(blocks, dim=1).index_select(1, self.layout)
+
+
+def _order_couplings(lmax_in: int, l3: int) -> Float[Tensor, "orders_degrees paths"]:
+    """Couplings of order m = 0, 1, ... of the input, degrees l1 from m on, with that of degree l3; float64."""
+    paths = natural_parity_paths(lmax_in, lmax_in, l3)
+    couplings = torch.zeros(l3 + 1, lmax_in + 1, len(paths), dtype=torch.float64)
+    for index, path in enumerate(paths):
+        for order in range(min(l3, path.l1) + 1):
+            couplings[order, path.l1, index] = polar_coupling(path)[order]
+    return torch.cat([couplings[order, order:] for order in range(l3 + 1)])
 
 
 @cached_constants

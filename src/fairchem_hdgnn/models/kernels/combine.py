@@ -15,7 +15,8 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fairchem_hdgnn.models.kernels.launching import block_of, launch, register
+from fairchem_hdgnn.models.kernels import launching
+from fairchem_hdgnn.models.kernels.launching import block_of, register
 
 ROW_BLOCK = 8
 MOST_TERMS = 3
@@ -130,7 +131,7 @@ def _combine(
         "v_second": len(second), "v_third": len(third), "activated": activated,
     }  # fmt: skip
     tensors = (low.contiguous(), low_of_row, first, second, third, a.contiguous(), out, edges)
-    launch(_combine_kernel, (edges, triton.cdiv(channels, channel_block)), tensors, **sizes, num_warps=4)
+    launching.launch(_combine_kernel, (edges, triton.cdiv(channels, channel_block)), tensors, **sizes, num_warps=4)
     return out
 
 
@@ -149,7 +150,9 @@ def _combine_backward(
         "channel_block": channel_block, "evaluations": len(result), "activated": activated,
     }  # fmt: skip
     tensors = (gradient.contiguous(), result, a.contiguous(), of_result, of_a, edges)
-    launch(_combine_backward_kernel, (edges, triton.cdiv(channels, channel_block)), tensors, **sizes, num_warps=4)
+    launching.launch(
+        _combine_backward_kernel, (edges, triton.cdiv(channels, channel_block)), tensors, **sizes, num_warps=4
+    )
     return of_result, of_a
 
 

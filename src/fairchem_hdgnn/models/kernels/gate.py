@@ -14,7 +14,8 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from fairchem_hdgnn.models.kernels.launching import block_of, launch, register
+from fairchem_hdgnn.models.kernels import launching
+from fairchem_hdgnn.models.kernels.launching import block_of, register
 
 WIDEST_BLOCK = 128
 """Channels that one program works on."""
@@ -109,7 +110,7 @@ def _gate(
     grid, sizes = _layout(joint, bias, channels, scales, a)
     joint = joint.contiguous()
     tensors = (joint, bias.contiguous(), joint if a is None else a.contiguous(), out)
-    launch(_gate_kernel, grid, tensors, **sizes, num_warps=4)
+    launching.launch(_gate_kernel, grid, tensors, **sizes, num_warps=4)
     return out
 
 
@@ -126,7 +127,7 @@ def _gate_backward(
     grid, sizes = _layout(joint, bias, channels, scales, a)
     weight = joint if a is None else a.contiguous()
     tensors = (gradient.contiguous(), joint, bias.contiguous(), weight, of_joint, of_a)
-    launch(_gate_backward_kernel, grid, tensors, **sizes, num_warps=4)
+    launching.launch(_gate_backward_kernel, grid, tensors, **sizes, num_warps=4)
     return of_joint, of_a
 
 

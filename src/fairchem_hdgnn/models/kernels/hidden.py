@@ -14,7 +14,8 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fairchem_hdgnn.models.kernels.launching import block_of, launch, register
+from fairchem_hdgnn.models.kernels import launching
+from fairchem_hdgnn.models.kernels.launching import block_of, register
 
 WIDEST_BLOCK = 128
 """Hidden channels that one program works on."""
@@ -24,17 +25,27 @@ EDGES_FORWARD, EDGES_BACKWARD = 4, 32
 
 
 @triton.jit
-def _load_projected(
-    of_source, of_target, source, target, edge, channel, inside,
-    width: tl.constexpr, has_source: tl.constexpr, has_target: tl.constexpr,
+def _load_inputs(
+    rotated, of_source, of_target, source, target, c, edge, channel, inside,
+    width: tl.constexpr, has_rotated: tl.constexpr, has_source: tl.constexpr, has_target: tl.constexpr,
 ):  # fmt: skip
-    """``W_1`` of x_j, of x_i or of their sum."""
-    value = tl.zeros_like(channel).to(tl.float32)
+    """``W_1 D x``, ``W_1`` of x_j, of x_i or of their sum, and c."""
+    wr = tl.zeros_like(channel).to(tl.float32)
+    wx = tl.zeros_like(wr)
+    if has_rotated:
+        wr = tl.load(rotated + edge * width + channel, mask=inside, other=0.0).to(tl.float32)
     if has_source:
-        value += tl.load(of_source + tl.load(source + edge) * width + channel, mask=inside, other=0.0)
+        wx += tl.load(of_source + tl.load(source + edge) * width + channel, mask=inside, other=0.0)
     if has_target:
-        value += tl.load(of_target + tl.load(target + edge) * width + channel, mask=inside, other=0.0)
-    return value
+        wx += tl.load(of_target + tl.load(target + edge) * width + channel, mask=inside, other=0.0)
+    return wr, wx, tl.load(c + edge * width + channel, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _gated_backward(gradient, before, c):
+    """Of ``SiLU(before) * c``: gradients of ``before`` and of c."""
+    s = tl.sigmoid(before)
+    return gradient * c * s * (1.0 + before * (1.0 - s)), gradient * before * s
 
 
 @triton.jit(do_not_specialize=["num_edges"])
@@ -53,11 +64,10 @@ def _hidden_kernel(
     size = num_edges.to(tl.int64) * width
     while edge < end:
         at = edge * width + channel
-        gate = tl.load(c + at, mask=inside, other=0.0).to(tl.float32)
-        wr = tl.zeros_like(b)
-        if has_rotated:
-            wr = tl.load(rotated + at, mask=inside, other=0.0).to(tl.float32)
-        wx = _load_projected(of_source, of_target, source, target, edge, channel, inside, width, has_source, has_target)
+        wr, wx, gate = _load_inputs(
+            rotated, of_source, of_target, source, target, c, edge, channel, inside,
+            width, has_rotated, has_source, has_target,
+        )  # fmt: skip
         before = b + r_first * wr + p_first * wx
         tl.store(out + at, (before * tl.sigmoid(before) * gate).to(out.dtype.element_ty), mask=inside)
         if evaluations == 2:
@@ -84,23 +94,19 @@ def _hidden_backward_kernel(
     total = tl.zeros_like(b)
     while edge < end:
         at = edge * width + channel
-        gate = tl.load(c + at, mask=inside, other=0.0).to(tl.float32)
-        wr = tl.zeros_like(b)
-        if has_rotated:
-            wr = tl.load(rotated + at, mask=inside, other=0.0).to(tl.float32)
-        wx = _load_projected(of_source, of_target, source, target, edge, channel, inside, width, has_source, has_target)
+        wr, wx, gate = _load_inputs(
+            rotated, of_source, of_target, source, target, c, edge, channel, inside,
+            width, has_rotated, has_source, has_target,
+        )  # fmt: skip
         before = b + r_first * wr + p_first * wx
-        s = tl.sigmoid(before)
         upstream = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32)
-        of_gate = upstream * before * s
-        first = upstream * gate * s * (1.0 + before * (1.0 - s))
+        first, of_gate = _gated_backward(upstream, before, gate)
         to_rotated, to_projected, to_bias = r_first * first, p_first * first, first
         if evaluations == 2:
             before = b + r_second * wr + p_second * wx
-            s = tl.sigmoid(before)
             upstream = tl.load(gradient + size + at, mask=inside, other=0.0).to(tl.float32)
-            of_gate += upstream * before * s
-            second = upstream * gate * s * (1.0 + before * (1.0 - s))
+            second, more = _gated_backward(upstream, before, gate)
+            of_gate += more
             to_rotated += r_second * second
             to_projected += p_second * second
             to_bias += second
@@ -178,7 +184,7 @@ def _hidden(
     grid = (triton.cdiv(edges, EDGES_FORWARD), triton.cdiv(width, sizes["channel_block"]))
     tensors = (wr, ws, wt, source.contiguous(), target.contiguous(), bias.contiguous(), c, out, edges)
     options = {**sizes, **_options(rotated, of_source, of_target, factors), "edges_per_program": EDGES_FORWARD}
-    launch(_hidden_kernel, grid, tensors, **options, num_warps=1)
+    launching.launch(_hidden_kernel, grid, tensors, **options, num_warps=1)
     return out
 
 
@@ -206,7 +212,7 @@ def _hidden_backward(
     )  # fmt: skip
     grid = (programs, triton.cdiv(width, sizes["channel_block"]))
     options = {**sizes, **_options(rotated, of_source, of_target, factors), "edges_per_program": EDGES_BACKWARD}
-    launch(_hidden_backward_kernel, grid, tensors, **options, num_warps=1)
+    launching.launch(_hidden_backward_kernel, grid, tensors, **options, num_warps=1)
     return of_rotated, of_projected, of_c, of_bias.sum(0)
 
 
@@ -230,7 +236,7 @@ def _sum_edges(
     channel_block = min(WIDEST_BLOCK, block_of(width))
     sizes = {"width": width, "channel_block": channel_block, "listed": edges is not None}
     grid = (nodes, triton.cdiv(width, channel_block))
-    launch(_sum_edges_kernel, grid, (values, order, offsets, out), **sizes, num_warps=1)
+    launching.launch(_sum_edges_kernel, grid, (values, order, offsets, out), **sizes, num_warps=1)
     return out
 
 

@@ -17,7 +17,8 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fairchem_hdgnn.models.kernels.launching import block_of, launch, register
+from fairchem_hdgnn.models.kernels import launching
+from fairchem_hdgnn.models.kernels.launching import block_of, register
 
 WIDEST_BLOCK = 64
 """Channels that one program works on: with up to 16 columns of a degree, 32 registers of a warp's threads."""
@@ -152,7 +153,7 @@ def _gather_rotate(
     grid = (len(index), triton.cdiv(x.shape[2], sizes["channel_block"]))
     x, index = x.contiguous(), index.contiguous()
     tensors = (x, x, index, index, wigner.contiguous(), place, out, out, out)
-    launch(_gather_rotate_kernel, grid, tensors, **sizes, rows=rows, pair=False, num_warps=1)
+    launching.launch(_gather_rotate_kernel, grid, tensors, **sizes, rows=rows, pair=False, num_warps=1)
     return out
 
 
@@ -177,7 +178,7 @@ def _gather_rotate_pair(
         x_source.contiguous(), x_target.contiguous(), source.contiguous(), target.contiguous(), wigner.contiguous(),
         place, *outs,
     )  # fmt: skip
-    launch(_gather_rotate_kernel, grid, tensors, **sizes, rows=rows, pair=True, num_warps=1)
+    launching.launch(_gather_rotate_kernel, grid, tensors, **sizes, rows=rows, pair=True, num_warps=1)
     return outs
 
 
@@ -206,7 +207,7 @@ def _rotate_sum(
     options = {"two": y_other is not None, "outer": u is not None, "listed": edges is not None}
     other, left, right, order = (y if tensor is None else tensor.contiguous() for tensor in (y_other, u, a, edges))
     tensors = (y, other, left, right, wigner.contiguous(), place, order, offsets, out)
-    launch(_rotate_sum_kernel, grid, tensors, **sizes, rows=rows, **options, num_warps=1)
+    launching.launch(_rotate_sum_kernel, grid, tensors, **sizes, rows=rows, **options, num_warps=1)
     return out
 
 
@@ -220,7 +221,7 @@ def _outer_backward(
     of_u, of_a = u.new_empty(u.shape), a.new_empty(a.shape)
     tensors = (gradient.contiguous(), u, a, target.contiguous(), of_u, of_a)
     sizes = {"columns": u.shape[1], "channels": a.shape[1], "channel_block": block_of(a.shape[1])}
-    launch(_outer_backward_kernel, (len(u),), tensors, **sizes, num_warps=4)
+    launching.launch(_outer_backward_kernel, (len(u),), tensors, **sizes, num_warps=4)
     return of_u, of_a
 
 

@@ -201,14 +201,13 @@ class FastEdgeOps(EdgeOps):
         if not self.keep:
             return values
 
-        @cache
         def again() -> tuple[Tensor, ...]:
             matrices = self.block.rotation(lmax, rows)
             source = self.kernels.of_source(matrices, x_source.detach(), self.block)
             target = self.kernels.of_target(matrices, x_target.detach(), self.block)
             return source, target, source + target
 
-        return [Rotated(value, partial(_take, again, k)) for k, (value, _) in enumerate(values)]
+        return recomputed_together([value for value, _ in values], again)
 
     def _rotate_scatter(self, y: Tensor, lmax: int, rows: Rows) -> Tensor:
         return rotations.RotateScatter.apply(y, self.block, lmax, rows, self.kernels, self.values)
@@ -252,6 +251,12 @@ class FastEdgeOps(EdgeOps):
         if not self.keep or not torch.is_grad_enabled():
             return function(*tensors)
         return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
+
+
+def recomputed_together(values: Sequence[Tensor], again: Callable[[], tuple[Tensor, ...]]) -> list[Rotated]:
+    """Values that the first of them that is asked for computes again."""
+    shared = cache(again)
+    return [Rotated(value, partial(_take, shared, k)) for k, value in enumerate(values)]
 
 
 def _take(values: Callable[[], tuple[Tensor, ...]], index: int) -> Tensor:

@@ -68,9 +68,9 @@ class _Inputs(NamedTuple):
 
     @classmethod
     def of(cls, term: GatedTerm) -> _Inputs:
-        network = term.network
-        needed = any(r for r, _ in term.evaluations) and term.rotated is not None
-        rotated = term.rotated.value if needed and term.rotated is not None else None
+        network, rotated = term.network, None
+        if term.rotated is not None and any(r for r, _ in term.evaluations):
+            rotated = term.rotated.value
         weights = (network.first.weight, network.first.bias, network.second.weight, network.second.bias)
         return cls(rotated, *term.projected, term.c, *weights)
 
@@ -94,7 +94,7 @@ class _AddTerms(torch.autograd.Function):
             product = None
             if inputs.rotated is not None:
                 product = call.run.packed(inputs.first).product(inputs.rotated.flatten(1))
-            values = _hidden(call, options, inputs, product)
+            values = hidden(*_hidden_arguments(call, options, inputs, product))
             results.append(_result(call, options, inputs, values, channels))
             products.append(product)
         ctx.call = call
@@ -115,15 +115,11 @@ class _AddTerms(torch.autograd.Function):
         count = len(call.options)
         of_a = torch.empty_like(a)
         found: list[Tensor | None] = []
-        for k, (options, inputs) in enumerate(zip(call.options, call.of_terms(kept[count:]))):
-            wanted = call.of_terms(ctx.needs_input_grad[3:])[k]
+        terms = zip(call.options, call.of_terms(kept[count:]), call.of_terms(ctx.needs_input_grad[3:]))
+        for k, (options, inputs, wanted) in enumerate(terms):
             of_a[k], gradients = _backward(call, options, inputs, wanted, kept[k], a[k], gradient)
             found += gradients
         return None, gradient.index_select(1, call.places.of_low), of_a, *found
-
-
-def _hidden(call: _Call, options: _Options, inputs: _Inputs, product: Tensor | None) -> Tensor:
-    return hidden(*_hidden_arguments(call, options, inputs, product))
 
 
 def _hidden_arguments(call: _Call, options: _Options, inputs: _Inputs, product: Tensor | None) -> tuple[Any, ...]:
@@ -163,7 +159,8 @@ def _backward(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Gradients of a term's attention, and of its inputs in their order; of weights, those that are wanted."""
     run, channels = call.run, gradient.shape[2]
-    values = _hidden(call, options, inputs, product)
+    arguments = _hidden_arguments(call, options, inputs, product)
+    values = hidden(*arguments)
     layer, result = _second_layer_inputs(options, values), _result(call, options, inputs, values, channels)
     of_result, of_a = combine_backward(gradient, result, a, options.activated)
     upstream = of_result.flatten(0, 1).flatten(1)
@@ -172,7 +169,7 @@ def _backward(
     of_second_bias = times * upstream.sum(0, dtype=torch.float32) if wanted.second_bias else None
     of_hidden = run.packed(inputs.second, transposed=True).product(upstream)
     of_hidden = of_hidden.view(len(result), *values.shape[1:]).expand_as(values)
-    of_inputs = gradients_of_hidden(of_hidden, _hidden_arguments(call, options, inputs, product))
+    of_inputs = gradients_of_hidden(of_hidden, arguments)
     of_rotated = of_first = None
     if of_inputs.rotated is not None:
         rotated = inputs.rotated if options.again is None else options.again()

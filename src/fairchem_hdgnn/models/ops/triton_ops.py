@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.models.arithmetic.products import product
 from fairchem_hdgnn.models.edges import EdgeBlock, Rows
-from fairchem_hdgnn.models.ops.edge_ops import Atom, FastEdgeOps, OuterProduct
+from fairchem_hdgnn.models.ops.edge_ops import Atom, FastEdgeOps, OuterProduct, recomputed_together
 from fairchem_hdgnn.models.ops.gate import SIGMOID_SCALE, SILU_SCALE
 from fairchem_hdgnn.models.ops.gated_network import GatedTerm, Places, Rotated
 from fairchem_hdgnn.models.so3.constants import cached_constants
@@ -64,8 +64,7 @@ class TritonEdgeOps(FastEdgeOps):
         values = rotated(x_source, x_target)
         if not self.keep:
             return [Rotated(value) for value in values]
-        again = cache(partial(rotated, x_source.detach(), x_target.detach()))
-        return [Rotated(value, partial(_take, again, k)) for k, value in enumerate(values)]
+        return recomputed_together(values, partial(rotated, x_source.detach(), x_target.detach()))
 
     def rotate_scatter(self, y: Tensor, lmax: int, rows: Rows, outer: OuterProduct | None = None) -> Tensor:
         """As :meth:`EdgeOps.rotate_scatter`."""
@@ -128,7 +127,3 @@ def row_places(lmax: int, rows: Rows, device: torch.device) -> Tensor:
 def _kernels(name: str) -> ModuleType:
     """Triton is not everywhere."""
     return importlib.import_module(f"fairchem_hdgnn.models.kernels.{name}")
-
-
-def _take(values: Any, index: int) -> Tensor:
-    return values()[index]
