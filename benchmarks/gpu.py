@@ -116,12 +116,13 @@ def run_stage(name: str, bench: Bench) -> dict[str, Any]:
     if name in NEED_TRITON and not bench.on_gpu:
         return {"seconds": 0.0, "result": {"skipped": "Triton's kernels need a GPU"}}
     began = time.monotonic()
+    outcome: dict[str, Any] = {}
     try:
-        outcome = {"result": STAGES[name].run(bench)}
+        outcome["result"] = STAGES[name].run(bench)
         bench.free()
     except Exception as error:
         traceback.print_exc()
-        outcome = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        outcome["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
     return {"seconds": round(time.monotonic() - began, 1), **outcome}
 
 

@@ -6,9 +6,11 @@ a number.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import sys
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -256,6 +258,37 @@ def check_repeats() -> None:
     for first, second in zip(outcome(model, graph), outcome(model, graph)):
         assert (first is None) == (second is None)
         assert first is None or second is None or torch.equal(first, second)
+
+
+def check_device() -> None:
+    """Launched on the device of the tensors, and not at all without programs; tensors may have other strides."""
+    guarded: list[torch.device] = []
+    launches: list[tuple[Any, ...]] = []
+
+    @contextlib.contextmanager
+    def device_of(tensor: Tensor) -> Iterator[None]:
+        guarded.append(tensor.device)
+        yield
+        guarded.pop()
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            return lambda *arguments, **sizes: launches.append((grid, list(guarded), arguments, sizes))
+
+    x = random(4, 3, 9).mT
+    with mock.patch.object(torch.cuda, "device_of", device_of):
+        launching.launch(Kernel(), (2, 3), (x, 5), rows=7)
+        launching.launch(Kernel(), (2, 0), (x, 5), rows=7)
+    assert launches == [((2, 3), [x.device], (x, 5), {"rows": 7})]
+    assert not guarded
+
+    of = edges(4, 6, 2, 2)
+    block, rows = of.blocks(None)[0], rows_up_to(2, 1)
+    index = torch.stack([block.source, block.target], 1)[:, 0]
+    assert not index.is_contiguous() and not x.is_contiguous()
+    place = row_places(2, rows, index.device)
+    got = rotations.gather_rotate(x, index, *block.by_source, block.wigner, place, 7, torch.float32)
+    assert_close(got, block.rotation(2, rows) @ x[index])
 
 
 def check_launches() -> None:

@@ -182,6 +182,7 @@ def test_gpu_that_fails_costs_only_what_follows(rehearse_here, monkeypatch):
     monkeypatch.setattr(bench.Bench, "free", illegal)
     stages = rehearse_here("--stages", "ceilings", "profile")
     assert "illegal memory access" in stages["ceilings"]["error"] and "error" in stages["profile"]
+    assert stages["ceilings"]["result"]["copy_tb_per_s"] > 0
 
 
 def test_gradients_that_are_not_numbers_miss_their_gate(monkeypatch):

@@ -15,7 +15,7 @@ from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
 
 pytest.importorskip("triton", reason="no Triton for this platform")
 
-GROUPS = (("rotations",), ("terms", "gate", "registered"), ("networks",), ("repeats", "launches"))
+GROUPS = (("rotations",), ("terms", "gate", "registered"), ("networks",), ("device", "repeats", "launches"))
 
 
 @pytest.mark.parametrize("checks", GROUPS, ids="-".join)

@@ -124,6 +124,12 @@ def attempt(work: Callable[[], Any]) -> Any:
         return {"error_message": f"{type(error).__name__}: {error}".splitlines()[0], "ok": False}
 
 
+def relative(got: Tensor, expected: Tensor) -> float:
+    """``|got - expected| / |expected|``, in float64."""
+    exact = expected.double()
+    return float((got.to(exact) - exact).norm() / exact.norm())
+
+
 def within(tolerance: float, *errors: float) -> bool:
     """Whether all errors are numbers below a tolerance."""
     return all(math.isfinite(error) and error < tolerance for error in errors)

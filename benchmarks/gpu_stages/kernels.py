@@ -17,7 +17,7 @@ from fairchem_hdgnn.models.ops.gated_network import DIFFERENCE, PLAIN, GatedMlp,
 from fairchem_hdgnn.models.ops.passes import Pass
 from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps
 from fairchem_hdgnn.models.so3.layout import num_coefficients
-from gpu_stages.bench import Bench, attempt, frames_of, largest, usual_graph, within
+from gpu_stages.bench import Bench, attempt, frames_of, largest, relative, usual_graph, within
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
@@ -52,11 +52,12 @@ class Operation(NamedTuple):
 def kernels(bench: Bench) -> list[dict[str, Any]]:
     """Times and errors of each operation; by Triton's kernels only on a GPU."""
     sizes = TINY if bench.tiny else USUAL
-    numbers, edge_index, *_ = usual_graph(bench)
-    frames = frames_of(usual_graph(bench)).to(bench.device)
-    source, target = edge_index.to(bench.device)
-    wide = Edges.from_frames(source, target, frames, len(numbers), sizes.lmax, max(1, sizes.lmax_metp))
-    edges = Edges(source, target, wide.wigner.float(), len(numbers))
+    graph = usual_graph(bench)
+    nodes, (source, target) = len(graph[0]), graph[1].to(bench.device)
+    wide = Edges.from_frames(
+        source, target, frames_of(graph).to(bench.device), nodes, sizes.lmax, max(1, sizes.lmax_metp)
+    )
+    edges = Edges(source, target, wide.wigner.float(), nodes)
     rows: list[dict[str, Any]] = []
     for name, operation in operations(bench, edges, sizes).items():
         for precision in DTYPES:
@@ -78,6 +79,7 @@ def operations(bench: Bench, edges: Edges, sizes: Sizes) -> dict[str, Operation]
     every = (*rows, *(row for row in low_rows if row not in rows))
     places = Places(*(tensor.to(bench.device) for tensor in Places.among(low_rows, every)))
     count, nodes, width = edges.num_edges, edges.num_nodes, len(rows) * channels
+    inputs = len(rows_up_to(lmax, lmax_metp))
 
     def randn(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, device=bench.device)
@@ -107,8 +109,8 @@ def operations(bench: Bench, edges: Edges, sizes: Sizes) -> dict[str, Operation]
         ),
         "gated product of METP": Operation(
             [
-                randn(count, 2 * lmax + 1),
-                randn(2 * lmax + 1, (num_coefficients(lmax_metp) + lmax_metp) * channels),
+                randn(count, inputs),
+                randn(inputs, (num_coefficients(lmax_metp) + lmax_metp) * channels),
                 randn((lmax_metp + 1) * channels),
                 randn(count, channels),
             ],
@@ -173,8 +175,3 @@ def exact(edges: Edges, operation: Operation, inputs: list[Tensor], upstream: li
     results = operation.run(ops, leaves)
     gradients = torch.autograd.grad(results, leaves, [tensor.double() for tensor in upstream])
     return [*(result.detach() for result in results), *gradients]
-
-
-def relative(got: Tensor, wanted: Tensor) -> float:
-    """``|got - wanted| / |wanted|``."""
-    return float((got.double() - wanted).norm() / wanted.norm())

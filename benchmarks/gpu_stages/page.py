@@ -80,7 +80,7 @@ def networks_part(report: dict[str, Any], stage: str) -> list[str]:
 
 def network_row(report: dict[str, Any], row: dict[str, Any]) -> list[str]:
     """Its cells."""
-    rows = [*(result_of(report, "networks") or []), *(result_of(report, "triton_networks") or [])]
+    rows = [*_rows(result_of(report, "networks")), *_rows(result_of(report, "triton_networks"))]
     mode = row.get("precision", "")
     options = _options(row)
     head = [row["network"], str(row["num_layers"]), mode, options]

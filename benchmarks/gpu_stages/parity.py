@@ -25,6 +25,7 @@ from gpu_stages.bench import (
     precision,
     random_graph,
     redraw,
+    relative,
     tf32_everywhere,
     within,
 )
@@ -106,11 +107,6 @@ def energies_and_gradients(
 def joined(tensors: tuple[Tensor, ...]) -> Tensor:
     """All of them in one row."""
     return torch.cat([tensor.flatten() for tensor in tensors])
-
-
-def relative(got: Tensor, expected: Tensor) -> float:
-    """``|got - expected| / |expected|``."""
-    return float((got.cpu().double() - expected.cpu().double()).norm() / expected.double().norm())
 
 
 def worst(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:

@@ -207,12 +207,12 @@ class HybridMessage(nn.Module):
             GatedTerm(
                 self.networks[index],
                 evaluations,
-                rotated[terms[0]],
-                self._projected(nodes, index, terms[0], evaluations),
-                c_pair if terms[0] == 2 else c_single,
-                a[terms[0]] if len(terms) == 1 else torch.stack([a[term] for term in terms]).sum(dim=0),
+                rotated[weights[0]],
+                self._projected(nodes, index, weights[0], evaluations),
+                c_pair if weights[0] == 2 else c_single,
+                a[weights[0]] if len(weights) == 1 else torch.stack([a[weight] for weight in weights]).sum(dim=0),
             )
-            for terms, index, evaluations in self.calls
+            for weights, index, evaluations in self.calls
         ]
         y = ops.add_terms(low, Places(self.low_positions, self.low_of_row), terms)
         return ops.rotate_scatter(y, self.size.lmax, self.rows, OuterProduct(full[0], a[4]) if full else None)
