@@ -24,7 +24,16 @@ from torch.testing import assert_close
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.edges import EdgeBlock, Edges, rows_up_to
-from fairchem_hdgnn.models.kernels import combine, gate, hidden, launching, rotations
+from fairchem_hdgnn.models.kernels import (
+    combine,
+    gate,
+    gate_orders,
+    hidden,
+    launching,
+    rotate_channel,
+    rotations,
+    sphere,
+)
 from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps, OuterProduct
 from fairchem_hdgnn.models.ops.gate import SIGMOID_SCALE, SILU_SCALE
 from fairchem_hdgnn.models.ops.gated_network import (
@@ -38,8 +47,9 @@ from fairchem_hdgnn.models.ops.gated_network import (
     Rotated,
 )
 from fairchem_hdgnn.models.ops.passes import Pass
-from fairchem_hdgnn.models.ops.so2 import rows_by_order
-from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps, row_places
+from fairchem_hdgnn.models.ops.so2 import InnerWeights, num_terms, rows_by_order, terms_of_order
+from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork, on_sphere
+from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps, on_sphere_fused, row_places
 from fairchem_hdgnn.models.so3.layout import num_coefficients
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -190,6 +200,79 @@ def check_gate() -> None:
             same(got, wanted, tensors[:end], exact[:end], 5e-6)
 
 
+def check_single_channels() -> None:
+    """All degrees, into the frames and back; D may have more degrees and orders than are asked for."""
+    for lmax, mmax, count in ((0, 0, 3), (1, 1, 20), (2, 1, 9), (4, 2, 2), (6, 6, 3), (8, 8, 2), (2, 2, 0)):
+        rows = rows_up_to(lmax, mmax)
+        fused, plain = both(edges(3, count, lmax + 1, lmax + 1))
+        x, y = random(count, num_coefficients(lmax)), random(count, len(rows))
+        (exact,) = doubles(x)
+        same(fused.rotate_channel(x, rows), plain.rotate_channel(exact, rows), (x,), (exact,), 2e-6)
+        (exact,) = doubles(y)
+        got, wanted = fused.rotate_channel_back(y, lmax, rows), plain.rotate_channel_back(exact, lmax, rows)
+        same(got, wanted, (y,), (exact,), 2e-6)
+
+
+def check_so2() -> None:
+    """The convolution of eSCN, from atoms to rows; several orders, l = 0 alone, no edge."""
+    cases = ((3, 2, 5, 3, 7), (2, 1, 3, 300, 2), (0, 0, 4, 3, 5), (2, 2, 3, 2, 0))
+    for lmax, mmax, channels, hidden_channels, count in cases:
+        of = edges(4, count, 4, 2)
+        widths = [num_terms(min(l, mmax)) * hidden_channels for l in range(lmax + 1)]
+        inner = [[random(channels, width) for width in widths] for _ in Atom]
+        x, features = random(4, num_coefficients(lmax), channels), random(count, 6)
+        scale, scale_bias = random(widths[-1] * 2, 6), random(widths[-1] * 2)
+        orders = [len(terms_of_order(m)) * 2 * hidden_channels for m in range(mmax + 1)]
+        outer = [random(width, (lmax + 1 - m) * channels) for m, width in enumerate(orders)]
+        inputs = (x, features, scale, scale_bias, *outer, *inner[0], *inner[1])
+        for dtype, tolerance in ((torch.float32, 5e-6), (torch.bfloat16, 5e-2)):
+            exact = doubles(*inputs)
+            fused, plain = both(of, dtype)
+            got, wanted = (
+                convolved(ops, values, lmax, mmax, hidden_channels) for ops, values in ((fused, inputs), (plain, exact))
+            )
+            assert got.dtype == dtype
+            same(got, wanted, inputs, exact, tolerance)
+
+
+def convolved(ops: EdgeOps, values: tuple[Tensor, ...], lmax: int, mmax: int, hidden_channels: int) -> Tensor:
+    x, features, scale, scale_bias, *weights = values
+    outer, inner = weights[: mmax + 1], weights[mmax + 1 :]
+    mixed = []
+    for atom, of_degrees in zip(Atom, (inner[: lmax + 1], inner[lmax + 1 :])):
+        mixed.append(ops.gather_mix_rotate(x, atom, InnerWeights(tuple(of_degrees), hidden_channels, mmax)))
+    gated = ops.gate_orders(*mixed, features, scale, scale_bias)
+    return ops.join_orders(gated, outer, x.shape[2], x.dtype)
+
+
+def check_sphere() -> None:
+    """With a layer in the middle and without, with biases and without; points, rows and channels in several blocks."""
+    for n, points, rows, rows_out, channels in (
+        (3, 20, 5, 6, 3),
+        (2, 17, 33, 4, 70),
+        (1, 6, 4, 4, 18),
+        (0, 6, 4, 4, 2),
+    ):
+        grids = random(points, rows, grad=False), random(rows_out, points, grad=False)
+        x, first, weight, second = (
+            random(n, rows, channels),
+            random(channels),
+            random(channels, channels),
+            random(channels),
+        )
+        for given in ((), (first,), (None, weight), (first, weight, second)):
+            inputs = tuple(tensor for tensor in (x, *given) if tensor is not None)
+            exact = doubles(*inputs)
+            rest = iter(exact[1:])
+            exact_network = [None if tensor is None else next(rest) for tensor in given]
+            plain = PointwiseNetwork(*(grid.double() for grid in grids), *exact_network)
+            for dtype, tolerance in ((torch.float32, 5e-6), (torch.bfloat16, 3e-2)):
+                wanted = on_sphere(exact[0], plain, Compute(torch.float64, tf32=False))
+                got = on_sphere_fused(x, PointwiseNetwork(*grids, *given), Compute(dtype, tf32=False))
+                assert got.dtype == torch.float32
+                same(got, wanted, inputs, exact, tolerance)
+
+
 def check_registered() -> None:
     """opcheck: schemas, fake tensors, and gradients that are registered; also for inputs with other strides."""
     of = edges(4, 7, 2, 2)
@@ -212,6 +295,18 @@ def check_registered() -> None:
     results, weights = [random(2, 7, 7, 3), random(2, 7, 3, 7).transpose(2, 3)], random(2, 7, 3)
     check(combine.combine, (low, low_of_row, of_low, results, weights, True))
     check(combine.combine_backward, (y.detach(), results[1].detach(), a.detach(), True))
+    to_grid, from_grid = random(6, 4, grad=False), random(2, 6, grad=False)
+    check(sphere.sphere_silu, (low, to_grid, random(3), from_grid, torch.float32))
+    check(sphere.sphere_silu, (low.detach().mT.contiguous().mT.requires_grad_(), to_grid, None, None, torch.float32))
+    check(sphere.sphere_silu, (y.detach()[:, 1:].requires_grad_(), None, random(3), from_grid, torch.float32))
+    check(sphere.sphere_silu_backward, (y.detach()[:, :2], low.detach(), to_grid, random(3, grad=False), from_grid))
+    check(rotate_channel.rotate_channel, (random(3, 9), wigner[:3], place, 7, False))
+    check(rotate_channel.rotate_channel, (random(7, 3).T, wigner[:3], place, 7, True))
+    mixed = [[random(3, 1, 2), random(3, 2, 4)] for _ in Atom]
+    check(gate_orders.gate_orders, (*mixed, random(12, 3).T))
+    no_grad = [[tensor.detach() for tensor in of_atom] for of_atom in mixed]
+    upstream = [random(3, 1, 4, grad=False), random(3, 8, 2, grad=False).mT]
+    check(gate_orders.gate_orders_backward, (upstream, *no_grad, random(3, 12, grad=False)))
     joint, bias = random(7, 5 * 3), random(2 * 3)
     check(gate.gate, (joint, bias, a, 3, [SILU_SCALE, SIGMOID_SCALE]))
     check(gate.gate_backward, (low.detach(), joint.detach(), bias.detach(), a.detach(), 3, [1.0, 2.0]))

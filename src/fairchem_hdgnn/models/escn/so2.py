@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps
 from fairchem_hdgnn.models.ops.so2 import InnerWeights, num_terms, order_of_term, terms_of_order
@@ -87,14 +86,6 @@ class SO2Convolution(nn.Module):
         of_target: tuple[Float[Tensor, "edges _signs _term_hidden"], ...],
     ) -> Float[Tensor, "edges rows channels"]:
         """y, rows order by order (:func:`~fairchem_hdgnn.models.ops.so2.rows_by_order`), from ``V z``."""
-        scales = silu(ops.linear(edge_features, nodes["scale"], nodes["scale_bias"]))
-        scales = scales.unflatten(1, (-1, len(ATOMS), self.hidden_channels)).to(of_source[0].dtype)
-        results = []
-        for order, (source, target) in enumerate(zip(of_source, of_target)):
-            terms = terms_of_order(order)
-            gated = ops.gate_order(source, target, scales[:, terms[0] : terms[-1] + 1])
-            result = ops.linear(gated.flatten(0, 1), self.outer[order], transposed=True)
-            degrees = self.lmax + 1 - order
-            result = result.view(len(gated), gated.shape[1] * degrees, self.channels)
-            results.append(result.to(edge_features.dtype))
-        return torch.cat(results, dim=1)
+        gated = ops.gate_orders(of_source, of_target, edge_features, nodes["scale"], nodes["scale_bias"])
+        weights = [self.outer[order] for order in range(len(of_source))]
+        return ops.join_orders(gated, weights, self.channels, edge_features.dtype)

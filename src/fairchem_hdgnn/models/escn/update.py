@@ -10,7 +10,7 @@ from torch.nn.functional import pad, silu
 from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.escn.config import ESCNConfig
 from fairchem_hdgnn.models.ops.execution import Execution
-from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork, on_sphere, on_sphere_fast
+from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork
 from fairchem_hdgnn.models.so3.grid import S2Grid
 
 
@@ -42,5 +42,4 @@ class UpdateBlock(nn.Module):
             return self.grid.coefficients(self.third(silu(self.second(silu(self.first(points))))))
         network = PointwiseNetwork(self.grid.to_grid, self.grid.from_grid, weight=self.second.weight)
         mixed = linear(torch.cat([x, message], dim=-1), self.first.weight)
-        run = on_sphere if execution.keep and torch.is_grad_enabled() else on_sphere_fast
-        return linear(run(mixed, network, execution.compute), self.third.weight)
+        return linear(execution.on_sphere(mixed, network), self.third.weight)

@@ -9,7 +9,6 @@ from fairchem_hdgnn.models.edges import rows_up_to
 from fairchem_hdgnn.models.hdgnn.edge_product import GatedEdgeProduct
 from fairchem_hdgnn.models.hdgnn.options import TensorProduct
 from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps
-from fairchem_hdgnn.models.ops.rotations import rotate_channel, rotate_channel_back
 
 
 class EquivariantTerm(nn.Module):
@@ -45,7 +44,7 @@ class EquivariantTerm(nn.Module):
         """``D (u_i + u_j)`` from u of the batch's atoms."""
         if self.kind is TensorProduct.METP:
             pair = ops.gather_pair(u_source, u_target).squeeze(-1)
-            return rotate_channel(ops.block.wigner, pair, self.rows).unsqueeze(-1)
+            return ops.rotate_channel(pair, self.rows).unsqueeze(-1)
         source = ops.gather_rotate(u_source, Atom.SOURCE, self.lmax, self.rows)
         return source + ops.gather_rotate(u_target, Atom.TARGET, self.lmax, self.rows)
 
@@ -75,11 +74,11 @@ class FullDegreeTerm(nn.Module):
     def rotated(self, ops: EdgeOps, u_source: Tensor, u_target: Tensor) -> Float[Tensor, "edges coefficients one"]:
         """``D (u_i + u_j)`` from the channel means u of the batch's atoms."""
         pair = ops.gather_pair(u_source, u_target).squeeze(-1)
-        return rotate_channel(ops.block.wigner, pair, self.rows).unsqueeze(-1)
+        return ops.rotate_channel(pair, self.rows).unsqueeze(-1)
 
     def forward(
         self, ops: EdgeOps, rotated: Float[Tensor, "edges coefficients one"], matrices: list[Tensor]
     ) -> Float[Tensor, "edges coefficients"]:
         """The term in the global frame."""
         term = self.product.weighed(ops, rotated, matrices, None).squeeze(-1)
-        return rotate_channel_back(ops.block.wigner, term, self.lmax, self.rows)
+        return ops.rotate_channel_back(term, self.lmax, self.rows)

@@ -11,7 +11,7 @@ from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.models.hdgnn.options import Antipode
 from fairchem_hdgnn.models.ops.execution import Execution
-from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork, on_sphere, on_sphere_fast
+from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork
 from fairchem_hdgnn.models.so3.constants import ConstantsModule
 from fairchem_hdgnn.models.so3.grid import S2Grid
 from fairchem_hdgnn.models.so3.layout import num_coefficients, parity_sign
@@ -86,8 +86,7 @@ class UpdateBlock(ConstantsModule):
             from_grid = torch.cat([from_grid, torch.full_like(from_grid[:1], 1 / from_grid.shape[1])])
         weights = (self.first.bias, self.second.weight, self.second.bias)
         network = PointwiseNetwork(self.grid.to_grid, from_grid, *weights)
-        run = on_sphere if execution.keep and torch.is_grad_enabled() else on_sphere_fast
-        hidden = run(mixed, network, execution.compute)
+        hidden = execution.on_sphere(mixed, network)
         if self.excitation is not None:
             hidden = hidden[:, :-1] * self.excitation(hidden[:, -1]).unsqueeze(1)
         constant = self.grid.from_grid.sum(dim=1).unsqueeze(-1)

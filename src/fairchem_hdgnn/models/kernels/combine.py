@@ -18,7 +18,7 @@ from torch import Tensor
 from fairchem_hdgnn.models.kernels import launching
 from fairchem_hdgnn.models.kernels.launching import block_of, register
 
-ROW_BLOCK = 8
+ROW_BLOCK, EDGE_BLOCK = 8, 16
 MOST_TERMS = 3
 """Terms that one kernel reads."""
 
@@ -76,23 +76,25 @@ def _combine_kernel(
 
 @triton.jit(do_not_specialize=["num_edges"])
 def _combine_backward_kernel(
-    gradient, result, a, of_result, of_a, num_edges,
-    rows: tl.constexpr, network_rows: tl.constexpr, channels: tl.constexpr, row_block: tl.constexpr,
+    gradient, result, a, of_result, of_a, of_bias, num_edges,
+    rows: tl.constexpr, network_rows: tl.constexpr, channels: tl.constexpr, edge_block: tl.constexpr,
     channel_block: tl.constexpr, evaluations: tl.constexpr, activated: tl.constexpr,
 ):  # fmt: skip
-    """One edge and some channels of one term, all rows."""
-    edge = tl.program_id(0).to(tl.int64)
+    """Some edges and channels of one term, row by row; the bias gets one sum from each program."""
+    part = tl.program_id(0).to(tl.int64)
+    edge = part * edge_block + tl.arange(0, edge_block)
     edges = num_edges.to(tl.int64)
     channel = tl.program_id(1) * channel_block + tl.arange(0, channel_block)
     in_channels = channel < channels
-    weight = tl.load(a + edge * channels + channel, mask=in_channels, other=0.0)
+    inside = (edge < edges)[:, None] & in_channels[None, :]
+    of_edge = edge[:, None] * channels + channel[None, :]
+    weight = tl.load(a + of_edge, mask=inside, other=0.0)
     of_weight = tl.zeros_like(weight)
-    for start in range(0, network_rows, row_block):
-        row = start + tl.arange(0, row_block)
-        inside = (row < network_rows)[:, None] & in_channels[None, :]
+    for row in range(network_rows):
         at = (edge * rows + row)[:, None] * channels + channel[None, :]
         upstream = tl.load(gradient + at, mask=inside, other=0.0)
-        of_value = upstream * weight[None, :]
+        of_value = upstream * weight
+        total = tl.zeros((channel_block,), dtype=tl.float32)
         for v in tl.static_range(evaluations):
             at = ((v * edges + edge) * network_rows + row)[:, None] * channels + channel[None, :]
             value = tl.load(result + at, mask=inside, other=0.0).to(tl.float32)
@@ -101,9 +103,12 @@ def _combine_backward_kernel(
                 s = tl.sigmoid(value)
                 slope = s * (1.0 + value * (1.0 - s))
                 value = value * s
-            of_weight += tl.sum(upstream * value, axis=0)
-            tl.store(of_result + at, (of_value * slope).to(of_result.dtype.element_ty), mask=inside)
-    tl.store(of_a + edge * channels + channel, of_weight, mask=in_channels)
+            of_weight += upstream * value
+            slope *= of_value
+            total += tl.sum(slope, axis=0)
+            tl.store(of_result + at, slope.to(of_result.dtype.element_ty), mask=inside)
+        tl.store(of_bias + (part * network_rows + row) * channels + channel, total, mask=in_channels)
+    tl.store(of_a + of_edge, of_weight, mask=inside)
 
 
 def _combine(
@@ -140,20 +145,21 @@ def _combine_backward(
     result: Float[Tensor, "evaluations edges network_rows channels"],
     a: Float[Tensor, "edges channels"],
     activated: bool,
-) -> tuple[Float[Tensor, "evaluations edges network_rows channels"], Float[Tensor, "edges channels"]]:
+) -> tuple[Tensor, Tensor, Tensor]:
     edges, rows, channels = gradient.shape
     result, a = result.contiguous(), a.contiguous()
     of_result, of_a = result.new_empty(result.shape), a.new_empty(a.shape)
+    programs = triton.cdiv(edges, EDGE_BLOCK)
+    of_bias = a.new_empty(programs, result.shape[2] * channels)
     channel_block = min(128, block_of(channels))
     sizes = {
-        "rows": rows, "network_rows": result.shape[2], "channels": channels, "row_block": ROW_BLOCK,
+        "rows": rows, "network_rows": result.shape[2], "channels": channels, "edge_block": EDGE_BLOCK,
         "channel_block": channel_block, "evaluations": len(result), "activated": activated,
     }  # fmt: skip
-    tensors = (gradient.contiguous(), result, a.contiguous(), of_result, of_a, edges)
-    launching.launch(
-        _combine_backward_kernel, (edges, triton.cdiv(channels, channel_block)), tensors, **sizes, num_warps=4
-    )
-    return of_result, of_a
+    tensors = (gradient.contiguous(), result, a, of_result, of_a, of_bias, edges)
+    grid = (programs, triton.cdiv(channels, channel_block))
+    launching.launch(_combine_backward_kernel, grid, tensors, **sizes, num_warps=4)
+    return of_result, of_a, of_bias.sum(0)
 
 
 combine = register(
@@ -172,11 +178,15 @@ sum, or -1; the networks' rows come first. Up to :data:`MOST_TERMS` terms.
 
 combine_backward = register(
     "combine_backward",
-    "(Tensor gradient, Tensor result, Tensor a, bool activated) -> (Tensor, Tensor)",
+    "(Tensor gradient, Tensor result, Tensor a, bool activated) -> (Tensor, Tensor, Tensor)",
     _combine_backward,
-    lambda gradient, result, a, activated: (result.new_empty(result.shape), a.new_empty(a.shape)),
+    lambda gradient, result, a, activated: (
+        result.new_empty(result.shape),
+        a.new_empty(a.shape),
+        a.new_empty(result.shape[2] * result.shape[3]),
+    ),
 )
-"""Gradients of one term's results and of its a."""
+"""Gradients of one term's results, of its a, and of a bias that all results and edges share."""
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -187,7 +197,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     low_positions, a, *results = ctx.saved_tensors
     pairs = [combine_backward(gradient, result, of_term, ctx.activated) for result, of_term in zip(results, a)]
-    of_results, of_a = zip(*pairs)
+    of_results, of_a, _ = zip(*pairs)
     return gradient.index_select(1, low_positions), None, None, list(of_results), torch.stack(of_a), None
 
 

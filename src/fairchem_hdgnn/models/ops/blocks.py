@@ -165,8 +165,9 @@ class _SumMessages(torch.autograd.Function):
         # An edge's tensors belong to one block, so that their gradients take their places; .data, since autograd would
         # refuse what other blocks have kept of the same memory.
         of_edges = [of_features, *(tensor.data if tensor.requires_grad else None for tensor in of_all)]
+        blocks = layer.blocks(edge_features, *of_all)
         start = 0
-        for block, parts in layer.blocks(edge_features, *of_all):
+        for block, parts in blocks:
             if ctx.kept:
                 # Out of the list, so that a block's activations go as soon as they have been used.
                 inputs, result = ctx.kept.pop(0)
@@ -178,14 +179,17 @@ class _SumMessages(torch.autograd.Function):
             found = _gradients([result], [*inputs, *wanted], [gradient[block.first_node : block.last_node]])
             del result
             end = start + len(block.source)
-            for sums, of_input in zip(of_edges, found):
-                if sums is not None:
+            for index, (sums, of_input) in enumerate(zip(of_edges, found)):
+                if len(blocks) == 1 and of_input is not None:
+                    of_edges[index] = of_input
+                elif sums is not None:
                     sums[start:end] = 0.0 if of_input is None else of_input
             start = end
             _add_all(run, wanted, found[len(inputs) :])
-        formed = [tensor for tensor in of_all if tensor.requires_grad]
+        of_features, *of_formed = of_edges
+        formed = [(tensor, sums) for tensor, sums in zip(of_all, of_formed) if sums is not None]
         if formed:
-            _add_all(run, wanted, _gradients(formed, wanted, [tensor.data for tensor in formed]))
+            _add_all(run, wanted, _gradients([tensor for tensor, _ in formed], wanted, [sums for _, sums in formed]))
         of_leaves = (run.total(leaf) if leaf.requires_grad else None for leaf in leaves)
         return None, of_features, *of_leaves
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import silu
 from torch.utils.checkpoint import checkpoint
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute
@@ -28,7 +29,7 @@ from fairchem_hdgnn.models.ops.gated_network import (
 from fairchem_hdgnn.models.ops.mix_atoms import GatherMixRotate
 from fairchem_hdgnn.models.ops.passes import Pass
 from fairchem_hdgnn.models.ops.rotations import BatchedRotations
-from fairchem_hdgnn.models.ops.so2 import InnerWeights
+from fairchem_hdgnn.models.ops.so2 import NUM_ATOMS, InnerWeights
 from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork, on_sphere, on_sphere_fast
 
 
@@ -131,6 +132,16 @@ class EdgeOps:
     def _add_gated_network(self, out: Tensor, term: GatedTerm, projected: Tensor | None) -> Tensor:
         return add_gated_network(out, term, projected)
 
+    def rotate_channel(self, x: Float[Tensor, "edges coefficients"], rows: Rows) -> Float[Tensor, "edges rows"]:
+        """Rows of ``D x`` of each edge, for a single channel."""
+        return rotations.rotate_channel(self.block.wigner, x, rows)
+
+    def rotate_channel_back(
+        self, y: Float[Tensor, "edges rows"], lmax: int, rows: Rows
+    ) -> Float[Tensor, "edges coefficients"]:
+        """``D^T y`` of each edge, for a single channel."""
+        return rotations.rotate_channel_back(self.block.wigner, y, lmax, rows)
+
     def gated_product(
         self,
         u: Float[Tensor, "edges inputs"],
@@ -157,11 +168,37 @@ class EdgeOps:
         rows = so2.rows_by_order(weights.lmax, weights.mmax)
         return so2.mix_orders(self.gather_rotate(x, atom, weights.lmax, rows), weights, self._compute(x))
 
-    def gate_order(
-        self, of_source: Tensor, of_target: Tensor, scales: Float[Tensor, "edges terms atoms hidden"]
-    ) -> Float[Tensor, "edges signs term_atom_hidden"]:
-        """:func:`~fairchem_hdgnn.models.ops.so2.gate_order`."""
+    def gate_orders(
+        self,
+        of_source: Sequence[Float[Tensor, "edges _signs _term_hidden"]],
+        of_target: Sequence[Float[Tensor, "edges _signs _term_hidden"]],
+        features: Float[Tensor, "edges edge_channels"],
+        weight: Float[Tensor, "term_atom_hidden edge_channels"],
+        bias: Float[Tensor, "term_atom_hidden"],
+    ) -> Iterable[Float[Tensor, "edges _signs _term_atom_hidden"]]:
+        """:func:`~fairchem_hdgnn.models.ops.so2.gate_order` of each order, by ``SiLU(weight features + bias)``."""
+        scales = silu(self.linear(features, weight, bias)).to(of_source[0].dtype)
+        hidden = of_source[0].shape[2]
+        parts = scales.unflatten(1, (-1, NUM_ATOMS, hidden)).split([values.shape[1] for values in of_source], dim=1)
+        return (self._gate_order(*order) for order in zip(of_source, of_target, parts))
+
+    def _gate_order(self, of_source: Tensor, of_target: Tensor, scales: Tensor) -> Tensor:
         return so2.gate_order(of_source, of_target, scales)
+
+    def join_orders(
+        self,
+        gated: Iterable[Float[Tensor, "edges _signs _inputs"]],
+        weights: Sequence[Float[Tensor, "_inputs _degree_channels"]],
+        channels: int,
+        dtype: torch.dtype,
+    ) -> Float[Tensor, "edges rows channels"]:
+        """The rows of all orders, each ``gated weight``, in this dtype or in that of the networks."""
+        results = []
+        for values, weight in zip(gated, weights):
+            result = self.linear(values.flatten(0, 1), weight, transposed=True)
+            rows = values.shape[1] * weight.shape[1] // channels
+            results.append(result.view(len(values), rows, channels).to(dtype))
+        return torch.cat(results, dim=1)
 
     def on_sphere(
         self, y: Float[Tensor, "edges rows channels"], network: PointwiseNetwork
@@ -235,8 +272,7 @@ class FastEdgeOps(EdgeOps):
             return GatherMixRotate.apply(x, self.run, self.block, of_source, weights, *weights.of_degrees)
         return super().gather_mix_rotate(x, atom, weights)
 
-    def gate_order(self, of_source: Tensor, of_target: Tensor, scales: Tensor) -> Tensor:
-        """As :meth:`EdgeOps.gate_order`."""
+    def _gate_order(self, of_source: Tensor, of_target: Tensor, scales: Tensor) -> Tensor:
         return so2.GateOrder.apply(of_source, of_target, scales)
 
     def on_sphere(self, y: Tensor, network: PointwiseNetwork) -> Tensor:

@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
 from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.ops.edge_ops import EdgeOps, FastEdgeOps
-from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps
+from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork, on_sphere, on_sphere_fast
+from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps, on_sphere_fused
 
 
 class Activations(str, Enum):
@@ -64,3 +70,17 @@ class Execution:
     def fast(self) -> bool:
         """Whether the operations are fast ones, which run on blocks."""
         return issubclass(self.ops, FastEdgeOps)
+
+    def on_sphere(
+        self, x: Float[Tensor, "nodes rows channels"], network: PointwiseNetwork
+    ) -> Float[Tensor, "nodes rows_out channels"]:
+        """:func:`~fairchem_hdgnn.models.ops.sphere.on_sphere` of an update, by a fast implementation."""
+        keep = self.keep and torch.is_grad_enabled()
+        if self.ops is not TritonEdgeOps or x.dtype != torch.float32:
+            return (on_sphere if keep else on_sphere_fast)(x, network, self.compute)
+        if keep or not torch.is_grad_enabled():
+            return on_sphere_fused(x, network, self.compute)
+        return checkpoint(
+            on_sphere_fused, x, network, self.compute, use_reentrant=False, preserve_rng_state=False,
+            determinism_check="none",
+        )  # fmt: skip

@@ -143,7 +143,8 @@ def _result(
     """The second layer before its activation."""
     layer, edges = _second_layer_inputs(options, values), values.shape[1]
     times = 1 if options.activated else len(values)
-    bias = times * inputs.second_bias.to(layer.dtype)
+    bias = inputs.second_bias.to(layer.dtype)
+    bias = times * bias if times > 1 else bias
     result = call.run.packed(inputs.second).product(layer, bias)
     return result.view(len(values) // times, edges, inputs.second.shape[0] // channels, channels)
 
@@ -162,11 +163,11 @@ def _backward(
     arguments = _hidden_arguments(call, options, inputs, product)
     values = hidden(*arguments)
     layer, result = _second_layer_inputs(options, values), _result(call, options, inputs, values, channels)
-    of_result, of_a = combine_backward(gradient, result, a, options.activated)
+    of_result, of_a, of_bias = combine_backward(gradient, result, a, options.activated)
     upstream = of_result.flatten(0, 1).flatten(1)
     times = 1 if options.activated else len(values)
     of_second = _weight_gradient(run, upstream, layer) if wanted.second else None
-    of_second_bias = times * upstream.sum(0, dtype=torch.float32) if wanted.second_bias else None
+    of_second_bias = (times * of_bias if times > 1 else of_bias) if wanted.second_bias else None
     of_hidden = run.packed(inputs.second, transposed=True).product(upstream)
     of_hidden = of_hidden.view(len(result), *values.shape[1:]).expand_as(values)
     of_inputs = gradients_of_hidden(of_hidden, arguments)

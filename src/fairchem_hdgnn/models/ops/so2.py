@@ -19,6 +19,9 @@ from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.edges import Rows
 
+NUM_ATOMS = 2
+"""Of an edge."""
+
 
 def rows_by_order(lmax: int, mmax: int) -> Rows:
     """Rows (l, m) order by order: m = 0, 1, -1, 2, -2, ..."""

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.models.arithmetic.products import product
+from fairchem_hdgnn.models.arithmetic.precision import Compute
+from fairchem_hdgnn.models.arithmetic.products import linear, product
 from fairchem_hdgnn.models.edges import EdgeBlock, Rows
 from fairchem_hdgnn.models.ops.edge_ops import Atom, FastEdgeOps, OuterProduct, recomputed_together
 from fairchem_hdgnn.models.ops.gate import SIGMOID_SCALE, SILU_SCALE
 from fairchem_hdgnn.models.ops.gated_network import GatedTerm, Places, Rotated
+from fairchem_hdgnn.models.ops.so2 import InnerWeights, rows_by_order
+from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork
 from fairchem_hdgnn.models.so3.constants import cached_constants
 
 
@@ -41,14 +43,15 @@ class TritonEdgeOps(FastEdgeOps):
         """As :meth:`EdgeOps.gather_rotate`."""
         if x.dtype != torch.float32:
             return super().gather_rotate(x, atom, lmax, rows)
-        block, place = self.block, row_places(lmax, rows, x.device)
-        if atom is Atom.SOURCE:
-            index, edges, offsets = block.source, *block.by_source
-        else:
-            index, edges, offsets = block.target, None, block.target_offsets
+        place = row_places(lmax, rows, x.device)
         return _kernels("rotations").gather_rotate(
-            x, index, edges, offsets, block.wigner, place, len(rows), torch.float32
+            x, *self._edges_of(atom), self.block.wigner, place, len(rows), torch.float32
         )
+
+    def _edges_of(self, atom: Atom) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The atom of each edge; the edges of each atom, where they are not in order; their offsets."""
+        block = self.block
+        return (block.source, *block.by_source) if atom is Atom.SOURCE else (block.target, None, block.target_offsets)
 
     def gather_rotate_pair(self, x_source: Tensor, x_target: Tensor, lmax: int, rows: Rows) -> list[Rotated]:
         """As :meth:`FastEdgeOps.gather_rotate_pair`, in the networks' dtype."""
@@ -83,35 +86,65 @@ class TritonEdgeOps(FastEdgeOps):
         if u.dtype != torch.float32:
             return super().gated_product(u, matrix, bias, channels, a)
         weights = None if a is None else a.expand(-1, channels)
-        return GatedProduct.apply(u, matrix, bias, channels, weights)
+        return _kernels("gate").gate(product(u, matrix), bias, weights, channels, [SILU_SCALE, SIGMOID_SCALE])
+
+    def rotate_channel(self, x: Tensor, rows: Rows) -> Tensor:
+        """As :meth:`EdgeOps.rotate_channel`."""
+        if x.dtype != torch.float32:
+            return super().rotate_channel(x, rows)
+        place = row_places(round(x.shape[1] ** 0.5) - 1, rows, x.device)
+        return _kernels("rotate_channel").rotate_channel(x, self.block.wigner, place, len(rows), False)
+
+    def rotate_channel_back(self, y: Tensor, lmax: int, rows: Rows) -> Tensor:
+        """As :meth:`EdgeOps.rotate_channel_back`."""
+        if y.dtype != torch.float32:
+            return super().rotate_channel_back(y, lmax, rows)
+        place = row_places(lmax, rows, y.device)
+        return _kernels("rotate_channel").rotate_channel(y, self.block.wigner, place, len(rows), True)
+
+    def gather_mix_rotate(self, x: Tensor, atom: Atom, weights: InnerWeights) -> tuple[Tensor, ...]:
+        """As :meth:`EdgeOps.gather_mix_rotate`."""
+        if x.dtype != torch.float32:
+            return super().gather_mix_rotate(x, atom, weights)
+        rows = rows_by_order(weights.lmax, weights.mmax)
+        matrices = [weights.of_order(order) for order in range(weights.mmax + 1)]
+        edges = (*self._edges_of(atom), self.block.wigner, row_places(weights.lmax, rows, x.device))
+        return _fused("so2").gather_mix_rotate(x, edges, len(rows), self.run.compute, matrices)
+
+    def gate_orders(
+        self, of_source: Sequence[Tensor], of_target: Sequence[Tensor], features: Tensor, weight: Tensor, bias: Tensor
+    ) -> list[Tensor]:
+        """As :meth:`EdgeOps.gate_orders`."""
+        if features.dtype != torch.float32:
+            return list(super().gate_orders(of_source, of_target, features, weight, bias))
+        dtype, tf32 = self.run.compute
+        before = linear(features.to(dtype), weight.to(dtype), bias.to(dtype), tf32=tf32)
+        return _kernels("gate_orders").gate_orders(list(of_source), list(of_target), before)
+
+    def join_orders(
+        self, gated: Iterable[Tensor], weights: Sequence[Tensor], channels: int, dtype: torch.dtype
+    ) -> Tensor:
+        """As :meth:`EdgeOps.join_orders`, in the networks' dtype."""
+        if dtype != torch.float32:
+            return super().join_orders(gated, weights, channels, dtype)
+        return _fused("so2").join_orders(list(gated), weights, channels, self.run.compute)
+
+    def on_sphere(self, y: Tensor, network: PointwiseNetwork) -> Tensor:
+        """As :meth:`EdgeOps.on_sphere`."""
+        if network.to_grid.dtype != torch.float32:
+            return super().on_sphere(y, network)
+        return on_sphere_fused(y, network, self.run.compute)
 
     def add_terms(self, low: Tensor, places: Places, terms: Sequence[GatedTerm]) -> Tensor:
         """As :meth:`EdgeOps.add_terms`."""
         if low.dtype != torch.float32:
             return super().add_terms(low, places, terms)
-        fused = importlib.import_module("fairchem_hdgnn.models.ops.fused_terms")
-        return fused.add_terms(self.run, self.block, low, places, terms)
+        return _fused("terms").add_terms(self.run, self.block, low, places, terms)
 
 
-class GatedProduct(torch.autograd.Function):
-    """The product is computed again in the backward pass, instead of stored."""
-
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, matrix: Tensor, bias: Tensor, channels: int, a: Tensor | None) -> Tensor:
-        """As :meth:`EdgeOps.gated_product`."""
-        ctx.save_for_backward(u, matrix, bias, a)
-        ctx.channels = channels
-        return _kernels("gate").gate(product(u, matrix), bias, a, channels, [SILU_SCALE, SIGMOID_SCALE])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Of u, the matrix, the bias, and a."""
-        u, matrix, bias, a = ctx.saved_tensors
-        scales = [SILU_SCALE, SIGMOID_SCALE]
-        of_joint, of_a = _kernels("gate").gate_backward(gradient, product(u, matrix), bias, a, ctx.channels, scales)
-        of_bias = of_joint[:, : len(bias)].sum(0)
-        return product(of_joint, matrix.T), product(u.T, of_joint), of_bias, None, None if a is None else of_a
+def on_sphere_fused(x: Tensor, network: PointwiseNetwork, compute: Compute) -> Tensor:
+    """As :func:`~fairchem_hdgnn.models.ops.sphere.on_sphere`, for float32."""
+    return _fused("sphere").on_sphere_fused(x, network, compute)
 
 
 @cached_constants
@@ -125,5 +158,10 @@ def row_places(lmax: int, rows: Rows, device: torch.device) -> Tensor:
 
 
 def _kernels(name: str) -> ModuleType:
-    """Triton is not everywhere."""
+    """One operation's; not imported where they are not used, as Triton is not everywhere."""
     return importlib.import_module(f"fairchem_hdgnn.models.kernels.{name}")
+
+
+def _fused(name: str) -> ModuleType:
+    """What is built from them."""
+    return importlib.import_module(f"fairchem_hdgnn.models.ops.fused_{name}")
