@@ -24,10 +24,13 @@ from torch.testing import assert_close
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.edges import EdgeBlock, Edges, rows_up_to
+from fairchem_hdgnn.models.hdgnn.norm import DegreeLayerNorm
 from fairchem_hdgnn.models.kernels import (
     combine,
+    degree_norm,
     gate,
     gate_orders,
+    gather,
     hidden,
     launching,
     rotate_channel,
@@ -213,6 +216,28 @@ def check_single_channels() -> None:
         same(got, wanted, (y,), (exact,), 2e-6)
 
 
+def check_norm() -> None:
+    """Centred and not; one channel, several, and more than a power of two; no atom."""
+    cases = ((0, 5, 2, True), (2, 1, 3, False), (3, 130, 2, True), (6, 6, 1, False), (1, 2, 0, True))
+    for lmax, channels, nodes, centred in cases:
+        norm = DegreeLayerNorm(lmax, channels, centred).to(DEVICE)
+        for parameter in norm.parameters():
+            nn.init.normal_(parameter)
+        x = random(nodes, num_coefficients(lmax), channels)
+        plain = copy.deepcopy(norm).double()
+        (exact,) = doubles(x)
+        same(norm(x, fused=True), plain(exact), (x, *norm.parameters()), (exact, *plain.parameters()), 5e-6)
+
+
+def check_gather() -> None:
+    """Atoms with several edges, and with none."""
+    for atom in Atom:
+        fused, plain = both(edges(4, 9, 1, 1))
+        x = random(4, 3, 2)
+        (exact,) = doubles(x)
+        same(fused.gather(x, atom), plain.gather(exact, atom), (x,), (exact,), 2e-6)
+
+
 def check_so2() -> None:
     """The convolution of eSCN, from atoms to rows; several orders, l = 0 alone, no edge."""
     cases = ((3, 2, 5, 3, 7), (2, 1, 3, 300, 2), (0, 0, 4, 3, 5), (2, 2, 3, 2, 0))
@@ -300,6 +325,10 @@ def check_registered() -> None:
     check(sphere.sphere_silu, (low.detach().mT.contiguous().mT.requires_grad_(), to_grid, None, None, torch.float32))
     check(sphere.sphere_silu, (y.detach()[:, 1:].requires_grad_(), None, random(3), from_grid, torch.float32))
     check(sphere.sphere_silu_backward, (y.detach()[:, :2], low.detach(), to_grid, random(3, grad=False), from_grid))
+    check(gather.gather, (random(5, 4).T, index[0], *by_source))
+    strided, weight = random(9, 2, 3).transpose(0, 1), random(3, 3).T
+    check(degree_norm.degree_norm, (strided, weight, random(3), True, 1e-5))
+    check(degree_norm.degree_norm_backward, (strided.detach(), strided.detach(), weight.detach(), True, 1e-5))
     check(rotate_channel.rotate_channel, (random(3, 9), wigner[:3], place, 7, False))
     check(rotate_channel.rotate_channel, (random(7, 3).T, wigner[:3], place, 7, True))
     mixed = [[random(3, 1, 2), random(3, 2, 4)] for _ in Atom]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.models.hdgnn.degree_linear import DegreeLinear
+from fairchem_hdgnn.models.hdgnn.edge_product import EdgeProduct
 from fairchem_hdgnn.models.hdgnn.invariant import EdgeAttention, FixedEdgeAttention, InvariantUpdate
 from fairchem_hdgnn.models.hdgnn.message import BlockSize, HybridMessage
 from fairchem_hdgnn.models.hdgnn.norm import DegreeLayerNorm
@@ -63,6 +64,13 @@ def block_sizes(config: HDGNNConfig, *, only_scalars: bool) -> list[BlockSize]:
     return [near, BlockSize(*degrees, config.hidden_channels_far, only_scalars)]
 
 
+def parameters_of_edges(message: nn.Module) -> list[nn.Parameter]:
+    """Those that act on edges; the weights of equivariant products only enter matrices, which are node tensors."""
+    products = [module for module in message.modules() if isinstance(module, EdgeProduct)]
+    others = {id(weight) for product in products for weight in product.weight}
+    return [parameter for parameter in message.parameters() if id(parameter) not in others]
+
+
 class MessageBlock(nn.Module):
     """Messages of one resolution, summed over the edges into each atom (section 3.2)."""
 
@@ -95,7 +103,7 @@ class MessageBlock(nn.Module):
         if self.extra_linear is not None:
             x_source, x_target = self.extra_linear[0](x), self.extra_linear[1](x)
         nodes = {"f": f, **self.message.node_tensors(x_source, x_target, execution.compute)}
-        parameters = [*self.message.parameters(), *self.attention.parameters()]
+        parameters = [*parameters_of_edges(self.message), *self.attention.parameters()]
         return sum_messages(self.in_block, parameters, edges, edge_features, nodes, execution, self.message.width)
 
     def in_block(
@@ -140,7 +148,9 @@ class Layer(nn.Module):
         """The next node embedding and invariant features."""
         numbers = graph.atomic_numbers
         features = self.edge_embedding(graph.basis, numbers[graph.source], numbers[graph.target])
-        normalised = (x if self.norm is None else self.norm(x)) * self.feature_scale
+        normalised = x if self.norm is None else self.norm(x, fused=graph.execution.kernels)
+        if self.feature_scale != 1.0:
+            normalised = normalised * self.feature_scale
         parts = features.split([edges.num_edges for edges in graph.edges])
         message = torch.zeros_like(x)
         for block, part, edges in zip(self.blocks, parts, graph.edges):

@@ -165,22 +165,25 @@ class HybridMessage(nn.Module):
         """x, the equivariant terms' factors and matrices, and ``W_1 x`` of each network."""
         atoms = {"source": x_source, "target": x_target}
         tensors = {f"x_{atom}": x for atom, x in atoms.items()}
-        tensors |= {f"u_{atom}": self.equivariant.factor(x) for atom, x in atoms.items()}
+        same = x_target is x_source
+        tensors["u_source"] = self.equivariant.factor(x_source)
+        tensors["u_target"] = tensors["u_source"] if same else self.equivariant.factor(x_target)
         tensors |= named("matrix", self.equivariant.matrices())
         if self.full_degree is not None:
             tensors |= named("full_matrix", self.full_degree.matrices())
             if not self.shares_mean:
                 tensors |= {f"mean_{atom}": x.mean(dim=-1, keepdim=True) for atom, x in atoms.items()}
+        seen = {"source": x_source.index_select(1, self.kept).flatten(1)}
+        seen["target"] = seen["source"] if same else x_target.index_select(1, self.kept).flatten(1)
         for terms, network, evaluations in self.calls:
             if not any(plain for _, plain in evaluations):
                 continue
             for atom in ATOMS_OF_TERM[terms[0]]:
                 name, other = f"projected_{network}_{atom}", tensors.get(f"projected_{network}_source")
-                if x_target is x_source and other is not None:
+                if same and other is not None:
                     tensors[name] = other
                 elif name not in tensors:
-                    rows = atoms[atom].index_select(1, self.kept).flatten(1)
-                    tensors[name] = linear(rows, self.networks[network].first.weight, tf32=compute.tf32)
+                    tensors[name] = linear(seen[atom], self.networks[network].first.weight, tf32=compute.tf32)
         return tensors
 
     def forward(

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fairchem_hdgnn.models.ops.triton_ops import kernels_of
 from fairchem_hdgnn.models.so3.constants import ConstantsModule
 from fairchem_hdgnn.models.so3.layout import degree_index, num_coefficients
 
@@ -37,10 +38,14 @@ class DegreeLayerNorm(ConstantsModule):
         self.register_buffer("degree", degree, persistent=False)
         self.register_constant("averaging", averaging)
 
-    def forward(self, x: Float[Tensor, "nodes coefficients channels"]) -> Float[Tensor, "nodes coefficients channels"]:
-        """Normalise; statistics are formed in at least float32."""
+    def forward(
+        self, x: Float[Tensor, "nodes coefficients channels"], *, fused: bool = False
+    ) -> Float[Tensor, "nodes coefficients channels"]:
+        """Normalise; statistics are formed in at least float32. ``fused``: by a GPU kernel where x is float32."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.weight.dtype)
+            if fused and x.dtype == torch.float32:
+                return kernels_of("degree_norm").degree_norm(x, self.weight, self.bias, self.centred, self.epsilon)
             if self.centred:
                 x = torch.cat([x[:, :1] - x[:, :1].mean(dim=-1, keepdim=True), x[:, 1:]], dim=1)
             # Not a product of matrices, which could run in TF32, here and backward.

@@ -71,12 +71,17 @@ class Execution:
         """Whether the operations are fast ones, which run on blocks."""
         return issubclass(self.ops, FastEdgeOps)
 
+    @property
+    def kernels(self) -> bool:
+        """Whether they are GPU kernels."""
+        return issubclass(self.ops, TritonEdgeOps)
+
     def on_sphere(
         self, x: Float[Tensor, "nodes rows channels"], network: PointwiseNetwork
     ) -> Float[Tensor, "nodes rows_out channels"]:
         """:func:`~fairchem_hdgnn.models.ops.sphere.on_sphere` of an update, by a fast implementation."""
         keep = self.keep and torch.is_grad_enabled()
-        if self.ops is not TritonEdgeOps or x.dtype != torch.float32:
+        if not self.kernels or x.dtype != torch.float32:
             return (on_sphere if keep else on_sphere_fast)(x, network, self.compute)
         if keep or not torch.is_grad_enabled():
             return on_sphere_fused(x, network, self.compute)

@@ -44,8 +44,13 @@ class Pass:
         return self._packed[key]
 
     def _laid_out(self, weight: Tensor, transposed: bool) -> PackedMatrix:
-        matrix = weight.detach().to(self.compute.dtype)
-        return PackedMatrix(matrix.T if transposed else matrix, tf32=self.compute.tf32)
+        other = self._packed.get((id(weight), not transposed))
+        if other is not None:
+            matrix = other.weight.T
+        else:
+            matrix = weight.detach().to(self.compute.dtype)
+            matrix = matrix.T if transposed else matrix
+        return PackedMatrix(matrix, tf32=self.compute.tf32)
 
     def forget_packed(self) -> None:
         """Give the laid-out matrices back."""

@@ -39,12 +39,19 @@ class TritonEdgeOps(FastEdgeOps):
             raise ConfigError("implementation: triton runs on GPUs only; on a CPU use 'fast'")
         super().__init__(block, *arguments, **keywords)
 
+    def gather(self, x: Tensor, atom: Atom) -> Tensor:
+        """As :meth:`EdgeOps.gather`."""
+        if x.dtype != torch.float32:
+            return super().gather(x, atom)
+        values = kernels_of("gather").gather(x.flatten(1), *self._edges_of(atom))
+        return values.view(-1, *x.shape[1:])
+
     def gather_rotate(self, x: Tensor, atom: Atom, lmax: int, rows: Rows) -> Tensor:
         """As :meth:`EdgeOps.gather_rotate`."""
         if x.dtype != torch.float32:
             return super().gather_rotate(x, atom, lmax, rows)
         place = row_places(lmax, rows, x.device)
-        return _kernels("rotations").gather_rotate(
+        return kernels_of("rotations").gather_rotate(
             x, *self._edges_of(atom), self.block.wigner, place, len(rows), torch.float32
         )
 
@@ -62,7 +69,7 @@ class TritonEdgeOps(FastEdgeOps):
         def rotated(source: Tensor, target: Tensor) -> tuple[Tensor, ...]:
             edges = (block.source, block.target, *block.by_source, block.target_offsets, block.wigner)
             dtype = self.run.compute.dtype
-            return _kernels("rotations").gather_rotate_pair(source, target, *edges, place, len(rows), dtype)
+            return kernels_of("rotations").gather_rotate_pair(source, target, *edges, place, len(rows), dtype)
 
         values = rotated(x_source, x_target)
         if not self.keep:
@@ -77,7 +84,7 @@ class TritonEdgeOps(FastEdgeOps):
         if outer is not None:
             u, a = outer.u, outer.a.expand(-1, y.shape[2])
         place = row_places(lmax, rows, y.device)
-        return _kernels("rotations").rotate_sum(
+        return kernels_of("rotations").rotate_sum(
             y, None, u, a, block.target, None, block.first_edge, block.wigner, place
         )
 
@@ -86,21 +93,21 @@ class TritonEdgeOps(FastEdgeOps):
         if u.dtype != torch.float32:
             return super().gated_product(u, matrix, bias, channels, a)
         weights = None if a is None else a.expand(-1, channels)
-        return _kernels("gate").gate(product(u, matrix), bias, weights, channels, [SILU_SCALE, SIGMOID_SCALE])
+        return kernels_of("gate").gate(product(u, matrix), bias, weights, channels, [SILU_SCALE, SIGMOID_SCALE])
 
     def rotate_channel(self, x: Tensor, rows: Rows) -> Tensor:
         """As :meth:`EdgeOps.rotate_channel`."""
         if x.dtype != torch.float32:
             return super().rotate_channel(x, rows)
         place = row_places(round(x.shape[1] ** 0.5) - 1, rows, x.device)
-        return _kernels("rotate_channel").rotate_channel(x, self.block.wigner, place, len(rows), False)
+        return kernels_of("rotate_channel").rotate_channel(x, self.block.wigner, place, len(rows), False)
 
     def rotate_channel_back(self, y: Tensor, lmax: int, rows: Rows) -> Tensor:
         """As :meth:`EdgeOps.rotate_channel_back`."""
         if y.dtype != torch.float32:
             return super().rotate_channel_back(y, lmax, rows)
         place = row_places(lmax, rows, y.device)
-        return _kernels("rotate_channel").rotate_channel(y, self.block.wigner, place, len(rows), True)
+        return kernels_of("rotate_channel").rotate_channel(y, self.block.wigner, place, len(rows), True)
 
     def gather_mix_rotate(self, x: Tensor, atom: Atom, weights: InnerWeights) -> tuple[Tensor, ...]:
         """As :meth:`EdgeOps.gather_mix_rotate`."""
@@ -119,7 +126,7 @@ class TritonEdgeOps(FastEdgeOps):
             return list(super().gate_orders(of_source, of_target, features, weight, bias))
         dtype, tf32 = self.run.compute
         before = linear(features.to(dtype), weight.to(dtype), bias.to(dtype), tf32=tf32)
-        return _kernels("gate_orders").gate_orders(list(of_source), list(of_target), before)
+        return kernels_of("gate_orders").gate_orders(list(of_source), list(of_target), before)
 
     def join_orders(
         self, gated: Iterable[Tensor], weights: Sequence[Tensor], channels: int, dtype: torch.dtype
@@ -157,8 +164,8 @@ def row_places(lmax: int, rows: Rows, device: torch.device) -> Tensor:
     return places.to(device)
 
 
-def _kernels(name: str) -> ModuleType:
-    """One operation's; not imported where they are not used, as Triton is not everywhere."""
+def kernels_of(name: str) -> ModuleType:
+    """A module of :mod:`fairchem_hdgnn.models.kernels`; imported where it is used, as Triton is not everywhere."""
     return importlib.import_module(f"fairchem_hdgnn.models.kernels.{name}")
 
 
