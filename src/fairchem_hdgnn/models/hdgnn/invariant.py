@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from fairchem_hdgnn.models.arithmetic.sums import sum_by_group
+from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.hdgnn.config import NUM_TERMS, FixedAttention, HDGNNConfig
 from fairchem_hdgnn.models.hdgnn.options import Attention, GateInputs
 from fairchem_hdgnn.models.so3.constants import ConstantsModule
@@ -24,10 +26,10 @@ class InvariantUpdate(nn.Module):
         self,
         f: Float[Tensor, "nodes invariant"],
         edge_features: Float[Tensor, "edges channels"],
-        target: Int[Tensor, "edges"],
+        edges: Edges,
     ) -> Float[Tensor, "nodes invariant"]:
         """The next f."""
-        summed = edge_features.new_zeros(f.shape[0], edge_features.shape[1]).index_add_(0, target, edge_features)
+        summed = sum_by_group(edge_features, edges.target, edges.num_nodes, edges.blocks(None)[0].target_offsets)
         return silu(self.scale * self.linear(summed) + f)
 
 

@@ -64,7 +64,7 @@ def block_sizes(config: HDGNNConfig, *, only_scalars: bool) -> list[BlockSize]:
     return [near, BlockSize(*degrees, config.hidden_channels_far, only_scalars)]
 
 
-def parameters_of_edges(message: nn.Module) -> list[nn.Parameter]:
+def parameters_of_edges(message: nn.Module) -> list[Tensor]:
     """Those that act on edges; the weights of equivariant products only enter matrices, which are node tensors."""
     products = [module for module in message.modules() if isinstance(module, EdgeProduct)]
     others = {id(weight) for product in products for weight in product.weight}
@@ -158,5 +158,5 @@ class Layer(nn.Module):
             message[:, : summed.shape[1]] += summed
         if self.branch is not None:
             # Only the nearest neighbours feed the branch where there are two resolutions, as in the authors' code.
-            f = self.branch(f, parts[0], graph.edges[0].target)
+            f = self.branch(f, parts[0], graph.edges[0])
         return self.update(x, message, graph.execution), f

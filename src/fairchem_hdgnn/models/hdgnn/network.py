@@ -13,11 +13,12 @@ from torch.nn.functional import silu
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute, full_precision
 from fairchem_hdgnn.models.arithmetic.products import linear
+from fairchem_hdgnn.models.arithmetic.sums import sum_by_group
 from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.models.hdgnn.initialisation import initialise
 from fairchem_hdgnn.models.hdgnn.layer import Graph, Layer, MessageBlock
-from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead, ReadoutInit, initialise_readout, sum_over_systems
+from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead, ReadoutInit, initialise_readout
 from fairchem_hdgnn.models.nn.network import Network
 from fairchem_hdgnn.models.nn.radial import GaussianBasis
 from fairchem_hdgnn.models.ops.execution import Execution, Implementation
@@ -136,7 +137,7 @@ class EnergyReadout(nn.Module):
         with full_precision(x):
             energy = self.sphere(x, batch, num_systems)
             if self.invariant is not None:
-                energy = energy + self.readout_weight * sum_over_systems(self.invariant(f), batch, num_systems)
+                energy = energy + self.readout_weight * sum_by_group(self.invariant(f), batch, num_systems)
             return energy
 
 

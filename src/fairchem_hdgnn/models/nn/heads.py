@@ -11,6 +11,7 @@ from torch.nn.functional import silu
 
 from fairchem_hdgnn.models.arithmetic.precision import full_precision
 from fairchem_hdgnn.models.arithmetic.products import linear, product
+from fairchem_hdgnn.models.arithmetic.sums import sum_by_group
 from fairchem_hdgnn.models.so3.constants import ConstantsModule
 from fairchem_hdgnn.models.so3.grid import fibonacci_points
 
@@ -113,7 +114,7 @@ class EnergyHead(nn.Module):
         self, x: Float[Tensor, "nodes coefficients channels"], batch: Tensor, num_systems: int
     ) -> Float[Tensor, "systems"]:
         """Sum of the atoms' energies per system."""
-        return sum_over_systems(self.readout(x).mean(-1), batch, num_systems) * self.scale
+        return sum_by_group(self.readout(x).mean(-1), batch, num_systems) * self.scale
 
 
 class ForceHead(nn.Module):
@@ -140,8 +141,3 @@ class ForceHead(nn.Module):
         mean = values.mean(-1, keepdim=True)
         points = self.readout.points.to(values.dtype)
         return product(values - mean, points) / values.shape[-1] + mean * self.readout.points_mean.to(values.dtype)
-
-
-def sum_over_systems(node_values: Float[Tensor, "nodes"], batch: Tensor, num_systems: int) -> Float[Tensor, "systems"]:
-    """Sum of node values per system."""
-    return node_values.new_zeros(num_systems).index_add_(0, batch, node_values)

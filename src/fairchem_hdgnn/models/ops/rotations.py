@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fairchem_hdgnn.models.arithmetic.products import linear, product
+from fairchem_hdgnn.models.arithmetic.sums import sum_in_order
 from fairchem_hdgnn.models.edges import EdgeBlock, Rows
 from fairchem_hdgnn.models.ops.passes import Pass
 from fairchem_hdgnn.models.so3.constants import cached_constants
@@ -117,14 +118,6 @@ def add_by_source(values: Float[Tensor, "edges ..."], block: EdgeBlock, total: F
     else:
         order, offsets = block.by_source
         total.add_(sum_in_order(values.index_select(0, order), offsets))
-
-
-def sum_in_order(
-    values: Float[Tensor, "n *dims"], offsets: Int[Tensor, "sums_plus_one"]
-) -> Float[Tensor, "sums *dims"]:
-    """Sums of the ranges between the offsets, each from its first value to its last."""
-    sums = torch.segment_reduce(values.flatten(1), "sum", offsets=offsets, axis=0, unsafe=True)
-    return sums.view(-1, *values.shape[1:])
 
 
 class Gather(torch.autograd.Function):
