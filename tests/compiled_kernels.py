@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +22,32 @@ from triton.compiler import ASTSource
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.edges import EdgeBlock, Edges, rows_up_to
+from fairchem_hdgnn.models.hdgnn.norm import DegreeLayerNorm
 from fairchem_hdgnn.models.kernels import launching
 from fairchem_hdgnn.models.ops.edge_ops import Atom, OuterProduct
 from fairchem_hdgnn.models.ops.gated_network import DIFFERENCE, PLAIN, GatedMlp, GatedTerm, Places
 from fairchem_hdgnn.models.ops.passes import Pass
-from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps
+from fairchem_hdgnn.models.ops.so2 import InnerWeights, num_terms, rows_by_order
+from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork
+from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps, on_sphere_fused
 from fairchem_hdgnn.models.so3.layout import num_coefficients
 
 NAMES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64", torch.int32: "*i32"}
 TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-launches: dict[str, tuple[Any, dict[str, str], dict[str, Any], int]] = {}
+Launch = tuple[Any, dict[str, str], dict[str, Any], int]
+launches: dict[str, tuple[Launch, int]] = {}
+"""Each with the smallest lmax that needs it."""
 
 
-def record(kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], *, num_warps: int, **sizes: Any) -> None:
+def record(
+    lmax: int, kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], *, num_warps: int, **sizes: Any
+) -> None:
     """In place of a launch."""
     kinds = [NAMES[value.dtype] if isinstance(value, Tensor) else "i32" for value in arguments]
     signature = {**dict(zip(kernel.arg_names, kinds)), **dict.fromkeys(sizes, "constexpr")}
     signature = {name: signature[name] for name in kernel.arg_names}
-    launches[str((kernel.__name__, signature, sizes))] = (kernel, signature, sizes, num_warps)
+    launch = (kernel, signature, sizes, num_warps)
+    launches.setdefault(str((kernel.__name__, signature, sizes)), (launch, lmax))
 
 
 def random(*shape: int) -> Tensor:
@@ -72,7 +81,33 @@ def use(lmax: int, mmax: int, lmax_metp: int, channels: int, width: int, dtype: 
     (out.sum() + ops.gather_rotate(x, Atom.SOURCE, lmax, rows).sum()).backward()
 
 
-def resources(capability: int, launch: tuple[Any, dict[str, str], dict[str, Any], int]) -> tuple[int, int]:
+def use_more(lmax: int, mmax: int, channels: int, hidden: int, dtype: torch.dtype) -> None:
+    """Norm, update, single channels, and a message of eSCN, on three edges."""
+    wigner, none = torch.randn(3, 2 * mmax + 1, num_coefficients(lmax)), torch.zeros(3, dtype=torch.long)
+    run = Pass(Compute(dtype, tf32=False))
+    ops = TritonEdgeOps(Edges(none, none, wigner, 2).blocks(None)[0], run)
+    x, rows = random(2, num_coefficients(lmax), channels), rows_by_order(lmax, mmax)
+    rotated = ops.rotate_channel(x[0].T[:3], rows)
+    (rotated.sum() + ops.rotate_channel_back(rotated, lmax, rows).sum()).backward()
+
+    points = 2 * (lmax + 1) * (2 * lmax + 3)
+    network = (random(2 * channels), random(2 * channels, 2 * channels), random(2 * channels))
+    grids = torch.randn(points, num_coefficients(lmax)), torch.randn(num_coefficients(lmax) + 1, points)
+    normalised = DegreeLayerNorm(lmax, channels)(x, fused=True)
+    on_sphere_fused(normalised.repeat(1, 1, 2), PointwiseNetwork(*grids, *network), run.compute).sum().backward()
+
+    inner = [tuple(random(channels, num_terms(min(l, mmax)) * hidden) for l in range(lmax + 1)) for _ in Atom]
+    mixed = [ops.gather_mix_rotate(x, atom, InnerWeights(of, hidden, mmax)) for atom, of in zip(Atom, inner)]
+    scales = num_terms(mmax) * 2 * hidden
+    gated = ops.gate_orders(*mixed, random(3, 8), random(scales, 8), random(scales))
+    outer = [random(values.shape[2], (lmax + 1 - m) * channels) for m, values in enumerate(gated)]
+    y = ops.join_orders(gated, outer, channels, torch.float32)
+    points = 2 * (lmax + 1) * (2 * mmax + 1)
+    grids = torch.randn(points, len(rows)), torch.randn(len(rows), points)
+    ops.rotate_scatter(ops.on_sphere(y, PointwiseNetwork(*grids)), lmax, rows).sum().backward()
+
+
+def resources(capability: int, launch: Launch) -> tuple[int, int]:
     """Registers of a thread, and bytes of its stack, which holds what did not fit into them."""
     kernel, signature, sizes, num_warps = launch
     names = kernel.arg_names
@@ -93,17 +128,18 @@ def resources(capability: int, launch: tuple[Any, dict[str, str], dict[str, Any]
 
 
 def main(capabilities: list[str]) -> None:
-    launching.launch = record
     Edges.on_cpu = EdgeBlock.on_cpu = False  # type: ignore[assignment,method-assign]
-    for dtype in (torch.float32, torch.bfloat16):
-        use(6, 1, 2, 128, 512, dtype, 3)
-    use(6, 1, 2, 128, 512, torch.float32, 1)
-    use(4, 1, 1, 128, 128, torch.float32, 3)
-    use(8, 2, 8, 256, 256, torch.float32, 3)
+    both = (torch.float32, torch.bfloat16)
+    sizes = ((4, 1, 1, 128, 128, both[1:]), (6, 1, 2, 128, 512, both), (8, 2, 8, 256, 256, both[:1]))
+    for lmax, mmax, lmax_metp, channels, width, dtypes in sizes:
+        launching.launch = partial(record, lmax)
+        for dtype in dtypes:
+            use(lmax, mmax, lmax_metp, channels, width, dtype, 1 if lmax == 4 else 3)
+            use_more(lmax, 2, channels, 256, dtype)
     found = [
-        [capability, launch[0].__name__, launch[2].get("degrees", 0), *resources(int(capability), launch)]
+        [capability, launch[0].__name__, lmax, *resources(int(capability), launch)]
         for capability in capabilities
-        for launch in launches.values()
+        for launch, lmax in launches.values()
     ]
     print(json.dumps(found))
 

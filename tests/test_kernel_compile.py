@@ -18,10 +18,14 @@ CAPABILITIES = ("80", "90", "100")
 KERNELS = {
     "_gather_rotate_kernel", "_rotate_sum_kernel", "_outer_backward_kernel", "_hidden_kernel",
     "_hidden_backward_kernel", "_sum_edges_kernel", "_combine_kernel", "_combine_backward_kernel", "_gate_kernel",
-    "_gate_backward_kernel",
+    "_gate_backward_kernel", "_sphere_silu_kernel", "_sphere_silu_backward_kernel", "_rotate_channel_kernel",
+    "_gate_order_kernel", "_gate_order_backward_kernel", "_degree_norm_kernel", "_degree_norm_backward_kernel",
 }  # fmt: skip
 MOST_REGISTERS, MOST_STACK = 128, 8
 """Of a thread up to L = 6: at least 16 warps fit on a multiprocessor, and two numbers are in memory at most."""
+
+MOST_REGISTERS_OF_THREE_PRODUCTS = 208
+"""Of a kernel with three products on an A100, whose tensor cores take factors from registers: 8 warps fit."""
 
 
 def test_kernels_compile() -> None:
@@ -34,6 +38,11 @@ def test_kernels_compile() -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert {(capability, kernel) for capability, kernel, *_ in found} == {(c, k) for c in CAPABILITIES for k in KERNELS}
-    wasteful = [row for row in found if row[2] <= 7 and (row[3] > MOST_REGISTERS or row[4] > MOST_STACK)]
+    limits = {("80", "_sphere_silu_backward_kernel"): MOST_REGISTERS_OF_THREE_PRODUCTS}
+    wasteful = [
+        row
+        for row in found
+        if row[2] <= 6 and (row[3] > limits.get(tuple(row[:2]), MOST_REGISTERS) or row[4] > MOST_STACK)
+    ]
     assert not wasteful
     assert all(registers < 255 for *_, registers, _ in found)

@@ -69,7 +69,7 @@ def further_layer(make: Callable[..., nn.Module], activations: str, **keys: Any)
 
 
 @pytest.mark.parametrize("activations", ["store", "recompute"])
-@pytest.mark.parametrize(("make", "most"), [(hdgnn, 750), (escn, 400)])
+@pytest.mark.parametrize(("make", "most"), [(hdgnn, 600), (escn, 290)])
 def test_a_further_layer(
     monkeypatch: pytest.MonkeyPatch, make: Callable[..., nn.Module], most: int, activations: str
 ) -> None:

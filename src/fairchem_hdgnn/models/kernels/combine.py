@@ -18,7 +18,7 @@ from torch import Tensor
 from fairchem_hdgnn.models.kernels import launching
 from fairchem_hdgnn.models.kernels.launching import block_of, register
 
-ROW_BLOCK, EDGE_BLOCK = 8, 16
+ROW_BLOCK, EDGE_BLOCK = 8, 8
 MOST_TERMS = 3
 """Terms that one kernel reads."""
 

@@ -195,7 +195,7 @@ def _sphere_silu_backward(
     x = x.contiguous()
     matrices = (x if tensor is None else tensor.contiguous() for tensor in (to_grid, bias, from_grid))
     tensors = (gradient.contiguous(), x, *matrices, of_x, of_bias)
-    launching.launch(_sphere_silu_backward_kernel, _grid(x, sizes), tensors, **sizes, num_warps=4)
+    launching.launch(_sphere_silu_backward_kernel, _grid(x, sizes), tensors, **sizes, num_warps=8)
     return of_x, of_bias.sum(0)
 
 
