@@ -1,7 +1,8 @@
 """Write the results of ``benchmarks/gpu.py`` into docs/performance.md: ``python benchmarks/gpu_report.py OUT/*.json``.
 
-The files are stored as benchmarks/results/gpu_CARD_DATE.json, and the page's section between its markers is generated
-from all stored files; without any, it says that nothing was measured. Without arguments, only the page is rewritten.
+The files are stored as benchmarks/results/gpu_CARD_DATE.json. From all stored files come the page's section between its
+markers, which without any says that nothing was measured, and the table of sizes for which ``implementation: auto``
+takes the kernels. Without arguments, only these two are rewritten.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ sys.path[:0] = [str(ROOT / "benchmarks")]
 
 import pages  # noqa: E402
 from gpu_stages.page import section  # noqa: E402
+from gpu_stages.proven import proven  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
 PAGE = ROOT / "docs/performance.md"
+TABLE = ROOT / "src/fairchem_hdgnn/models/ops/proven.json"
 BEGIN, END = pages.marks("gpu")
 
 NOTHING = """\
 **Nothing on this page has been measured on a GPU yet.** The Triton kernels are run in Triton's interpreter and
-compiled for three GPU generations by the tests, and are off by default. Ratios between models on a CPU do not carry
-over.
+compiled for three GPU generations by the tests, and `implementation: auto`, the default, takes them for no sizes yet.
+Ratios between models on a CPU do not carry over.
 """
 
 
@@ -41,6 +44,7 @@ def main() -> None:
     for path in parser.parse_args().files:
         keep(path)
     PAGE.write_text(replaced(PAGE.read_text(), page_part(stored_reports())))
+    TABLE.write_text(table_of(stored_reports()))
     print(f"{PAGE.relative_to(ROOT)}: written from {len(stored_reports())} results")
 
 
@@ -56,6 +60,12 @@ def keep(path: Path) -> None:
     machine = report["machine"]
     card = re.sub(r"\W+", "-", machine["device"].removeprefix("NVIDIA ")).strip("-").lower()
     (RESULTS / f"gpu_{card}_{machine['date']}.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+def table_of(reports: list[dict[str, Any]]) -> str:
+    """The table that ``implementation: auto`` follows, one record a line."""
+    records = [json.dumps(record) for record in proven(reports)]
+    return "[" + ",".join(f"\n{record}" for record in records) + "\n" * bool(records) + "]\n"
 
 
 def stored_reports() -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ def test_rehearsal_without_fairchem(everything):
     shared = [row["energy_error_of_ours"] for row in rows if "energy_error_of_ours" in row]
     assert shared and all(found["error"] < 1e-5 and found["ok"] for found in shared)
 
-    assert len(results["kernels"]) == 4 * 2 and all(row["ok"] and row["both_ms"] > 0 for row in results["kernels"])
+    assert len(results["kernels"]) == 6 * 2 and all(row["ok"] and row["both_ms"] > 0 for row in results["kernels"])
     assert all("need a GPU" in results[name]["skipped"] for name in STAGES if name.startswith("triton"))
     assert 0 < results["profile"]["busy_share"] <= 1
     assert results["memory"]["batches"] == "OC20 frames"
@@ -258,6 +258,7 @@ def test_page_of_a_result(everything, tmp_path, monkeypatch):
     page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     monkeypatch.setattr(report, "PAGE", page)
     monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "TABLE", tmp_path / "proven.json")
     report.RESULTS.mkdir()
     out, _ = everything
     monkeypatch.setattr(sys, "argv", ["gpu_report.py", str(out / "gpu.json"), str(out / "qm9.json")])

@@ -32,7 +32,7 @@ from fairchem_hdgnn.models.hdgnn.edge_product import GatedEdgeProduct
 from fairchem_hdgnn.models.hdgnn.norm import DegreeLayerNorm
 from fairchem_hdgnn.models.nn.heads import EnergyHead, ForceHead
 from fairchem_hdgnn.models.nn.radial import SiLUBasis
-from fairchem_hdgnn.models.ops.execution import Activations, Execution, Implementation
+from fairchem_hdgnn.models.ops.execution import OPS, Execution, Implementation
 from fairchem_hdgnn.models.so3.frames import edge_frames
 from fairchem_hdgnn.models.so3.grid import S2Grid
 from fairchem_hdgnn.models.so3.wigner import wigner_d
@@ -223,7 +223,7 @@ def test_equivariant_messages_do_not_see_the_roll(gpu: EmulatedTF32, implementat
         leaf = x.clone().requires_grad_()
         with tf32_by(way):
             edges = Edges.from_frames(source, target, frames, 9, 3, 3)
-            execution = Execution.chosen(Implementation(implementation), Activations.STORE, Compute.chosen(x))
+            execution = Execution(OPS[Implementation(implementation)], Compute.chosen(x), keep=True)
             message = block(leaf, f, features, edges, execution)
             [gradient] = torch.autograd.grad(message.square().sum(), leaf)
         results.append((message, gradient))

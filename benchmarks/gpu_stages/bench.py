@@ -208,7 +208,14 @@ def make_network(bench: Bench, name: str, num_layers: int, **keys: Any) -> nn.Mo
     """A network with fixed random weights, on the CPU, in float32."""
     torch.manual_seed(0)
     changes = TINY if bench.tiny else {}
-    all_keys = {**NETWORKS[name], **changes, "num_layers": num_layers, "readout_init": "random", **keys}
+    all_keys = {
+        **NETWORKS[name],
+        **changes,
+        "num_layers": num_layers,
+        "readout_init": "random",
+        "implementation": "fast",
+        **keys,
+    }
     return ESCNNetwork(all_keys) if name == "escn" else HDGNNNetwork(all_keys)
 
 

@@ -15,7 +15,9 @@ from fairchem_hdgnn.models.edges import Edges, rows_up_to
 from fairchem_hdgnn.models.ops.edge_ops import EdgeOps, FastEdgeOps, OuterProduct
 from fairchem_hdgnn.models.ops.gated_network import DIFFERENCE, PLAIN, GatedMlp, GatedTerm, Places, Rotated
 from fairchem_hdgnn.models.ops.passes import Pass
+from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork
 from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps
+from fairchem_hdgnn.models.so3.grid import grid_matrices
 from fairchem_hdgnn.models.so3.layout import num_coefficients
 from gpu_stages.bench import Bench, attempt, frames_of, largest, relative, usual_graph, within
 
@@ -98,7 +100,22 @@ def operations(bench: Bench, edges: Edges, sizes: Sizes) -> dict[str, Operation]
         ]
         return [ops.add_terms(low, places, terms)]
 
+    def on_sphere(ops: EdgeOps, tensors: list[Tensor]) -> list[Tensor]:
+        x, *weights = tensors
+        grid = grid_matrices(lmax, (2 * (lmax + 1), 2 * lmax + 3))
+        return [ops.on_sphere(x, PointwiseNetwork(*(matrix.to(x) for matrix in grid), *weights))]
+
     return {
+        "update on the sphere": Operation(
+            [
+                randn(nodes, coefficients, 2 * channels),
+                randn(2 * channels),
+                (2 * channels) ** -0.5 * randn(2 * channels, 2 * channels),
+                randn(2 * channels),
+            ],
+            on_sphere,
+        ),
+        "SiLU on the sphere of each edge": Operation([randn(count, coefficients, channels)], on_sphere),
         "gather and rotate, both atoms": Operation(
             [randn(nodes, coefficients, channels)],
             lambda ops, t: [value for value, _ in ops.gather_rotate_pair(t[0], t[0], lmax, rows)],

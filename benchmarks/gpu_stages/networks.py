@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fairchem_hdgnn.host.counting import WorkCounter
+from fairchem_hdgnn.models.ops.proven import sizes_of
 from gpu_stages.bench import (
     PRECISIONS,
     Bench,
@@ -57,6 +58,7 @@ def hdgnn_rows(bench: Bench, name: str, depth: int, keys: dict[str, str]) -> lis
                 return network(*arguments)["energy"].sum()
 
         row = {"network": name, "num_layers": depth, "edges": arguments[1].shape[1], "precision": mode, **keys}
+        row["sizes"] = sizes_of(network.config)
         rows.append({**row, **measure(bench, network, forward)})
     return rows
 

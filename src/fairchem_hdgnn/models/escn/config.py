@@ -105,7 +105,7 @@ class ESCNConfig(Keys):
     activations: Activations = other(Activations.RECOMPUTE)
     """Whether activations are stored or recomputed for the backward pass."""
 
-    implementation: Implementation = other(Implementation.FAST)
+    implementation: Implementation = other(Implementation.AUTO)
     """Implementation of the messages."""
 
     def __post_init__(self) -> None:

@@ -211,7 +211,7 @@ class HDGNNConfig(Keys):
     activations: Activations = other(Activations.STORE)
     """Whether activations are stored or recomputed for the backward pass."""
 
-    implementation: Implementation = other(Implementation.FAST)
+    implementation: Implementation = other(Implementation.AUTO)
     """Implementation of the messages."""
 
     def __post_init__(self) -> None:

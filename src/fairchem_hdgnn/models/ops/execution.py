@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.ops.edge_ops import EdgeOps, FastEdgeOps
+from fairchem_hdgnn.models.ops.proven import kernels_are_faster
 from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork, on_sphere, on_sphere_fast
 from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps, on_sphere_fused
 
@@ -31,10 +33,12 @@ class Activations(str, Enum):
 class Implementation(str, Enum):
     """All give the same.
 
-    ``fast``; ``triton``: fused kernels for GPUs, which need less memory and whose speed has not been measured yet;
-    ``reference``: the plain equations, slower and with far more memory, for checking.
+    ``auto``: ``triton`` on GPUs and with sizes for which it has been measured to be faster (docs/performance.md says
+    which), else ``fast``. ``fast``: matrix products on blocks of edges. ``triton``: fused kernels for GPUs, which need
+    less memory. ``reference``: the plain equations, slower and with far more memory, for checking.
     """
 
+    AUTO = "auto"
     FAST = "fast"
     TRITON = "triton"
     REFERENCE = "reference"
@@ -62,9 +66,13 @@ class Execution:
     keep: bool
 
     @classmethod
-    def chosen(cls, implementation: Implementation, activations: Activations, compute: Compute) -> Execution:
-        """The execution that two configuration keys select."""
-        return cls(OPS[implementation], compute, activations is Activations.STORE)
+    def chosen(cls, config: Any, compute: Compute, device: torch.device) -> Execution:
+        """The execution that a configuration's ``implementation`` and ``activations`` select for a device."""
+        implementation = config.implementation
+        if implementation is Implementation.AUTO:
+            faster = kernels_are_faster(config, compute, device)
+            implementation = Implementation.TRITON if faster else Implementation.FAST
+        return cls(OPS[implementation], compute, config.activations is Activations.STORE)
 
     @property
     def fast(self) -> bool:
