@@ -22,6 +22,7 @@ from test_launches import escn, further_layer, hdgnn
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from fairchem_hdgnn.host.counting import WorkCounter
 from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.edges import EdgeBlock, Edges, rows_up_to
 from fairchem_hdgnn.models.hdgnn.norm import DegreeLayerNorm
@@ -296,6 +297,18 @@ def check_sphere() -> None:
                 got = on_sphere_fused(x, PointwiseNetwork(*grids, *given), Compute(dtype, tf32=False))
                 assert got.dtype == torch.float32
                 same(got, wanted, inputs, exact, tolerance)
+
+
+def check_counted() -> None:
+    """Products inside a kernel are counted; the backward pass forms the first ones again."""
+    x, to_grid, from_grid = random(3, 4, 5), random(6, 4, grad=False), random(2, 6, grad=False)
+    with WorkCounter() as forward:
+        values = on_sphere_fused(x, PointwiseNetwork(to_grid, from_grid), Compute(torch.float32, tf32=False))
+    with WorkCounter() as backward:
+        values.sum().backward()
+    # torch 2.4 registers formulas under names that its own counter does not look up.
+    if not torch.__version__.startswith("2.4."):
+        assert (forward.flops, backward.flops) == (2 * 3 * 5 * (24 + 12), 2 * 3 * 5 * (24 + 12 + 24))
 
 
 def check_registered() -> None:

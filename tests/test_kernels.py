@@ -15,7 +15,10 @@ from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
 
 pytest.importorskip("triton", reason="no Triton for this platform")
 
-GROUPS = (("rotations",), ("terms", "gate", "registered"), ("networks",), ("device", "repeats", "launches"))
+GROUPS = (
+    ("rotations", "single_channels", "gather"), ("terms", "gate", "registered"), ("so2", "sphere", "norm"),
+    ("networks",), ("device", "repeats", "launches", "counted"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("checks", GROUPS, ids="-".join)

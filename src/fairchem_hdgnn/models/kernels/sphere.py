@@ -7,6 +7,7 @@ trailing digits, as exact as float32.
 Annotations are not postponed, because Triton reads those of the kernels.
 """
 
+import math
 from typing import Any, Optional
 
 import torch
@@ -14,9 +15,12 @@ import triton
 import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from fairchem_hdgnn.models.kernels import launching
 from fairchem_hdgnn.models.kernels.launching import block_of, register
+
+Shape = torch.Size
 
 POINT_BLOCK = 16
 """Points that a program works on at a time."""
@@ -220,6 +224,21 @@ sphere_silu_backward = register(
     ),
 )
 """Gradients of x and of the bias; the latter is 0 where there is none."""
+
+
+@register_flop_formula(torch.ops.fairchem_hdgnn.sphere_silu)
+def _flops(x: Shape, to_grid: Optional[Shape], bias: Any, from_grid: Optional[Shape], *_: Any, **__: Any) -> int:
+    """Of the products, a multiply-add as two."""
+    entries = sum(math.prod(shape) for shape in (to_grid, from_grid) if shape is not None)
+    return 2 * x[0] * x[2] * entries
+
+
+@register_flop_formula(torch.ops.fairchem_hdgnn.sphere_silu_backward)
+def _flops_backward(
+    gradient: Shape, x: Shape, to_grid: Optional[Shape], bias: Any, from_grid: Optional[Shape], *_: Any, **__: Any
+) -> int:
+    again = 0 if to_grid is None else _flops(x, to_grid, bias, None)
+    return _flops(x, to_grid, bias, from_grid) + again
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
