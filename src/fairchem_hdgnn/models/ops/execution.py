@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.ops.edge_ops import EdgeOps, FastEdgeOps
 from fairchem_hdgnn.models.ops.proven import kernels_are_faster
@@ -67,11 +69,18 @@ class Execution:
 
     @classmethod
     def chosen(cls, config: Any, compute: Compute, device: torch.device) -> Execution:
-        """The execution that a configuration's ``implementation`` and ``activations`` select for a device."""
+        """The execution that a configuration's ``implementation`` and ``activations`` select for a device.
+
+        Raises:
+            ConfigError: kernels are asked for, but the device is a CPU and Triton's interpreter is not switched on.
+        """
         implementation = config.implementation
         if implementation is Implementation.AUTO:
             faster = kernels_are_faster(config, compute, device)
             implementation = Implementation.TRITON if faster else Implementation.FAST
+        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+        if implementation is Implementation.TRITON and device.type == "cpu" and not interpreted:
+            raise ConfigError("implementation: triton runs on GPUs only; on a CPU use 'fast'")
         return cls(OPS[implementation], compute, config.activations is Activations.STORE)
 
     @property

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.kernels.rotations import gather_rotate, rotate_sum
+from fairchem_hdgnn.models.ops.so2 import InnerWeights
 
 Edges = tuple[Any, ...]
 """``(index, edges, offsets, wigner, place)`` of :data:`~fairchem_hdgnn.models.kernels.rotations.gather_rotate`."""
@@ -26,9 +27,9 @@ def gather_mix_rotate(
     edges: Edges,
     num_rows: int,
     compute: Compute,
-    matrices: Sequence[Float[Tensor, "_degree_channels _term_hidden"]],
+    weights: InnerWeights,
 ) -> tuple[Float[Tensor, "edges _signs _term_hidden"], ...]:
-    """As :meth:`~fairchem_hdgnn.models.ops.edge_ops.EdgeOps.gather_mix_rotate`, from a matrix for each order."""
+    """As :meth:`~fairchem_hdgnn.models.ops.edge_ops.EdgeOps.gather_mix_rotate`."""
 
     def rotated(x: Tensor) -> Tensor:
         *lists, wigner, place = edges
@@ -37,7 +38,7 @@ def gather_mix_rotate(
     def rotated_back(gradient: Tensor) -> Tensor:
         return rotate_sum(gradient, None, None, None, *edges)
 
-    return _MixOrders.apply(rotated, rotated_back, compute, x, *matrices)
+    return _MixOrders.apply(rotated, rotated_back, compute, weights, x, *weights.of_degrees)
 
 
 def join_orders(
@@ -57,16 +58,19 @@ class _MixOrders(torch.autograd.Function):
         rotated: Callable[[Tensor], Tensor],
         rotated_back: Callable[[Tensor], Tensor],
         compute: Compute,
+        weights: InnerWeights,
         x: Tensor,
-        *matrices: Tensor,
+        *of_degrees: Tensor,
     ) -> tuple[Tensor, ...]:
+        matrices = [weights.of_order(order).to(compute.dtype) for order in range(weights.mmax + 1)]
         ctx.save_for_backward(x, *matrices)
         ctx.call = rotated, rotated_back, compute
+        ctx.dtypes = [weight.dtype for weight in of_degrees]
         values, results = rotated(x), []
         with compute.products():
             for part, matrix in zip(_slices(values, matrices, x.shape[2]), matrices):
                 out = part.new_empty(*part.shape[:2], matrix.shape[1])
-                _multiply(part, matrix.to(compute.dtype), out)
+                _multiply(part, matrix, out)
                 results.append(out)
         return tuple(results)
 
@@ -80,9 +84,14 @@ class _MixOrders(torch.autograd.Function):
         slices = zip(_slices(values, matrices, x.shape[2]), _slices(of_values, matrices, x.shape[2]))
         with compute.products():
             for (part, of_part), matrix, gradient in zip(slices, matrices, gradients):
-                _multiply(gradient, matrix.to(compute.dtype).T, of_part)
-                of_matrices.append(_weight_gradient(part, gradient, matrix.dtype))
-        return None, None, None, rotated_back(of_values), *of_matrices
+                _multiply(gradient, matrix.T, of_part)
+                of_matrices.append(_weight_gradient(part, gradient, torch.float32).split(x.shape[2]))
+        of_degrees = [
+            torch.cat([of_order[degree - order] for order, of_order in enumerate(of_matrices[: degree + 1])], dim=1)
+            for degree in range(len(ctx.dtypes))
+        ]
+        of_degrees = [of_degree.to(dtype) for of_degree, dtype in zip(of_degrees, ctx.dtypes)]
+        return None, None, None, None, rotated_back(of_values), *of_degrees
 
 
 class _JoinOrders(torch.autograd.Function):

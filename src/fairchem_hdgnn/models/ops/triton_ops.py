@@ -6,19 +6,16 @@ Gradients of what all blocks read go through autograd here: nearly every batch i
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.arithmetic.products import linear, product
-from fairchem_hdgnn.models.edges import EdgeBlock, Rows
+from fairchem_hdgnn.models.edges import Rows
 from fairchem_hdgnn.models.ops.edge_ops import Atom, FastEdgeOps, OuterProduct, recomputed_together
 from fairchem_hdgnn.models.ops.gate import SIGMOID_SCALE, SILU_SCALE
 from fairchem_hdgnn.models.ops.gated_network import GatedTerm, Places, Rotated
@@ -28,16 +25,7 @@ from fairchem_hdgnn.models.so3.constants import cached_constants
 
 
 class TritonEdgeOps(FastEdgeOps):
-    """As :class:`FastEdgeOps`, by kernels where tensors are float32.
-
-    Raises:
-        ConfigError: the edges are not on a GPU, and Triton's interpreter is not switched on.
-    """
-
-    def __init__(self, block: EdgeBlock, *arguments: Any, **keywords: Any) -> None:
-        if block.on_cpu and os.environ.get("TRITON_INTERPRET") != "1":
-            raise ConfigError("implementation: triton runs on GPUs only; on a CPU use 'fast'")
-        super().__init__(block, *arguments, **keywords)
+    """As :class:`FastEdgeOps`, by kernels where tensors are float32."""
 
     def gather(self, x: Tensor, atom: Atom) -> Tensor:
         """As :meth:`EdgeOps.gather`."""
@@ -114,9 +102,8 @@ class TritonEdgeOps(FastEdgeOps):
         if x.dtype != torch.float32:
             return super().gather_mix_rotate(x, atom, weights)
         rows = rows_by_order(weights.lmax, weights.mmax)
-        matrices = [weights.of_order(order) for order in range(weights.mmax + 1)]
         edges = (*self._edges_of(atom), self.block.wigner, row_places(weights.lmax, rows, x.device))
-        return _fused("so2").gather_mix_rotate(x, edges, len(rows), self.run.compute, matrices)
+        return _fused("so2").gather_mix_rotate(x, edges, len(rows), self.run.compute, weights)
 
     def gate_orders(
         self, of_source: Sequence[Tensor], of_target: Sequence[Tensor], features: Tensor, weight: Tensor, bias: Tensor
