@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,8 @@ def test_sizes_that_a_result_proves(reporter: Any, table_and_card: Path) -> None
     assert not has_kernels(ESCN, BFLOAT16, GPU)
     assert not has_kernels(HDGNNConfig.from_keys({"preset": "authors", "sphere_channels": 64}), BFLOAT16, GPU)
     assert not has_kernels(HDGNNConfig.from_keys({"preset": "paper"}), BFLOAT16, GPU)
+    for key, value in (("neural_input", "rotated"), ("activations", "recompute"), ("lmax_far", 6)):
+        assert not has_kernels(HDGNNConfig.from_keys({"preset": "authors", key: value}), BFLOAT16, GPU)
     deeper = HDGNNConfig.from_keys({"preset": "authors", "num_layers": 3, "cutoff": 8.0})
     assert has_kernels(deeper, BFLOAT16, GPU)
     assert has_kernels(HDGNNConfig.from_keys({"preset": "paper", "implementation": "triton"}), BFLOAT16, GPU)
@@ -83,6 +85,23 @@ def test_another_card_is_not_proven(reporter: Any, table_and_card: Path, monkeyp
     table_and_card.write_text(reporter.table_of([result()]))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
     assert not has_kernels(HDGNN, BFLOAT16, GPU)
+
+
+def test_no_kernels_without_triton_or_on_other_cards(
+    reporter: Any, table_and_card: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table_and_card.write_text(reporter.table_of([result()]))
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    assert not has_kernels(HDGNN, BFLOAT16, GPU)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not has_kernels(HDGNN, BFLOAT16, GPU)
+
+
+def test_a_result_that_refutes_another(reporter: Any) -> None:
+    slower = result()
+    slower["stages"]["triton_networks"]["result"][0]["step_ms"] = 1e9
+    assert reporter.table_of([result(), slower]) == reporter.table_of([slower, result()]) == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -97,11 +116,15 @@ def test_another_card_is_not_proven(reporter: Any, table_and_card: Path, monkeyp
         lambda stages: stages["triton_networks"]["result"][0].update(ok=False),
         lambda stages: stages["triton_networks"]["result"][1].pop("step_ms"),
         lambda stages: stages["networks"]["result"].pop(1),
+        lambda stages: stages["triton_networks"]["result"].pop(1),
+        lambda stages: stages["triton_parity"]["result"].update(networks={"error_message": "memory", "ok": False}),
+        lambda stages: [row.pop("sizes") for row in stages["triton_networks"]["result"]],
         lambda stages: stages.pop("networks"),
     ],
     ids=[
         "wrong", "does not repeat", "no parity", "nothing compared", "slower step when shallow", "slower forward pass",
-        "not a number", "not timed", "nothing to compare with", "no plain times",
+        "not a number", "not timed", "nothing to compare with", "one depth alone",
+        "networks failed", "an older result", "no plain times",
     ],
 )  # fmt: skip
 def test_what_proves_nothing(reporter: Any, spoil: Any) -> None:

@@ -22,3 +22,5 @@ def test_sums_of_groups(group: list[int], width: tuple[int, ...]) -> None:
     for got in (sum_by_group(values, rows, 5), sum_sorted(values, rows, 5), sum_sorted(values, rows, 5, offsets)):
         assert_close(got, wanted)
         assert_close(torch.autograd.grad(got, values, upstream)[0], gradient)
+    if group:
+        assert torch.autograd.gradgradcheck(lambda x: sum_sorted(x**3, rows, 5), values)

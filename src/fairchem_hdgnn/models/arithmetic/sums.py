@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def sum_by_group(
@@ -62,7 +61,6 @@ class _SumSorted(torch.autograd.Function):
         return sum_in_order(values, offsets)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         (group,) = ctx.saved_tensors
         return gradient.index_select(0, group), None, None, None

@@ -16,7 +16,7 @@ from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.ops.edge_ops import EdgeOps, FastEdgeOps
 from fairchem_hdgnn.models.ops.proven import kernels_are_faster
-from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork, on_sphere, on_sphere_fast
+from fairchem_hdgnn.models.ops.sphere import PointwiseNetwork, number_per_chunk, on_sphere, on_sphere_fast
 from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps, on_sphere_fused
 
 
@@ -100,9 +100,8 @@ class Execution:
         keep = self.keep and torch.is_grad_enabled()
         if not self.kernels or x.dtype != torch.float32:
             return (on_sphere if keep else on_sphere_fast)(x, network, self.compute)
-        if keep or not torch.is_grad_enabled():
+        if keep:
             return on_sphere_fused(x, network, self.compute)
-        return checkpoint(
-            on_sphere_fused, x, network, self.compute, use_reentrant=False, preserve_rng_state=False,
-            determinism_check="none",
-        )  # fmt: skip
+        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False, "determinism_check": "none"}
+        parts = x.split(number_per_chunk(x, len(network.to_grid)))
+        return torch.cat([checkpoint(on_sphere_fused, part, network, self.compute, **options) for part in parts])

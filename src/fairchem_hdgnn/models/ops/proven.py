@@ -5,6 +5,7 @@ The table ``proven.json`` is written by ``benchmarks/gpu_report.py`` from stored
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from enum import Enum
 from functools import cache
@@ -18,8 +19,10 @@ from fairchem_hdgnn.models.arithmetic.precision import Compute
 TABLE = Path(__file__).with_name("proven.json")
 
 SIZES = (
-    "message", "mlp", "output_activation", "tensor_product", "full_degree_product", "num_resolutions", "lmax", "mmax",
-    "lmax_metp", "sphere_channels", "hidden_channels", "edge_channels",
+    "message", "mlp", "neural_input", "output_activation", "tensor_product", "full_degree_product", "extra_linear",
+    "squeeze_excitation", "layer_norm", "attention", "invariant_channels", "num_resolutions", "near_neighbors", "lmax",
+    "mmax", "lmax_metp", "lmax_far", "resolution", "sphere_channels", "hidden_channels", "hidden_channels_far",
+    "edge_channels", "activations",
 )  # fmt: skip
 """Keys of a configuration that decide what the kernels work on; a model has some of them."""
 
@@ -27,12 +30,15 @@ SIZES = (
 def sizes_of(config: Any) -> dict[str, Any]:
     """What a configuration asks of the kernels, in the terms of YAML."""
     values = {name: getattr(config, name) for name in SIZES if hasattr(config, name)}
-    return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+    plain = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
 def kernels_are_faster(config: Any, compute: Compute, device: torch.device) -> bool:
     """Whether a stored measurement says so for this configuration, precision and generation of GPU."""
-    if device.type != "cuda" or not _records():
+    if device.type != "cuda" or torch.version.hip is not None or not _records():
+        return False
+    if importlib.util.find_spec("triton") is None:
         return False
     gpu = ".".join(map(str, torch.cuda.get_device_capability(device)))
     return {"gpu": gpu, "precision": precision_of(compute), "sizes": sizes_of(config)} in _records()
