@@ -47,6 +47,19 @@ def _load(matrix, row, column, rows: tl.constexpr, columns: tl.constexpr):
 
 
 @triton.jit
+def _before_silu(
+    x, to_grid, coefficients, b, point, row, channel,
+    points: tl.constexpr, rows: tl.constexpr, channels: tl.constexpr, has_to_grid: tl.constexpr,
+):  # fmt: skip
+    """Values at some points, from coefficients or as given, plus the bias."""
+    if has_to_grid:
+        values = tl.dot(_load(to_grid, point, row, points, rows), coefficients, input_precision="tf32x3")
+    else:
+        values = _load(x, point, channel, points, channels).to(tl.float32)
+    return values + b[None, :]
+
+
+@triton.jit
 def _sphere_silu_kernel(
     x, to_grid, bias, from_grid, out,
     points: tl.constexpr, rows: tl.constexpr, rows_out: tl.constexpr, channels: tl.constexpr,
@@ -70,12 +83,7 @@ def _sphere_silu_kernel(
         coefficients = _load(x, row, channel, rows, channels).to(tl.float32)
     for start in range(0, points, point_block):
         point = start + tl.arange(0, point_block)
-        if has_to_grid:
-            matrix = _load(to_grid, point, row, points, rows)
-            values = tl.dot(matrix, coefficients, input_precision="tf32x3")
-        else:
-            values = _load(x, point, channel, points, channels).to(tl.float32)
-        values += b[None, :]
+        values = _before_silu(x, to_grid, coefficients, b, point, row, channel, points, rows, channels, has_to_grid)
         values *= tl.sigmoid(values)
         if has_from_grid:
             total += tl.dot(_load(from_grid, row_out, point, rows_out, points), values, input_precision="tf32x3")
@@ -118,12 +126,7 @@ def _sphere_silu_backward_kernel(
         of_coefficients = _load(gradient, row_out, channel, rows_out, channels)
     for start in range(0, points, point_block):
         point = start + tl.arange(0, point_block)
-        if has_to_grid:
-            matrix = _load(to_grid, point, row, points, rows)
-            values = tl.dot(matrix, coefficients, input_precision="tf32x3")
-        else:
-            values = _load(x, point, channel, points, channels).to(tl.float32)
-        values += b[None, :]
+        values = _before_silu(x, to_grid, coefficients, b, point, row, channel, points, rows, channels, has_to_grid)
         if has_from_grid:
             transposed = _load_transposed(from_grid, row_out, point, rows_out, points)
             upstream = tl.dot(transposed, of_coefficients, input_precision="tf32x3")
