@@ -65,17 +65,17 @@ def use(lmax: int, mmax: int, lmax_metp: int, channels: int, width: int, dtype: 
         random(2, num_coefficients(lmax), channels),
     )
     every = (*rows, *(row for row in low_rows if row not in rows))
-    a, projected = random(count, channels), random(2, width)
+    a, projected, c = random(count, channels), random(2, width), random(count, width).to(dtype)
     planes = num_coefficients(lmax_metp) + lmax_metp
-    matrix, bias = random(5, planes * channels), random((lmax_metp + 1) * channels)
-    low = ops.gated_product(random(count, 5), matrix, bias, channels, a)
+    inputs = len(rows_up_to(lmax, lmax_metp))
+    matrix, bias = random(inputs, planes * channels), random((lmax_metp + 1) * channels)
+    low = ops.gated_product(random(count, inputs), matrix, bias, channels, a)
+    planes, inputs = num_coefficients(lmax) + lmax, num_coefficients(lmax)
+    ops.gated_product(random(count, inputs), random(inputs, planes), random(lmax + 1), 1, None).sum().backward()
     network = GatedMlp(len(rows) * channels, width, len(rows) * channels, output_activation=True)
     pair = ops.gather_rotate_pair(x, x, lmax, rows)
     sides = ((projected, None), (None, projected), (projected, projected))
-    terms = [
-        GatedTerm(network, (DIFFERENCE, PLAIN), rotated, side, random(count, width), a)
-        for rotated, side in zip(pair, sides)
-    ]
+    terms = [GatedTerm(network, (DIFFERENCE, PLAIN), rotated, side, c, a) for rotated, side in zip(pair, sides)]
     y = ops.add_terms(low, Places.among(low_rows, every), terms)
     out = ops.rotate_scatter(y, lmax, every, OuterProduct(random(count, num_coefficients(lmax)), a))
     (out.sum() + ops.gather_rotate(x, Atom.SOURCE, lmax, rows).sum()).backward()

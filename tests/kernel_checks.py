@@ -27,8 +27,8 @@ from fairchem_hdgnn.models.edges import rows_up_to
 from fairchem_hdgnn.models.kernels import (
     combine,
     degree_norm,
-    gate,
     gate_orders,
+    gated_product,
     gather,
     hidden,
     launching,
@@ -68,16 +68,20 @@ def check_registered() -> None:
     check(rotations.gather_rotate_pair, (x, x, *index, *by_source, offsets, wigner, place, 7, torch.float32))
     check(rotations.rotate_sum, (y, None, u, a, index[1], None, offsets, wigner, place))
     check(rotations.outer_backward, (x.detach(), u.detach(), a.detach(), index[1]))
-    wr, wx, c = random(5, 7).T, random(4, 5), random(5, 7).T
-    check(hidden.hidden, (wr, wx, wx, *index, *by_source, offsets, random(5), c, [1, -1, 0, 1], torch.float32))
-    inputs = (wr.detach(), wx.detach(), None, *index, random(5, grad=False), c.detach(), [1, 1])
-    check(hidden.hidden_backward, (random(1, 7, 5, grad=False), *inputs))
+    wr, wx, c = random(2, 5, 7).mT, random(4, 5), random(5, 7).T
+    at_edges = (*index, *by_source, offsets, random(5), c)
+    check(hidden.hidden, (wr, wx, wx, *at_edges, [1, -1, 0, 1], 2, False, torch.float32))
+    check(hidden.hidden, (wr[:1].detach(), wx, None, *at_edges, [1, -1, 0, 1], 1, True, torch.float32))
+    inputs = (wr.detach(), wx.detach(), None, *index, random(5, grad=False), c.detach(), [1, 1], 2, False)
+    check(hidden.hidden_backward, (random(2, 1, 7, 5, grad=False), *inputs))
     check(hidden.sum_edges, (c.detach(), *by_source))
     low, places = random(7, 4, 3), Places.among(rows_up_to(1, 1), rows)
     of_low, low_of_row = places.of_low.to(DEVICE), places.low_of_row.to(DEVICE)
-    results, weights = [random(2, 7, 7, 3), random(2, 7, 3, 7).transpose(2, 3)], random(2, 7, 3)
+    results = [random(2, 2, 7, 7, 3), random(1, 2, 7, 3, 7).transpose(3, 4)]
+    weights = [random(7, 3), random(7, 2, 3)[:, 1].detach().requires_grad_(), a]
     check(combine.combine, (low, low_of_row, of_low, results, weights, True))
-    check(combine.combine_backward, (y.detach(), results[1].detach(), a.detach(), True))
+    for activated in (True, False):
+        check(combine.combine_backward, (y.detach(), results[1].detach(), [a.detach()], activated))
     to_grid, from_grid = random(6, 4, grad=False), random(2, 6, grad=False)
     check(sphere.sphere_silu, (low, to_grid, random(3), from_grid, torch.float32))
     check(sphere.sphere_silu, (low.detach().mT.contiguous().mT.requires_grad_(), to_grid, None, None, torch.float32))
@@ -94,15 +98,16 @@ def check_registered() -> None:
     no_grad = [[tensor.detach() for tensor in of_atom] for of_atom in mixed]
     upstream = [random(3, 1, 4, grad=False), random(3, 8, 2, grad=False).mT]
     check(gate_orders.gate_orders_backward, (upstream, *no_grad, random(3, 12, grad=False)))
-    joint, bias = random(7, 5 * 3), random(2 * 3)
-    check(gate.gate, (joint, bias, a, 3, [SILU_SCALE, SIGMOID_SCALE]))
-    check(gate.gate_backward, (low.detach(), joint.detach(), bias.detach(), a.detach(), 3, [1.0, 2.0]))
-    try:
-        hidden.hidden(wr, wx, wx, *index, *by_source, offsets, random(5), c, [1, 1, 1, 1, 1, 1], torch.float32)
-    except ValueError as error:
-        assert str(error).startswith("hidden: one or two pairs of factors"), error
-    else:
-        raise AssertionError("three evaluations were accepted")
+    factor, matrix, bias = random(6, 7).T, random(6, 5 * 3), random(2 * 3)
+    check(gated_product.gated_product, (factor, matrix, bias, a, 3, [SILU_SCALE, SIGMOID_SCALE]))
+    inputs = (factor.detach(), matrix.detach(), bias.detach(), weights[1].detach(), 3, [1.0, 2.0])
+    check(gated_product.gated_product_backward, (low.detach(), *inputs))
+    with pytest.raises(ValueError, match=r"^hidden: one or two pairs of factors"):
+        hidden.hidden(wr, wx, wx, *at_edges, [1, 1, 1, 1, 1, 1], 2, False, torch.float32)
+    with pytest.raises(ValueError, match=r"^hidden: one or two sides; got 3"):
+        hidden.hidden(None, wx, wx, *at_edges, [1, 1], 3, False, torch.float32)
+    with pytest.raises(ValueError, match=r"^combine: .* and 2 a$"):
+        combine.combine(low, low_of_row, of_low, results, weights[:2], True)
 
 
 def outcome(model: nn.Module, graph: Clusters) -> list[Tensor | None]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from kernel_inputs import DEVICE, both, doubles, edges, random, same
 from torch import Tensor, nn
+from torch.nn.functional import silu
 from torch.testing import assert_close
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute
@@ -70,16 +73,31 @@ def check_rotations() -> None:
     assert_close(x.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
 
 
-def gated_terms(of: Edges, evaluations: Evaluations, activated: bool, dtype: torch.dtype) -> list[GatedTerm]:
-    """Three terms, of sources, targets and both; rows of L = 2 with |m| <= 1, five channels."""
-    terms = []
+def gated_terms(
+    of: Edges,
+    evaluations: Evaluations,
+    activated: bool,
+    dtype: torch.dtype,
+    *,
+    shared: bool = True,
+    channels: int = 5,
+    hidden: int = 9,
+) -> list[GatedTerm]:
+    """Three terms, of sources, targets and both; rows of L = 2 with |m| <= 1.
+
+    The first two may share network and c.
+    """
+    terms: list[GatedTerm] = []
+    attention = random(of.num_edges, 3, channels)
     for atoms in ((True, False), (False, True), (True, True)):
-        network = GatedMlp(7 * 5, 9, 7 * 5, activated).to(DEVICE)
-        rotated = Rotated(random(of.num_edges, 7, 5).detach().to(dtype).requires_grad_())
+        network, c = GatedMlp(7 * channels, hidden, 7 * channels, activated).to(DEVICE), random(of.num_edges, hidden)
+        if shared and len(terms) == 1:
+            network, c = terms[0].network, terms[0].c
+        rotated = Rotated(random(of.num_edges, 7, channels).detach().to(dtype).requires_grad_())
         sees_x = any(p for _, p in evaluations)
-        source, target = (random(of.num_nodes, 9) if there and sees_x else None for there in atoms)
-        c, a = random(of.num_edges, 9), random(of.num_edges, 5)
+        source, target = (random(of.num_nodes, hidden) if there and sees_x else None for there in atoms)
         sees_rotated = any(r for r, _ in evaluations)
+        a = attention[:, len(terms)]
         terms.append(GatedTerm(network, evaluations, rotated if sees_rotated else None, (source, target), c, a))
     return terms
 
@@ -89,15 +107,18 @@ def check_terms() -> None:
     low_rows, rows = rows_up_to(2, 2), rows_up_to(2, 1)
     every = (*rows, *(row for row in low_rows if row not in rows))
     places = Places(*(tensor.to(DEVICE) for tensor in Places.among(low_rows, every)))
-    cases = itertools.product(((DIFFERENCE, PLAIN), (ROTATED,), (PLAIN,)), (True, False))
-    for case, (evaluations, activated) in enumerate(cases):
-        # One program of the backward pass has up to 32 edges.
-        for count, dtype, tolerance in ((35 if case == 0 else 2, torch.float32, 5e-6), (1, torch.bfloat16, 3e-2)):
+    cases = itertools.product(((DIFFERENCE, PLAIN), (ROTATED,), (PLAIN,)), (True, False), (True, False))
+    for case, (evaluations, activated, shared) in enumerate(cases):
+        # The first has more edges, channels and hidden channels than one program.
+        sizes = {"channels": 130, "hidden": 140} if case == 0 else {"channels": 5, "hidden": 9}
+        edge_counts = (130, 3) if case == 0 else (2, 1)
+        for count, dtype, tolerance in zip(edge_counts, (torch.float32, torch.bfloat16), (5e-6, 3e-2)):
             of = edges(4, count, 2, 2)
             fused, plain = both(of, dtype)
-            terms, low = gated_terms(of, evaluations, activated, dtype), random(count, 9, 5)
+            terms = gated_terms(of, evaluations, activated, dtype, shared=shared, **sizes)
+            low = random(count, 9, sizes["channels"])
             got, inputs = of_terms(fused, places, low, terms)
-            wanted, exact = of_terms(plain, places, low.double(), [exact_term(term) for term in terms])
+            wanted, exact = of_terms(plain, places, low.double(), exact_terms(terms))
             same(got, wanted, inputs, exact, tolerance)
     empty = gated_terms(edges(4, 0, 2, 2), (DIFFERENCE, PLAIN), True, torch.float32)
     got, inputs = of_terms(both(edges(4, 0, 2, 2))[0], places, random(0, 9, 5), empty)
@@ -105,16 +126,43 @@ def check_terms() -> None:
     assert not any(gradient.any() for gradient in torch.autograd.grad(got.sum(), inputs))
 
 
-def exact_term(term: GatedTerm) -> GatedTerm:
-    """The same in float64."""
-    module = copy.deepcopy(term.network).double()
-    value = None if term.rotated is None else Rotated(*doubles(term.rotated.value))
-    nodes = tuple(None if tensor is None else doubles(tensor)[0] for tensor in term.projected)
-    return GatedTerm(module, term.evaluations, value, nodes, *doubles(term.c, term.a))  # type: ignore[arg-type]
+def check_gate_features() -> None:
+    """c of two layers: what the hidden layers' kernel takes, and then multiplies by after its SiLU."""
+    layers = [nn.Linear(6, width).to(DEVICE) for width in (5, 9)]
+    exact_layers = [copy.deepcopy(layer).double() for layer in layers]
+    parameters, exact_parameters = ([p for layer in of for p in layer.parameters()] for of in (layers, exact_layers))
+    for dtype, tolerance in ((torch.float32, 2e-6), (torch.bfloat16, 3e-2)):
+        fused, plain = both(edges(3, 4, 1, 1), dtype)
+        features = random(4, 6)
+        (exact,) = doubles(features)
+        got = fused.gate_features(features, layers)
+        assert {value.dtype for value in got} == {dtype}
+        wanted = plain.gate_features(exact, exact_layers)
+        same([silu(value) for value in got], wanted, (features, *parameters), (exact, *exact_parameters), tolerance)
+
+
+def exact_terms(terms: list[GatedTerm]) -> list[GatedTerm]:
+    """The same in float64; what terms share, they share."""
+    found: dict[int, Any] = {}
+
+    def once(of: Any, make: Callable[[Any], Any]) -> Any:
+        return found.setdefault(id(of), make(of))
+
+    return [
+        GatedTerm(
+            once(network, lambda module: copy.deepcopy(module).double()),
+            evaluations,
+            None if rotated is None else Rotated(*doubles(rotated.value)),
+            tuple(None if tensor is None else doubles(tensor)[0] for tensor in projected),  # type: ignore[arg-type]
+            once(c, lambda tensor: doubles(tensor)[0]),
+            doubles(a)[0],
+        )
+        for network, evaluations, rotated, projected, c, a in terms
+    ]
 
 
 def of_terms(ops: EdgeOps, places: Places, low: Tensor, terms: list[GatedTerm]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The sum, and all that it depends on."""
+    """The sum, and all that it depends on; c is before its SiLU, which kernels apply."""
     low = low.detach().requires_grad_()
     leaves = [low]
     for net, _, rotated, projected, c, a in terms:
@@ -122,6 +170,8 @@ def of_terms(ops: EdgeOps, places: Places, low: Tensor, terms: list[GatedTerm]) 
         leaves += [tensor for tensor in projected if tensor is not None]
         if rotated is not None:
             leaves += [rotated.value, net.first.weight]
+    if not isinstance(ops, TritonEdgeOps):
+        terms = [term._replace(c=silu(term.c)) for term in terms]
     return ops.add_terms(low, places, terms), tuple(leaves)
 
 

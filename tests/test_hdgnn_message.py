@@ -90,7 +90,7 @@ def test_fixed_attention_is_exact_in_double_precision() -> None:
     attention = FixedEdgeAttention((0.3, 0.3, 0.3, 0.1), 4).double()
     f = torch.zeros(2, 3, dtype=torch.float64)
     expected = torch.tensor([0.3, 0.3, 0.3, 0.1], dtype=torch.float64)
-    assert torch.equal(attention(f, f, f)[1, :, 0], expected)
+    assert torch.equal(attention(separate_edges(torch.eye(3).expand(2, 3, 3), 1, 1), f, {})[1, :, 0], expected)
 
 
 def test_fixed_attention_leaves_further_terms_as_they_are() -> None:
@@ -98,4 +98,5 @@ def test_fixed_attention_leaves_further_terms_as_they_are() -> None:
     attention = FixedEdgeAttention((0.1, 0.2, 0.3, 0.4), 5).double()
     features = torch.zeros(3, 2, dtype=torch.float64)
     expected = torch.tensor([0.1, 0.2, 0.3, 0.4, 1.0], dtype=torch.float64)
-    assert torch.equal(attention(features, features, features), expected.view(1, 5, 1).expand(3, 5, 1))
+    ops = separate_edges(torch.eye(3).expand(3, 3, 3), 1, 1)
+    assert torch.equal(attention(ops, features, {}), expected.view(1, 5, 1).expand(3, 5, 1))

@@ -19,6 +19,9 @@ aten = torch.ops.aten
 IN_PLACE_PRODUCTS = (aten.addmm_, aten.baddbmm_)
 """Matrix products for which torch's registry has no formula."""
 
+ALLOCATIONS = (aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided)
+"""Operations that reserve memory and move nothing."""
+
 GATHERS = (aten.index_select, aten.index, aten.gather, aten.embedding)
 SCATTERS = (aten.index_add_, aten.index_copy_, aten.index_put_, aten.scatter_add_)
 """Operations that access only some rows of a tensor: those that they return, or those that they are given."""
@@ -60,7 +63,7 @@ class WorkCounter(TorchDispatchMode):
         # Weights that oneDNN has reordered have no storage, and do not exist on a GPU.
         inputs = [tensor for tensor in _tensors([args, kwargs]) if not tensor.is_mkldnn]
         outputs = [tensor for tensor in _tensors(result) if not tensor.is_mkldnn]
-        if outputs and not func.is_view:
+        if outputs and not func.is_view and func._overloadpacket not in ALLOCATIONS:
             traffic = _traffic(func._overloadpacket, inputs, outputs)
             flops, dtype = _flops(func, args, kwargs, result), outputs[0].dtype
             self.operations.append(Operation(flops, traffic, dtype, dtype is torch.float32 and tf32_allowed()))

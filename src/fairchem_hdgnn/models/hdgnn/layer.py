@@ -21,7 +21,7 @@ from fairchem_hdgnn.models.hdgnn.other_messages import FullyConnectedMessage, Li
 from fairchem_hdgnn.models.hdgnn.update import UpdateBlock
 from fairchem_hdgnn.models.nn.edge_embedding import EdgeEmbedding
 from fairchem_hdgnn.models.ops.blocks import sum_messages
-from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps
+from fairchem_hdgnn.models.ops.edge_ops import EdgeOps
 from fairchem_hdgnn.models.ops.execution import Execution
 from fairchem_hdgnn.models.so3.layout import num_coefficients
 
@@ -102,7 +102,10 @@ class MessageBlock(nn.Module):
         x_source = x_target = x
         if self.extra_linear is not None:
             x_source, x_target = self.extra_linear[0](x), self.extra_linear[1](x)
-        nodes = {"f": f, **self.message.node_tensors(x_source, x_target, execution.compute)}
+        nodes = {
+            **self.attention.node_tensors(f),
+            **self.message.node_tensors(x_source, x_target, execution.compute),
+        }
         parameters = [*parameters_of_edges(self.message), *self.attention.parameters()]
         return sum_messages(self.in_block, parameters, edges, edge_features, nodes, execution, self.message.width)
 
@@ -112,8 +115,7 @@ class MessageBlock(nn.Module):
         """The same for a block of edges."""
 
         def attention(ops: EdgeOps, edge_features: Tensor) -> Tensor:
-            f = nodes["f"]
-            return self.attention(edge_features, ops.gather(f, Atom.SOURCE), ops.gather(f, Atom.TARGET))
+            return self.attention(ops, edge_features, nodes)
 
         return self.message(ops, edge_features, attention, nodes)
 

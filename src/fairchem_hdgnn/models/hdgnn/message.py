@@ -196,15 +196,11 @@ class HybridMessage(nn.Module):
         """Sums into the block's atoms."""
 
         def invariant_parts(features: Tensor) -> tuple[Any, ...]:
-            rotated, rotated_mean = self._product_factors(ops, nodes)
-            a = attention(ops, features).unbind(1)
-            low = self.equivariant(ops, rotated, all_of("matrix", nodes), a[3])
-            parts = (a, self.single_features(features), self.pair_features(features), low)
-            if self.full_degree is None:
-                return parts
-            return (*parts, self.full_degree(ops, rotated_mean, all_of("full_matrix", nodes)))
+            layers = (self.single_features.linear, self.pair_features.linear)
+            return (attention(ops, features).unbind(1), *ops.gate_features(features, layers))
 
-        a, c_single, c_pair, low, *full = ops.recomputed(invariant_parts, features)
+        a, c_single, c_pair = ops.recomputed(invariant_parts, features)
+        low, full = self._equivariant_terms(ops, nodes, a[3])
         rotated = self._rotated(ops, nodes)
         terms = [
             GatedTerm(
@@ -218,17 +214,25 @@ class HybridMessage(nn.Module):
             for weights, index, evaluations in self.calls
         ]
         y = ops.add_terms(low, Places(self.low_positions, self.low_of_row), terms)
-        return ops.rotate_scatter(y, self.size.lmax, self.rows, OuterProduct(full[0], a[4]) if full else None)
+        return ops.rotate_scatter(y, self.size.lmax, self.rows, None if full is None else OuterProduct(full, a[4]))
 
-    def _product_factors(self, ops: EdgeOps, nodes: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """``D u`` of the equivariant term, and of the fifth where there is one."""
-        if self.full_degree is None or not self.shares_mean:
-            rotated = self.equivariant.rotated(ops, nodes["u_source"], nodes["u_target"])
-            if self.full_degree is None:
-                return rotated, None
-            return rotated, self.full_degree.rotated(ops, nodes["mean_source"], nodes["mean_target"])
-        mean = self.full_degree.rotated(ops, nodes["u_source"], nodes["u_target"])
-        return mean.index_select(1, self.product_rows), mean
+    def _equivariant_terms(self, ops: EdgeOps, nodes: dict[str, Tensor], a: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The equivariant term times a, and u of the fifth term where there is one."""
+        mean = full = None
+        if self.full_degree is not None:
+            factor = "u" if self.shares_mean else "mean"
+            mean = self.full_degree.rotated(ops, nodes[f"{factor}_source"], nodes[f"{factor}_target"])
+            full = self.full_degree(ops, mean, all_of("full_matrix", nodes))
+
+        def term(a: Tensor) -> Tensor:
+            if self.shares_mean and mean is not None:
+                rotated = mean.index_select(1, self.product_rows)
+            else:
+                rotated = self.equivariant.rotated(ops, nodes["u_source"], nodes["u_target"])
+            return self.equivariant(ops, rotated, all_of("matrix", nodes), a)
+
+        # With all channels, what the product stores for the backward pass is large.
+        return (term(a) if self.shares_mean else ops.recomputed(term, a)), full
 
     def _rotated(self, ops: EdgeOps, nodes: dict[str, Tensor]) -> Sequence[Rotated | None]:
         """D x_j, D x_i and their sum, the rows that networks see; nothing where no network does."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import silu
 from torch.utils.checkpoint import checkpoint
 
@@ -111,6 +111,12 @@ class EdgeOps:
         out = values.new_zeros(self.block.num_nodes, *values.shape[1:])
         return out.index_add_(0, self.block.target - self.block.first_node, values)
 
+    def gate_features(
+        self, features: Float[Tensor, "edges edge_channels"], layers: Sequence[nn.Linear]
+    ) -> list[Float[Tensor, "edges _width"]]:
+        """c_ij of eq. 10, ``SiLU(W e_ij + b)`` by each layer, as :meth:`add_terms` takes them."""
+        return [silu(layer(features)) for layer in layers]
+
     def add_terms(
         self, low: Float[Tensor, "edges low_rows channels"], places: Places, terms: Sequence[GatedTerm]
     ) -> Float[Tensor, "edges rows channels"]:
@@ -206,9 +212,9 @@ class EdgeOps:
         """:func:`~fairchem_hdgnn.models.ops.sphere.on_sphere`; the result is to be rotated back and summed."""
         return on_sphere(y, network, self._compute(y))
 
-    def recomputed(self, function: Callable[..., Any], *tensors: Tensor) -> Any:
-        """``function(*tensors)``, whose intermediate results need not be stored for the backward pass."""
-        return function(*tensors)
+    def recomputed(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """``function(*arguments)``, whose intermediate results need not be stored for the backward pass."""
+        return function(*arguments)
 
     def _compute(self, like: Tensor) -> Compute:
         """Exact."""
@@ -261,6 +267,10 @@ class FastEdgeOps(EdgeOps):
         """Overwrites ``out``."""
         return add_gated_network_fast(self.run, out, term, projected)
 
+    def gated_product(self, u: Tensor, matrix: Tensor, bias: Tensor, channels: int, a: Tensor | None) -> Tensor:
+        """As :meth:`EdgeOps.gated_product`."""
+        return self.recomputed(super().gated_product, u, matrix, bias, channels, a)
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, transposed: bool = False) -> Tensor:
         """As :meth:`EdgeOps.linear`."""
         return Dense.apply(x, self.run, weight, bias, transposed)
@@ -282,11 +292,11 @@ class FastEdgeOps(EdgeOps):
     def _compute(self, like: Tensor) -> Compute:
         return self.run.compute
 
-    def recomputed(self, function: Callable[..., Any], *tensors: Tensor) -> Any:
+    def recomputed(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """As :meth:`EdgeOps.recomputed`; run again in the backward pass, if the block itself is not."""
         if not self.keep or not torch.is_grad_enabled():
-            return function(*tensors)
-        return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
+            return function(*arguments)
+        return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
 
 
 def recomputed_together(values: Sequence[Tensor], again: Callable[[], tuple[Tensor, ...]]) -> list[Rotated]:

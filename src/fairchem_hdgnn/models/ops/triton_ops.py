@@ -11,10 +11,10 @@ from functools import partial
 from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute
-from fairchem_hdgnn.models.arithmetic.products import linear, product
+from fairchem_hdgnn.models.arithmetic.products import linear
 from fairchem_hdgnn.models.edges import Rows
 from fairchem_hdgnn.models.ops.edge_ops import Atom, FastEdgeOps, OuterProduct, recomputed_together
 from fairchem_hdgnn.models.ops.gate import SIGMOID_SCALE, SILU_SCALE
@@ -81,7 +81,8 @@ class TritonEdgeOps(FastEdgeOps):
         if u.dtype != torch.float32:
             return super().gated_product(u, matrix, bias, channels, a)
         weights = None if a is None else a.expand(-1, channels)
-        return kernels_of("gate").gate(product(u, matrix), bias, weights, channels, [SILU_SCALE, SIGMOID_SCALE])
+        scales = [SILU_SCALE, SIGMOID_SCALE]
+        return kernels_of("gated_product").gated_product(u, matrix, bias, weights, channels, scales)
 
     def rotate_channel(self, x: Tensor, rows: Rows) -> Tensor:
         """As :meth:`EdgeOps.rotate_channel`."""
@@ -111,8 +112,7 @@ class TritonEdgeOps(FastEdgeOps):
         """As :meth:`EdgeOps.gate_orders`."""
         if features.dtype != torch.float32:
             return list(super().gate_orders(of_source, of_target, features, weight, bias))
-        dtype, tf32 = self.run.compute
-        before = linear(features.to(dtype), weight.to(dtype), bias.to(dtype), tf32=tf32)
+        before = self._network_linear(features.to(self.run.compute.dtype), weight, bias)
         return kernels_of("gate_orders").gate_orders(list(of_source), list(of_target), before)
 
     def join_orders(
@@ -128,6 +128,17 @@ class TritonEdgeOps(FastEdgeOps):
         if network.to_grid.dtype != torch.float32:
             return super().on_sphere(y, network)
         return on_sphere_fused(y, network, self.run.compute)
+
+    def gate_features(self, features: Tensor, layers: Sequence[nn.Linear]) -> list[Tensor]:
+        """As :meth:`EdgeOps.gate_features`, in the networks' dtype and before SiLU, which a kernel applies."""
+        if features.dtype != torch.float32:
+            return super().gate_features(features, layers)
+        inputs = features.to(self.run.compute.dtype)
+        return [self._network_linear(inputs, layer.weight, layer.bias) for layer in layers]
+
+    def _network_linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """``x weight^T + bias`` in the dtype of x, that of the networks."""
+        return linear(x, weight.to(x.dtype), bias.to(x.dtype), tf32=self.run.compute.tf32)
 
     def add_terms(self, low: Tensor, places: Places, terms: Sequence[GatedTerm]) -> Tensor:
         """As :meth:`EdgeOps.add_terms`."""
