@@ -185,12 +185,11 @@ def check_device() -> None:
 
 
 def check_launches() -> None:
-    """Of a further layer, forward and backward; a kernel is one operation, and need not run to be counted."""
-    with mock.patch.object(launching, "launch", lambda *arguments, **sizes: None):
-        for make, most in ((hdgnn, 270), (escn, 160)):
-            further, waits = further_layer(make, "store", implementation="triton")
-            assert 100 < sum(further.values()) <= most, further
-            assert waits == 0
+    """Of a further layer, forward and backward; kernels need not run to be counted."""
+    for make, most in ((hdgnn, 270), (escn, 160)):
+        further, waits = further_layer(make, "store", implementation="triton")
+        assert 100 < sum(further.values()) <= most, further
+        assert waits == 0
 
 
 def main(names: list[str]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -27,7 +29,7 @@ NO_KERNEL = {
 
 
 class Operations(TorchDispatchMode):
-    """Counts what is dispatched."""
+    """Counts what is dispatched, and in place of this package's own operations the kernels that they would launch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,8 +37,15 @@ class Operations(TorchDispatchMode):
         self.waits = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.counts[func._overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
+        if func.namespace != "fairchem_hdgnn":
+            self.counts[func._overloadpacket.__name__] += 1
+            return func(*args, **(kwargs or {}))
+        launching = importlib.import_module("fairchem_hdgnn.models.kernels.launching")
+        with mock.patch.object(launching, "launch", self._count_kernel):
+            return func(*args, **(kwargs or {}))
+
+    def _count_kernel(self, kernel: Any, *arguments: Any, **sizes: Any) -> None:
+        self.counts[kernel.__name__] += 1
 
 
 def hdgnn(**keys: Any) -> nn.Module:

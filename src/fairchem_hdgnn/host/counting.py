@@ -36,12 +36,14 @@ class Operation:
         traffic: bytes read and written, each number once.
         dtype: dtype of the result.
         tf32: whether a GPU may run it in TF32.
+        name: with its namespace, as ``aten::mm``.
     """
 
     flops: int
     traffic: int
     dtype: torch.dtype
     tf32: bool = False
+    name: str = ""
 
 
 class WorkCounter(TorchDispatchMode):
@@ -66,7 +68,8 @@ class WorkCounter(TorchDispatchMode):
         if outputs and not func.is_view and func._overloadpacket not in ALLOCATIONS:
             traffic = _traffic(func._overloadpacket, inputs, outputs)
             flops, dtype = _flops(func, args, kwargs, result), outputs[0].dtype
-            self.operations.append(Operation(flops, traffic, dtype, dtype is torch.float32 and tf32_allowed()))
+            tf32 = dtype is torch.float32 and tf32_allowed()
+            self.operations.append(Operation(flops, traffic, dtype, tf32, func._schema.name))
         present = {tensor.untyped_storage()._cdata for tensor in inputs}
         for storage in (tensor.untyped_storage() for tensor in outputs):
             if storage._cdata not in present:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -17,7 +16,12 @@ from fairchem_hdgnn.models.hdgnn.invariant import EdgeAttention, FixedEdgeAttent
 from fairchem_hdgnn.models.hdgnn.message import BlockSize, HybridMessage
 from fairchem_hdgnn.models.hdgnn.norm import DegreeLayerNorm
 from fairchem_hdgnn.models.hdgnn.options import LayerNorm, Message
-from fairchem_hdgnn.models.hdgnn.other_messages import FullyConnectedMessage, LinearMessage, UnrestrictedMessage
+from fairchem_hdgnn.models.hdgnn.other_messages import (
+    FullyConnectedMessage,
+    LinearMessage,
+    UnrestrictedMessage,
+    add_low_degrees,
+)
 from fairchem_hdgnn.models.hdgnn.update import UpdateBlock
 from fairchem_hdgnn.models.nn.edge_embedding import EdgeEmbedding
 from fairchem_hdgnn.models.ops.blocks import sum_messages
@@ -154,10 +158,12 @@ class Layer(nn.Module):
         if self.feature_scale != 1.0:
             normalised = normalised * self.feature_scale
         parts = features.split([edges.num_edges for edges in graph.edges])
-        message = torch.zeros_like(x)
-        for block, part, edges in zip(self.blocks, parts, graph.edges):
-            summed = block(normalised, f, part, edges, graph.execution)
-            message[:, : summed.shape[1]] += summed
+        message, *others = (
+            block(normalised, f, part, edges, graph.execution)
+            for block, part, edges in zip(self.blocks, parts, graph.edges)
+        )
+        for of_far in others:
+            message = add_low_degrees(message, of_far)
         if self.branch is not None:
             # Only the nearest neighbours feed the branch where there are two resolutions, as in the authors' code.
             f = self.branch(f, parts[0], graph.edges[0])

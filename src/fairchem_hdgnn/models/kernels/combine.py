@@ -209,7 +209,7 @@ def _combine_backward(
     tensors = (gradient.contiguous(), result, a_first, a_second, of_result, of_a, of_bias, edges)
     grid = (programs, triton.cdiv(channels, channel_block))
     launching.launch(_combine_backward_kernel, grid, tensors, **sizes, num_warps=8)
-    return of_result, of_a, of_bias.sum(0)
+    return of_result, of_a, of_bias
 
 
 combine = register(
@@ -233,10 +233,10 @@ combine_backward = register(
     lambda gradient, result, a, activated: (
         result.new_empty(result.shape),
         gradient.new_empty(len(result), len(gradient), gradient.shape[2]),
-        gradient.new_empty(result.shape[3] * result.shape[4]),
+        gradient.new_empty(triton.cdiv(len(gradient), EDGE_BLOCK), result.shape[3] * result.shape[4]),
     ),
 )
-"""Gradients of one network's results, of the a of its sides, and of a bias that all results and edges share."""
+"""Gradients of one network's results, of the a of its sides, and of a bias of all results, from each program one."""
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -113,7 +113,7 @@ def _degree_norm_backward(
     tensors = (gradient.contiguous(), x.contiguous(), weight.contiguous(), of_x, of_weight)
     sizes = _sizes(x, weight, centred, epsilon)
     launching.launch(_degree_norm_backward_kernel, (len(x),), tensors, **sizes, num_warps=4)
-    return of_x, of_weight.sum(0)
+    return of_x, of_weight
 
 
 degree_norm = register(
@@ -130,10 +130,10 @@ degree_norm_backward = register(
     _degree_norm_backward,
     lambda gradient, x, weight, centred, epsilon: (
         x.new_empty(x.shape),
-        weight.new_empty(len(weight) + 1, weight.shape[1]),
+        weight.new_empty(len(x), len(weight) + 1, weight.shape[1]),
     ),
 )
-"""Gradients of x, and of the weight with that of the bias as its last row."""
+"""Gradients of x, and from each atom one of the weight, with that of the bias as its last row."""
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -143,6 +143,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Optional[Tensor], ...]:
     of_x, of_weight = degree_norm_backward(gradient, *ctx.saved_tensors, *ctx.options)
+    of_weight = of_weight.sum(0)
     return of_x, of_weight[:-1], of_weight[-1], None, None
 
 

@@ -243,7 +243,7 @@ def _hidden_backward(
     grid = (programs, triton.cdiv(width, sizes["channel_block"]))
     options = {**sizes, **_options(rotated, of_source, of_target, factors, sides, summed)}
     launching.launch(_hidden_backward_kernel, grid, tensors, **options, edges_per_program=EDGES_BACKWARD, num_warps=1)
-    return of_rotated, of_projected, of_c, of_bias.sum(0)
+    return of_rotated, of_projected, of_c, of_bias
 
 
 def _empty_gradients(
@@ -298,10 +298,11 @@ hidden_backward = register(
     _hidden_backward,
     lambda gradient, rotated, of_source, of_target, source, target, bias, c, factors, sides, summed: (
         *_empty_gradients(rotated, of_source, of_target, c, sides, bias.dtype),
-        bias.new_empty(bias.shape),
+        bias.new_empty(triton.cdiv(len(c), EDGES_BACKWARD), len(bias)),
     ),
 )
-"""Gradients of ``W_1 D x``, of ``W_1 x`` of each edge and side, of c and of the bias; empty without such an input."""
+"""Gradients of ``W_1 D x``, of ``W_1 x`` of each edge and side, and of c, empty without such an input; of the bias one
+from each program."""
 
 sum_edges = register(
     "sum_edges",
@@ -331,7 +332,7 @@ def gradients_of_hidden(gradient: Tensor, inputs: tuple[Any, ...]) -> HiddenGrad
         None if rotated is None else of_rotated,
         None if of_source is None else sum_edges(of_projected[0], edges, source_offsets),
         None if of_target is None else sum_edges(of_projected[-1], None, target_offsets),
-        of_bias,
+        of_bias.sum(0),
         of_c,
     )
 

@@ -203,7 +203,7 @@ def _sphere_silu_backward(
     matrices = (x if tensor is None else tensor.contiguous() for tensor in (to_grid, bias, from_grid))
     tensors = (gradient.contiguous(), x, *matrices, of_x, of_bias)
     launching.launch(_sphere_silu_backward_kernel, _grid(x, sizes), tensors, **sizes, num_warps=8)
-    return of_x, of_bias.sum(0)
+    return of_x, of_bias
 
 
 sphere_silu = register(
@@ -223,10 +223,10 @@ sphere_silu_backward = register(
     _sphere_silu_backward,
     lambda gradient, x, to_grid, bias, from_grid: (
         x.new_empty(x.shape),
-        x.new_empty(x.shape[2], dtype=torch.float32),
+        x.new_empty(0 if bias is None else len(x), x.shape[2], dtype=torch.float32),
     ),
 )
-"""Gradients of x and of the bias; the latter is 0 where there is none."""
+"""Gradients of x, and of the bias one from each function, if there is a bias."""
 
 
 @register_flop_formula(torch.ops.fairchem_hdgnn.sphere_silu)
@@ -251,7 +251,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Optional[Tensor], ...]:
     inputs = ctx.saved_tensors
     of_x, of_bias = sphere_silu_backward(gradient, *inputs)
-    return of_x, None, None if inputs[2] is None else of_bias, None, None
+    return of_x, None, None if inputs[2] is None else of_bias.sum(0), None, None
 
 
 sphere_silu.register_autograd(_backward, setup_context=_keep)

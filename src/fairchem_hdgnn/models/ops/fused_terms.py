@@ -198,10 +198,11 @@ def _backward(
     arguments = _hidden_arguments(call, options, inputs, product)
     values = hidden(*arguments)
     result = _result(call, options, inputs, values, gradient.shape[2])
-    of_result, of_a, of_second_bias = combine_backward(gradient, result, inputs.a, options.activated)
+    of_result, of_a, of_bias = combine_backward(gradient, result, inputs.a, options.activated)
     upstream = of_result.flatten(0, 2).flatten(1)
-    if not options.activated:
-        of_second_bias = len(options.evaluations) * of_second_bias
+    of_second_bias = None
+    if wanted.second_bias:
+        of_second_bias = of_bias.sum(0) * (1 if options.activated else len(options.evaluations))
     of_second = _weight_gradient(run, [upstream], [values.flatten(0, 2)]) if wanted.second else None
     of_hidden = run.packed(inputs.second, transposed=True).product(upstream)
     of_inputs = gradients_of_hidden(of_hidden.view_as(values), arguments)
@@ -215,7 +216,7 @@ def _backward(
         of_rotated = [matrix.product(of).view_as(value) for of, value in zip(of_inputs.rotated, rotated)]
     return _Inputs(
         of_inputs.of_source, of_inputs.of_target, of_inputs.c, of_first, of_inputs.bias, of_second,
-        of_second_bias if wanted.second_bias else None, of_rotated, list(of_a.unbind()),
+        of_second_bias, of_rotated, list(of_a.unbind()),
     )  # fmt: skip
 
 
