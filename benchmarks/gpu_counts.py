@@ -26,6 +26,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from fairchem_hdgnn.host.cost import random_graph  # noqa: E402
 from fairchem_hdgnn.host.counting import WorkCounter  # noqa: E402
+from fairchem_hdgnn.models.arithmetic import sums  # noqa: E402
 from fairchem_hdgnn.models.edges import EdgeBlock, Edges  # noqa: E402
 from fairchem_hdgnn.models.escn.network import ESCNNetwork  # noqa: E402
 from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork  # noqa: E402
@@ -109,6 +110,7 @@ def as_on_a_gpu() -> Iterator[None]:
         for where in (Edges, EdgeBlock):
             patches.enter_context(mock.patch.object(where, "on_cpu", False))
         patches.enter_context(mock.patch.object(packed_matrix, "can_pack", lambda dtype: False))
+        patches.enter_context(mock.patch.object(sums, "index_add_repeats", lambda device: False))
         patches.enter_context(mock.patch.object(launching, "launch", lambda *arguments, **sizes: None))
         yield
 

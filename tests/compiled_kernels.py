@@ -107,8 +107,8 @@ def use_more(lmax: int, mmax: int, channels: int, hidden: int, dtype: torch.dtyp
     ops.rotate_scatter(ops.on_sphere(y, PointwiseNetwork(*grids)), lmax, rows).sum().backward()
 
 
-def resources(capability: int, launch: Launch) -> tuple[int, int]:
-    """Registers of a thread, and bytes of its stack, which holds what did not fit into them."""
+def resources(capability: int, launch: Launch) -> tuple[int, int, int]:
+    """Registers of a thread, bytes of its stack, which holds what did not fit into them, and shared memory in bytes."""
     kernel, signature, sizes, num_warps = launch
     names = kernel.arg_names
     source = ASTSource(
@@ -124,7 +124,7 @@ def resources(capability: int, launch: Launch) -> tuple[int, int]:
         usage = subprocess.run([str(TOOL), "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found is not None, usage
-    return int(found[1]), int(found[2])
+    return int(found[1]), int(found[2]), int(compiled.metadata.shared)
 
 
 def main(capabilities: list[str]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fairchem_hdgnn.models.arithmetic import sums
 from fairchem_hdgnn.models.edges import EdgeBlock, Edges
 from fairchem_hdgnn.models.ops import packed_matrix
 
@@ -132,7 +133,8 @@ def tf32_by(way: str) -> Iterator[None]:
 
 
 def take_the_branches_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No products by oneDNN, which the emulation cannot see, and batched products instead of one per atom."""
+    """No products by oneDNN, which the emulation cannot see; batched products, not one per atom; sums in order."""
     monkeypatch.setattr(packed_matrix, "can_pack", lambda dtype: False)
+    monkeypatch.setattr(sums, "index_add_repeats", lambda device: False)
     for kind in (Edges, EdgeBlock):
         monkeypatch.setattr(kind, "on_cpu", False)

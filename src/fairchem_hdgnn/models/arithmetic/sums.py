@@ -12,6 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+def index_add_repeats(device: torch.device) -> bool:
+    """Whether ``index_add_`` gives the same bits in every run."""
+    return device.type == "cpu"
+
+
 def sum_by_group(
     values: Float[Tensor, "n *dims"],
     group: Int[Tensor, "n"],
@@ -26,7 +31,7 @@ def sum_by_group(
         num_groups: number of sums.
         offsets: where each group starts, followed by n, if groups are known to ascend.
     """
-    if values.device.type == "cpu":
+    if index_add_repeats(values.device):
         return values.new_zeros(num_groups, *values.shape[1:]).index_add_(0, group, values)
     return sum_sorted(values, group, num_groups, offsets)
 

@@ -79,13 +79,17 @@ class _MixOrders(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *matrices = ctx.saved_tensors
         rotated, rotated_back, compute = ctx.call
+        weights_wanted = any(ctx.needs_input_grad[5:])
         values = rotated(x)
         of_values, of_matrices = torch.empty_like(values), []
         slices = zip(_slices(values, matrices, x.shape[2]), _slices(of_values, matrices, x.shape[2]))
         with compute.products():
             for (part, of_part), matrix, gradient in zip(slices, matrices, gradients):
                 _multiply(gradient, matrix.T, of_part)
-                of_matrices.append(_weight_gradient(part, gradient, torch.float32).split(x.shape[2]))
+                if weights_wanted:
+                    of_matrices.append(_weight_gradient(part, gradient, torch.float32).split(x.shape[2]))
+        if not weights_wanted:
+            return None, None, None, None, rotated_back(of_values), *(None for _ in ctx.dtypes)
         of_degrees = [
             torch.cat([of_order[degree - order] for order, of_order in enumerate(of_matrices[: degree + 1])], dim=1)
             for degree in range(len(ctx.dtypes))
@@ -114,12 +118,14 @@ class _JoinOrders(torch.autograd.Function):
         tensors = ctx.saved_tensors
         gated, weights = tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]
         of_gated, of_weights = [], []
+        wanted = ctx.needs_input_grad[2 + len(gated) :]
         with compute.products():
-            for values, part, weight in zip(gated, _slices(gradient, [w.T for w in weights], channels), weights):
+            slices = _slices(gradient, [w.T for w in weights], channels)
+            for values, part, weight, weight_wanted in zip(gated, slices, weights, wanted):
                 of_values = torch.empty_like(values)
                 _multiply(part, weight.to(compute.dtype).T, of_values)
                 of_gated.append(of_values)
-                of_weights.append(_weight_gradient(values, part, weight.dtype))
+                of_weights.append(_weight_gradient(values, part, weight.dtype) if weight_wanted else None)
         return None, None, *of_gated, *of_weights
 
 
