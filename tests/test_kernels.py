@@ -16,8 +16,8 @@ from fairchem_hdgnn.models.hdgnn.network import HDGNNNetwork
 pytest.importorskip("triton", reason="no Triton for this platform")
 
 GROUPS = (
-    ("rotations", "single_channels", "gather"), ("terms", "gate", "registered", "gate_features"), ("so2", "sphere", "norm"),
-    ("networks",), ("device", "repeats", "launches", "counted", "frozen"),
+    ("rotations", "single_channels", "gather"), ("terms", "gate", "registered", "gate_features"),
+    ("so2", "sphere", "norm"), ("networks",), ("device", "repeats", "launches", "counted", "frozen", "benchmark"),
 )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def further_layer(make: Callable[..., nn.Module], activations: str, **keys: Any)
 
 @pytest.mark.parametrize(
     ("make", "activations", "most"),
-    [(hdgnn, "store", 600), (hdgnn, "recompute", 670), (escn, "store", 290), (escn, "recompute", 340)],
+    [(hdgnn, "store", 580), (hdgnn, "recompute", 665), (escn, "store", 280), (escn, "recompute", 330)],
 )
 def test_a_further_layer(
     monkeypatch: pytest.MonkeyPatch, make: Callable[..., nn.Module], activations: str, most: int

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute, full_precision
 from fairchem_hdgnn.models.edges import Edges, rows_up_to
@@ -52,7 +53,7 @@ class Operation(NamedTuple):
 
 
 def kernels(bench: Bench) -> list[dict[str, Any]]:
-    """Times and errors of each operation; by Triton's kernels only on a GPU."""
+    """Times and errors of each operation; by Triton's kernels on a GPU or in Triton's interpreter."""
     sizes = TINY if bench.tiny else USUAL
     graph = usual_graph(bench)
     nodes, (source, target) = len(graph[0]), graph[1].to(bench.device)
@@ -61,9 +62,10 @@ def kernels(bench: Bench) -> list[dict[str, Any]]:
     )
     edges = Edges(source, target, wide.wigner.float(), nodes)
     rows: list[dict[str, Any]] = []
+    has_kernels = bench.on_gpu or os.environ.get("TRITON_INTERPRET") == "1"
     for name, operation in operations(bench, edges, sizes).items():
         for precision in DTYPES:
-            for implementation in ("fast", "triton") if bench.on_gpu else ("fast",):
+            for implementation in ("fast", "triton") if has_kernels else ("fast",):
                 row = {"operation": name, "implementation": implementation, "precision": precision}
                 work = partial(measure, bench, edges, operation, implementation, precision)
                 left = bench.seconds_left() > 1 or bench.tiny
@@ -87,15 +89,18 @@ def operations(bench: Bench, edges: Edges, sizes: Sizes) -> dict[str, Operation]
         return torch.randn(*shape, generator=generator, device=bench.device)
 
     torch.manual_seed(0)
-    network = GatedMlp(width, hidden, width, output_activation=True).to(bench.device)
-    networks = {torch.float32: network, torch.float64: copy.deepcopy(network).double()}
+    layers = [GatedMlp(width, hidden, width, output_activation=True), nn.Linear(channels, hidden)]
+    modules = nn.ModuleList(layers).to(bench.device)
+    modules_of: dict[torch.dtype, Any] = {torch.float32: modules, torch.float64: copy.deepcopy(modules).double()}
 
     def add_terms(ops: EdgeOps, tensors: list[Tensor]) -> list[Tensor]:
-        low, a, c, of_source, of_target, *rotated = tensors
+        low, a, features, of_source, of_target, *rotated = tensors
+        network, layer = modules_of[low.dtype]
+        (c,) = ops.gate_features(features, [layer])
         dtype = ops.run.compute.dtype if isinstance(ops, TritonEdgeOps) else low.dtype
         sides = ((of_source, None), (None, of_target), (of_source, of_target))
         terms = [
-            GatedTerm(networks[low.dtype], (DIFFERENCE, PLAIN), Rotated(value.to(dtype)), side, c, a)
+            GatedTerm(network, (DIFFERENCE, PLAIN), Rotated(value.to(dtype)), side, c, a)
             for value, side in zip(rotated, sides)
         ]
         return [ops.add_terms(low, places, terms)]
@@ -137,11 +142,12 @@ def operations(bench: Bench, edges: Edges, sizes: Sizes) -> dict[str, Operation]
             [
                 randn(count, len(low_rows), channels),
                 randn(count, channels),
-                *(randn(size, hidden) for size in (count, nodes, nodes)),
+                randn(count, channels),
+                *(randn(nodes, hidden) for _ in range(2)),
                 *(randn(count, len(rows), channels) for _ in range(3)),
             ],
             add_terms,
-            list(network.parameters()),
+            list(modules.parameters()),
         ),
     }
 

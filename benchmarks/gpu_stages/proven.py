@@ -7,6 +7,9 @@ from typing import Any
 
 from gpu_stages.summary import found_gates, result_of
 
+LEAST_GAIN = 0.03
+"""Of the time; less may be noise."""
+
 
 def proven(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """GPU, precision and sizes for which the kernels pass every check and are faster, in every result and depth."""
@@ -45,7 +48,9 @@ def of_report(report: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
 def faster(row: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether a network with kernels beats the plain one, forward and in a training step; not if one has no time."""
     names = ("forward_ms", "step_ms")
-    return bool(row.get("ok")) and all(name in row and name in other and row[name] < other[name] for name in names)
+    if not row.get("ok") or any(name not in times for name in names for times in (row, other)):
+        return False
+    return all(row[name] < (1 - LEAST_GAIN) * other[name] for name in names)
 
 
 def _rows(result: Any) -> list[dict[str, Any]]:

@@ -129,7 +129,9 @@ class _SumMessages(torch.autograd.Function):
             results.append(result.detach())
             if keep:
                 ctx.kept.append((inputs, result))
-        run.forget_packed()
+        if layer.edges.on_cpu:
+            # oneDNN's are large, and there is one block after the other; on a GPU the backward pass takes them again.
+            run.forget_packed()
         if keep:
             ctx.of_forward = (run, leaves, of_all)
         return results
