@@ -80,7 +80,7 @@ def constants_move() -> Iterator[None]:
 
 
 def steps(model: nn.Module, dtype: torch.dtype) -> None:
-    """Two training steps, networks in ``dtype``; the second copies nothing, and leaves a gradient for each parameter."""
+    """Two training steps, networks in ``dtype``; the second copies nothing and leaves a gradient for each parameter."""
     arguments = clusters((5, 4), dtype=torch.float32).arguments()
     with mock.patch.object(launching, "launch", lambda *args, **sizes: None):
         # Constants are computed on the host.

@@ -24,10 +24,12 @@ GROUPS = (
 @pytest.mark.parametrize("checks", GROUPS, ids="-".join)
 def test_kernels(checks: tuple[str, ...]) -> None:
     """In a process of its own, as the interpreter is chosen when Triton is imported."""
-    interpreter = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
+    # Older torch wants the setting before products may run with deterministic algorithms.
+    settings = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    settings |= {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(Path(__file__).with_name("kernel_checks.py")), *checks],
-        env={**os.environ, **interpreter},
+        env={**os.environ, **settings},
         capture_output=True,
         text=True,
         timeout=600,

@@ -29,7 +29,7 @@ NO_KERNEL = {
 
 
 class Operations(TorchDispatchMode):
-    """Counts what is dispatched, and in place of this package's own operations the kernels that they would launch."""
+    """Counts what is dispatched, and in place of operations by this package's kernels, the kernels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Operations(TorchDispatchMode):
         self.waits = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace != "fairchem_hdgnn":
+        if func.namespace != "fairchem_hdgnn" or func is torch.ops.fairchem_hdgnn.gather.default:
             self.counts[func._overloadpacket.__name__] += 1
             return func(*args, **(kwargs or {}))
         launching = importlib.import_module("fairchem_hdgnn.models.kernels.launching")

@@ -158,7 +158,7 @@ class HybridMessage(nn.Module):
 
     @property
     def width(self) -> int:
-        """Numbers for each edge in the largest temporary."""
+        """Numbers for each edge in one result of a network."""
         return len(self.network_rows) * self.channels
 
     def node_tensors(self, x_source: Nodes, x_target: Nodes, compute: Compute) -> dict[str, Tensor]:

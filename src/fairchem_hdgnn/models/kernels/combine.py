@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fairchem_hdgnn.models.kernels import launching
-from fairchem_hdgnn.models.kernels.launching import block_of, register
+from fairchem_hdgnn.models.kernels.launching import block_of, register, with_unit_stride
 
 ROW_BLOCK, EDGE_BLOCK = 8, 8
 MOST_RESULTS, MOST_SIDES = 2, 2
@@ -183,7 +183,7 @@ def _combine(
 
 def _of_sides(a: Sequence[Tensor]) -> tuple[Tensor, Tensor, int, int]:
     """a of one or two sides, which may be columns of a wider tensor, and the distances between their edges."""
-    columns = [value if value.stride(1) == 1 else value.contiguous() for value in a]
+    columns = [with_unit_stride(value) for value in a]
     return columns[0], columns[-1], columns[0].stride(0), columns[-1].stride(0)
 
 

@@ -3,8 +3,8 @@
 The plain form is a product with one matrix for all orders, then :func:`fairchem_hdgnn.models.ops.gate.gated`: bias,
 SiLU of the scalars, a sigmoid for each degree, copied to its rows, products, and a concatenation. The matrix's columns
 are planes of channels: degree 0, the gates of degrees 1 to lmax, and rows (l, m) of degrees 1 to lmax. Here they need
-no memory: the factor is small, and the product is formed again in the backward pass. Products are sums of three TF32
-products of a factor's leading and trailing digits, as exact as float32.
+no memory in the forward pass: the factor is small, and the backward pass, which writes their gradient, forms them
+again. Products are sums of three TF32 products of a factor's leading and trailing digits, as exact as float32.
 
 Annotations are not postponed, because Triton reads those of the kernels.
 """
@@ -20,7 +20,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from fairchem_hdgnn.models.arithmetic.products import product
 from fairchem_hdgnn.models.kernels import launching
-from fairchem_hdgnn.models.kernels.launching import block_of, register
+from fairchem_hdgnn.models.kernels.launching import block_of, register, with_unit_stride
 
 EDGE_BLOCK, WIDEST_BLOCK, SMALLEST_BLOCK = 16, 64, 16
 """Edges and channels that a program works on, and the smallest side of a product."""
@@ -126,11 +126,6 @@ def _sizes(u: Tensor, bias: Tensor, a: Optional[Tensor], channels: int, scales: 
     }  # fmt: skip
 
 
-def _with_unit_stride(a: Optional[Tensor]) -> Optional[Tensor]:
-    """a may be some columns of a wider tensor."""
-    return a if a is None or a.stride(1) == 1 else a.contiguous()
-
-
 def _gated_product(
     u: Float[Tensor, "edges inputs"],
     matrix: Float[Tensor, "inputs plane_channels"],
@@ -139,7 +134,7 @@ def _gated_product(
     channels: int,
     scales: list[float],
 ) -> Float[Tensor, "edges rows channels"]:
-    out, u, a = _out(u, bias, channels), u.contiguous(), _with_unit_stride(a)
+    out, u, a = _out(u, bias, channels), u.contiguous(), None if a is None else with_unit_stride(a)
     sizes = _sizes(u, bias, a, channels, scales)
     tensors = (u, matrix.contiguous(), bias.contiguous(), u if a is None else a, out, len(u))
     grid = (triton.cdiv(len(u), EDGE_BLOCK), triton.cdiv(channels, sizes["channel_block"]))
@@ -160,7 +155,7 @@ def _gated_product_backward(
     channels: int,
     scales: list[float],
 ) -> tuple[Float[Tensor, "edges plane_channels"], Tensor]:
-    u, a = u.contiguous(), _with_unit_stride(a)
+    u, a = u.contiguous(), None if a is None else with_unit_stride(a)
     of_planes, of_a = _empty_gradients(u, matrix, a)
     sizes = _sizes(u, bias, a, channels, scales)
     tensors = (

@@ -136,7 +136,7 @@ def _hidden_backward_kernel(
                 tl.store(of_projected + side * size + at, to_projected, mask=inside)
         tl.store(of_c + at, (of_gate * gate_slope).to(of_c.dtype.element_ty), mask=inside)
         edge += 1
-    tl.store(of_bias + tl.program_id(0) * width + channel, total, mask=inside)
+    tl.store(of_bias + tl.program_id(0).to(tl.int64) * width + channel, total, mask=inside)
 
 
 @triton.jit

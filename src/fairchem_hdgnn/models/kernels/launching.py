@@ -35,6 +35,11 @@ def launch(kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], **siz
         kernel[grid](*arguments, **sizes)
 
 
+def with_unit_stride(tensor: Tensor) -> Tensor:
+    """A matrix whose rows are contiguous; it may be some columns of a wider one."""
+    return tensor if tensor.stride(1) == 1 else tensor.contiguous()
+
+
 def block_of(size: int) -> int:
     """The power of two that holds ``size`` numbers."""
     return triton.next_power_of_2(max(1, size))

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fairchem_hdgnn.models.kernels import launching
-from fairchem_hdgnn.models.kernels.launching import block_of, register
+from fairchem_hdgnn.models.kernels.launching import block_of, register, with_unit_stride
 
 WIDEST_BLOCK = 64
 """Channels that one program works on: with up to 16 columns of a degree, 32 registers of a warp's threads."""
@@ -71,7 +71,7 @@ def _rotate_sum_kernel(
     y, y_other, u, a, wigner, place, edges, offsets, out,
     degrees: tl.constexpr, orders: tl.constexpr, wigner_orders: tl.constexpr, wigner_columns: tl.constexpr,
     rows: tl.constexpr, channels: tl.constexpr, column_block: tl.constexpr, channel_block: tl.constexpr,
-    two: tl.constexpr, outer: tl.constexpr, listed: tl.constexpr,
+    two: tl.constexpr, outer: tl.constexpr, listed: tl.constexpr, a_stride: tl.constexpr,
 ):  # fmt: skip
     """One atom, degree and some channels: the sum over the atom's edges."""
     node = tl.program_id(0).to(tl.int64)
@@ -100,7 +100,7 @@ def _rotate_sum_kernel(
                 total += d[:, None] * values[None, :]
         if outer:
             left = tl.load(u + edge * degrees * degrees + column, mask=in_degree, other=0.0)
-            right = tl.load(a + edge * channels + channel, mask=in_channels, other=0.0)
+            right = tl.load(a + edge * a_stride + channel, mask=in_channels, other=0.0)
             total += left[:, None] * right[None, :]
         position += 1
     to = out + (node * degrees * degrees + column[:, None]) * channels + channel[None, :]
@@ -109,13 +109,14 @@ def _rotate_sum_kernel(
 
 @triton.jit
 def _outer_backward_kernel(
-    gradient, u, a, target, of_u, of_a, columns: tl.constexpr, channels: tl.constexpr, channel_block: tl.constexpr,
+    gradient, u, a, target, of_u, of_a, a_stride: tl.constexpr, columns: tl.constexpr, channels: tl.constexpr,
+    channel_block: tl.constexpr,
 ):  # fmt: skip
     """One edge: the gradients of both factors of ``sum_e u_e a_e``."""
     edge = tl.program_id(0).to(tl.int64)
     channel = tl.arange(0, channel_block)
     in_channels = channel < channels
-    right = tl.load(a + edge * channels + channel, mask=in_channels, other=0.0)
+    right = tl.load(a + edge * a_stride + channel, mask=in_channels, other=0.0)
     upstream = gradient + tl.load(target + edge) * columns * channels
     total = tl.zeros((channel_block,), dtype=tl.float32)
     for start in range(0, columns, 16):
@@ -205,9 +206,11 @@ def _rotate_sum(
     grid = (nodes, degrees, triton.cdiv(channels, sizes["channel_block"]))
     y = y.contiguous()
     options = {"two": y_other is not None, "outer": u is not None, "listed": edges is not None}
-    other, left, right, order = (y if tensor is None else tensor.contiguous() for tensor in (y_other, u, a, edges))
+    other, left, order = (y if tensor is None else tensor.contiguous() for tensor in (y_other, u, edges))
+    right = y if a is None else with_unit_stride(a)
     tensors = (y, other, left, right, wigner.contiguous(), place, order, offsets, out)
-    launching.launch(_rotate_sum_kernel, grid, tensors, **sizes, rows=rows, **options, num_warps=1)
+    stride = right.stride(0) if a is not None else 0
+    launching.launch(_rotate_sum_kernel, grid, tensors, **sizes, rows=rows, **options, a_stride=stride, num_warps=1)
     return out
 
 
@@ -217,10 +220,12 @@ def _outer_backward(
     a: Float[Tensor, "edges channels"],
     target: Int[Tensor, "edges"],
 ) -> tuple[Float[Tensor, "edges coefficients"], Float[Tensor, "edges channels"]]:
-    u, a = u.contiguous(), a.contiguous()
+    u, a = u.contiguous(), with_unit_stride(a)
     of_u, of_a = u.new_empty(u.shape), a.new_empty(a.shape)
     tensors = (gradient.contiguous(), u, a, target.contiguous(), of_u, of_a)
-    sizes = {"columns": u.shape[1], "channels": a.shape[1], "channel_block": block_of(a.shape[1])}
+    sizes = {
+        "a_stride": a.stride(0), "columns": u.shape[1], "channels": a.shape[1], "channel_block": block_of(a.shape[1]),
+    }  # fmt: skip
     launching.launch(_outer_backward_kernel, (len(u),), tensors, **sizes, num_warps=4)
     return of_u, of_a
 

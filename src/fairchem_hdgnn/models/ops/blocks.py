@@ -19,10 +19,10 @@ from fairchem_hdgnn.models.ops.passes import Pass
 from fairchem_hdgnn.models.ops.seen_parameters import SeenParameters, as_leaf
 
 NUMBERS_ON_CPU = 1_280_000
-"""In the largest temporary of a block: enough for an efficient matrix product, few enough for the cache."""
+"""In one result of a network for a block's edges: enough for an efficient matrix product, few enough for the cache."""
 
 NUMBERS_ON_GPU = 200_000_000
-"""0.8 GB in float32: nearly every batch is one block."""
+"""0.8 GB in float32, of which the kernels keep six at once: nearly every batch is one block."""
 
 MessageFunction = Callable[..., Tensor]
 """``message(ops, edge_features, node_tensors)``: the sums of the messages into the block's atoms."""
@@ -56,7 +56,7 @@ def sum_messages(
         edge_features: of each edge.
         node_tensors: other inputs shared by all blocks: features of atoms, and matrices computed from parameters.
         execution: how.
-        width: numbers for each edge in the largest temporary; decides how many edges a block has.
+        width: numbers for each edge in one result of a network; decides how many edges a block has.
         edge_tensors: forms further arguments of ``message``, cut into blocks. Its gradients must not need what it
             returned: each block's gradient takes its place.
     """

@@ -1,8 +1,8 @@
 """The learned terms of eq. 11 on a GPU: matrix products, and one kernel for everything between two of them.
 
 As :meth:`~fairchem_hdgnn.models.ops.edge_ops.EdgeOps.add_terms`. Terms of one network, of x_j and of x_i, go through it
-together. Of each edge, only ``W_1 D x`` is stored for the backward pass, in the networks' dtype; ``D x``, hidden layers
-and results are computed again.
+together. Of each edge, ``W_1 D x`` is stored for the backward pass, in the networks' dtype, beside c and a; ``D x``,
+hidden layers and results are computed again.
 """
 
 from __future__ import annotations
@@ -194,10 +194,10 @@ def _backward(
     call: _Call, options: _Options, inputs: _Inputs, wanted: _Inputs, product: Tensor | None, gradient: Tensor
 ) -> _Inputs:
     """Gradients of a group's inputs; of weights, those that are wanted."""
-    run = call.run
+    run, channels = call.run, gradient.shape[2]
     arguments = _hidden_arguments(call, options, inputs, product)
     values = hidden(*arguments)
-    result = _result(call, options, inputs, values, gradient.shape[2])
+    result = _result(call, options, inputs, values, channels)
     of_result, of_a, of_bias = combine_backward(gradient, result, inputs.a, options.activated)
     upstream = of_result.flatten(0, 2).flatten(1)
     of_second_bias = None
@@ -209,11 +209,11 @@ def _backward(
     of_rotated: list[Tensor | None] = [None] * options.sides
     of_first = None
     if of_inputs.rotated is not None:
-        rotated = [value if again is None else again() for value, again in zip(inputs.rotated, options.again)]
         if wanted.first:
+            rotated = [value if again is None else again() for value, again in zip(inputs.rotated, options.again)]
             of_first = _weight_gradient(run, of_inputs.rotated.unbind(), [value.flatten(1) for value in rotated])
         matrix = run.packed(inputs.first, transposed=True)
-        of_rotated = [matrix.product(of).view_as(value) for of, value in zip(of_inputs.rotated, rotated)]
+        of_rotated = [matrix.product(of).unflatten(1, (-1, channels)) for of in of_inputs.rotated]
     return _Inputs(
         of_inputs.of_source, of_inputs.of_target, of_inputs.c, of_first, of_inputs.bias, of_second,
         of_second_bias, of_rotated, list(of_a.unbind()),
