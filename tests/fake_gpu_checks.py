@@ -2,7 +2,7 @@
 
 Tensors are torch's fake ones, on a device of another name that has no memory. An operation on tensors of two devices is
 an error there, and so is one that needs a value on the host: reading a number, a size that depends on values. Copies
-between host and device are recorded.
+between host and device are recorded. Of this package's operations, all runs but the kernels.
 """
 
 from __future__ import annotations
@@ -41,6 +41,19 @@ def register_gpu() -> None:
     """Give torch the device."""
     backend_registration._setup_privateuseone_for_python_backend(GPU)
     getattr(torch, GPU).get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
+
+
+def run_operations() -> None:
+    """Run the code around the kernels, too, where torch would ask an operation only for the shapes of its results.
+
+    For operations that are registered later: each kernel's module is imported where it is first used.
+    """
+    register = launching.register
+
+    def register_itself(name: str, schema: str, function: Any, fake: Any) -> Any:
+        return register(name, schema, function, function)
+
+    launching.register = register_itself
 
 
 def on_gpu(tensor: Tensor) -> Tensor:
@@ -109,11 +122,11 @@ HDGNNS: tuple[dict[str, Any], ...] = (
     {"message": "fully_tp"},
     {"message": "unrestricted"},
     {"regress_forces": True, "layer_norm": "centred"},
-)  # fmt: skip
+)
 
 
 def check_hdgnn() -> None:
-    """No kernel's neighbour waits for the GPU."""
+    """Each kind of message, stored and recomputed."""
     for keys in HDGNNS:
         for activations in ("store", "recompute"):
             for dtype in (torch.float32, torch.bfloat16):
@@ -126,6 +139,20 @@ def check_escn() -> None:
     for activations in ("store", "recompute"):
         for dtype in (torch.float32, torch.bfloat16):
             steps(escn(implementation="triton", activations=activations).train(), dtype)
+
+
+class _InBackward(torch.autograd.Function):
+    """Does something to the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, work: Callable[[Tensor], Any]) -> Tensor:
+        ctx.work = work
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        ctx.work(gradient)
+        return gradient, None
 
 
 def check_notices() -> None:
@@ -144,6 +171,13 @@ def check_notices() -> None:
             COPIES.clear()
             copy()
             assert COPIES
+        COPIES.clear()
+        _InBackward.apply(x.requires_grad_(), Tensor.cpu).sum().backward()
+        assert COPIES
+        with pytest.raises(DataDependentOutputException):
+            _InBackward.apply(x, lambda gradient: gradient.sum().item()).sum().backward()
+    named = [name for name in sys.modules if name.startswith(f"{launching.__package__}.")]
+    assert named == [launching.__name__]
 
 
 CHECKS: dict[str, Callable[[], None]] = {"hdgnn": check_hdgnn, "escn": check_escn, "notices": check_notices}
@@ -152,6 +186,7 @@ CHECKS: dict[str, Callable[[], None]] = {"hdgnn": check_hdgnn, "escn": check_esc
 def main(names: list[str]) -> None:
     """Run checks; print "right" if nothing failed."""
     register_gpu()
+    run_operations()
     for name in names:
         CHECKS[name]()
     print("right")

@@ -1,6 +1,6 @@
 """The networks with GPU kernels on a GPU that does not exist: no wait for it, no copy to it, nothing on another device.
 
-Such a step can be captured in a CUDA graph.
+A CUDA graph needs such a step.
 """
 
 from __future__ import annotations
