@@ -32,6 +32,7 @@ os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 import torch  # noqa: E402
 from gpu_stages.bench import Bench  # noqa: E402
 from gpu_stages.ceilings import ceilings  # noqa: E402
+from gpu_stages.graphs import graphs  # noqa: E402
 from gpu_stages.kernels import kernels  # noqa: E402
 from gpu_stages.machine import machine  # noqa: E402
 from gpu_stages.memory import memory  # noqa: E402
@@ -59,14 +60,15 @@ class Stage(NamedTuple):
 STAGES = {
     "ceilings": Stage(ceilings, 0.06),
     "parity": Stage(parity, 0.12),
-    "networks": Stage(networks, 0.3),
+    "networks": Stage(networks, 0.28),
     "profile": Stage(profile, 0.03),
     "memory": Stage(memory, 0.05),
     "training": Stage(training, 0.12),
     "kernels": Stage(kernels, 0.08),
     "triton_parity": Stage(partial(parity, implementations=("triton",)), 0.12),
-    "triton_networks": Stage(partial(networks, implementation="triton"), 0.15),
+    "triton_networks": Stage(partial(networks, implementation="triton"), 0.14),
     "triton_profile": Stage(partial(profile, implementation="triton"), 0.03),
+    "graphs": Stage(graphs, 0.06),
 }
 """In this order: what the others are compared with comes first."""
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples/demo/structures/relaxed.npz"
 STAGES = (
     "ceilings", "parity", "networks", "profile", "memory", "training", "kernels", "triton_parity", "triton_networks",
-    "triton_profile",
+    "triton_profile", "graphs",
 )  # fmt: skip
 
 # A Python without fairchem and what it needs, as on a machine that has torch, torch-geometric and e3nn only.
@@ -137,12 +137,42 @@ def test_rehearsal_without_fairchem(everything):
 
     assert len(results["kernels"]) == 6 * 2 and all(row["ok"] and row["both_ms"] > 0 for row in results["kernels"])
     assert all("need a GPU" in results[name]["skipped"] for name in STAGES if name.startswith("triton"))
+    assert len(results["graphs"]) == 2 * 3 and not any(row["captured"] for row in results["graphs"])
+    assert all(row["ok"] and row["edges"] > 2 * 8 * 6 for row in results["graphs"]), results["graphs"]
     assert 0 < results["profile"]["busy_share"] <= 1
     assert results["memory"]["batches"] == "OC20 frames"
     training = results["training"]
     assert training["train_size"] > 400 and len(training["curve"]) >= 2 and np.isfinite(training["test_mae"]["test"])
     assert json.loads((out / "qm9.json").read_text())["test_mae"] == training["test_mae"]
     assert "training" in report["printed"] and "fairchem escn" in report["printed"]
+
+
+def test_replay_of_another_batch_is_checked(rehearse_here, monkeypatch):
+    graphs = importlib.import_module("gpu_stages.graphs")
+
+    def keep_the_first(self: Any, batch: Any) -> Any:
+        self.replay()
+        return self.results
+
+    monkeypatch.setattr(graphs.RepeatedStep, "__call__", keep_the_first)
+    rows = rehearse_here("--stages", "graphs")["graphs"]["result"]
+    assert not any(row["ok"] for row in rows)
+    assert all(max(row["errors_of_energies_and_gradient"][0]) < 1e-5 for row in rows if row["precision"] == "float32")
+
+
+def test_padding_refuses_what_does_not_fit():
+    bench, graphs = importlib.import_module("gpu_stages.bench"), importlib.import_module("gpu_stages.graphs")
+    arguments = bench.random_graph(2, 4, neighbors=3)
+    frames = bench.frames_of(arguments)
+    for sizes in ((7, 24), (8, 23), (8, 25)):
+        with pytest.raises(ValueError, match="8 atoms and 24 edges do not fit"):
+            graphs.pad(arguments, frames, *sizes)
+    same, _ = graphs.pad(arguments, frames, 8, 24)
+    assert torch.equal(same[1], arguments[1]) and same[4] == 3
+    longer, longer_frames = graphs.pad(arguments, frames, 10, 29)
+    assert torch.bincount(longer[1][1]).tolist() == [3] * 8 + [3, 2]
+    turned = longer_frames[24:] @ longer[2][24:].unsqueeze(2)
+    assert torch.equal(turned.squeeze(2), torch.tensor([[0.0, 1.0, 0.0]]).double().expand(5, 3))
 
 
 def test_rehearsal_on_alloys(carry, rehearse_here):

@@ -183,6 +183,23 @@ def profile_part(report: dict[str, Any], stage: str) -> list[str]:
     ]
 
 
+def graphs_part(report: dict[str, Any], stage: str) -> list[str]:
+    """Steps as CUDA graphs."""
+    rows = []
+    for row in result_of(report, stage):
+        head = [row["network"], str(row["num_layers"]), row["precision"]]
+        if "captured_ms" in row:
+            worst = largest(error for errors in row["errors_of_energies_and_gradient"] for error in errors)
+            rows.append([*head, f"{row['uncaptured_ms']:.1f}", f"{row['captured_ms']:.1f}", f"{worst:.1e}"])
+        else:
+            rows.append([*head, row.get("skipped") or row["error_message"], *[""] * 2])
+    return [
+        "A training step of the kernels as one CUDA graph, replayed on its own batch and on one with fewer atoms and "
+        "edges, both padded to the same numbers. Error: of energies and gradient, against the step without padding.",
+        table("network | K | precision | step, ms | captured, ms | relative error", rows, 3),
+    ]
+
+
 def memory_part(report: dict[str, Any], stage: str) -> list[str]:
     """Memory over batches of changing size."""
     memory = result_of(report, stage)
@@ -229,6 +246,7 @@ PARTS: dict[str, Callable[[dict[str, Any], str], list[str]]] = {
     "triton_parity": parity_part,
     "profile": profile_part,
     "triton_profile": profile_part,
+    "graphs": graphs_part,
     "memory": memory_part,
     "training": training_part,
 }
