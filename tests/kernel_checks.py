@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import interpreted
 import kernel_operations
 import pytest
 import torch
@@ -178,6 +179,33 @@ def check_repeats() -> None:
             assert first is None or second is None or torch.equal(first, second)
 
 
+def check_order() -> None:
+    """Programs of a kernel may run in any order; a GPU chooses its own."""
+    if not interpreted.INTERPRETED:
+        return
+    graph, models = clusters((3,), dtype=torch.float32), (hdgnn, escn)
+    for make, dtype in itertools.product(models, (torch.float32, torch.bfloat16)):
+        model = make(implementation="triton", readout_init="random")
+        randomise(model)
+        with mock.patch.object(Compute, "chosen", lambda like, dtype=dtype: Compute(dtype, tf32=False)):
+            forwards = outcome(model, graph)
+            assert interpreted.last_program() == 6
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                interpreted.reverse_programs(monkeypatch)
+                assert interpreted.last_program() == 0
+                backwards = outcome(model, graph)
+        for first, second in zip(forwards, backwards):
+            assert (first is None) == (second is None)
+            assert first is None or second is None or torch.equal(first, second)
+
+
+def check_tf32() -> None:
+    """What the other checks rely on to tell three TF32 products from one."""
+    assert 1e-4 < interpreted.error_of_square(DEVICE, "tf32") < 1e-3
+    assert interpreted.error_of_square(DEVICE, "tf32x3") < 2e-6
+    assert interpreted.error_of_square(DEVICE, "ieee") < 2e-6
+
+
 def check_benchmark() -> None:
     """The stage of the GPU benchmark that compares the kernels, one by one, with the plain equations."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -246,6 +274,8 @@ def main(names: list[str]) -> None:
     torch.use_deterministic_algorithms(True)
     with pytest.MonkeyPatch.context() as monkeypatch:
         take_the_branches_of_a_gpu(monkeypatch)
+        if interpreted.INTERPRETED:
+            interpreted.round_tf32(monkeypatch)
         for name in names:
             checks[f"check_{name}"]()
     print("right")

@@ -177,7 +177,7 @@ def of_terms(ops: EdgeOps, places: Places, low: Tensor, terms: list[GatedTerm]) 
 
 def check_gate() -> None:
     """With weights and without, from L' = 0 to 6."""
-    for lmax, channels, count in ((0, 3, 4), (1, 130, 2), (3, 5, 4), (6, 1, 4), (2, 3, 0)):
+    for lmax, channels, count in ((0, 3, 4), (1, 130, 2), (3, 5, 4), (6, 1, 4), (2, 3, 0), (2, 3, 5)):
         fused, plain = both(edges(3, count, 2, 2))
         planes = num_coefficients(lmax) + lmax
         tensors = random(count, 6), random(6, planes * channels), random((lmax + 1) * channels), random(count, channels)
@@ -188,6 +188,16 @@ def check_gate() -> None:
                 for ops, values in ((fused, tensors), (plain, exact))
             )
             same(got, wanted, tensors[:end], exact[:end], 5e-6)
+    # One trained input at a time, from an upstream gradient that is the same for all rows.
+    for trained in range(4):
+        of_fused, of_plain = (
+            [values if i == trained else values.detach() for i, values in enumerate(of)] for of in (tensors, exact)
+        )
+        got, wanted = (
+            fused.gated_product(*of_fused[:3], 3, of_fused[3]),
+            plain.gated_product(*of_plain[:3], 3, of_plain[3]),
+        )
+        same(got.sum(1), wanted.sum(1), (of_fused[trained],), (of_plain[trained],), 5e-6)
 
 
 def check_single_channels() -> None:

@@ -18,6 +18,7 @@ pytest.importorskip("triton", reason="no Triton for this platform")
 GROUPS = (
     ("rotations", "single_channels", "gather"), ("terms", "gate", "registered", "gate_features"),
     ("so2", "sphere", "norm"), ("networks",), ("device", "repeats", "launches", "counted", "frozen", "benchmark"),
+    ("tf32", "order"),
 )  # fmt: skip
 
 
