@@ -8,6 +8,10 @@ Needs torch, torch-geometric, e3nn, numpy, pyyaml and jaxtyping; not fairchem, l
 rewritten after each stage, and during long ones. If a stage fails, the file says so and the next stage runs. Triton's
 kernels come last, since an illegal access in one ends all work on the GPU in this process. ``--device cpu --tiny`` runs
 all stages in two minutes without a GPU.
+
+    python benchmarks/gpu.py --stages compiled --budget 480 --out OUT
+
+measures ``torch.compile`` in a call of its own; with ``--device cpu`` on one structure and two layers.
 """
 
 from __future__ import annotations
@@ -32,11 +36,13 @@ os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 import torch  # noqa: E402
 from gpu_stages.bench import Bench  # noqa: E402
 from gpu_stages.ceilings import ceilings  # noqa: E402
+from gpu_stages.compiled import compiled  # noqa: E402
 from gpu_stages.graphs import graphs  # noqa: E402
 from gpu_stages.kernels import kernels  # noqa: E402
 from gpu_stages.machine import machine  # noqa: E402
 from gpu_stages.memory import memory  # noqa: E402
 from gpu_stages.networks import networks  # noqa: E402
+from gpu_stages.page import ON_ITS_OWN  # noqa: E402
 from gpu_stages.parity import parity  # noqa: E402
 from gpu_stages.profile import profile  # noqa: E402
 from gpu_stages.summary import summary  # noqa: E402
@@ -69,6 +75,7 @@ STAGES = {
     "triton_networks": Stage(partial(networks, implementation="triton"), 0.14),
     "triton_profile": Stage(partial(profile, implementation="triton"), 0.03),
     "graphs": Stage(graphs, 0.06),
+    "compiled": Stage(compiled, 1.0),
 }
 """In this order: what the others are compared with comes first."""
 
@@ -80,7 +87,7 @@ def main() -> None:
     """Run the chosen stages and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--everything", action="store_true", help="all stages")
+    chosen.add_argument("--everything", action="store_true", help=f"all stages but {ON_ITS_OWN}")
     chosen.add_argument("--stages", nargs="+", choices=list(STAGES), metavar="NAME", help=", ".join(STAGES))
     parser.add_argument("--carry", type=Path, default=ROOT / ".carry", help="what `make gpu-bundle` wrote")
     parser.add_argument("--budget", type=float, default=480.0, metavar="SECONDS", help="for the whole call")
@@ -99,7 +106,7 @@ def main() -> None:
     bench = Bench(device, args.tiny, args.carry, args.out, began + args.budget, 0.0, args.train)
     report: dict[str, Any] = {"machine": machine(device), "tiny": args.tiny, "budget_s": args.budget, "stages": {}}
     path = args.out / "gpu.json"
-    for name in args.stages or STAGES:
+    for name in args.stages or [name for name in STAGES if name != ON_ITS_OWN]:
         bench.stage_end = min(bench.end, time.monotonic() + STAGES[name].share * args.budget)
 
         def save(part: Any, name: str = name) -> None:

@@ -1,6 +1,7 @@
 """Write the results of ``benchmarks/gpu.py`` into docs/performance.md: ``python benchmarks/gpu_report.py OUT/*.json``.
 
-The files are stored as benchmarks/results/gpu_CARD_DATE.json. From all stored files come the page's section between its
+The files are stored as benchmarks/results/gpu_CARD_DATE.json, or
+gpu_CARD_DATE_compiled.json. From all stored files come the page's section between its
 markers, which without any says that nothing was measured, and the table of sizes for which ``implementation: auto``
 takes the kernels. Without arguments, only these two are rewritten.
 """
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks")]
 
 import pages  # noqa: E402
-from gpu_stages.page import section  # noqa: E402
+from gpu_stages.page import ON_ITS_OWN, section  # noqa: E402
 from gpu_stages.proven import proven  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
@@ -59,7 +60,8 @@ def keep(path: Path) -> None:
         sys.exit(f"gpu_report: {path} is a rehearsal (--tiny); its numbers mean nothing")
     machine = report["machine"]
     card = re.sub(r"\W+", "-", machine["device"].removeprefix("NVIDIA ")).strip("-").lower()
-    (RESULTS / f"gpu_{card}_{machine['date']}.json").write_text(json.dumps(report, indent=1) + "\n")
+    on_its_own = f"_{ON_ITS_OWN}" if ON_ITS_OWN in report["stages"] else ""
+    (RESULTS / f"gpu_{card}_{machine['date']}{on_its_own}.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 def table_of(reports: list[dict[str, Any]]) -> str:

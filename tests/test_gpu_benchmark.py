@@ -175,6 +175,28 @@ def test_padding_refuses_what_does_not_fit():
     assert torch.equal(turned.squeeze(2), torch.tensor([[0.0, 1.0, 0.0]]).double().expand(5, 3))
 
 
+@pytest.mark.skipif(torch.__version__ < "2.6", reason="older torch compiles each layer anew")
+def test_rehearsal_of_compiling(rehearse_here, tmp_path, monkeypatch):
+    """Of the plain equations; its own result, beside the others on the page."""
+    compiled, report = importlib.import_module("gpu_stages.compiled"), importlib.import_module("gpu_report")
+    monkeypatch.setattr(compiled, "depth", lambda bench: 1)
+    monkeypatch.setattr(compiled, "MODES", ("float32",))
+    stages = rehearse_here("--stages", "compiled")
+    rows = stages["compiled"]["result"]
+    assert [row["network"] for row in rows] == ["authors", "escn"]
+    assert all(row["ok"] and row["compile_s"] > 1 for row in rows), rows
+    measured = json.loads((tmp_path / "gpu.json").read_text())
+    measured["tiny"], measured["machine"]["device"] = False, "NVIDIA H200"
+    (tmp_path / "gpu.json").write_text(json.dumps(measured))
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    report.keep(tmp_path / "gpu.json")
+    (stored,) = report.stored_reports()
+    assert (tmp_path / f"gpu_h200_{measured['machine']['date']}_compiled.json").exists()
+    page = report.page_part([stored])
+    assert "--stages compiled" in page and "| authors | 1 | float32 |" in page and "Without a result" not in page
+    assert report.table_of([stored]) == "[]\n"
+
+
 def test_rehearsal_on_alloys(carry, rehearse_here):
     stages = rehearse_here("--carry", str(carry), "--stages", "training", "--train", "hea")
     result = stages["training"]["result"]

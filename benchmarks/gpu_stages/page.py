@@ -8,6 +8,9 @@ from typing import Any
 from gpu_stages.bench import largest
 from gpu_stages.summary import found_gates, misses, result_of
 
+ON_ITS_OWN = "compiled"
+"""The stage that is not among ``--everything``: compiling takes minutes."""
+
 PREDICTED_STEP_MS = {
     ("authors", 16, "float32"): 1200,
     ("authors", 16, "tf32"): 740,
@@ -22,8 +25,8 @@ def section(report: dict[str, Any]) -> str:
     machine, stages = report["machine"], report["stages"]
     blocks = [
         f"### {machine['device']}, {machine['date']}",
-        f"`python benchmarks/gpu.py --everything --budget {report['budget_s']:.0f}`; torch {machine['torch']}, Triton "
-        f"{machine['triton']}, CUDA {machine.get('cuda')}, driver {machine.get('driver')}, code `{machine['code']}`.",
+        f"`python benchmarks/gpu.py {stages_of(report)} --budget {report['budget_s']:.0f}`; torch {machine['torch']}, "
+        f"Triton {machine['triton']}, CUDA {machine.get('cuda')}, driver {machine.get('driver')}, code `{machine['code']}`.",
     ]
     for name, part in PARTS.items():
         result = result_of(report, name)
@@ -33,12 +36,18 @@ def section(report: dict[str, Any]) -> str:
             blocks += part(report, name)
     missed = [f"- misses its gate: {miss}" for miss in misses(stages)]
     blocks += ["\n".join(missed)] * bool(missed)
-    absent = [name for name in PARTS if not stages.get(name, {}).get("result") and "error" not in stages.get(name, {})]
+    wanted = [ON_ITS_OWN] if ON_ITS_OWN in stages else [name for name in PARTS if name != ON_ITS_OWN]
+    absent = [name for name in wanted if not stages.get(name, {}).get("result") and "error" not in stages.get(name, {})]
     cut = [name for name, stage in stages.items() if stage.get("unfinished")]
     failed = [f"`{name}`: {stage['error']}" for name, stage in stages.items() if "error" in stage]
     for what, names in (("Stages that failed", failed), ("Without a result", absent), ("Cut short", cut)):
         blocks += [f"{what}: {'; '.join(names)}."] * bool(names)
     return "\n\n".join(blocks)
+
+
+def stages_of(report: dict[str, Any]) -> str:
+    """The option that chose them."""
+    return f"--stages {ON_ITS_OWN}" if ON_ITS_OWN in report["stages"] else "--everything"
 
 
 def table(headers: str, rows: Iterable[Sequence[str]], text_columns: int) -> str:
@@ -200,6 +209,26 @@ def graphs_part(report: dict[str, Any], stage: str) -> list[str]:
     ]
 
 
+def compiled_part(report: dict[str, Any], stage: str) -> list[str]:
+    """Steps of the compiled plain equations."""
+    rows = []
+    for row in result_of(report, stage):
+        head = [row["network"], str(row["num_layers"]), row["precision"]]
+        if "compiled_step_ms" in row:
+            times = [f"{row[f'{name}_step_ms']:,.1f}" for name in ("fast", "plain", "compiled")]
+            error = largest(row["errors_of_energies_and_gradient"])
+            rows.append([*head, *times, f"{row['compile_s']:.0f}", f"{error:.1e}"])
+        else:
+            rows.append([*head, row.get("skipped") or row["error_message"], *[""] * 4])
+    headers = "network | K | precision | `fast`, ms | `reference`, ms | compiled, ms | compiling, s | relative error"
+    return [
+        "A training step of the plain equations (`implementation: reference`), each layer compiled by "
+        "`torch.compile(dynamic=True)`, without its switches for TF32. Error: of energies and gradient, against "
+        "`fast`.",
+        table(headers, rows, 3),
+    ]
+
+
 def memory_part(report: dict[str, Any], stage: str) -> list[str]:
     """Memory over batches of changing size."""
     memory = result_of(report, stage)
@@ -247,6 +276,7 @@ PARTS: dict[str, Callable[[dict[str, Any], str], list[str]]] = {
     "profile": profile_part,
     "triton_profile": profile_part,
     "graphs": graphs_part,
+    "compiled": compiled_part,
     "memory": memory_part,
     "training": training_part,
 }
