@@ -86,9 +86,7 @@ def atoms_and_edges(dataset: SafeLmdbDataset) -> tuple[np.ndarray, np.ndarray]:
         if "edge_index" in record:
             edges.append(record.edge_index.shape[1])
         else:
-            edges.append(
-                periodic_edges(data_list_collater([record], otf_graph=True), Search(8.0, 40)).edge_index.shape[1]
-            )
+            edges.append(periodic_edges(data_list_collater([record], otf_graph=True), SEARCH).edge_index.shape[1])
     return np.array(atoms), np.array(edges)
 
 

@@ -41,6 +41,7 @@ from fairchem_hdgnn.models.kernels import (
     rotate_channel,
     rotations,
     sphere,
+    sum_edges,
 )
 from fairchem_hdgnn.models.ops import blocks
 from fairchem_hdgnn.models.ops.edge_ops import Atom
@@ -80,7 +81,7 @@ def check_registered() -> None:
     check(hidden.hidden, (wr[:1].detach(), wx, None, *at_edges, [1, -1, 0, 1], 1, True, torch.float32))
     inputs = (wr.detach(), wx.detach(), None, *index, random(5, grad=False), c.detach(), [1, 1], 2, False)
     check(hidden.hidden_backward, (random(2, 1, 7, 5, grad=False), *inputs))
-    check(hidden.sum_edges, (c.detach(), *by_source))
+    check(sum_edges.sum_edges, (c.detach(), *by_source))
     low, places = random(7, 4, 3), Places.among(rows_up_to(1, 1), rows)
     of_low, low_of_row = places.of_low.to(DEVICE), places.low_of_row.to(DEVICE)
     results = [random(2, 2, 7, 7, 3), random(1, 2, 7, 3, 7).transpose(3, 4)]

@@ -222,6 +222,10 @@ def test_public_names() -> None:
     for name in fairchem_hdgnn.__all__:
         assert getattr(fairchem_hdgnn, name).__name__ == name
     assert shipped_configs().is_dir()
+    with pytest.raises(ImportError, match=r"fairchem_hdgnn.OC20Dataset needs fairchem-core 2, and fairchem-core 1\.10"):
+        fairchem_hdgnn.OC20Dataset  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        fairchem_hdgnn.nonsense  # noqa: B018
 
 
 @pytest.mark.parametrize("interrupted", [True, False])

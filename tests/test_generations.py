@@ -22,6 +22,7 @@ from fairchem_hdgnn.host.calculator import calculator as network_calculator
 from fairchem_hdgnn.host.fairchem1.inference import calculator
 from fairchem_hdgnn.host.generations import read_trained
 from fairchem_hdgnn.host.opening import describe_checkpoint
+from fairchem_hdgnn.models.arithmetic.tf32 import allow_tf32, tf32_allowed
 
 RESOLUTION = 3e-7
 """Of float32, which is coarser than 1e-6 eV from 8 eV on."""
@@ -50,6 +51,17 @@ def test_same_weights_give_the_energies_of_2(name: str, tmp_path: Path) -> None:
     assert main(["convert", "--from", "fairchem2", "--to", "fairchem1", str(DATA / name), str(out)]) == 0
     compare(found(calculator(out, cpu=True)), expected)
     compare(found(OCPCalculator(checkpoint_path=out, cpu=True, seed=0)), expected)
+
+
+def test_opening_and_predicting_leave_the_process_as_it_was() -> None:
+    """Random numbers and torch's setting for TF32 are those of the caller; predictions are exact all the same."""
+    exact = found(network_calculator(DATA / SECOND[0], cpu=True))
+    of_torch, of_numpy = torch.get_rng_state(), np.random.get_state()
+    with allow_tf32(True):
+        compare(found(network_calculator(DATA / SECOND[0], cpu=True)), exact)
+        assert tf32_allowed()
+    assert torch.equal(torch.get_rng_state(), of_torch)
+    assert str(np.random.get_state()) == str(of_numpy)
 
 
 @pytest.mark.parametrize("name", FIRST)

@@ -30,13 +30,18 @@ EDGES = 12
 ONLY_PRODUCT = [0.0, 0.0, 0.0, 1.0]
 """Attention that leaves the strictly equivariant term of eq. 11."""
 
+METP_ALONE: dict[str, Any] = {"attention": ONLY_PRODUCT}
+FULLY_TP: dict[str, Any] = {"message": "fully_tp"}
+"""Eq. 6 with weights and a gate."""
+
+LINEAR: dict[str, Any] = {"message": "linear"}
 STRICT: list[dict[str, Any]] = [
-    {"attention": ONLY_PRODUCT},
+    METP_ALONE,
     {"attention": ONLY_PRODUCT, "lmax_metp": 3},
     {"attention": ONLY_PRODUCT, "tensor_product": "fully_connected"},
     {"attention": ONLY_PRODUCT, "full_degree_product": True},
-    {"message": "fully_tp"},  # eq. 6 with weights and a gate
-    {"message": "linear"},
+    FULLY_TP,
+    LINEAR,
     {"message": "linear", "tensor_product": "fully_connected"},
 ]
 LEARNED: list[dict[str, Any]] = [
@@ -137,7 +142,7 @@ def energy_errors(keys: dict[str, Any]) -> tuple[float, float]:
 
 def test_energy_of_strict_networks_is_invariant_up_to_the_grid():
     """A nonlinear function on a finite grid, in update and readout, is what remains; frames have no effect at all."""
-    for keys in STRICT[:1] + STRICT[4:6]:
+    for keys in (METP_ALONE, FULLY_TP, LINEAR):
         # What a finite grid costs grows with the weights; the bound is for weights of this size.
         rotation, frame = energy_errors({**keys, "weight_init": "torch"})
         assert rotation < 0.06

@@ -15,7 +15,8 @@ from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.escn.config import ESCNConfig
 from fairchem_hdgnn.models.hdgnn.config import HDGNNConfig
 from fairchem_hdgnn.models.ops import proven
-from fairchem_hdgnn.models.ops.execution import Execution
+from fairchem_hdgnn.models.ops.edge_ops import FastEdgeOps
+from fairchem_hdgnn.models.ops.execution import Execution, Implementation
 from fairchem_hdgnn.models.ops.triton_ops import TritonEdgeOps
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
@@ -40,7 +41,7 @@ def reporter(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def has_kernels(config: Any, compute: Compute, device: torch.device) -> bool:
-    return Execution.chosen(config, compute, device).ops is TritonEdgeOps
+    return Execution.chosen(config, compute, device, torch.float32).ops is TritonEdgeOps
 
 
 def result() -> dict[str, Any]:
@@ -136,3 +137,10 @@ def test_what_proves_nothing(reporter: Any, spoil: Any) -> None:
 
 def test_table_is_made_from_the_stored_results(reporter: Any) -> None:
     assert reporter.TABLE.read_text() == reporter.table_of(reporter.stored_reports())
+
+
+def test_kernels_are_for_float32() -> None:
+    config = HDGNNConfig(implementation=Implementation.TRITON)
+    for dtype, ops in ((torch.float32, TritonEdgeOps), (torch.float64, FastEdgeOps), (torch.bfloat16, FastEdgeOps)):
+        assert Execution.chosen(config, Compute(dtype, tf32=False), GPU, dtype).ops is ops
+    assert Execution.chosen(config, BFLOAT16, GPU, torch.float32).ops is TritonEdgeOps

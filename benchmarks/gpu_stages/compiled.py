@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -75,7 +75,7 @@ def measure(bench: Bench, name: str, mode: str) -> dict[str, Any]:
     row = {"edges": graph[1].shape[1], "fast_step_ms": bench.milliseconds(partial(step, fast))}
     with without_tf32():
         row["plain_step_ms"] = bench.milliseconds(partial(step, plain))
-        for layer in plain.backbone.layers:
+        for layer in cast(nn.ModuleList, plain.get_submodule("backbone.layers")):
             layer.compile(dynamic=True, backend="aot_eager" if bench.tiny else "inductor")
         began = time.monotonic()
         got = step(plain)

@@ -26,7 +26,8 @@ def section(report: dict[str, Any]) -> str:
     blocks = [
         f"### {machine['device']}, {machine['date']}",
         f"`python benchmarks/gpu.py {stages_of(report)} --budget {report['budget_s']:.0f}`; torch {machine['torch']}, "
-        f"Triton {machine['triton']}, CUDA {machine.get('cuda')}, driver {machine.get('driver')}, code `{machine['code']}`.",
+        f"Triton {machine['triton']}, CUDA {machine.get('cuda')}, driver {machine.get('driver')}, "
+        f"code `{machine['code']}`.",
     ]
     for name, part in PARTS.items():
         result = result_of(report, name)

@@ -1,8 +1,9 @@
-"""HDGNN and eSCN for fairchem-core. Importing this package registers them with fairchem 1.10, and does nothing else.
+"""HDGNN and eSCN for fairchem-core.
 
-Under fairchem-core 2 models are named by dotted path: nothing is registered, and each name below is imported on first
-use. If fairchem is missing or broken, the networks in :mod:`fairchem_hdgnn.models` still work, because they need only
-torch and e3nn; the names below then raise an ImportError with the reason.
+Importing this package registers models, trainer and data set with fairchem 1.10, and does nothing else. Under
+fairchem-core 2 models are named by dotted path: nothing is registered, and each name below is imported on first use. If
+fairchem is missing or broken, the networks in :mod:`fairchem_hdgnn.models` still work, because they need only torch,
+e3nn, numpy and jaxtyping; the names below then raise an ImportError with the reason.
 """
 
 from __future__ import annotations
@@ -40,11 +41,13 @@ _FAIRCHEM_2 = {
 """Public name -> module that defines it, under fairchem-core 2."""
 
 if installed_host() is Host.FAIRCHEM_2:
+    _FAIRCHEM_1 = set(__all__) - set(_FAIRCHEM_2)
+    __all__ = list(_FAIRCHEM_2)
 
     def __getattr__(name: str) -> object:
         if name in _FAIRCHEM_2:
             return getattr(importlib.import_module(f"fairchem_hdgnn.{_FAIRCHEM_2[name]}"), name)
-        if name in __all__:
+        if name in _FAIRCHEM_1:
             raise ImportError(refusal(f"fairchem_hdgnn.{name}", Host.FAIRCHEM_1))
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
@@ -78,3 +81,8 @@ else:
             HDGNNForceHead,
         )
         from fairchem_hdgnn.host.fairchem1.safe_lmdb import SafeLmdbDataset
+
+        def __getattr__(name: str) -> object:
+            if name in _FAIRCHEM_2:
+                raise ImportError(refusal(f"fairchem_hdgnn.{name}", Host.FAIRCHEM_2))
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

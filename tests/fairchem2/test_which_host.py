@@ -36,6 +36,12 @@ def test_names_of_the_other_host_say_so(name: str) -> None:
         fairchem_hdgnn.nonsense  # noqa: B018
 
 
+def test_public_names() -> None:
+    names: dict[str, object] = {}
+    exec("from fairchem_hdgnn import *", names)
+    assert set(fairchem_hdgnn.__all__) <= set(names) and {*NAMES, "calculator", "OC20Dataset"} <= set(names)
+
+
 def test_import_is_light() -> None:
     """Nothing of fairchem is imported before a name is asked for."""
     script = "import sys, fairchem_hdgnn; print(any(name.split('.')[0] == 'fairchem' for name in sys.modules))"

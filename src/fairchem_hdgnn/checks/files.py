@@ -12,10 +12,9 @@ from typing import Any
 from torch import nn
 
 from fairchem_hdgnn.checks.findings import Finding, error, warning
-from fairchem_hdgnn.data.lmdb import lmdb_files, open_lmdb, read_length
+from fairchem_hdgnn.data.lmdb import LMDB_FORMATS, lmdb_files, open_lmdb, read_length
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.host.fairchem1.config_files import sources
-from fairchem_hdgnn.host.fairchem1.safe_lmdb import LMDB_FORMATS
 
 BYTES = 4
 """Bytes of a float32 number."""

@@ -41,7 +41,6 @@ def target_findings(
     dataset: Records,
     targets: dict[str, bool],
     on_free_atoms: Collection[str] = (),
-    seed: int = 0,
 ) -> Iterator[Finding]:
     """Compare ``dataset.train.transforms.normalizer`` with a sample of the training targets.
 
@@ -50,7 +49,6 @@ def target_findings(
         dataset: training records as the trainer reads them.
         targets: names -> whether it is one number per atom.
         on_free_atoms: names of those that are trained on free atoms only.
-        seed: random seed of the sample.
     """
     settings = transforms.get("normalizer") or {}
     for name, normalizer in settings.items():
@@ -58,7 +56,7 @@ def target_findings(
             yield from value_findings(f"dataset.train.transforms.normalizer.{name}", Normalizer, normalizer)
     if settings.get("file") or settings.get("fit") or transforms.get("element_references"):
         return
-    indices = sample(len(dataset), SAMPLE, seed)
+    indices = sample(len(dataset), SAMPLE)
     if len(indices) < 20:
         return
     try:

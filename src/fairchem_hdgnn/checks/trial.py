@@ -94,7 +94,7 @@ def _evaluate(trainer: OCPTrainer, batch: Batch) -> None:
 
 
 def _small_batch(trainer: OCPTrainer, dataset: Any, batch_size: int) -> Batch:
-    records = [dataset[index] for index in sample(len(dataset), CANDIDATES, seed=0)]
+    records = [dataset[index] for index in sample(len(dataset), CANDIDATES)]
     smallest = sorted(records, key=lambda record: int(record.natoms))[: 2 if batch_size > 1 else 1]
     with naming("dataset", "these records cannot be batched"):
         return trainer.collater(smallest).to(trainer.device)

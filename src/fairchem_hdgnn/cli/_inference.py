@@ -19,7 +19,13 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes, one per GPU (default: 1)")
     group.add_argument("--batch-size", type=int, metavar="B", help="default: the checkpoint's eval_batch_size")
     group.add_argument("--num-workers", type=int, default=0, metavar="W", help="data-loader processes per GPU")
-    group.add_argument("--seed", type=int, default=0, help="random seed for edge frames and bootstrap (default: 0)")
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of resampling, of rotations and frames in `equivariance`, and of other packages' models; edge frames of "
+        "HDGNN and eSCN follow the key frame_seed (default: 0)",
+    )
     group.add_argument(
         "--set",
         action="append",

@@ -19,7 +19,7 @@ from fairchem_hdgnn.cli._flags import require_at_least, require_names
 from fairchem_hdgnn.cli.train import check, configs, training_parser
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.host.fairchem1.submitit_jobs import submission_script, submit_jobs
-from fairchem_hdgnn.host.sight import look
+from fairchem_hdgnn.host.node_access import access_check
 from fairchem_hdgnn.host.slurm_queue import check_can_start, refusal
 from fairchem_hdgnn.host.time_limits import SUBMITIT_LEAD, lead, too_short
 
@@ -44,7 +44,7 @@ export MASTER_ADDR=$$(scontrol show hostnames "$$SLURM_JOB_NODELIST" | head -n 1
 export MASTER_PORT=$$($python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
 # Since Slurm 22.05, srun does not inherit it from sbatch.
 export SRUN_CPUS_PER_TASK=$$SLURM_CPUS_PER_TASK
-$look
+$access_check
 # The run id is fixed, so a requeued job resumes from its own checkpoint.
 srun --kill-on-bad-exit=1 $python -m fairchem_hdgnn_command train \\
   $training
@@ -81,7 +81,7 @@ class Job:
             training.append(f"--num-gpus={self.args.num_gpus}")
         return SCRIPT.substitute(
             directives="\n".join(f"#SBATCH {directive}" for directive in self._directives()),
-            look=look(self.args),
+            access_check=access_check(self.args),
             python=shlex.quote(sys.executable),
             training=shlex.join(training),
         )

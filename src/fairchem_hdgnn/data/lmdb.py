@@ -19,6 +19,9 @@ from fairchem_hdgnn.errors import DataError
 
 DATA_FILE = "data.lmdb"
 METADATA_FILE = "metadata.npz"
+LMDB_FORMATS = {"lmdb", "single_point_lmdb", "trajectory_lmdb", "safe_lmdb"}
+"""Formats of data sets in this layout: fairchem 1.10's, and the plugin's own."""
+
 SQLITE = b"SQLite format 3\0"
 """First bytes of files of ``ase.db``."""
 

@@ -43,7 +43,7 @@ class InferenceOptions:
         num_ranks: number of processes; each uses one GPU, or the CPU.
         batch_size: systems in a batch; ``None`` uses the checkpoint's ``eval_batch_size``.
         num_workers: data-loader processes of each rank.
-        seed: for models that draw random numbers in prediction.
+        seed: of resampling, and of other packages' models that draw random numbers; edge frames follow ``frame_seed``.
         model_overrides: keys that replace those of the checkpoint's ``model:``.
         trusted: unpickle everything in the checkpoint; it can then run code.
         data_format: fairchem's name of the data format; ``None`` uses the checkpoint's, but ``safe_lmdb``, which never

@@ -30,6 +30,9 @@ OFFICIAL_COUNTS = {
 LARGEST_ENERGY = {"is2re": 20.0, "s2ef": 50.0}
 """eV. OC20 keeps relaxed adsorption energies within 10 eV; frames of a relaxation go further."""
 
+SHOWN = 3
+"""Names that a message lists, at most."""
+
 LARGEST_FORCE = 100.0
 """eV/Å. OC20's training frames stay below 50."""
 
@@ -226,6 +229,6 @@ def _plural(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def _some(names: Sequence[str] | Shaped[np.ndarray, "names"], most: int = 3) -> str:
-    shown = ", ".join(str(name) for name in names[:most])
-    return shown if len(names) <= most else f"{shown}, ..."
+def _some(names: Sequence[str] | Shaped[np.ndarray, "names"]) -> str:
+    shown = ", ".join(str(name) for name in names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown}, ..."

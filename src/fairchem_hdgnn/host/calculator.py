@@ -58,7 +58,8 @@ def calculator(
     Args:
         checkpoint: ``inference_ckpt.pt`` of fairchem-core 2, or ``checkpoint.pt`` of 1.10.
         cpu: run on the CPU; by default a GPU is used if there is one.
-        seed: random seed of the prediction.
+        seed: without effect, as under fairchem-core 1.10 on a model of this package, whose edge frames follow
+            ``frame_seed``.
         trusted: unpickle any object in the file.
 
     Raises:

@@ -39,9 +39,9 @@ def read_trained(path: str | Path, *, raw_weights: bool = False, trusted: bool =
     """
     path = Path(path)
     if is_inference_file(path):
-        return of_second(read_inference_file(path, trusted=trusted), path, raw_weights=raw_weights)
+        return from_fairchem2(read_inference_file(path, trusted=trusted), path, raw_weights=raw_weights)
     checkpoint = read_checkpoint(path, trusted=trusted)
-    return of_first({**checkpoint, "config": present_config(checkpoint)}, path, raw_weights=raw_weights)
+    return from_fairchem1({**checkpoint, "config": present_config(checkpoint)}, path, raw_weights=raw_weights)
 
 
 def present_config(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -53,7 +53,7 @@ def present_config(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     return checkpoint_config(checkpoint)
 
 
-def of_first(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = False) -> TrainedNetwork:
+def from_fairchem1(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = False) -> TrainedNetwork:
     """The network of a checkpoint that ``read_checkpoint`` read from ``path``.
 
     Raises:
@@ -115,7 +115,7 @@ def of_first(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bool = F
     )
 
 
-def of_second(contents: InferenceFile, path: Path, *, raw_weights: bool = False) -> TrainedNetwork:
+def from_fairchem2(contents: InferenceFile, path: Path, *, raw_weights: bool = False) -> TrainedNetwork:
     """The network of a file that ``read_inference_file`` read from ``path``.
 
     Raises:

@@ -62,7 +62,7 @@ def read_keys(keys: dict[str, Any], architecture: Architecture) -> tuple[GraphSe
 
 
 class PlainModel(nn.Module, PlainGraphMixin):
-    """A network as a model that takes batches: ``model(batch) -> {"energy": [num_systems], ...}``.
+    """A network as a model that takes batches: ``model(batch) -> {output_name: [num_systems], ...}``.
 
     Args:
         keys: those of the architecture's config and of :class:`GraphSettings`.
@@ -118,7 +118,7 @@ class EnergyModel(nn.Module):
         self.output_name = backbone.output_name
 
     def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
-        """``{"energy": [num_systems]}``."""
+        """``{output_name: [num_systems]}``."""
         rest = (emb["batch"], emb["num_systems"])
         return mean_over_draws(lambda features: {self.output_name: self.readout(*features, *rest)}, emb["draws"])
 
@@ -136,5 +136,5 @@ class ForceModel(nn.Module):
         self.vector_name = backbone.vector_name
 
     def forward(self, data: Any, emb: dict[str, Any]) -> dict[str, Tensor]:
-        """``{"forces": [nodes, 3]}``."""
+        """``{vector_name: [nodes, 3]}``."""
         return mean_over_draws(lambda features: {self.vector_name: self.readout(features[0])}, emb["draws"])

@@ -18,6 +18,7 @@ from fairchem_hdgnn.data.reading import Records
 from fairchem_hdgnn.host.opened import OpenedCheckpoint
 from fairchem_hdgnn.host.targets import target_of_network
 from fairchem_hdgnn.host.trained import TrainedNetwork
+from fairchem_hdgnn.models.arithmetic.tf32 import allow_tf32
 
 BATCH_SIZE = 8
 """Default if a checkpoint has no batch size."""
@@ -76,17 +77,16 @@ class NetworkCheckpoint(OpenedCheckpoint):
         trained: the network.
         dataset: how its data are read.
         device: device that it runs on.
-        seed: random seed of the prediction.
+        seed: random seed of weights that ``trained`` lacks.
     """
 
     def __init__(
         self, trained: TrainedNetwork, dataset: Mapping[str, Any], device: torch.device, seed: int = 0
     ) -> None:
-        torch.backends.cudnn.allow_tf32 = False
-        torch.set_float32_matmul_precision("highest")
         self.trained, self.device = trained, device
-        self.seed(seed)
-        self.model = trained.build().to(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = trained.build().to(device)
         self.outputs = trained.outputs
         self.scale = trained.scales["energy"].rmsd if "energy" in trained.scales else 1.0
         self.unit = target_of_network(trained).unit
@@ -106,7 +106,7 @@ class NetworkCheckpoint(OpenedCheckpoint):
         return batch
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """Predict a batch; float32."""
+        """Predict a batch; float32, without TF32."""
         batch = batch.to(self.device)
-        with torch.no_grad():
+        with torch.no_grad(), allow_tf32(False):
             return self.trained.in_units(self.model(batch), batch)

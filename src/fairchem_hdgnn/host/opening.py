@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import Subset
 
+from fairchem_hdgnn.data.lmdb import LMDB_FORMATS
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.checkpoints import read_checkpoint
 from fairchem_hdgnn.host.generations import read_trained
@@ -23,9 +24,6 @@ from fairchem_hdgnn.host.opened import RANDOM_HEADS, OpenedCheckpoint, OpenedMod
 from fairchem_hdgnn.host.targets import Target, target_of_config, target_of_network
 from fairchem_hdgnn.host.trained import TrainedNetwork
 from fairchem_hdgnn.host.which import Host, installed_host
-
-SAFE_FORMATS = {"lmdb", "single_point_lmdb", "trajectory_lmdb", "safe_lmdb"}
-"""Formats of fairchem 1.10 that our own reader reads too."""
 
 READ_HERE = "oc20_lmdb"
 """Format of data sets that our own reader opens, whichever fairchem is installed."""
@@ -61,7 +59,7 @@ def open_checkpoint(
         path: ``checkpoint.pt`` or ``best_checkpoint.pt`` of 1.10, ``inference_ckpt.pt`` of 2.
         cpu: run on the CPU even if a GPU is available.
         device_index: index of the GPU.
-        seed: for models that draw random numbers in prediction.
+        seed: for other packages' models that draw random numbers in prediction.
         model_overrides: keys that override those of the checkpoint's model.
         trusted: see ``read_checkpoint``.
 
@@ -135,7 +133,7 @@ def open_split(dataset_config: Mapping[str, Any], source: Path, data_format: str
     """
     name = data_format or dataset_config.get("format", "lmdb")
     here = installed_host() is not Host.FAIRCHEM_1
-    if name == READ_HERE or (here and name in SAFE_FORMATS):
+    if name == READ_HERE or (here and name in LMDB_FORMATS):
         records = LabelledRecords(source, dataset_config.get("key_mapping"))
         dataset = Subset(records, range(len(records)))
     elif here:

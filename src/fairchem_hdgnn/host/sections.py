@@ -1,8 +1,8 @@
 """Keys of a config's sections ``dataset``, ``optim``, ``loss_functions`` and, for relaxations, ``task``.
 
-They are fairchem's, except ``accumulate``, ``effective_batch_size`` and ``precision`` of ``optim``,
-``final_coefficient`` of a loss and the data format ``safe_lmdb``. The docstring of a key says where this plugin's
-trainer differs from fairchem's.
+They are fairchem's, except ``accumulate``, ``effective_batch_size``, ``precision`` and ``fine_tuning`` of ``optim``,
+``final_coefficient`` of a loss, ``noisy_nodes`` of ``transforms`` and the data format ``safe_lmdb``. The docstring of
+a key says where this plugin's trainer differs from fairchem's.
 """
 
 from __future__ import annotations

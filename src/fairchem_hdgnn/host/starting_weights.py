@@ -74,7 +74,7 @@ def starting_weights(
         ConfigError: ``trained`` has another architecture.
         DataError: a layer is missing, superfluous or of another shape.
     """
-    architecture = architecture_of(model)
+    architecture = architecture_of_model(model)
     if architecture is not trained.architecture:
         raise ConfigError(
             f"{trained.source}: contains {trained.architecture.name}, but model.name is {architecture.name}; start "
@@ -98,7 +98,7 @@ def starting_weights(
     return StartingWeights(weights, [own for own in names if own not in weights], differences)
 
 
-def architecture_of(model: nn.Module) -> models.Architecture:
+def architecture_of_model(model: nn.Module) -> models.Architecture:
     """The architecture of a model of this package, plain or a backbone with heads.
 
     Raises:

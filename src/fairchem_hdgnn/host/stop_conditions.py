@@ -18,6 +18,9 @@ MEMORY_REMEDIES = (
     "model.activations: recompute (HDGNN), model.max_neighbors, model.hidden_channels, model.lmax"
 )
 
+SHOWN = 20
+"""Structures that a message names, at most."""
+
 
 def system_ids(batch: Batch) -> list[str]:
     """The ``sid`` of each structure in ``batch``, as a string."""
@@ -175,6 +178,6 @@ def _systems_with_non_finite(values: Tensor, batch: Batch) -> list[str]:
     return [ids[system] for system in systems.tolist()]
 
 
-def _enumerate(ids: list[str], limit: int = 20) -> str:
-    rest = f" and {len(ids) - limit} more" if len(ids) > limit else ""
-    return ", ".join(ids[:limit]) + rest
+def _enumerate(ids: list[str]) -> str:
+    rest = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    return ", ".join(ids[:SHOWN]) + rest

@@ -1,1 +1,1 @@
-"""HDGNN and eSCN on plain tensors. Nothing here imports fairchem: torch, e3nn and jaxtyping are enough."""
+"""HDGNN and eSCN on plain tensors. Nothing here imports fairchem: torch, e3nn, numpy and jaxtyping are enough."""

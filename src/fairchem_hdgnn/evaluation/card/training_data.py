@@ -40,13 +40,12 @@ class TrainingData:
         return "" if read == self.num_training else f", from {read:,} of them, evenly spaced"
 
 
-def read_training_data(subject: Subject, root: Path | None, *, progress: bool = True) -> TrainingData:
+def read_training_data(subject: Subject, root: Path | None) -> TrainingData:
     """The splits under ``root``, and the training set: ``ROOT/train``, else the one that the checkpoint names.
 
     Args:
         subject: the checkpoint.
         root: folder with ``SPLIT/data.lmdb`` or ``SPLIT.lmdb``; ``None``: use only the path in the checkpoint.
-        progress: show a progress bar.
 
     Raises:
         DataError: there is no split under ``root``, or an LMDB there is damaged.
@@ -55,21 +54,21 @@ def read_training_data(subject: Subject, root: Path | None, *, progress: bool = 
         split_source(root, "train")
     num_systems = {split: len(Records(split_source(root, split))) for split in splits_in(root)} if root else {}
     if root is not None and has_split(root, "train"):
-        return TrainingData(num_systems, *_statistics(split_source(root, "train"), progress))
+        return TrainingData(num_systems, *_statistics(split_source(root, "train")))
     source = subject.trained.dataset.get("src")
     if not isinstance(source, str) or not source or not Path(source).exists():
         return TrainingData(num_systems, None, 0)
     try:
-        return TrainingData(num_systems, *_statistics(Path(source), progress))
+        return TrainingData(num_systems, *_statistics(Path(source)))
     except DataError:
         # Another format, or the file has changed since the training.
         return TrainingData(num_systems, None, 0)
 
 
-def _statistics(source: Path, progress: bool) -> tuple[Statistics, int]:
+def _statistics(source: Path) -> tuple[Statistics, int]:
     records, statistics = Records(source), Statistics()
     chosen = evenly_spaced(len(records), MAX_RECORDS)
-    for index in tqdm(chosen, desc="training set", unit="system", disable=not progress, leave=False):
+    for index in tqdm(chosen, desc="training set", unit="system", leave=False):
         record = records[index]
         if "natoms" not in record or "atomic_numbers" not in record:
             raise DataError(f"{source}, record {index}: has no structure; re-create the LMDB")

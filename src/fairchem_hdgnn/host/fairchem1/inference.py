@@ -43,7 +43,8 @@ def inference_trainer(
         path: the checkpoint.
         cpu: run on the CPU even if a GPU is available.
         device_index: index of the GPU.
-        seed: for models that draw random numbers in prediction, such as HDGNN's edge frames.
+        seed: for other packages' models that draw random numbers in prediction; edge frames of HDGNN and eSCN follow
+            ``frame_seed``. fairchem seeds Python's, numpy's and torch's generators of the process.
         model_overrides: keys of ``model:`` that override those in the checkpoint, e.g. ``{"frames": "fixed"}``.
         trusted: see ``read_checkpoint``.
 
@@ -140,7 +141,8 @@ def calculator(
     Args:
         checkpoint: ``checkpoint.pt`` or ``best_checkpoint.pt``, or ``inference_ckpt.pt`` of fairchem-core 2.
         cpu: run on the CPU; by default a GPU is used if there is one.
-        seed: random seed of the prediction.
+        seed: for other packages' models that draw random numbers; edge frames of HDGNN and eSCN follow ``frame_seed``.
+            For a ``checkpoint.pt``, fairchem seeds Python's, numpy's and torch's generators of the process.
         trusted: unpickle any object in the file; see ``read_checkpoint``.
 
     Raises:

@@ -45,12 +45,12 @@ def set_rank_environment() -> None:
     os.environ.setdefault("MASTER_PORT", str(FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) % NUM_PORTS))
 
 
-def on_first_rank(look: Callable[[], None], device: torch.device) -> None:
-    """Call ``look`` on rank 0 while the others wait; its ``UserError`` is raised on all of them. Collective."""
+def on_first_rank(check: Callable[[], None], device: torch.device) -> None:
+    """Call ``check`` on rank 0 while the others wait; its ``UserError`` is raised on all of them. Collective."""
     outcome: list[UserError | None] = [None]
     if distutils.is_master():
         try:
-            look()
+            check()
         except UserError as error:
             outcome = [error]
     distutils.broadcast_object_list(outcome, src=0, device=device)

@@ -18,12 +18,9 @@ from fairchem.core.datasets._utils import rename_data_object_keys
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
 from torch_geometric.data import Data
 
-from fairchem_hdgnn.data.lmdb import METADATA_FILE, lmdb_files, open_lmdb, read_length, read_record
+from fairchem_hdgnn.data.lmdb import LMDB_FORMATS, METADATA_FILE, lmdb_files, open_lmdb, read_length, read_record
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.fairchem1.noisy_nodes import Transforms
-
-LMDB_FORMATS = {"lmdb", "single_point_lmdb", "trajectory_lmdb", "safe_lmdb"}
-"""fairchem's formats for LMDB files, and this one."""
 
 
 def safe_format(name: str) -> str:

@@ -11,7 +11,7 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError
 
 from fairchem_hdgnn.host.fairchem1.runner import Runner
-from fairchem_hdgnn.host.sight import look
+from fairchem_hdgnn.host.node_access import access_check
 from fairchem_hdgnn.host.slurm_queue import check_can_start, refusal
 
 MAX_TIMEOUTS = 100
@@ -63,7 +63,7 @@ def _executor(args: argparse.Namespace, config: dict[str, Any], extra: dict[str,
         "ntasks_per_node": args.num_gpus,
         "gpus_per_node": None if args.cpu else args.num_gpus,
         "cpus_per_task": config["optim"].get("num_workers", 0) + 1,
-        "setup": [look(args)] if args.num_nodes > 1 else None,
+        "setup": [access_check(args)] if args.num_nodes > 1 else None,
         "additional_parameters": {**(config.get("slurm") or {}), **(extra or {})} or None,
     }
     executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})

@@ -52,8 +52,8 @@ class Trainer(FineTuningTrainer):
 
     - A resumed run reproduces the losses of the uninterrupted one (same world size and batch size): checkpoints are
       written after the scheduler's step, and random numbers are a function of (seed, rank, batch). Bit for bit on a
-      CPU; up to rounding on a GPU, where the sums of ``InvariantUpdate`` and over systems, and the backward pass of
-      ``index_select``, are atomic, in no fixed order.
+      CPU. On a GPU up to rounding: sums over edges, over atoms and of the invariant branch have a fixed order, but
+      backward passes of ``index_select`` (``DegreeLinear``; ``gate.gated`` without kernels) do not.
     - ``checkpoint.pt`` is replaced atomically, and never by weights that are not finite.
     - SIGUSR1 and SIGTERM stop the run between two batches, with a checkpoint and a requeue under Slurm.
     - A nan stops the run with an error that names the structures; fairchem replaces it by zero.

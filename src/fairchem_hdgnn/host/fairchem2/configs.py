@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fairchem_hdgnn.errors import ConfigError
-from fairchem_hdgnn.host.generations import of_second
+from fairchem_hdgnn.host.generations import from_fairchem2
 from fairchem_hdgnn.host.inference_files import InferenceFile
 from fairchem_hdgnn.host.trained import TrainedNetwork
 
@@ -32,4 +32,4 @@ def untrained_network(source: str | Path) -> TrainedNetwork:
             f"{source}: not a training config of fairchem-core 2 (runner.train_eval_unit.model and .tasks): "
             f"{str(error).splitlines()[0]}"
         ) from error
-    return of_second(InferenceFile(model, tasks, {}, {}), Path(source))  # type: ignore[arg-type]
+    return from_fairchem2(InferenceFile(model, tasks, {}, {}), Path(source))  # type: ignore[arg-type]

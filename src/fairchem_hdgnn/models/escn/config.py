@@ -57,7 +57,8 @@ class ESCNConfig(Keys):
     """Basis functions of the distance."""
 
     distance_resolution: float = real(0.02, above=0.0)
-    """Spacing of the distance basis' centres, Å. Cost: none; a smaller spacing means more basis functions."""
+    """Determines the size of the distance basis: ``cutoff / distance_resolution`` centres, rounded down, are evenly
+    spaced on [0, cutoff]; Å. Cost: none."""
 
     basis_width: float = real(1.0, above=0.0)
     """Width of the basis functions in units of their spacing."""
@@ -73,8 +74,9 @@ class ESCNConfig(Keys):
     out. A finer grid is closer to exact equivariance. Cost: work on points grows as its square."""
 
     weight_init: WeightInit = other(WeightInit.UNIT_VARIANCE)
-    """Initialisation of all other weights: ``unit_variance``, which keeps the size of signals from layer to layer, or
-    ``torch``, PyTorch's own, as in the published code. Does not affect loaded weights."""
+    """Initialisation of all weights but the last layer of each output head (``readout_init``): ``unit_variance``, which
+    keeps the size of signals from layer to layer, or ``torch``, PyTorch's own, as in the published code. Does not
+    affect loaded weights."""
 
     mean_neighbors: float = real(20.0, above=0.0)
     """Approximate average number of edges per atom; used only by ``weight_init: unit_variance``."""

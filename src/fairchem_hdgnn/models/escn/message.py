@@ -48,7 +48,8 @@ class MessageBlock(ConstantsModule):
             to_grid, from_grid = to_grid.unflatten(0, resolution)[:, 0], from_grid.unflatten(1, resolution).sum(-1)
         self.register_constant("to_grid", to_grid)
         self.register_constant("from_grid", from_grid)
-        self.width = (2 + 8 * mmax) * config.hidden_channels
+        # Of both atoms: one number for m = 0, and for each larger m two terms with two signs.
+        self.width = 2 * (1 + 4 * mmax) * config.hidden_channels
 
     def forward(
         self,
@@ -77,7 +78,7 @@ class MessageBlock(ConstantsModule):
         nodes: Mapping[str, Tensor],
         *mixed: Float[Tensor, "edges _signs _term_hidden"],
     ) -> Float[Tensor, "block_nodes all_coefficients channels"]:
-        """Sums into the atoms of a block."""
+        """Messages of a block of edges, summed into its atoms."""
         orders = len(mixed) // len(ATOMS)
         y = self.convolution(ops, edge_features, nodes, mixed[:orders], mixed[orders:])
         y = ops.on_sphere(y, PointwiseNetwork(self.to_grid, self.from_grid))

@@ -72,7 +72,7 @@ class Backbone(nn.Module):
         source, target = edge_index[:, order]
         edges = Edges.from_frames(source, target, edge_frames[order], len(atomic_numbers), config.lmax, config.mmax)
         basis = self.basis(edge_vec.norm(dim=-1)[order])
-        execution = Execution.chosen(config, compute, edge_index.device)
+        execution = Execution.chosen(config, compute, edge_vec.device, edge_vec.dtype)
         return Graph(atomic_numbers, basis, edges, execution)
 
 

@@ -103,7 +103,8 @@ class HDGNNConfig(Keys):
     ``max_neighbors`` limits it."""
 
     distance_resolution: float = real(0.02, above=0.0)
-    """Spacing of the distance basis' centres, Å. Cost: none; a smaller spacing means more basis functions."""
+    """Determines the size of the distance basis: ``cutoff / distance_resolution`` centres, rounded down, are evenly
+    spaced on [0, cutoff]; Å. Cost: none."""
 
     basis_width: float = real(2.0, above=0.0)
     """Standard deviation of the basis functions in units of their spacing."""
@@ -122,8 +123,8 @@ class HDGNNConfig(Keys):
     Cost: as ``lmax``, for the far neighbours."""
 
     hidden_channels_far: int = integer(None)
-    """Hidden width of the far neighbours' block; a quarter of ``hidden_channels`` if left out. For the same
-    messages. Cost: as ``hidden_channels``, for the far neighbours."""
+    """Hidden width of the far neighbours' block; a quarter of ``hidden_channels`` if left out. For
+    ``message: hybrid`` and ``unrestricted``. Cost: as ``hidden_channels``, for the far neighbours."""
 
     message: Message = other(Message.HYBRID)
     """The message function."""
@@ -183,8 +184,9 @@ class HDGNNConfig(Keys):
     """Sample points of the output heads. Cost: work for each atom, once; little."""
 
     weight_init: WeightInit = other(None)
-    """Initialisation of all other weights: ``unit_variance``, which keeps the size of signals from layer to layer, or
-    ``torch``, PyTorch's own, as in the published code. Does not affect loaded weights."""
+    """Initialisation of all weights but the last layer of each output head (``readout_init``): ``unit_variance``, which
+    keeps the size of signals from layer to layer, or ``torch``, PyTorch's own, as in the published code. Does not
+    affect loaded weights."""
 
     mean_neighbors: float = real(20.0, above=0.0)
     """Approximate average number of edges per atom; used only by ``weight_init: unit_variance``."""
@@ -233,7 +235,7 @@ class HDGNNConfig(Keys):
                 raise ConfigError(
                     f"'{name}' is {getattr(self, name)}, but no {meaning} can exceed 'lmax' = {self.lmax}"
                 )
-        if self.cutoff < 2 * self.distance_resolution:
+        if self.num_centres < 2:
             raise ConfigError(
                 f"'cutoff' = {self.cutoff:g} Å leaves no distance basis at 'distance_resolution' = "
                 f"{self.distance_resolution:g} Å"

@@ -25,8 +25,8 @@ from fairchem_hdgnn.models.so3.layout import degrees_and_orders, num_coefficient
 class EdgeProduct(ConstantsModule):
     """``(u (x) S(r))^{l3}_{m, d} = sum_{l1, l2, c} w^{l1 l2 l3}_{c d} CG(u^{l1}_c, S^{l2})`` for l3 <= lmax_out.
 
-    Eq. 7 of the paper with ``channels_in = 1`` (METP, u the mean over channels); its fully connected form (Fully-TP)
-    with all channels.
+    Eq. 6 of the paper with all channels (Fully-TP), eq. 7 with ``channels_in = 1`` (METP, u the mean over channels);
+    both in the edge's frame, eq. 8.
 
     Args:
         lmax_in: largest degree of u and of the harmonics S.

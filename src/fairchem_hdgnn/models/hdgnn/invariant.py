@@ -87,7 +87,7 @@ class FixedEdgeAttention(ConstantsModule):
         self.register_constant("coefficients", values[:num_terms])
 
     def node_tensors(self, f: Float[Tensor, "nodes invariant"]) -> dict[str, Tensor]:
-        """None."""
+        """No tensors."""
         return {}
 
     def forward(

@@ -20,14 +20,13 @@ from fairchem_hdgnn.models.hdgnn.other_messages import (
     FullyConnectedMessage,
     LinearMessage,
     UnrestrictedMessage,
-    add_low_degrees,
 )
 from fairchem_hdgnn.models.hdgnn.update import UpdateBlock
 from fairchem_hdgnn.models.nn.edge_embedding import EdgeEmbedding
 from fairchem_hdgnn.models.ops.blocks import sum_messages
 from fairchem_hdgnn.models.ops.edge_ops import EdgeOps
 from fairchem_hdgnn.models.ops.execution import Execution
-from fairchem_hdgnn.models.so3.layout import num_coefficients
+from fairchem_hdgnn.models.so3.layout import add_low_degrees, num_coefficients
 
 MESSAGES: dict[Message, Any] = {
     Message.HYBRID: HybridMessage,
@@ -111,12 +110,12 @@ class MessageBlock(nn.Module):
             **self.message.node_tensors(x_source, x_target, execution.compute),
         }
         parameters = [*parameters_of_edges(self.message), *self.attention.parameters()]
-        return sum_messages(self.in_block, parameters, edges, edge_features, nodes, execution, self.message.width)
+        return sum_messages(self.of_block, parameters, edges, edge_features, nodes, execution, self.message.width)
 
-    def in_block(
+    def of_block(
         self, ops: EdgeOps, edge_features: Float[Tensor, "edges edge_channels"], nodes: dict[str, Tensor]
     ) -> Float[Tensor, "block_nodes block_coefficients channels"]:
-        """The same for a block of edges."""
+        """Messages of a block of edges, summed into its atoms."""
 
         def attention(ops: EdgeOps, edge_features: Tensor) -> Tensor:
             return self.attention(ops, edge_features, nodes)

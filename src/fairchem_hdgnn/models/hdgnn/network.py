@@ -95,7 +95,7 @@ class Backbone(nn.Module):
         edges = Edges.from_frames(source, target, edge_frames[order], len(atomic_numbers), self.config.lmax, mmax)
         cuts = [0, *itertools.accumulate(sizes)]
         parts = [edges.between(start, end) for start, end in zip(cuts, cuts[1:])]
-        execution = Execution.chosen(self.config, compute, edge_index.device)
+        execution = Execution.chosen(self.config, compute, edge_vec.device, edge_vec.dtype)
         return Graph(atomic_numbers, source, target, self.basis(distance[order]), parts, execution)
 
 

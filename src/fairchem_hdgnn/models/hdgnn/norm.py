@@ -10,6 +10,9 @@ from fairchem_hdgnn.models.ops.triton_ops import kernels_of
 from fairchem_hdgnn.models.so3.constants import ConstantsModule
 from fairchem_hdgnn.models.so3.layout import degree_index, num_coefficients
 
+EPSILON = 1e-5
+"""Added to the mean square."""
+
 
 class DegreeLayerNorm(ConstantsModule):
     """Each degree divided by its root mean square over orders and channels, then scaled per channel.
@@ -21,15 +24,14 @@ class DegreeLayerNorm(ConstantsModule):
         lmax: largest degree.
         channels: channels per coefficient.
         centred: whether degree 0 loses its mean over channels.
-        epsilon: added to the mean square.
     """
 
     degree: Tensor
     averaging: Tensor
 
-    def __init__(self, lmax: int, channels: int, centred: bool = True, epsilon: float = 1e-5) -> None:
+    def __init__(self, lmax: int, channels: int, centred: bool = True) -> None:
         super().__init__()
-        self.centred, self.epsilon = centred, epsilon
+        self.centred = centred
         self.weight = nn.Parameter(torch.ones(lmax + 1, channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         degree = degree_index(lmax)
@@ -41,15 +43,15 @@ class DegreeLayerNorm(ConstantsModule):
     def forward(
         self, x: Float[Tensor, "nodes coefficients channels"], *, fused: bool = False
     ) -> Float[Tensor, "nodes coefficients channels"]:
-        """Normalise; statistics are formed in at least float32. ``fused``: by a GPU kernel where x is float32."""
+        """Normalise; statistics are formed in at least float32. ``fused``: by a GPU kernel, for float32."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.weight.dtype)
-            if fused and x.dtype == torch.float32:
-                return kernels_of("degree_norm").degree_norm(x, self.weight, self.bias, self.centred, self.epsilon)
+            if fused:
+                return kernels_of("degree_norm").degree_norm(x, self.weight, self.bias, self.centred, EPSILON)
             if self.centred:
                 x = torch.cat([x[:, :1] - x[:, :1].mean(dim=-1, keepdim=True), x[:, 1:]], dim=1)
             # Not a product of matrices, which could run in TF32, here and backward.
             mean_square = (x.square().mean(dim=-1).unsqueeze(1) * self.averaging).sum(dim=-1)
-            scale = (mean_square + self.epsilon).rsqrt()
+            scale = (mean_square + EPSILON).rsqrt()
             x = x * (scale.unsqueeze(-1) * self.weight)[:, self.degree]
             return torch.cat([x[:, :1] + self.bias, x[:, 1:]], dim=1)

@@ -17,7 +17,7 @@ from fairchem_hdgnn.models.hdgnn.options import TensorProduct
 from fairchem_hdgnn.models.hdgnn.tensor_product import EquivariantTerm
 from fairchem_hdgnn.models.ops.edge_ops import Atom, EdgeOps
 from fairchem_hdgnn.models.ops.gated_network import GatedMlp
-from fairchem_hdgnn.models.so3.layout import num_coefficients
+from fairchem_hdgnn.models.so3.layout import add_low_degrees, num_coefficients
 
 
 class LinearMessage(nn.Module):
@@ -145,9 +145,3 @@ class UnrestrictedMessage(nn.Module):
         inputs = torch.cat([x_target.flatten(1), x_source.flatten(1), ops.block.harmonics(self.lmax)], dim=-1)
         messages = self.network(inputs, self.features(features)).view_as(x_source)
         return ops.scatter(messages * attention(ops, features))
-
-
-def add_low_degrees(x: Tensor, low: Float[Tensor, "n low channels"]) -> Tensor:
-    """Degree-wise sum of coefficients and of some that have only the lowest degrees."""
-    rows = low.shape[1]
-    return torch.cat([x[:, :rows] + low, x[:, rows:]], dim=1)

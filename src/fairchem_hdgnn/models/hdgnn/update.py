@@ -16,13 +16,16 @@ from fairchem_hdgnn.models.so3.constants import ConstantsModule
 from fairchem_hdgnn.models.so3.grid import S2Grid
 from fairchem_hdgnn.models.so3.layout import num_coefficients, parity_sign
 
+REDUCTION = 16
+"""Channels for each hidden unit of the channel attention."""
+
 
 class SqueezeExcitation(nn.Module):
     """Channel attention of the authors' code: scales each channel by a function of its mean over the grid."""
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = max(1, channels // reduction)
+        hidden = max(1, channels // REDUCTION)
         self.first = nn.Linear(channels, hidden)
         self.second = nn.Linear(hidden, channels)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fairchem_hdgnn.models.kernels import launching
 from fairchem_hdgnn.models.kernels.launching import block_of, register, with_unit_stride
+from fairchem_hdgnn.models.kernels.silu import silu
 
 ROW_BLOCK, EDGE_BLOCK = 8, 8
 MOST_RESULTS, MOST_SIDES = 2, 2
@@ -35,7 +36,7 @@ def _add_side(
         at = (((side * evaluations + v) * num_edges + edge) * rows + row)[:, None] * channels + channel[None, :]
         value = tl.load(result + at, mask=inside, other=0.0).to(tl.float32)
         if activated:
-            value = value * tl.sigmoid(value)
+            value, _ = silu(value)
         summed += value
     return total + weight[None, :] * summed
 
@@ -97,9 +98,7 @@ def _side_backward(
         value = tl.load(result + at, mask=inside, other=0.0).to(tl.float32)
         slope = tl.full(value.shape, 1.0, tl.float32)
         if activated:
-            s = tl.sigmoid(value)
-            slope = s * (1.0 + value * (1.0 - s))
-            value = value * s
+            value, slope = silu(value)
         of_weight += upstream * value
         slope *= of_value
         total += tl.sum(slope, axis=0)

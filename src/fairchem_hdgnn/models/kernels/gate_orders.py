@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fairchem_hdgnn.models.kernels import launching
 from fairchem_hdgnn.models.kernels.launching import block_of, register
+from fairchem_hdgnn.models.kernels.silu import silu
 
 WIDEST_BLOCK = 256
 """Hidden channels that one program works on."""
@@ -39,23 +40,17 @@ def _gate_order_kernel(
     before += edge * before_stride + atom * hidden + channel
     out += (edge * signs * signs * 2 + atom) * hidden + channel
     b = tl.load(before, mask=inside, other=0.0).to(tl.float32)
-    s = b * tl.sigmoid(b)
+    s, _ = silu(b)
     tl.store(out, (s * tl.load(z, mask=inside, other=0.0).to(tl.float32)).to(out.dtype.element_ty), mask=inside)
     if signs == 2:
         minus = tl.load(z + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
         tl.store(out + 4 * hidden, (s * minus).to(out.dtype.element_ty), mask=inside)
         b = tl.load(before + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
-        s = b * tl.sigmoid(b)
+        s, _ = silu(b)
         minus = tl.load(z + 3 * hidden, mask=inside, other=0.0).to(tl.float32)
         tl.store(out + 2 * hidden, (-s * minus).to(out.dtype.element_ty), mask=inside)
         plus = tl.load(z + hidden, mask=inside, other=0.0).to(tl.float32)
         tl.store(out + 6 * hidden, (s * plus).to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _silu_slope(b):
-    s = tl.sigmoid(b)
-    return s * (1.0 + b * (1.0 - s))
 
 
 @triton.jit
@@ -77,7 +72,7 @@ def _gate_order_backward_kernel(
     to_before += edge * before_stride + atom * hidden + channel
     gradient += (edge * signs * signs * 2 + atom) * hidden + channel
     b = tl.load(before, mask=inside, other=0.0).to(tl.float32)
-    s = b * tl.sigmoid(b)
+    s, slope = silu(b)
     g = tl.load(gradient, mask=inside, other=0.0).to(tl.float32)
     of_scale = g * tl.load(z, mask=inside, other=0.0).to(tl.float32)
     tl.store(to_z, (g * s).to(to_z.dtype.element_ty), mask=inside)
@@ -85,17 +80,17 @@ def _gate_order_backward_kernel(
         g = tl.load(gradient + 4 * hidden, mask=inside, other=0.0).to(tl.float32)
         of_scale += g * tl.load(z + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
         tl.store(to_z + 2 * hidden, (g * s).to(to_z.dtype.element_ty), mask=inside)
-    tl.store(to_before, (of_scale * _silu_slope(b)).to(to_before.dtype.element_ty), mask=inside)
+    tl.store(to_before, (of_scale * slope).to(to_before.dtype.element_ty), mask=inside)
     if signs == 2:
         b = tl.load(before + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
-        s = b * tl.sigmoid(b)
+        s, slope = silu(b)
         g = tl.load(gradient + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
         of_scale = -g * tl.load(z + 3 * hidden, mask=inside, other=0.0).to(tl.float32)
         tl.store(to_z + 3 * hidden, (-g * s).to(to_z.dtype.element_ty), mask=inside)
         g = tl.load(gradient + 6 * hidden, mask=inside, other=0.0).to(tl.float32)
         of_scale += g * tl.load(z + hidden, mask=inside, other=0.0).to(tl.float32)
         tl.store(to_z + hidden, (g * s).to(to_z.dtype.element_ty), mask=inside)
-        of_before = (of_scale * _silu_slope(b)).to(to_before.dtype.element_ty)
+        of_before = (of_scale * slope).to(to_before.dtype.element_ty)
         tl.store(to_before + 2 * hidden, of_before, mask=inside)
 
 

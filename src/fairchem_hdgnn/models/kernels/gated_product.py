@@ -21,6 +21,7 @@ from torch.utils.flop_counter import register_flop_formula
 from fairchem_hdgnn.models.arithmetic.products import product
 from fairchem_hdgnn.models.kernels import launching
 from fairchem_hdgnn.models.kernels.launching import block_of, register, with_unit_stride
+from fairchem_hdgnn.models.kernels.silu import silu
 
 EDGE_BLOCK, WIDEST_BLOCK, SMALLEST_BLOCK = 16, 64, 16
 """Edges and channels that a program works on, and the smallest side of a product."""
@@ -65,7 +66,8 @@ def _gated_product_kernel(
     to = out + edge[:, None] * degrees * degrees * channels + channel[None, :]
     scalar = _plane(factor, matrix, 0, row, channel, inputs, planes, channels)
     scalar += tl.load(bias + channel, mask=in_channels, other=0.0)[None, :]
-    tl.store(to, weight * silu_scale * scalar * tl.sigmoid(scalar), mask=inside)
+    value, _ = silu(scalar)
+    tl.store(to, weight * silu_scale * value, mask=inside)
     for degree in range(1, degrees):
         gate = _plane(factor, matrix, degree, row, channel, inputs, planes, channels)
         gate += tl.load(bias + degree * channels + channel, mask=in_channels, other=0.0)[None, :]
@@ -97,10 +99,10 @@ def _gated_product_backward_kernel(
     to = of_planes + edge[:, None] * planes * channels + channel[None, :]
     scalar = _plane(factor, matrix, 0, row, channel, inputs, planes, channels)
     scalar += tl.load(bias + channel, mask=in_channels, other=0.0)[None, :]
-    s = tl.sigmoid(scalar)
+    value, slope = silu(scalar)
     g = silu_scale * tl.load(upstream, mask=inside, other=0.0)
-    of_weight = g * scalar * s
-    tl.store(to, g * weight * s * (1.0 + scalar * (1.0 - s)), mask=inside)
+    of_weight = g * value
+    tl.store(to, g * weight * slope, mask=inside)
     for degree in range(1, degrees):
         gate = _plane(factor, matrix, degree, row, channel, inputs, planes, channels)
         gate += tl.load(bias + degree * channels + channel, mask=in_channels, other=0.0)[None, :]

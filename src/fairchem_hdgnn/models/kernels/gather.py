@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fairchem_hdgnn.models.kernels.hidden import sum_edges
 from fairchem_hdgnn.models.kernels.launching import register
+from fairchem_hdgnn.models.kernels.sum_edges import sum_edges
 
 gather = register(
     "gather",

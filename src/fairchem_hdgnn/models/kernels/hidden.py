@@ -17,6 +17,8 @@ from torch import Tensor
 
 from fairchem_hdgnn.models.kernels import launching
 from fairchem_hdgnn.models.kernels.launching import block_of, register
+from fairchem_hdgnn.models.kernels.silu import silu
+from fairchem_hdgnn.models.kernels.sum_edges import sum_edges
 
 WIDEST_BLOCK = 128
 """Hidden channels that one program works on."""
@@ -43,13 +45,6 @@ def _load_inputs(
     return wr, wx
 
 
-@triton.jit
-def _silu(x):
-    """SiLU and its slope."""
-    s = tl.sigmoid(x)
-    return x * s, s * (1.0 + x * (1.0 - s))
-
-
 @triton.jit(do_not_specialize=["num_edges"])
 def _hidden_kernel(
     rotated, of_source, of_target, source, target, bias, c, out, num_edges,
@@ -68,16 +63,16 @@ def _hidden_kernel(
     of_side: tl.constexpr = 1 if summed else evaluations
     while edge < end:
         at = edge * width + channel
-        gate, _ = _silu(tl.load(c + at, mask=inside, other=0.0).to(tl.float32))
+        gate, _ = silu(tl.load(c + at, mask=inside, other=0.0).to(tl.float32))
         for side in tl.static_range(sides):
             wr, wx = _load_inputs(
                 rotated, of_source, of_target, source, target, size, edge, channel, inside,
                 width, side, sides, has_rotated, has_source, has_target,
             )  # fmt: skip
-            value, _ = _silu(b + r_first * wr + p_first * wx)
+            value, _ = silu(b + r_first * wr + p_first * wx)
             to = out + side * of_side * size + at
             if evaluations == 2:
-                second, _ = _silu(b + r_second * wr + p_second * wx)
+                second, _ = silu(b + r_second * wr + p_second * wx)
                 if summed:
                     value += second
                 else:
@@ -106,7 +101,7 @@ def _hidden_backward_kernel(
     total = tl.zeros_like(b)
     while edge < end:
         at = edge * width + channel
-        gate, gate_slope = _silu(tl.load(c + at, mask=inside, other=0.0).to(tl.float32))
+        gate, gate_slope = silu(tl.load(c + at, mask=inside, other=0.0).to(tl.float32))
         of_gate = tl.zeros_like(b)
         for side in tl.static_range(sides):
             wr, wx = _load_inputs(
@@ -115,7 +110,7 @@ def _hidden_backward_kernel(
             )  # fmt: skip
             upstream = gradient + side * of_side * size + at
             g = tl.load(upstream, mask=inside, other=0.0).to(tl.float32)
-            value, slope = _silu(b + r_first * wr + p_first * wx)
+            value, slope = silu(b + r_first * wr + p_first * wx)
             of_gate += g * value
             first = g * gate * slope
             to_rotated, to_projected = r_first * first, p_first * first
@@ -123,7 +118,7 @@ def _hidden_backward_kernel(
             if evaluations == 2:
                 if not summed:
                     g = tl.load(upstream + size, mask=inside, other=0.0).to(tl.float32)
-                value, slope = _silu(b + r_second * wr + p_second * wx)
+                value, slope = silu(b + r_second * wr + p_second * wx)
                 of_gate += g * value
                 second = g * gate * slope
                 to_rotated += r_second * second
@@ -137,26 +132,6 @@ def _hidden_backward_kernel(
         tl.store(of_c + at, (of_gate * gate_slope).to(of_c.dtype.element_ty), mask=inside)
         edge += 1
     tl.store(of_bias + tl.program_id(0).to(tl.int64) * width + channel, total, mask=inside)
-
-
-@triton.jit
-def _sum_edges_kernel(
-    values, edges, offsets, out, width: tl.constexpr, channel_block: tl.constexpr, listed: tl.constexpr
-):  # fmt: skip
-    """One atom and some channels: the sum over its edges, in their order."""
-    node = tl.program_id(0).to(tl.int64)
-    channel = tl.program_id(1) * channel_block + tl.arange(0, channel_block)
-    inside = channel < width
-    total = tl.zeros((channel_block,), dtype=tl.float32)
-    position = tl.load(offsets + node)
-    end = tl.load(offsets + node + 1)
-    while position < end:
-        edge = position
-        if listed:
-            edge = tl.load(edges + position)
-        total += tl.load(values + edge * width + channel, mask=inside, other=0.0)
-        position += 1
-    tl.store(out + node * width + channel, total, mask=inside)
 
 
 def _sizes(width: int) -> dict[str, int]:
@@ -261,21 +236,6 @@ def _empty_gradients(
     return of_rotated, of_projected, c.new_empty(c.shape)
 
 
-def _sum_edges(
-    values: Float[Tensor, "edges channels"],
-    edges: Optional[Int[Tensor, "edges"]],
-    offsets: Int[Tensor, "nodes_plus_one"],
-) -> Float[Tensor, "nodes channels"]:
-    width, nodes = values.shape[1], len(offsets) - 1
-    values, order = values.contiguous(), offsets if edges is None else edges
-    out = values.new_empty(nodes, width)
-    channel_block = min(WIDEST_BLOCK, block_of(width))
-    sizes = {"width": width, "channel_block": channel_block, "listed": edges is not None}
-    grid = (nodes, triton.cdiv(width, channel_block))
-    launching.launch(_sum_edges_kernel, grid, (values, order, offsets, out), **sizes, num_warps=1)
-    return out
-
-
 hidden = register(
     "hidden",
     "(Tensor? rotated, Tensor? of_source, Tensor? of_target, Tensor source, Tensor target, Tensor edges_by_source, "
@@ -303,14 +263,6 @@ hidden_backward = register(
 )
 """Gradients of ``W_1 D x``, of ``W_1 x`` of each edge and side, and of c, empty without such an input; of the bias one
 from each program."""
-
-sum_edges = register(
-    "sum_edges",
-    "(Tensor values, Tensor? edges, Tensor offsets) -> Tensor",
-    _sum_edges,
-    lambda values, edges, offsets: values.new_empty(len(offsets) - 1, values.shape[1]),
-)
-"""The sum of values over ``edges[offsets[n]:offsets[n + 1]]``, or over these positions, of each atom n."""
 
 
 class HiddenGradients(NamedTuple):

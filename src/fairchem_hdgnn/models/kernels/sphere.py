@@ -19,6 +19,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from fairchem_hdgnn.models.kernels import launching
 from fairchem_hdgnn.models.kernels.launching import block_of, register
+from fairchem_hdgnn.models.kernels.silu import silu
 
 Shape = torch.Size
 
@@ -84,7 +85,7 @@ def _sphere_silu_kernel(
     for start in range(0, points, point_block):
         point = start + tl.arange(0, point_block)
         values = _before_silu(x, to_grid, coefficients, b, point, row, channel, points, rows, channels, has_to_grid)
-        values *= tl.sigmoid(values)
+        values, _ = silu(values)
         if has_from_grid:
             total += tl.dot(_load(from_grid, row_out, point, rows_out, points), values, input_precision="tf32x3")
         else:
@@ -132,8 +133,8 @@ def _sphere_silu_backward_kernel(
             upstream = tl.dot(transposed, of_coefficients, input_precision="tf32x3")
         else:
             upstream = _load(gradient, point, channel, points, channels).to(tl.float32)
-        s = tl.sigmoid(values)
-        upstream *= s * (1.0 + values * (1.0 - s))
+        _, slope = silu(values)
+        upstream *= slope
         of_b += tl.sum(upstream, axis=0)
         if has_to_grid:
             transposed = _load_transposed(to_grid, point, row, points, rows)

@@ -57,8 +57,8 @@ class SphereReadout(ConstantsModule):
         lmax: int,
         channels: int,
         num_samples: int,
-        output_bias: bool = True,
-        start: ReadoutInit = ReadoutInit.RANDOM,
+        output_bias: bool,
+        start: ReadoutInit,
     ) -> None:
         super().__init__()
         self.first = nn.Linear(channels, channels)

@@ -35,7 +35,7 @@ class GaussianBasis(nn.Module):
 
     centres: Tensor
 
-    def __init__(self, cutoff: float, num_centres: int, width: float = 1.0) -> None:
+    def __init__(self, cutoff: float, num_centres: int, width: float) -> None:
         super().__init__()
         self.register_buffer("centres", torch.linspace(0.0, cutoff, num_centres), persistent=False)
         # The spacing in float32, so that converted checkpoints have the same exponent.
@@ -61,7 +61,7 @@ class SigmoidBasis(nn.Module):
 
     centres: Tensor
 
-    def __init__(self, cutoff: float, num_centres: int, width: float = 1.0, slope: float = 0.0) -> None:
+    def __init__(self, cutoff: float, num_centres: int, width: float, slope: float) -> None:
         super().__init__()
         self.register_buffer("centres", torch.linspace(0.0, cutoff, num_centres), persistent=False)
         self.steepness = float(width / (self.centres[1] - self.centres[0]))

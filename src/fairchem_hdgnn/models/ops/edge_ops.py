@@ -164,7 +164,10 @@ class EdgeOps:
     def linear(
         self, x: Float[Tensor, "rows inputs"], weight: Tensor, bias: Tensor | None = None, *, transposed: bool = False
     ) -> Float[Tensor, "rows outputs"]:
-        """``x weight^T + bias``, or ``x weight + bias``."""
+        """``x weight^T + bias``, weight ``[outputs, inputs]``.
+
+        If ``transposed``, ``x weight + bias``, weight ``[inputs, outputs]``.
+        """
         return linear(x, weight.T if transposed else weight, bias)
 
     def gather_mix_rotate(

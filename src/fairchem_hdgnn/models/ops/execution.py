@@ -33,11 +33,12 @@ class Activations(str, Enum):
 
 
 class Implementation(str, Enum):
-    """All give the same.
+    """All give the same results, up to rounding.
 
     ``auto``: ``triton`` on GPUs and with sizes for which it has been measured to be faster (docs/performance.md says
     which), else ``fast``. ``fast``: matrix products on blocks of edges. ``triton``: fused kernels for GPUs, which need
-    less memory. ``reference``: the plain equations, slower and with far more memory, for checking.
+    less memory; in another dtype than float32, the same as ``fast``. ``reference``: the plain equations, slower and
+    with far more memory, for checking.
     """
 
     AUTO = "auto"
@@ -68,8 +69,8 @@ class Execution:
     keep: bool
 
     @classmethod
-    def chosen(cls, config: Any, compute: Compute, device: torch.device) -> Execution:
-        """The execution that a configuration's ``implementation`` and ``activations`` select for a device.
+    def chosen(cls, config: Any, compute: Compute, device: torch.device, dtype: torch.dtype) -> Execution:
+        """The execution that a configuration's ``implementation`` and ``activations`` select for a device and the dtype of edges and atoms.
 
         Raises:
             ConfigError: kernels are asked for, but the device is a CPU and Triton's interpreter is not switched on.
@@ -81,6 +82,8 @@ class Execution:
         interpreted = os.environ.get("TRITON_INTERPRET") == "1"
         if implementation is Implementation.TRITON and device.type == "cpu" and not interpreted:
             raise ConfigError("implementation: triton runs on GPUs only; on a CPU use 'fast'")
+        if implementation is Implementation.TRITON and dtype != torch.float32:
+            implementation = Implementation.FAST
         return cls(OPS[implementation], compute, config.activations is Activations.STORE)
 
     @property
@@ -98,7 +101,7 @@ class Execution:
     ) -> Float[Tensor, "nodes rows_out channels"]:
         """:func:`~fairchem_hdgnn.models.ops.sphere.on_sphere` of an update, by a fast implementation."""
         keep = self.keep and torch.is_grad_enabled()
-        if not self.kernels or x.dtype != torch.float32:
+        if not self.kernels:
             return (on_sphere if keep else on_sphere_fast)(x, network, self.compute)
         if keep:
             return on_sphere_fused(x, network, self.compute)

@@ -18,13 +18,13 @@ from fairchem_hdgnn.models.arithmetic.precision import Compute
 from fairchem_hdgnn.models.kernels.rotations import gather_rotate, rotate_sum
 from fairchem_hdgnn.models.ops.so2 import InnerWeights
 
-Edges = tuple[Any, ...]
+EdgeLists = tuple[Any, ...]
 """``(index, edges, offsets, wigner, place)`` of :data:`~fairchem_hdgnn.models.kernels.rotations.gather_rotate`."""
 
 
 def gather_mix_rotate(
     x: Float[Tensor, "nodes coefficients channels"],
-    edges: Edges,
+    edges: EdgeLists,
     num_rows: int,
     compute: Compute,
     weights: InnerWeights,

@@ -73,7 +73,8 @@ class GatedTerm(NamedTuple):
         rotated: D x, the rows of the network's input; not needed if all r are 0.
         projected: ``W_1 x`` of the batch's atoms, as sources and as targets of edges, which are added if both are
             given; neither is needed if all p are 0.
-        c: invariant features, from :meth:`~fairchem_hdgnn.models.ops.edge_ops.EdgeOps.gate_features`.
+        c: invariant features, from :meth:`~fairchem_hdgnn.models.ops.edge_ops.EdgeOps.gate_features` of the same
+            operations: c_ij, or with kernels its value before SiLU.
         a: attention coefficients, one for each channel or for all.
     """
 

@@ -116,6 +116,7 @@ class Pass:
 
 
 class _Total(NamedTuple):
+    # Kept alive, so that no other tensor gets the id under which the sum is found.
     tensor: Tensor
     value: Tensor
     owned: bool

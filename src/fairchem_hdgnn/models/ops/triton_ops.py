@@ -1,4 +1,4 @@
-"""The operations by the kernels of :mod:`fairchem_hdgnn.models.kernels`, for GPUs.
+"""The operations by the kernels of :mod:`fairchem_hdgnn.models.kernels`, for GPUs and float32.
 
 Gradients of what all blocks read go through autograd here: nearly every batch is one block on a GPU.
 """
@@ -25,19 +25,15 @@ from fairchem_hdgnn.models.so3.constants import cached_constants
 
 
 class TritonEdgeOps(FastEdgeOps):
-    """As :class:`FastEdgeOps`, by kernels where tensors are float32."""
+    """As :class:`FastEdgeOps`, by kernels; edges and node tensors are float32, networks in any dtype."""
 
     def gather(self, x: Tensor, atom: Atom) -> Tensor:
         """As :meth:`EdgeOps.gather`."""
-        if x.dtype != torch.float32:
-            return super().gather(x, atom)
         values = kernels_of("gather").gather(x.flatten(1), *self._edges_of(atom))
         return values.view(-1, *x.shape[1:])
 
     def gather_rotate(self, x: Tensor, atom: Atom, lmax: int, rows: Rows) -> Tensor:
         """As :meth:`EdgeOps.gather_rotate`."""
-        if x.dtype != torch.float32:
-            return super().gather_rotate(x, atom, lmax, rows)
         place = row_places(lmax, rows, x.device)
         return kernels_of("rotations").gather_rotate(
             x, *self._edges_of(atom), self.block.wigner, place, len(rows), torch.float32
@@ -50,8 +46,6 @@ class TritonEdgeOps(FastEdgeOps):
 
     def gather_rotate_pair(self, x_source: Tensor, x_target: Tensor, lmax: int, rows: Rows) -> list[Rotated]:
         """As :meth:`FastEdgeOps.gather_rotate_pair`, in the networks' dtype."""
-        if x_source.dtype != torch.float32:
-            return super().gather_rotate_pair(x_source, x_target, lmax, rows)
         block, place = self.block, row_places(lmax, rows, x_source.device)
 
         def rotated(source: Tensor, target: Tensor) -> tuple[Tensor, ...]:
@@ -66,8 +60,6 @@ class TritonEdgeOps(FastEdgeOps):
 
     def rotate_scatter(self, y: Tensor, lmax: int, rows: Rows, outer: OuterProduct | None = None) -> Tensor:
         """As :meth:`EdgeOps.rotate_scatter`."""
-        if y.dtype != torch.float32:
-            return super().rotate_scatter(y, lmax, rows, outer)
         block, u, a = self.block.alone, None, None
         if outer is not None:
             u, a = outer.u, outer.a.expand(-1, y.shape[2])
@@ -78,30 +70,22 @@ class TritonEdgeOps(FastEdgeOps):
 
     def gated_product(self, u: Tensor, matrix: Tensor, bias: Tensor, channels: int, a: Tensor | None) -> Tensor:
         """As :meth:`EdgeOps.gated_product`."""
-        if u.dtype != torch.float32:
-            return super().gated_product(u, matrix, bias, channels, a)
         weights = None if a is None else a.expand(-1, channels)
         scales = [SILU_SCALE, SIGMOID_SCALE]
         return kernels_of("gated_product").gated_product(u, matrix, bias, weights, channels, scales)
 
     def rotate_channel(self, x: Tensor, rows: Rows) -> Tensor:
         """As :meth:`EdgeOps.rotate_channel`."""
-        if x.dtype != torch.float32:
-            return super().rotate_channel(x, rows)
         place = row_places(round(x.shape[1] ** 0.5) - 1, rows, x.device)
         return kernels_of("rotate_channel").rotate_channel(x, self.block.wigner, place, len(rows), False)
 
     def rotate_channel_back(self, y: Tensor, lmax: int, rows: Rows) -> Tensor:
         """As :meth:`EdgeOps.rotate_channel_back`."""
-        if y.dtype != torch.float32:
-            return super().rotate_channel_back(y, lmax, rows)
         place = row_places(lmax, rows, y.device)
         return kernels_of("rotate_channel").rotate_channel(y, self.block.wigner, place, len(rows), True)
 
     def gather_mix_rotate(self, x: Tensor, atom: Atom, weights: InnerWeights) -> tuple[Tensor, ...]:
         """As :meth:`EdgeOps.gather_mix_rotate`."""
-        if x.dtype != torch.float32:
-            return super().gather_mix_rotate(x, atom, weights)
         rows = rows_by_order(weights.lmax, weights.mmax)
         edges = (*self._edges_of(atom), self.block.wigner, row_places(weights.lmax, rows, x.device))
         return _fused("so2").gather_mix_rotate(x, edges, len(rows), self.run.compute, weights)
@@ -110,8 +94,6 @@ class TritonEdgeOps(FastEdgeOps):
         self, of_source: Sequence[Tensor], of_target: Sequence[Tensor], features: Tensor, weight: Tensor, bias: Tensor
     ) -> list[Tensor]:
         """As :meth:`EdgeOps.gate_orders`."""
-        if features.dtype != torch.float32:
-            return list(super().gate_orders(of_source, of_target, features, weight, bias))
         before = self._network_linear(features.to(self.run.compute.dtype), weight, bias)
         return kernels_of("gate_orders").gate_orders(list(of_source), list(of_target), before)
 
@@ -119,20 +101,14 @@ class TritonEdgeOps(FastEdgeOps):
         self, gated: Iterable[Tensor], weights: Sequence[Tensor], channels: int, dtype: torch.dtype
     ) -> Tensor:
         """As :meth:`EdgeOps.join_orders`, in the networks' dtype."""
-        if dtype != torch.float32:
-            return super().join_orders(gated, weights, channels, dtype)
         return _fused("so2").join_orders(list(gated), weights, channels, self.run.compute)
 
     def on_sphere(self, y: Tensor, network: PointwiseNetwork) -> Tensor:
         """As :meth:`EdgeOps.on_sphere`."""
-        if network.to_grid.dtype != torch.float32:
-            return super().on_sphere(y, network)
         return on_sphere_fused(y, network, self.run.compute)
 
     def gate_features(self, features: Tensor, layers: Sequence[nn.Linear]) -> list[Tensor]:
         """As :meth:`EdgeOps.gate_features`, in the networks' dtype and before SiLU, which a kernel applies."""
-        if features.dtype != torch.float32:
-            return super().gate_features(features, layers)
         inputs = features.to(self.run.compute.dtype)
         return [self._network_linear(inputs, layer.weight, layer.bias) for layer in layers]
 
@@ -142,13 +118,11 @@ class TritonEdgeOps(FastEdgeOps):
 
     def add_terms(self, low: Tensor, places: Places, terms: Sequence[GatedTerm]) -> Tensor:
         """As :meth:`EdgeOps.add_terms`."""
-        if low.dtype != torch.float32:
-            return super().add_terms(low, places, terms)
         return _fused("terms").add_terms(self.run, self.block, low, places, terms)
 
 
 def on_sphere_fused(x: Tensor, network: PointwiseNetwork, compute: Compute) -> Tensor:
-    """As :func:`~fairchem_hdgnn.models.ops.sphere.on_sphere`, for float32."""
+    """As :func:`~fairchem_hdgnn.models.ops.sphere.on_sphere`."""
     return _fused("sphere").on_sphere_fused(x, network, compute)
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fairchem_hdgnn.models.arithmetic.products import product
 from fairchem_hdgnn.models.so3.constants import ConstantsModule, cached_constants
-from fairchem_hdgnn.models.so3.layout import coefficient_index
 
 
 def grid_points(resolution: tuple[int, int]) -> Float[Tensor, "points 3"]:
@@ -50,30 +49,28 @@ def grid_matrices(
 
 
 class S2Grid(ConstantsModule):
-    """Transforms between coefficients with ``|m| <= mmax`` and grid values.
+    """Transforms between coefficients and grid values.
 
     Args:
         lmax: largest degree.
-        mmax: largest order; ``lmax`` if absent.
         resolution: (latitudes, longitudes); ``(2 (lmax + 1), 2 (lmax + 1) + 1)`` if absent.
     """
 
     to_grid: Tensor
     from_grid: Tensor
 
-    def __init__(self, lmax: int, mmax: int | None = None, resolution: tuple[int, int] | None = None) -> None:
+    def __init__(self, lmax: int, resolution: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.resolution = resolution or (2 * (lmax + 1), 2 * (lmax + 1) + 1)
         forward, backward = grid_matrices(lmax, self.resolution)
-        kept = coefficient_index(lmax, mmax)
-        self.register_constant("to_grid", forward[:, kept])
-        self.register_constant("from_grid", backward[kept])
+        self.register_constant("to_grid", forward)
+        self.register_constant("from_grid", backward)
 
-    def values(self, coefficients: Float[Tensor, "n rows channels"]) -> Float[Tensor, "n points channels"]:
+    def values(self, coefficients: Float[Tensor, "n coefficients channels"]) -> Float[Tensor, "n points channels"]:
         """Values at the grid points: ``f(r) = sum_lm f_lm Y_lm(r)``."""
         return product(self.to_grid, coefficients)
 
-    def coefficients(self, values: Float[Tensor, "n points channels"]) -> Float[Tensor, "n rows channels"]:
+    def coefficients(self, values: Float[Tensor, "n points channels"]) -> Float[Tensor, "n coefficients channels"]:
         """Coefficients of the function with these values: ``f_lm = integral f(r) Y_lm(r) dr``."""
         return product(self.from_grid, values)
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from string import Template
 
-LOOK = Template(
+CHECK = Template(
     """
 # Each node must have access to the environment and the folders.
 missing=$$(srun --ntasks="$$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --chdir=/ bash -c '
@@ -20,7 +20,7 @@ missing=$$(srun --ntasks="$$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --chdir=/ b
 )
 
 
-def look(args: argparse.Namespace) -> str:
+def access_check(args: argparse.Namespace) -> str:
     """Lines of a batch script that end a multi-node job if a node lacks access to a path; empty for one node.
 
     Args:
@@ -32,4 +32,4 @@ def look(args: argparse.Namespace) -> str:
     # The first rank creates the missing part.
     there = next(path for path in (folder, *folder.parents) if path.exists())
     paths = map(str, (sys.executable, Path.cwd(), there, args.config_yml.resolve()))
-    return LOOK.substitute(paths=shlex.join(dict.fromkeys(paths)))
+    return CHECK.substitute(paths=shlex.join(dict.fromkeys(paths)))
