@@ -70,7 +70,7 @@ class Execution:
 
     @classmethod
     def chosen(cls, config: Any, compute: Compute, device: torch.device, dtype: torch.dtype) -> Execution:
-        """The execution that a configuration's ``implementation`` and ``activations`` select for a device and the dtype of edges and atoms.
+        """The execution that a configuration selects for a device, and the dtype of edges and atoms.
 
         Raises:
             ConfigError: kernels are asked for, but the device is a CPU and Triton's interpreter is not switched on.
