@@ -21,8 +21,11 @@ import kernel_operations
 import pytest
 import torch
 from emulated_tf32 import take_the_branches_of_a_gpu
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kernel_inputs import DEVICE, edges, random
 from small_networks import Clusters, clusters, network, randomise
+from test_hdgnn_reference import configurations
 from test_launches import escn, further_layer, hdgnn
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -146,6 +149,23 @@ def check_networks() -> None:
             equal(fused, reference.double(), graph, exact)
 
 
+def check_combinations() -> None:
+    """Random combinations of options, in one block of edges or several."""
+    graph, exact = (clusters((3, 2), dtype=dtype) for dtype in (torch.float32, torch.float64))
+
+    @settings(max_examples=10, deadline=None, derandomize=True, database=None)
+    @given(keys=configurations(), most=st.sampled_from([1, 100, blocks.NUMBERS_ON_GPU]))
+    def check(keys: dict[str, Any], most: int) -> None:
+        fused, reference = (
+            network(dtype, **keys, implementation=name).to(DEVICE)
+            for dtype, name in ((torch.float32, "triton"), (torch.float64, "reference"))
+        )
+        with mock.patch.object(blocks, "NUMBERS_ON_GPU", most):
+            equal(fused, reference, graph, exact)
+
+    check()
+
+
 def check_frozen() -> None:
     """Gradients where every third parameter has none, beginning with each of the first three."""
     graph, exact = (clusters((3, 2), dtype=dtype) for dtype in (torch.float32, torch.float64))
@@ -182,8 +202,6 @@ def check_repeats() -> None:
 
 def check_order() -> None:
     """Programs of a kernel may run in any order; a GPU chooses its own."""
-    if not interpreted.INTERPRETED:
-        return
     graph, models = clusters((3,), dtype=torch.float32), (hdgnn, escn)
     for make, dtype in itertools.product(models, (torch.float32, torch.bfloat16)):
         model = make(implementation="triton", readout_init="random")

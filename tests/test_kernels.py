@@ -18,11 +18,16 @@ pytest.importorskip("triton", reason="no Triton for this platform")
 GROUPS = (
     ("rotations", "single_channels", "gather"), ("terms", "gate", "registered", "gate_features"),
     ("so2", "sphere", "norm"), ("networks",), ("device", "repeats", "launches", "counted", "frozen", "benchmark"),
-    ("tf32", "order"),
+    ("tf32", "combinations"),
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("checks", GROUPS, ids="-".join)
+ORDER = pytest.param(
+    ("order",), marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU chooses the order of programs itself")
+)
+
+
+@pytest.mark.parametrize("checks", [*GROUPS, ORDER], ids="-".join)
 def test_kernels(checks: tuple[str, ...]) -> None:
     """In a process of its own, as the interpreter is chosen when Triton is imported."""
     # Older torch wants the setting before products may run with deterministic algorithms.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
@@ -179,7 +179,10 @@ def check_fits(
         DataError: a weight is missing, superfluous or of another shape (the message names the model keys that differ),
             or the optimiser differs.
     """
-    there, here = (_shapes(state) for state in (checkpoint["state_dict"], model.state_dict()))
+    there, here = (
+        {name: list(value.shape) for name, value in tensors_by_name(state).items()}
+        for state in (checkpoint["state_dict"], model.state_dict())
+    )
     stored, task = checkpoint["config"], config.get("task") or {}
     if there != here and task.get("strict_load", True):
         culprit = next(name for name in [*here, *there] if there.get(name) != here.get(name))
@@ -216,12 +219,12 @@ def _kinds_of_state(optim: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _shapes(state: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Shape by name, without the prefix that DDP adds."""
-    shapes = {name: list(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
-    while shapes and all(name.startswith("module.") for name in shapes):
-        shapes = {name.removeprefix("module."): shape for name, shape in shapes.items()}
-    return shapes
+def tensors_by_name(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict, without the prefixes that DDP and averages of weights add to all names."""
+    found = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    while found and all(name.startswith("module.") for name in found):
+        found = {name.removeprefix("module."): value for name, value in found.items()}
+    return found
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fairchem_hdgnn.errors import ConfigError, DataError
-from fairchem_hdgnn.host.checkpoints import read_checkpoint
+from fairchem_hdgnn.host.checkpoints import read_checkpoint, tensors_by_name
 from fairchem_hdgnn.host.inference_files import InferenceFile, is_inference_file, read_inference_file
 from fairchem_hdgnn.host.trained import (
     Scale,
@@ -65,7 +65,7 @@ def from_fairchem1(checkpoint: Mapping[str, Any], path: Path, *, raw_weights: bo
         raise ConfigError(
             f"{path}: its config has the format before 2024; open it under fairchem-core 1.10, which converts it"
         )
-    weights = {_without_wrappers(name): tensor for name, tensor in checkpoint["state_dict"].items()}
+    weights = tensors_by_name(checkpoint["state_dict"])
     hydra = model.get("name") == "hydra"
     section = model["backbone"] if hydra else model
     named = "model" if hydra else "name"
@@ -151,12 +151,6 @@ def _recorded_labels(record: Any) -> dict[str, Any]:
     for name in ("config", "dataset", "train", "key_mapping"):
         record = record.get(name) if isinstance(record, Mapping) else None
     return {"key_mapping": dict(record)} if isinstance(record, Mapping) and record else {}
-
-
-def _without_wrappers(name: str) -> str:
-    while name.startswith("module."):
-        name = name.removeprefix("module.")
-    return name
 
 
 def _averaged(weights: Mapping[str, Tensor], averages: list[Tensor], path: Path) -> dict[str, Tensor]:

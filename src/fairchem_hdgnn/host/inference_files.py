@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fairchem_hdgnn.errors import DataError
-from fairchem_hdgnn.host.checkpoints import load_archive, write_checkpoint
+from fairchem_hdgnn.host.checkpoints import load_archive, tensors_by_name, write_checkpoint
 
 CONTAINER = ("fairchem.core.units.mlip_unit.api.inference", "MLIPInferenceCheckpoint")
 FIELDS = ("model_config", "model_state_dict", "ema_state_dict", "tasks_config")
@@ -96,7 +96,7 @@ def read_inference_file(path: str | Path, *, trusted: bool = False) -> Inference
     if missing:
         raise DataError(f"{path}: not a checkpoint of fairchem-core 2: no '{missing[0]}' in it")
     model, tasks = (_plain(state[name], path) for name in ("model_config", "tasks_config"))
-    weights, averages = (_tensors(state[name] or {}) for name in ("model_state_dict", "ema_state_dict"))
+    weights, averages = (_weights(state[name] or {}) for name in ("model_state_dict", "ema_state_dict"))
     if not isinstance(model, dict) or not isinstance(tasks, list):
         raise DataError(f"{path}: 'model_config' must be a dictionary and 'tasks_config' a list")
     return InferenceFile(model, tasks, weights, averages, state.get("training_record"))
@@ -141,12 +141,8 @@ def _plain(value: Any, path: str | Path) -> Any:
     raise DataError(f"{path}: its config contains a {type(value).__name__}, not a plain value")
 
 
-def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors by name, without the wrappers' prefixes and counters."""
-    found = {name: value for name, value in state.items() if isinstance(value, Tensor) and name != "n_averaged"}
-    while found and all(name.startswith("module.") for name in found):
-        found = {name.removeprefix("module."): value for name, value in found.items()}
-    return found
+def _weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    return tensors_by_name({name: value for name, value in state.items() if name != "n_averaged"})
 
 
 @contextlib.contextmanager
