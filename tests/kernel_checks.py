@@ -150,18 +150,28 @@ def check_networks() -> None:
 
 
 def check_combinations() -> None:
-    """Random combinations of options, in one block of edges or several."""
+    """Random combinations of options, in one block of edges or several.
+
+    Some magnify rounding: the kernels may be off as far as the plain equations in float32 are, ten times over.
+    """
     graph, exact = (clusters((3, 2), dtype=dtype) for dtype in (torch.float32, torch.float64))
 
     @settings(max_examples=10, deadline=None, derandomize=True, database=None)
     @given(keys=configurations(), most=st.sampled_from([1, 100, blocks.NUMBERS_ON_GPU]))
     def check(keys: dict[str, Any], most: int) -> None:
-        fused, reference = (
+        fused, plain, reference = (
             network(dtype, **keys, implementation=name).to(DEVICE)
-            for dtype, name in ((torch.float32, "triton"), (torch.float64, "reference"))
+            for dtype, name in ((torch.float32, "triton"), (torch.float32, "reference"), (torch.float64, "reference"))
         )
+        for model in (plain, reference):
+            model.load_state_dict(fused.state_dict())
         with mock.patch.object(blocks, "NUMBERS_ON_GPU", most):
-            equal(fused, reference, graph, exact)
+            found = outcome(fused, graph)
+        for got, rounded, wanted in zip(found, outcome(plain, graph), outcome(reference, exact)):
+            assert (got is None) == (wanted is None)
+            if got is not None and rounded is not None and wanted is not None:
+                bound = max(1e-4 * max(1e-3, float(wanted.norm())), 10 * float((rounded - wanted).norm()))
+                assert float((got - wanted).norm()) < bound
 
     check()
 
