@@ -17,7 +17,7 @@ PORTABLE := $(patsubst %,tests/test_%.py,so3 sphere frames packed_matrix so2_con
 
 help:
 	@echo "make demo         train HDGNN on 500 included relaxed structures and score it (about 5 minutes)"
-	@echo "make test         lint, type check and tests (13 minutes on two cores of an AMD EPYC)"
+	@echo "make test         lint, type check and tests (14 minutes on two cores of an AMD EPYC)"
 	@echo "                  HOST=2: with fairchem-core 2 in .venv2; NEWEST=1: with its newest release, tested or not"
 	@echo "make install      only create .venv and install into it; TORCH=2.7: another torch, CPU=1: torch without CUDA,"
 	@echo "                  COMPILE=1: torch-scatter and torch-sparse from source"

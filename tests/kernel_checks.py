@@ -156,7 +156,7 @@ def check_combinations() -> None:
     """
     graph, exact = (clusters((3, 2), dtype=dtype) for dtype in (torch.float32, torch.float64))
 
-    @settings(max_examples=10, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=6, deadline=None, derandomize=True, database=None)
     @given(keys=configurations(), most=st.sampled_from([1, 100, blocks.NUMBERS_ON_GPU]))
     def check(keys: dict[str, Any], most: int) -> None:
         fused, plain, reference = (
@@ -213,10 +213,10 @@ def check_repeats() -> None:
 def check_order() -> None:
     """Programs of a kernel may run in any order; a GPU chooses its own."""
     graph, models = clusters((3,), dtype=torch.float32), (hdgnn, escn)
-    for make, dtype in itertools.product(models, (torch.float32, torch.bfloat16)):
+    for make in models:
         model = make(implementation="triton", readout_init="random")
         randomise(model)
-        with mock.patch.object(Compute, "chosen", lambda like, dtype=dtype: Compute(dtype, tf32=False)):
+        with mock.patch.object(Compute, "chosen", lambda like: Compute(torch.bfloat16, tf32=False)):
             forwards = outcome(model, graph)
             assert interpreted.last_program() == 6
             with pytest.MonkeyPatch.context() as monkeypatch:
