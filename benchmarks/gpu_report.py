@@ -1,9 +1,8 @@
 """Write the results of ``benchmarks/gpu.py`` into docs/performance.md: ``python benchmarks/gpu_report.py OUT/*.json``.
 
-The files are stored as benchmarks/results/gpu_CARD_DATE.json, or
-gpu_CARD_DATE_compiled.json. From all stored files come the page's section between its
-markers, which without any says that nothing was measured, and the table of sizes for which ``implementation: auto``
-takes the kernels. Without arguments, only these two are rewritten.
+The files are stored as benchmarks/results/gpu_CARD_DATE.json, or gpu_CARD_DATE_compiled.json. From all stored files
+come the page's section between its markers, which without any says that nothing was measured, and the table of sizes
+for which ``implementation: auto`` takes the kernels. Without arguments, only these two are rewritten.
 """
 
 from __future__ import annotations

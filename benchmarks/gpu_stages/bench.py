@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,24 @@ def attempt(work: Callable[[], Any]) -> Any:
         return work()
     except Exception as error:
         return {"error_message": f"{type(error).__name__}: {error}".splitlines()[0], "ok": False}
+
+
+def rows_of(
+    bench: Bench,
+    cases: Iterable[tuple[str, str]],
+    num_layers: int,
+    measure: Callable[[Bench, str, str], dict[str, Any]],
+    least_seconds: float,
+) -> list[dict[str, Any]]:
+    """What ``measure(bench, network, precision)`` finds for each case that has ``least_seconds`` left to begin with."""
+    rows: list[dict[str, Any]] = []
+    for name, mode in cases:
+        left = bench.seconds_left() > least_seconds or bench.tiny
+        found = attempt(partial(measure, bench, name, mode)) if left else {"skipped": "no time was left"}
+        rows.append({"network": name, "num_layers": num_layers, "precision": mode, **found})
+        bench.free()
+        bench.save(rows)
+    return rows
 
 
 def relative(got: Tensor, expected: Tensor) -> float:

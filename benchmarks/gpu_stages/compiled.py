@@ -18,7 +18,6 @@ from gpu_stages.bench import (
     ATOMS,
     SYSTEMS,
     Bench,
-    attempt,
     frames_of,
     make_network,
     moved,
@@ -26,9 +25,10 @@ from gpu_stages.bench import (
     random_graph,
     redraw,
     relative,
+    rows_of,
     within,
 )
-from gpu_stages.parity import TOLERANCE, joined
+from gpu_stages.parity import TOLERANCE, gradients_of, joined
 
 MODES = ("bfloat16", "float32")
 LEAST_SECONDS = 60
@@ -37,15 +37,8 @@ LEAST_SECONDS = 60
 
 def compiled(bench: Bench) -> list[dict[str, Any]]:
     """Times of a training step of each, and how far the compiled one is off."""
-    rows: list[dict[str, Any]] = []
-    for mode in MODES:
-        for name in ("authors", "escn"):
-            left = bench.seconds_left() > LEAST_SECONDS or bench.tiny
-            found = attempt(partial(measure, bench, name, mode)) if left else {"skipped": "no time was left"}
-            rows.append({"network": name, "num_layers": depth(bench), "precision": mode, **found})
-            bench.free()
-            bench.save(rows)
-    return rows
+    cases = [(name, mode) for mode in MODES for name in ("authors", "escn")]
+    return rows_of(bench, cases, depth(bench), measure, LEAST_SECONDS)
 
 
 def depth(bench: Bench) -> int:
@@ -66,8 +59,7 @@ def measure(bench: Bench, name: str, mode: str) -> dict[str, Any]:
     def step(network: nn.Module) -> list[Tensor]:
         with precision(mode, bench.device):
             energies = network(*arguments, frames)["energy"]
-        found = torch.autograd.grad(energies.sum(), tuple(network.parameters()), allow_unused=True)
-        return [energies.detach(), joined(tuple(gradient for gradient in found if gradient is not None))]
+        return [energies.detach(), joined(gradients_of(energies, network))]
 
     # The first step makes constants.
     expected = step(fast)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,6 @@ from gpu_stages.bench import (
     SYSTEMS,
     Arguments,
     Bench,
-    attempt,
     frames_of,
     make_network,
     moved,
@@ -21,9 +20,10 @@ from gpu_stages.bench import (
     random_graph,
     redraw,
     relative,
+    rows_of,
     within,
 )
-from gpu_stages.parity import TOLERANCE, joined
+from gpu_stages.parity import TOLERANCE, gradients_of, joined
 
 NUM_LAYERS = 4
 SIZES, TINY_SIZES = ((70, 40), (64, 33)), ((8, 6), (7, 5))
@@ -48,15 +48,8 @@ class Batch(NamedTuple):
 
 def graphs(bench: Bench) -> list[dict[str, Any]]:
     """Times with and without capture, and whether both give the same energies and gradients."""
-    rows: list[dict[str, Any]] = []
-    for name in ("authors", "escn"):
-        for mode in PRECISIONS:
-            left = bench.seconds_left() > 2 or bench.tiny
-            found = attempt(partial(measure, bench, name, mode)) if left else {"skipped": "no time was left"}
-            rows.append({"network": name, "num_layers": depth(bench), "precision": mode, **found})
-            bench.free()
-            bench.save(rows)
-    return rows
+    cases = itertools.product(("authors", "escn"), PRECISIONS)
+    return rows_of(bench, cases, depth(bench), measure, least_seconds=2.0)
 
 
 def depth(bench: Bench) -> int:
@@ -141,7 +134,6 @@ class RepeatedStep:
         self.bench, self.network, self.systems, self.mode = bench, network, systems, mode
         self.batch = Batch(*(tensor.clone() for tensor in batch))
         self.num_systems = int(batch.system.max()) + 1
-        self.weights = torch.arange(1.0, systems + 1, device=bench.device)
         self.graph: Any = None
 
     def run(self) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -150,9 +142,7 @@ class RepeatedStep:
         with precision(self.mode, self.bench.device):
             energies = self.network(numbers, edge_index, edge_vec, system, self.num_systems, frames)["energy"]
         energies = energies[: self.systems]
-        loss = (self.weights * energies).sum()
-        found = torch.autograd.grad(loss, tuple(self.network.parameters()), allow_unused=True)
-        return energies, tuple(gradient for gradient in found if gradient is not None)
+        return energies, gradients_of(energies, self.network)
 
     def capture(self) -> None:
         """Record the kernels; anything that waits for the GPU is an error."""

@@ -95,7 +95,7 @@ def network_row(report: dict[str, Any], row: dict[str, Any]) -> list[str]:
     options = _options(row)
     head = [row["network"], str(row["num_layers"]), mode, options]
     if "step_ms" not in row:
-        return [*head, row.get("skipped") or row["error_message"], *[""] * 5]
+        return not_measured(head, row, 6)
     predicted = None if options else PREDICTED_STEP_MS.get((row["network"], row["num_layers"], mode))
     return [
         *head,
@@ -106,6 +106,11 @@ def network_row(report: dict[str, Any], row: dict[str, Any]) -> list[str]:
         f"{row['adamw_ms']:.1f}",
         "" if row["peak_gb"] is None else f"{row['peak_gb']:.1f}",
     ]
+
+
+def not_measured(head: list[str], row: dict[str, Any], columns: int) -> list[str]:
+    """The reason in the first of so many columns."""
+    return [*head, row.get("skipped") or row["error_message"], *[""] * (columns - 1)]
 
 
 def share_of_floor(report: dict[str, Any], row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -144,7 +149,7 @@ def kernels_part(report: dict[str, Any], stage: str) -> list[str]:
             share = "" if row["share_of_copy"] is None else f"{100 * row['share_of_copy']:.0f} %"
             rows.append([*head, f"{row['forward_ms']:.2f}", f"{row['both_ms']:.2f}", share, f"{row['error']:.1e}"])
         else:
-            rows.append([*head, row.get("skipped") or row["error_message"], *[""] * 3])
+            rows.append(not_measured(head, row, 4))
     headers = "operation | implementation | precision | forward, ms | and backward, ms | share of copy | relative error"
     return [
         "Operations of a message on 22,400 edges. Share of copy: arguments and results once, forward, at the rate of "
@@ -202,7 +207,7 @@ def graphs_part(report: dict[str, Any], stage: str) -> list[str]:
             worst = largest(error for errors in row["errors_of_energies_and_gradient"] for error in errors)
             rows.append([*head, f"{row['uncaptured_ms']:.1f}", f"{row['captured_ms']:.1f}", f"{worst:.1e}"])
         else:
-            rows.append([*head, row.get("skipped") or row["error_message"], *[""] * 2])
+            rows.append(not_measured(head, row, 3))
     return [
         "A training step of the kernels as one CUDA graph, replayed on its own batch and on one with fewer atoms and "
         "edges, both padded to the same numbers. Error: of energies and gradient, against the step without padding.",
@@ -220,7 +225,7 @@ def compiled_part(report: dict[str, Any], stage: str) -> list[str]:
             error = largest(row["errors_of_energies_and_gradient"])
             rows.append([*head, *times, f"{row['compile_s']:.0f}", f"{error:.1e}"])
         else:
-            rows.append([*head, row.get("skipped") or row["error_message"], *[""] * 4])
+            rows.append(not_measured(head, row, 5))
     headers = "network | K | precision | `fast`, ms | `reference`, ms | compiled, ms | compiling, s | relative error"
     return [
         "A training step of the plain equations (`implementation: reference`), each layer compiled by "

@@ -97,11 +97,16 @@ def energies_and_gradients(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Energies and the gradient of their weighted sum with respect to each parameter; float64, on the CPU."""
     energies = network(*arguments, frames)["energy"]
+    gradients = gradients_of(energies, network)
+    return energies.detach().double().cpu(), tuple(gradient.double().cpu() for gradient in gradients)
+
+
+def gradients_of(energies: Tensor, network: nn.Module) -> tuple[Tensor, ...]:
+    """Of the energies' weighted sum, with respect to each parameter; 0 for one that has no effect."""
     weights = torch.arange(1, len(energies) + 1, device=energies.device).to(energies)
     parameters = tuple(network.parameters())
     found = torch.autograd.grad((weights * energies).sum(), parameters, allow_unused=True)
-    gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found)]
-    return energies.detach().double().cpu(), tuple(gradient.double().cpu() for gradient in gradients)
+    return tuple(torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found))
 
 
 def joined(tensors: tuple[Tensor, ...]) -> Tensor:
