@@ -18,6 +18,7 @@ from fairchem.core.scripts.make_submission_file import write_predictions
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.data.npz import read_npz
 from fairchem_hdgnn.data.reading import Records
+from fairchem_hdgnn.evaluation.origin import origin_of
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, TEST_SPLITS, VALIDATION_SPLITS
 
 SIZES = dict(zip(SUFFIXES, (7, 6, 5, 4)))
@@ -85,6 +86,7 @@ def test_from_checkpoint_to_a_checked_submission(root, checkpoint, tmp_path, cap
 
     assert main(["predict", "--checkpoint", str(checkpoint), *data, "--cpu", "--out", str(tmp_path / "p")]) == 0
     files = {suffix: tmp_path / "p" / f"test_{suffix}.npz" for suffix in SUFFIXES}
+    assert {origin_of(file).name for file in files.values()} == {str(checkpoint)}
     given = [item for suffix in SUFFIXES for item in (f"--{suffix.replace('_', '-')}", str(files[suffix]))]
     submission = tmp_path / "submission.npz"
     make = ["make-submission", *given, *data, "--counts", "any", "--out", str(submission)]

@@ -11,9 +11,10 @@ from evaluation_data import SIZES, submission_arrays
 from fairchem.core.scripts.make_submission_file import SPLITS, write_predictions
 
 from fairchem_hdgnn.cli import main
-from fairchem_hdgnn.data.npz import read_npz
+from fairchem_hdgnn.data.npz import read_npz, write_npz
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.expected import ExpectedSystems
+from fairchem_hdgnn.evaluation.origin import Origin
 from fairchem_hdgnn.evaluation.splits import SUFFIXES
 from fairchem_hdgnn.evaluation.submission import SubmissionError, check_submission, make_submission
 from fairchem_hdgnn.evaluation.submission_checks import OFFICIAL_COUNTS, find_problems
@@ -252,6 +253,36 @@ def test_nothing_is_written_and_nothing_lost_when_something_is_wrong(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["submission.npz", *(p.name for p in files.values())]
     )
+
+
+def test_predictions_of_two_models_are_not_joined(tmp_path):
+    arrays = submission_arrays()
+    for name in ("first.pt", "second.pt"):
+        (tmp_path / name).write_text(name)
+    first, same, second = (Origin.of([tmp_path / name], {}) for name in ("first.pt", "first.pt", "second.pt"))
+
+    def write(origins: dict[str, Origin | None]) -> dict[str, Path]:
+        files = write_files(tmp_path, arrays)
+        for suffix, origin in origins.items():
+            write_npz(files[suffix], read_npz(files[suffix]), comment=origin.comment if origin else "")
+        return files
+
+    joined = write({"id": first, "ood_ads": same, "ood_cat": None})
+    make_submission(joined, tmp_path / "out.npz", expected_of(arrays), official_counts=False)
+    mixed = write({"id": second, "ood_ads": first, "ood_cat": first})
+    with pytest.raises(SubmissionError, match="one problem") as error:
+        make_submission(mixed, tmp_path / "out.npz", expected_of(arrays), official_counts=False)
+    assert f"id by {tmp_path}/second.pt ({second.digest}); ood_ads, ood_cat by {tmp_path}/first.pt" in str(error.value)
+
+
+def test_settings_that_change_predictions_belong_to_their_origin(tmp_path):
+    paths = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    for path in paths:
+        path.write_text(path.name)
+    origin = Origin.of(paths, {"frame_draws": 4})
+    assert origin.digest == Origin.of(paths[::-1], {"frame_draws": 4}).digest
+    assert origin.digest != Origin.of(paths, {"frame_draws": 8}).digest
+    assert origin.digest != Origin.of(paths[:1], {"frame_draws": 4}).digest
 
 
 def test_pickled_arrays_are_not_read(tmp_path):

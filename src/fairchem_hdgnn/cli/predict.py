@@ -21,6 +21,7 @@ from fairchem_hdgnn.data.splits import split_source
 from fairchem_hdgnn.errors import ConfigError
 from fairchem_hdgnn.evaluation.ensemble import combine, predict_members
 from fairchem_hdgnn.evaluation.inference import predict_splits
+from fairchem_hdgnn.evaluation.origin import Origin
 from fairchem_hdgnn.evaluation.predictions import Predictions, write_predictions
 from fairchem_hdgnn.evaluation.splits import SUFFIXES, TEST_SPLITS, VALIDATION_SPLITS
 from fairchem_hdgnn.files import require_writable
@@ -56,11 +57,12 @@ def run(args: argparse.Namespace) -> None:
     sources = {split: split_source(args.data, split) for split in args.splits}
     require_writable(args.out)
     unit = describe_checkpoint(args.checkpoint[0], trusted=args.trust_checkpoint).target.unit
+    origin = Origin.of(args.checkpoint, {"set": args.set, "frame_draws": frame_draws(args)})
     for split, source in sources.items():
         predictions = _predicted(args, split, source)
         path = args.out / f"{split}.npz"
         # A later split may fail.
-        write_predictions(path, predictions)
+        write_predictions(path, predictions, origin=origin)
         finite = np.isfinite(predictions.energy)
         if not finite.all():
             wrong = predictions.ids[~finite]

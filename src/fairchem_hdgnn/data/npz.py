@@ -13,10 +13,13 @@ from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
 
 
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a compressed ``.npz`` atomically."""
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray], *, comment: str = "") -> None:
+    """Write a compressed ``.npz`` atomically; ``comment`` becomes that of the zip archive."""
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+    if comment:
+        with zipfile.ZipFile(content, "a") as archive:
+            archive.comment = comment.encode()
     with complete_or_absent(path) as temporary:
         temporary.write_bytes(content.getbuffer())
 

@@ -13,6 +13,7 @@ from jaxtyping import Float32, Float64, Int, Int64, Shaped
 
 from fairchem_hdgnn.data.npz import write_npz
 from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.evaluation.origin import Origin
 
 PER_ATOM = ("forces", "target_forces", "forces_std")
 STANDARD_DEVIATIONS = ("energy_std", "forces_std")
@@ -118,11 +119,11 @@ def element_set(atomic_numbers: Int[np.ndarray, "atoms"]) -> str:
     return "-".join(sorted(set(Symbols(atomic_numbers))))
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
+def write_predictions(path: Path, predictions: Predictions, *, origin: Origin | None = None) -> None:
     """Write the arrays of fairchem's ``predict`` mode (``ids``, ``energy``; with forces ``forces``, ``chunk_idx``).
 
     Energies are float32 with one number per system; fairchem's default is float16. An ensemble's file has
-    ``energy_std`` and, with forces, ``forces_std``, too.
+    ``energy_std`` and, with forces, ``forces_std``, too. ``make-submission`` refuses files of different ``origin``.
     """
     arrays: dict[str, np.ndarray] = {"ids": predictions.ids, "energy": predictions.energy}
     if predictions.forces is not None and predictions.free_atoms is not None:
@@ -130,4 +131,4 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         arrays["chunk_idx"] = np.cumsum(predictions.free_atoms)[:-1]
     deviations = {key: getattr(predictions, key) for key in STANDARD_DEVIATIONS}
     arrays.update({key: values for key, values in deviations.items() if values is not None})
-    write_npz(path, arrays)
+    write_npz(path, arrays, comment="" if origin is None else origin.comment)

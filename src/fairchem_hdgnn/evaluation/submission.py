@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 from fairchem_hdgnn.data.npz import read_npz, write_npz
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.evaluation.expected import ExpectedSystems
+from fairchem_hdgnn.evaluation.origin import different_origins
 from fairchem_hdgnn.evaluation.predictions import STANDARD_DEVIATIONS
 from fairchem_hdgnn.evaluation.splits import SUFFIXES
 from fairchem_hdgnn.evaluation.submission_checks import KEYS, Arrays, find_problems
@@ -69,6 +70,7 @@ def make_submission(
             if key not in STANDARD_DEVIATIONS:
                 arrays[f"{suffix}_{key}"] = _leaderboard_form(key, values)
     problems = find_problems(arrays, task, expected=expected, official_counts=official_counts)
+    problems += different_origins({suffix: files[suffix] for suffix in SUFFIXES if suffix in files})
     if problems:
         raise SubmissionError(f"{out} not written", problems)
     ordered = {f"{suffix}_{key}": arrays[f"{suffix}_{key}"] for suffix in SUFFIXES for key in KEYS[task]}
