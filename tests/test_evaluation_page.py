@@ -232,7 +232,7 @@ def page(browser: Browser, written: Path) -> Iterator[Page]:
 def open_page(browser: Browser, written: Path) -> Iterator[Page]:
     """The page, opened without a network. It logs no error, opens no dialog and requests no other file."""
     context = browser.new_context(viewport={"width": 1400, "height": 900}, offline=True)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     opened = context.new_page()
     wrong: list[str] = []
     opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)

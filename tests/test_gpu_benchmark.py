@@ -175,6 +175,7 @@ def test_padding_refuses_what_does_not_fit():
     assert torch.equal(turned.squeeze(2), torch.tensor([[0.0, 1.0, 0.0]]).double().expand(5, 3))
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(torch.__version__ < "2.6", reason="older torch compiles each layer anew")
 def test_rehearsal_of_compiling(rehearse_here, tmp_path, monkeypatch):
     """Of the plain equations; its own result, beside the others on the page."""
