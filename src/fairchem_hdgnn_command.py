@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import signal
 import sys
 
@@ -10,6 +11,10 @@ import sys
 def main() -> int:
     """Block SIGUSR1 until a training can handle it (``PreemptionWatch``), and run the command."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Where the locale's encoding lacks Å or …, a question mark is better than a failure after hours.
+            stream.reconfigure(errors="replace")
     return importlib.import_module("fairchem_hdgnn.cli").main()
 
 

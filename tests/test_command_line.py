@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
 import shutil
@@ -20,6 +21,7 @@ from small_runs import ENVIRONMENT, write_lmdb
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 import fairchem_hdgnn
+import fairchem_hdgnn_command
 from fairchem_hdgnn import cli
 from fairchem_hdgnn.checks.files import check_data_sets
 from fairchem_hdgnn.cli import train as command_line
@@ -35,6 +37,19 @@ outputs: {energy: {level: system}}
 loss_functions: [energy: {fn: mae, coefficient: 1}]
 optim: {max_epochs: 1, lr_initial: 0.1}
 """
+
+
+def test_letters_that_the_terminal_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="latin-1"))
+    monkeypatch.setattr(cli, "main", lambda: print("Å …") or 0)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    try:
+        assert fairchem_hdgnn_command.main() == 0
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    sys.stdout.flush()
+    assert printed.getvalue().decode("latin-1") == "Å ?\n"
 
 
 @pytest.fixture

@@ -132,6 +132,17 @@ def test_interval_of_force_scores_is_that_of_a_ratio():
     assert found.low < found.value < found.high
 
 
+def test_intervals_of_forces_leave_out_resamples_without_a_free_atom():
+    free = with_forces(predictions(np.zeros(3)), 0.1, 3)
+    counts = np.array([2, 0, 0])
+    of_split = replace(free, free_atoms=counts, forces=free.forces[:2], target_forces=free.target_forces[:2])
+    other = replace(of_split, forces=of_split.forces + 0.1)
+    comparison = compare({"m": {"val_id": of_split}, "n": {"val_id": other}}, num_resamples=200)
+    for metric in ("force_mae", "force_cos"):
+        for found in (comparison.scores[metric]["m"]["val_id"], comparison.differences[metric]["n"]["val_id"]):
+            assert np.isfinite([found.low, found.value, found.high]).all()
+
+
 def test_models_without_forces_have_no_row_for_forces(tmp_path):
     energies = model(0.5, 0)
     forces = {split: with_forces(each, 0.2, 3) for split, each in model(0.6, 1).items()}

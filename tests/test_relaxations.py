@@ -32,6 +32,7 @@ from fairchem_hdgnn.data.records import atoms_to_record
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
 from fairchem_hdgnn.host.fairchem1 import relaxation
 from fairchem_hdgnn.host.fairchem1.models import PlainModel
+from fairchem_hdgnn.host.sections import Task
 
 MODEL = {
     **TINY_ESCN, "num_layers": 1, "sphere_channels": 8, "hidden_channels": 16, "num_sphere_samples": 24,
@@ -114,11 +115,16 @@ def relax(folder: Path, run: str, *overrides: str) -> None:
     run_here(command(folder, run, *overrides))
 
 
-def results(folder: Path, run: str) -> dict[str, np.ndarray]:
-    """Relaxed positions by ``sid``; nothing else is left beside them."""
+def arrays(folder: Path, run: str) -> dict[str, np.ndarray]:
+    """What ``relaxed_positions.npz`` has; no other file is left beside it."""
     (path,) = (folder / "results" / run).iterdir()
-    found = read_npz(path)
     assert path.name == "relaxed_positions.npz"
+    return read_npz(path)
+
+
+def results(folder: Path, run: str) -> dict[str, np.ndarray]:
+    """Relaxed positions by ``sid``."""
+    found = arrays(folder, run)
     return dict(zip(found["ids"].tolist(), np.split(found["pos"], found["chunk_idx"])))
 
 
@@ -138,6 +144,9 @@ def test_forces_fall_and_fixed_atoms_stay(folder: Path, alone: dict[str, np.ndar
         assert largest[0] > 1 and (largest[-1] < FMAX or len(frames) == STEPS + 1)
         end.calc = calculator(folder / "checkpoints/run/checkpoint.pt", cpu=True)
         assert end.get_potential_energy() == pytest.approx(energies[-1], abs=1e-4)
+        found = {key: values[SIDS.index(sid)] for key, values in arrays(folder, "alone").items() if len(values) == 3}
+        assert found["energy"] == pytest.approx(energies[-1], abs=1e-6)
+        assert found["fmax"] == pytest.approx(largest[-1], abs=1e-6) and found["converged"] == (largest[-1] < FMAX)
 
         start.calc, end.calc = EMT(), EMT()
         assert end.get_potential_energy() < start.get_potential_energy() - 0.1
@@ -198,13 +207,58 @@ def test_ranks_do_not_wait_for_each_other_in_forward_passes(folder: Path, monkey
 def test_what_has_a_trajectory_is_done(
     folder: Path, alone: dict[str, np.ndarray], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """And its results are those of the trajectory."""
+    caplog.set_level("INFO")
     shutil.copytree(folder / "alone", tmp_path / "some")
     (tmp_path / "some/102.traj").unlink()
     relax(folder, "some", f"--task.relax_opt.traj_dir={tmp_path / 'some'}")
-    assert list(results(folder, "some")) == ["102"]
-    assert f"2 of 3 structures already have a trajectory in {tmp_path / 'some'}" in caplog.text
+    assert f"2 of 3 structures have a finished trajectory in {tmp_path / 'some'}" in caplog.text
+    unchanged = (tmp_path / "some/102.traj").stat().st_mtime_ns
     relax(folder, "none", f"--task.relax_opt.traj_dir={tmp_path / 'some'}")
-    assert not list((folder / "results/none").iterdir())
+    assert (tmp_path / "some/102.traj").stat().st_mtime_ns == unchanged
+    for run in ("some", "none"):
+        found, expected = arrays(folder, run), arrays(folder, "alone")
+        assert found.keys() == expected.keys()
+        for key in ("ids", "chunk_idx", "converged"):
+            assert found[key].tolist() == expected[key].tolist()
+        for key in ("pos", "energy", "fmax"):
+            np.testing.assert_allclose(found[key], expected[key], atol=2e-3)
+
+
+def test_more_steps_relax_what_is_not_relaxed(
+    folder: Path, alone: dict[str, np.ndarray], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    traj_dir = f"--task.relax_opt.traj_dir={tmp_path}"
+    relax(folder, "few", traj_dir, "--task.relaxation_steps=2")
+    found = arrays(folder, "few")
+    assert not found["converged"].any() and (found["fmax"] > FMAX).all()
+    assert re.search(
+        r"0 of 3 structures are relaxed: no force on a free atom of 0\.05 eV/Å or more after at most 2 steps; not "
+        r"relaxed: 10\d \(.* eV/Å\), 10\d .*; run it again with more",
+        caplog.text,
+    )
+    assert {len(read(path, ":")) for path in tmp_path.iterdir()} == {3}
+    relax(folder, "as-many", traj_dir, "--task.relaxation_steps=2")
+    np.testing.assert_array_equal(arrays(folder, "as-many")["pos"], found["pos"])
+    assert "relaxed again" not in caplog.text
+
+    relax(folder, "more", traj_dir)
+    assert "3 are relaxed again, with more steps" in caplog.text
+    for sid, positions in results(folder, "more").items():
+        np.testing.assert_allclose(positions, alone[sid], atol=2e-3)
+
+
+def test_damaged_trajectory_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "102.traj").write_bytes(b"half a frame")
+    with pytest.raises(DataError, match=r"102\.traj: not a readable trajectory .*; delete it"):
+        relax(folder, "damaged", f"--task.relax_opt.traj_dir={tmp_path}")
+
+
+def test_unwritable_trajectory_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "102.traj_tmp").mkdir()
+    with pytest.raises(DataError, match=r"102\.traj_tmp: a trajectory cannot be written \(Is a directory\)"):
+        relax(folder, "unwritable", f"--task.relax_opt.traj_dir={tmp_path}")
 
 
 def test_relaxations_change_nothing_of_a_training(folder: Path) -> None:
@@ -333,13 +387,17 @@ def test_model_without_forces_is_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_structures_need_not_be_periodic(folder: Path, alone: dict[str, np.ndarray], tmp_path: Path) -> None:
-    """What ``make-lmdb`` writes: each structure says in which directions it repeats. All stand across a cell's end."""
+    """What ``make-lmdb`` writes: each structure says in which directions it repeats. All stand across a cell's end.
+
+    One has no cell. Trajectories do not jump across cells.
+    """
     (folder / "molecules").mkdir()
     records = [record(sid) for sid in SIDS]
     repeats = {"101": [False, False, False], "102": [True, True, False], "103": [True, True, True]}
     for each, pbc in zip(records, repeats.values()):
         each.pbc = torch.tensor([pbc])
         each.pos = each.pos + 6 * torch.tensor([0, 0, 1])
+    records[0].cell = torch.zeros_like(records[0].cell)
     write_lmdb(folder / "molecules", records)
     source = f"--dataset.relax.src={folder / 'molecules/data.lmdb'}"
     relax(folder, "molecules", source, f"--task.relax_opt.traj_dir={tmp_path}")
@@ -347,10 +405,23 @@ def test_structures_need_not_be_periodic(folder: Path, alone: dict[str, np.ndarr
     assert relaxed.keys() == repeats.keys()
     for sid, positions in relaxed.items():
         np.testing.assert_allclose(positions - [0, 0, 6], alone[sid], atol=2e-3)
-        end = read(tmp_path / f"{sid}.traj", -1)
-        assert end.pbc.tolist() == repeats[sid] and np.isfinite(end.get_potential_energy())
-        shift = positions - end.positions
-        assert (np.abs(shift).max() < 1e-4) == (sid != "103")
+        frames = read(tmp_path / f"{sid}.traj", ":")
+        assert frames[-1].pbc.tolist() == repeats[sid] and np.isfinite(frames[-1].get_potential_energy())
+        np.testing.assert_array_equal(positions, frames[-1].positions)
+        path = np.array([frame.positions for frame in frames])
+        assert np.abs(np.diff(path, axis=0)).max() < 0.1
+
+
+def test_labels_of_make_lmdb_are_known(folder: Path, tmp_path: Path) -> None:
+    records = [record(sid) for sid in SIDS]
+    for each in records:
+        each.y_relaxed = each.energy_relaxed
+        del each.energy_relaxed
+    write_lmdb(tmp_path, records)
+    for run, source in (("their-names", []), ("our-names", [f"--dataset.relax.src={tmp_path / 'data.lmdb'}"])):
+        relax(folder, run, "--task.relaxation_steps=1", *source)
+    for tag in ("val/is2re_energy_mae", "val/is2rs_positions_mae"):
+        assert list(losses(folder, "our-names", tag).values()) == list(losses(folder, "their-names", tag).values())
 
 
 def test_fairchems_trainer_is_refused_where_it_cannot_relax(
@@ -365,8 +436,20 @@ def test_fairchems_trainer_is_refused_where_it_cannot_relax(
 def test_structures_of_one_name_are_refused(folder: Path) -> None:
     (folder / "twice").mkdir()
     write_lmdb(folder / "twice", [record(5), record(6), record(5)])
-    with pytest.raises(DataError, match=r"dataset\.relax: 2 structures have sid 5"):
+    with pytest.raises(DataError, match=r"dataset\.relax: 2 structures have sid 5.*renumber them"):
         relax(folder, "twice-run", f"--dataset.relax.src={folder / 'twice/data.lmdb'}")
+
+
+def test_names_that_cannot_be_those_of_results(tmp_path: Path) -> None:
+    frames, slash = [record(5), record(5)], record(6)
+    for fid, frame in enumerate(frames):
+        frame.fid = fid
+    slash.sid = "set/6"
+    with pytest.raises(DataError, match=r"2 structures have sid 5.*frames of S2EF.*--task is2re --unlabelled"):
+        relaxation._unfinished(frames, None, Task(), {})
+    with pytest.raises(DataError, match=r"sid set/6 cannot be the name of a trajectory; omit"):
+        relaxation._unfinished([slash], tmp_path, Task(), {})
+    assert relaxation._unfinished([slash], None, Task(), {}) == [0]
 
 
 def test_each_rank_needs_a_structure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,4 +457,4 @@ def test_each_rank_needs_a_structure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relaxation.distutils, "broadcast_object_list", lambda *args, **kwargs: None)
     monkeypatch.setattr(relaxation, "on_first_rank", lambda look, device: look())
     with pytest.raises(ConfigError, match=r"dataset\.relax: 3 structures to relax on 4 ranks; start no more"):
-        relaxation._share([record(sid) for sid in SIDS], None, torch.device("cpu"))
+        relaxation._share([record(sid) for sid in SIDS], None, Task(), torch.device("cpu"))

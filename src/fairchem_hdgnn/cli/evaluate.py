@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from fairchem_hdgnn.cli._flags import path, require_at_least
 from fairchem_hdgnn.cli._inference import (
@@ -79,13 +80,15 @@ def run(args: argparse.Namespace) -> None:
         checkpoints, args.data, args.splits, options, num_resamples=args.bootstrap, frame_draws=num_draws
     )
     comparison, notes, calibration = evaluation.comparison, evaluation.notes, evaluation.calibration
+    written: list[Path] = []
+    if args.out is not None:
+        written += write_tables(
+            comparison, notes, evaluation.facts, args.out, with_paper=args.paper, calibration=calibration
+        )
+        written += write_systems(evaluation, args.out)
     print_tables(comparison, notes, with_paper=args.paper, calibration=calibration)
     if args.out is None:
         return
-    written = write_tables(
-        comparison, notes, evaluation.facts, args.out, with_paper=args.paper, calibration=calibration
-    )
-    written += write_systems(evaluation, args.out)
     if args.plots:
         from fairchem_hdgnn.evaluation.plots import draw_all  # noqa: PLC0415 (matplotlib only where it is needed)
 

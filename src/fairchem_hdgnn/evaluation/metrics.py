@@ -108,7 +108,9 @@ def compare(
         counts = np.stack([statistics[model][metric].counts for metric, model in rows], axis=1)
         values[:, column] = sums.mean(0) / counts.mean(0)
         resampled = bootstrap_means(np.concatenate([sums, counts], axis=1), num_resamples, random)
-        samples[:, :, column] = resampled[:, : len(rows)] / resampled[:, len(rows) :]
+        with np.errstate(invalid="ignore"):
+            # A resample may have no free atom, and so no force.
+            samples[:, :, column] = resampled[:, : len(rows)] / resampled[:, len(rows) :]
 
     means = mean_columns(splits)
     columns = (*splits, *means)
@@ -245,7 +247,9 @@ def _tabulate(
     columns: Sequence[str],
 ) -> dict[str, dict[str, dict[str, Estimate]]]:
     """``tables[metric][model][column]`` of rows that are each a metric of a model."""
-    low, high = np.quantile(samples, [0.025, 0.975], axis=0)
+    if not rows:
+        return {}
+    low, high = np.nanquantile(samples, [0.025, 0.975], axis=0)
     tables: dict[str, dict[str, dict[str, Estimate]]] = {metric: {} for metric, _ in rows}
     for i, (metric, model) in enumerate(rows):
         tables[metric][model] = {

@@ -234,7 +234,7 @@ class Task(Keys):
     """Settings of the optimiser, LBFGS; see below."""
 
     write_pos: bool = switch(False)
-    """Whether to write relaxed positions (Å) to ``relaxed_positions.npz`` in the run's results folder."""
+    """Whether to write relaxed positions (Å), energies and forces to ``relaxed_positions.npz`` in the run's results."""
 
     save_full_traj: bool = switch(True)
     """Whether trajectories contain all steps; otherwise the first and the last. Cost: disk space."""
@@ -260,8 +260,8 @@ class RelaxOpt(Keys):
     """eV/Å²; initial guess of the curvature of the energy."""
 
     traj_dir: str = text(None)
-    """Folder for ASE trajectories, ``SID.traj``; default: none are written. Structures with a trajectory there are
-    skipped; a training uses a subfolder ``step-N`` for each evaluation."""
+    """Folder for ASE trajectories, ``SID.traj``; default: none are written. Structures whose trajectory there has ended
+    are not relaxed again; a training uses a subfolder ``step-N`` for each evaluation."""
 
 
 FURTHER_OPTIM_KEYS = (

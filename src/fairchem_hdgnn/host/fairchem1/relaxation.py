@@ -11,27 +11,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from ase.geometry import find_mic
 from fairchem.core.common import distutils
 from fairchem.core.common.relaxation import OptimizableBatch, OptimizableUnitCellBatch, ml_relaxation
+from fairchem.core.modules import evaluator
+from fairchem.core.modules.evaluator import min_diff
 from fairchem.core.trainers import OCPTrainer
+from jaxtyping import Float
+from torch.utils.data import Dataset
 from torch_geometric.data import Batch
 
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.fairchem1.ranks import on_first_rank
+from fairchem_hdgnn.host.fairchem1.relaxed import RESULTS, End, end_of, summary, write_ends
 from fairchem_hdgnn.host.fairchem1.trajectories import WholeTrajectories
-from fairchem_hdgnn.host.results import written_whole
 from fairchem_hdgnn.host.sections import RelaxOpt, Task
 from fairchem_hdgnn.hyperparameters import from_keys, key_names
 
 logger = logging.getLogger(__name__)
 
-RESULTS = "relaxed_positions.npz"
-"""fairchem's name of the file with ``ids``, ``pos`` (Å) and ``chunk_idx``, where ``pos`` is to be split."""
 
-
-def require_relaxable(task: Mapping[str, Any], outputs: Mapping[str, Any], *, has_data: bool) -> None:
-    """Check that a config has what relaxations need.
+def require_relaxable(task: Mapping[str, Any], outputs: Mapping[str, Any], *, has_data: bool) -> Task:
+    """Check that a config has what relaxations need, and return their settings.
 
     Args:
         task: its section ``task``.
@@ -55,6 +58,7 @@ def require_relaxable(task: Mapping[str, Any], outputs: Mapping[str, Any], *, ha
         raise ConfigError(
             "outputs.stress: missing; task.relax_cell and task.relax_volume need a model that predicts the stress"
         )
+    return settings
 
 
 def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = "") -> None:
@@ -64,6 +68,9 @@ def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = 
     makes ranks wait for each other in forward passes, although their numbers differ; leaves the averaged weights (EMA)
     in the model; and subtracts each energy of a batch from each reference.
 
+    Structures whose trajectory shows that they are relaxed, or had so many steps, are not relaxed again; others start
+    anew. ``relaxed_positions.npz`` has all.
+
     Args:
         trainer: the trainer, with the structures in ``relax_dataset``.
         relax: ``OCPTrainer.run_relaxations`` of ``trainer``.
@@ -71,65 +78,133 @@ def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = 
 
     Raises:
         ConfigError: see :func:`require_relaxable`; or there are fewer structures than ranks.
-        DataError: structures share a ``sid``, or the results cannot be written.
+        DataError: structures share a ``sid``, or a file cannot be read or written.
     """
     task, outputs = trainer.config["task"], trainer.config["outputs"]
-    require_relaxable(task, outputs, has_data=trainer.relax_dataset is not None)
-    # A copy: fairchem stores a Path in it, which would otherwise end up in checkpoints.
-    settings = dict(task.get("relax_opt") or {})
-    if settings.get("traj_dir"):
-        settings["traj_dir"] = Path(settings["traj_dir"]) / part
-    indices = _share(trainer.relax_dataset, settings.get("traj_dir"), trainer.device)
-    if not indices:
-        return
-    optim = trainer.config["optim"]
-    size = optim.get("eval_batch_size") or optim.get("batch_size", 1)
-    results = Path(trainer.config["cmd"]["results_dir"])
-    writes = distutils.is_master() and not trainer.is_debug
-    with written_whole(results, here=writes) as folder, _averages(trainer.ema), _replaced(trainer, ema=None) as replace:
-        command = {**trainer.config["cmd"], "results_dir": str(folder)}
-        replace(
-            config={**trainer.config, "task": {**task, "relax_opt": settings}, "cmd": command},
-            model=trainer._unwrapped_model,
-            collater=partial(_with_columns, trainer.collater),
-        )
+    settings = require_relaxable(task, outputs, has_data=trainer.relax_dataset is not None)
+    optimiser = dict(settings.relax_opt or {})
+    folder = optimiser.pop("traj_dir", None)
+    folder = Path(folder) / part if folder else None
+    records = _Labelled(trainer.relax_dataset)
+    indices, ends = _share(records, folder, settings, trainer.device)
+    if indices:
+        optim = trainer.config["optim"]
+        size = optim.get("eval_batch_size") or optim.get("batch_size", 1)
         batches = [indices[start : start + size] for start in range(0, len(indices), size)]
-        replace(relax_loader=trainer.get_dataloader(trainer.relax_dataset, batches))
-        with _instantiable(), _replaced(ml_relaxation, LBFGS=WholeTrajectories):
-            relax()
-    if writes and (results / RESULTS).is_file():
-        logger.info("Relaxed positions: %s", results / RESULTS)
+        with _averages(trainer.ema), _replaced(trainer, ema=None) as replace:
+            replace(
+                config={**trainer.config, "task": {**task, "relax_opt": optimiser, "write_pos": False}},
+                model=trainer._unwrapped_model,
+                collater=partial(_with_columns, trainer.collater),
+                relax_dataset=records,
+            )
+            replace(relax_loader=trainer.get_dataloader(records, batches))
+            lbfgs = partial(WholeTrajectories, ends=ends, folder=folder)
+            with (
+                _instantiable(),
+                _replaced(ml_relaxation, LBFGS=lbfgs),
+                _replaced(evaluator, min_diff=_shortest),
+                _named_errors(folder),
+            ):
+                relax()
+    gathered = distutils.gather_objects(ends)
+    if not distutils.is_master() or trainer.is_debug:
+        return
+    ends = {sid: end for of_rank in gathered for sid, end in of_rank.items()}
+    all_relaxed = all(end.is_converged(settings) for end in ends.values())
+    logger.log(logging.INFO if all_relaxed else logging.WARNING, summary(ends, settings))
+    if settings.write_pos:
+        path = Path(trainer.config["cmd"]["results_dir"]) / RESULTS
+        write_ends(path, ends, settings)
+        logger.info("Relaxed positions: %s", path)
 
 
-def _share(dataset: Any, folder: Path | None, device: torch.device) -> list[int]:
-    """This rank's share of the records without a trajectory in ``folder``; all ranks get some, or none does."""
+class _Labelled(Dataset):
+    """Records whose relaxed energies have fairchem's name."""
+
+    def __init__(self, records: Any) -> None:
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Any:
+        record = self.records[index]
+        if "energy_relaxed" not in record and "y_relaxed" in record:
+            record.energy_relaxed = record.y_relaxed
+        return record
+
+
+def _shortest(
+    relaxed: Float[np.ndarray, "atoms 3"],
+    reference: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "vectors 3"],
+    pbc: list[bool],
+) -> Float[np.ndarray, "atoms 3"]:
+    """Differences of positions modulo the cell; fairchem's function needs one with three vectors."""
+    vectors = cell.any(axis=1)
+    if vectors.all():
+        return min_diff(relaxed, reference, cell, pbc)
+    return find_mic(relaxed - reference, cell, vectors)[0]
+
+
+@contextlib.contextmanager
+def _named_errors(folder: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or folder}: a trajectory cannot be written ({error.strerror or error})"
+        ) from error
+
+
+def _share(records: Any, folder: Path | None, task: Task, device: torch.device) -> tuple[list[int], dict[str, End]]:
+    """This rank's share of the records that are to be relaxed, of which all ranks get some or none does.
+
+    Also the ends of the others, on the first rank.
+    """
     found: list[list[int]] = [[]]
-    on_first_rank(lambda: found.__setitem__(0, _unfinished(dataset, folder)), device)
+    ends: dict[str, End] = {}
+    on_first_rank(lambda: found.__setitem__(0, _unfinished(records, folder, task, ends)), device)
     distutils.broadcast_object_list(found, src=0, device=device)
     (unfinished,), num_ranks = found, distutils.get_world_size()
     if 0 < len(unfinished) < num_ranks:
         raise ConfigError(
             f"dataset.relax: {len(unfinished)} structures to relax on {num_ranks} ranks; start no more ranks than that"
         )
-    return unfinished[distutils.get_rank() :: num_ranks]
+    return unfinished[distutils.get_rank() :: num_ranks], ends
 
 
-def _unfinished(dataset: Any, folder: Path | None) -> list[int]:
-    ids = [_sid(dataset[index]) for index in range(len(dataset))]
+def _unfinished(records: Any, folder: Path | None, task: Task, ends: dict[str, End]) -> list[int]:
+    """Positions of the records that are to be relaxed; takes the ends of the others."""
+    ids = [_sid(records[index]) for index in range(len(records))]
     for sid, count in Counter(ids).most_common(1):
         if count > 1:
-            raise DataError(
-                f"dataset.relax: {count} structures have sid {sid}, which identifies the results; renumber them"
-            )
+            remedy = "renumber them"
+            if "fid" in records[ids.index(sid)]:
+                remedy = "they are frames of S2EF: make the LMDB with make-lmdb --task is2re --unlabelled"
+            raise DataError(f"dataset.relax: {count} structures have sid {sid}, which identifies the results; {remedy}")
     if folder is None:
         return list(range(len(ids)))
-    unfinished = [index for index, sid in enumerate(ids) if not (folder / f"{sid}.traj").is_file()]
-    if len(unfinished) < len(ids):
-        logger.warning(
-            "%d of %d structures already have a trajectory in %s: they are skipped, and are missing in %s",
-            len(ids) - len(unfinished), len(ids), folder, RESULTS,
-        )  # fmt: skip
-    return unfinished
+    begun = []
+    for sid in ids:
+        if "/" in sid:
+            raise DataError(
+                f"dataset.relax: sid {sid} cannot be the name of a trajectory; omit task.relax_opt.traj_dir, or make "
+                "the LMDB with ids without '/'"
+            )
+        path = folder / f"{sid}.traj"
+        if path.is_file():
+            end = end_of(path)
+            if end.is_final(task):
+                ends[sid] = end
+            else:
+                begun.append(sid)
+    if ends:
+        logger.info("%d of %d structures have a finished trajectory in %s", len(ends), len(ids), folder)
+    if begun:
+        logger.info("%d are relaxed again, with more steps than in their trajectories there", len(begun))
+    return [index for index, sid in enumerate(ids) if sid not in ends]
 
 
 def _sid(record: Any) -> str:
