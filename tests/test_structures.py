@@ -72,6 +72,14 @@ def test_refused(model: HDGNN | ESCN, structure: Data, periodic: bool, message: 
     outcome(f"error: {error.value}")
 
 
+def test_structures_without_an_id_are_named_by_their_formula(model: HDGNN | ESCN) -> None:
+    """As those of the calculator."""
+    data = batch(dimer(), system([[0, 0, 0], [0, NAN, 0]], [29, 8]))
+    del data.sid
+    with pytest.raises(DataError, match="system CuO, atom 1 has a position"):
+        model(data)
+
+
 @pytest.mark.parametrize(("number", "known"), [(89, True), (90, False)])
 def test_largest_atomic_number(model: HDGNN | ESCN, number: int, known: bool) -> None:
     """``max_num_elements`` is 90: embeddings have rows 0 to 89."""

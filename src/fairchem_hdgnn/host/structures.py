@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from ase.symbols import Symbols
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -73,8 +74,8 @@ def _refuse_cell(data: Any, boxes: Boxes, system: int) -> None:
     along = boxes.periodic[system]
     if bool(along.all()):
         raise DataError(
-            f"{_system(data, system)} has a cell without volume: {data.cell[system].tolist()}; correct it, or set "
-            "'use_pbc: false'"
+            f"{_system(data, system)} has a cell without volume: {data.cell[system].tolist()}; correct it, or set its "
+            "pbc or the config's 'use_pbc' to false"
         )
     vectors = data.cell[system][along].tolist()
     raise DataError(
@@ -97,5 +98,8 @@ def _atom(data: Any, atom: int) -> str:
 
 def _system(data: Any, system: int) -> str:
     sid = getattr(data, "sid", None)
-    name = sid[system] if sid is not None and len(sid) > system else f"{system} of the batch"
+    if sid is None or len(sid) <= system:
+        formula = str(Symbols(data.atomic_numbers[data.batch == system].long().tolist()))
+        return f"system {formula or f'{system} of the batch'}"
+    name = sid[system]
     return f"system {name.item() if isinstance(name, Tensor) else name}"
