@@ -20,6 +20,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from evaluation_data import SIZES, fairchem, make_records, schnet_config, train, write_splits
 from fairchem.core.datasets import LmdbDataset
+from torch_geometric.data import Batch
 
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.cli import predict as predict_command
@@ -60,6 +61,16 @@ def test_mae_is_the_one_that_fairchem_logged(evaluation, run_folder):
     best = torch.load(run_folder / "best_checkpoint.pt", weights_only=True)
     logged = best["val_metrics"]["energy_mae"]["metric"]
     assert evaluation.comparison.scores["mae"]["best"]["val_id"].value == pytest.approx(1000 * logged, rel=1e-5)
+
+
+@pytest.mark.parametrize(("use_pbc", "periodic"), [(True, True), (False, True), (False, False)])
+def test_models_that_know_no_cells_are_told_of_them(use_pbc, periodic):
+    records = make_records(2, first_sid=0, seed=0)
+    for record in records:
+        record.pbc = torch.tensor([[periodic, False, False]])
+    model = torch.nn.Sequential(torch.nn.Identity())
+    model[0].use_pbc = use_pbc
+    assert inference._ignores_cells(model, Batch.from_data_list(records)) == (periodic and not use_pbc)
 
 
 def test_averaged_weights_are_used(evaluation, run_folder, labelled_root, tmp_path):

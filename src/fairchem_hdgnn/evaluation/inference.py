@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64, Shaped
+from torch import nn
 from torch.utils.data import DataLoader, Subset
 from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
+from fairchem_hdgnn.data.periodicity import periodic_directions
 from fairchem_hdgnn.data.surfaces.tagging import ADSORBATE
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.predictions import Predictions, element_set, hill_formula, merge
@@ -30,6 +32,8 @@ from fairchem_hdgnn.host.opened import OpenedCheckpoint, OpenedModel
 from fairchem_hdgnn.host.opening import open_checkpoint, open_split
 from fairchem_hdgnn.host.stop_conditions import explained_out_of_memory
 from fairchem_hdgnn.models.so3.frame_source import set_draw
+
+logger = logging.getLogger(__name__)
 
 REMEDY = "use train --mode predict and, for QM9, evaluate-qm9"
 
@@ -168,11 +172,24 @@ def _predict(
     with _each_message_once(), bar as progress:
         for batch in loader:
             facts = _facts(batch)
+            if _ignores_cells(opened.model, batch):
+                logger.warning(
+                    "%s: has periodic structures, but model.use_pbc is false: no edges cross the faces of their cells. "
+                    "That is right for molecules that no face cuts.",
+                    split,
+                )
             with explained_out_of_memory(batch, opened.model, "--batch-size, --num-gpus, --cpu"):
                 outputs = opened.predict(batch)
             parts.append(_with_outputs(facts, outputs, batch))
             progress.update(len(facts))
     return merge([replace(each, record=records) for each, records in zip(parts, _records(dataset, parts))])
+
+
+def _ignores_cells(model: nn.Module, batch: Batch) -> bool:
+    """Whether a model that knows no periodicity gets structures with it."""
+    if all(getattr(module, "use_pbc", True) for module in model.modules()) or "cell" not in batch:
+        return False
+    return bool(periodic_directions(batch).any() and batch.cell.any())
 
 
 def _records(dataset: Subset, parts: Sequence[Predictions]) -> list[Int64[np.ndarray, "systems"]]:
