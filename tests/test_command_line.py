@@ -39,9 +39,27 @@ optim: {max_epochs: 1, lr_initial: 0.1}
 """
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "printed"),
+    [
+        (["--help"], 0, "check the installation"),
+        ([], 2, "error: the following arguments are required: COMMAND"),
+        (["predikt"], 2, "error: argument COMMAND: invalid choice: 'predikt'"),
+    ],
+    ids=["help", "none", "unknown"],
+)
+def test_help_does_not_import_the_package(arguments: list[str], status: int, printed: str, tmp_path: Path) -> None:
+    """Which takes seconds."""
+    shutil.copy(fairchem_hdgnn_command.__file__, tmp_path / "alone.py")
+    line = [sys.executable, "-I", "-S", str(tmp_path / "alone.py"), *arguments]
+    done = subprocess.run(line, check=False, capture_output=True, text=True)
+    assert done.returncode == status and printed in done.stdout + done.stderr
+
+
 def test_letters_that_the_terminal_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     printed = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="latin-1"))
+    monkeypatch.setattr(sys, "argv", ["fairchem-hdgnn", "doctor"])
     monkeypatch.setattr(cli, "main", lambda: print("Å …") or 0)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
     try:

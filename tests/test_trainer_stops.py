@@ -195,7 +195,7 @@ def test_command_holds_the_signal_back_before_its_imports(tmp_path: Path) -> Non
     )
     source = Path(fairchem_hdgnn.__file__).parents[1] / "fairchem_hdgnn_command.py"
     shutil.copy(source, tmp_path)
-    done = subprocess.run([sys.executable, "-m", "fairchem_hdgnn_command"], cwd=tmp_path, check=False)
+    done = subprocess.run([sys.executable, "-m", "fairchem_hdgnn_command", "doctor"], cwd=tmp_path, check=False)
     assert done.returncode == 7
 
 

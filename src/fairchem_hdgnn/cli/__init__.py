@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import os
@@ -14,41 +13,7 @@ from types import FrameType
 
 from fairchem_hdgnn.errors import UserError
 from fairchem_hdgnn.host.which import Host, installed_host, refusal
-
-COMMANDS = {
-    "evaluate": ("evaluate", "score checkpoints on labelled splits: MAE and EwT with intervals, tables, plots"),
-    "predict": ("predict", "predict splits with or without labels; writes .npz files in float32"),
-    "make-submission": ("make_submission", "write a verified file for the OC20 leaderboard"),
-    "check-submission": ("check_submission", "verify a file for the OC20 leaderboard"),
-    "download": ("download", "download OC20: fetch, verify and unpack it, convert S2EF frames to LMDBs"),
-    "make-lmdb": ("make_lmdb", "write OC20-format LMDBs from any files that ASE reads"),
-    "make-aselmdb": ("make_aselmdb", "convert OC20 LMDBs to ASE databases, the native format of fairchem-core 2"),
-    "inspect": ("inspect_lmdb", "show the contents of an LMDB: statistics, or one record"),
-    "target-stats": ("target_stats", "mean and standard deviation of the labels, compared with a config's"),
-    "prepare-qm9": ("prepare_qm9", "convert QM9 to LMDBs for fairchem's trainer, from qm9pack or the original archive"),
-    "prepare-gamenet": (
-        "prepare_gamenet",
-        "convert GAME-Net's FG set to LMDBs for fairchem's trainer, one per published fold",
-    ),
-    "recipe": ("recipe", "write a config for your own structures, sized to their number and atom counts"),
-    "train": ("train", "train, validate, predict or relax: takes the flags of `fairchem`, with more checks"),
-    "submit": ("submit", "run `train` as a Slurm job on one or more nodes, requeued when interrupted"),
-    "convert": (
-        "convert",
-        "convert checkpoints from fairchem's eSCN, the HDGNN authors' code, or the other fairchem-core",
-    ),
-    "card": ("card", "write a model card for a checkpoint: Markdown for the Hugging Face Hub"),
-    "equivariance": ("equivariance", "measure how much energies depend on orientation and on edge frames (meV)"),
-    "cost": ("cost", "estimate parameters, FLOPs, memory and hours per epoch from a config alone"),
-    "evaluate-qm9": ("evaluate_qm9", "test errors on QM9 in the literature's units, next to published ones"),
-    "check": ("check", "find within seconds, from a config, what would make a training fail"),
-    "doctor": ("doctor", "check the installation: versions, whether fairchem finds the plugin, remedies"),
-}
-"""Name of each sub-command -> (module in ``fairchem_hdgnn.cli``, one line of help).
-
-A module defines ``configure(parser)``, which adds its arguments, and ``run(args)``, which
-returns an exit status or ``None``.
-"""
+from fairchem_hdgnn_command import COMMANDS, make_parsers
 
 ONLY_UNDER = {
     **dict.fromkeys(("train", "submit", "check", "recipe", "cost", "target-stats"), Host.FAIRCHEM_1),
@@ -66,15 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] in (["train"], ["submit"]):
         # fairchem's parser reads these, including overrides such as --model.lmax=4.
         arguments.insert(1, "--")
-    parser = argparse.ArgumentParser(prog="fairchem-hdgnn", description="HDGNN and eSCN for fairchem-core")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _refuse_other_hosts(arguments[:1])
-    for name, (module_name, summary) in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary)
-        if arguments[:1] == [name]:
-            module = importlib.import_module(f"fairchem_hdgnn.cli.{module_name}")
-            module.configure(subparser)
-            subparser.set_defaults(run=module.run)
+    parser, of_commands = make_parsers()
+    for name in set(arguments[:1]) & set(COMMANDS):
+        module = importlib.import_module(f"fairchem_hdgnn.cli.{COMMANDS[name][0]}")
+        module.configure(of_commands[name])
+        of_commands[name].set_defaults(run=module.run)
     args = parser.parse_args(arguments)
     interrupts: list[int] = []
     try:
