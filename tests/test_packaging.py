@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import urllib.error
 import zipfile
 from importlib import metadata
@@ -25,11 +26,16 @@ import install  # noqa: E402
 from lines import FAIRCHEM_2, LINES, Line, find_line, text  # noqa: E402
 
 
+def build(folder: Path, kind: str, out: Path) -> None:
+    """A wheel or an sdist."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(out)]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    build(ROOT, "wheel", folder)
     return next(folder.glob("*.whl"))
 
 
@@ -57,6 +63,24 @@ from fairchem.core.common.utils import setup_imports
 setup_imports()
 models = registry.mapping["model_name_mapping"]
 """
+
+
+@pytest.mark.parametrize("folder", [".", "packaging/fairchem2", "packaging/networks", "packaging/torch-scatter"])
+def test_source_distributions_are_whole(folder: str, tmp_path: Path) -> None:
+    """The wheel that is built from one is that of the repository, with the licence."""
+    for kind in ("wheel", "sdist"):
+        build(ROOT / folder, kind, tmp_path / kind)
+    with tarfile.open(*(tmp_path / "sdist").iterdir()) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    build(unpacked, "wheel", tmp_path / "again")
+    names, again = (set(zipfile.ZipFile(*(tmp_path / of).iterdir()).namelist()) for of in ("wheel", "again"))
+    assert names == again and any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_licences_are_one() -> None:
+    copies = list((ROOT / "packaging").glob("*/LICENSE"))
+    assert len(copies) == 4 and {copy.read_text() for copy in copies} == {(ROOT / "LICENSE").read_text()}
 
 
 def test_wheel_contents(wheel: Path) -> None:
@@ -155,8 +179,7 @@ except ImportError as error:
 @pytest.fixture(scope="module", params=["fairchem2", "networks"])
 def other_wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, cwd=ROOT / "packaging" / request.param, check=True, capture_output=True)
+    build(ROOT / "packaging" / request.param, "wheel", folder)
     return next(folder.glob("*.whl"))
 
 
@@ -244,10 +267,11 @@ def requirements(name: str) -> dict[str, Requirement]:
     return {canonicalize_name(r.name): r for r in found if r.marker is None or r.marker.evaluate({"extra": ""})}
 
 
-def listed() -> dict[str, Requirement]:
-    """``requirements.txt``."""
+def listed(python: str = text(sys.version_info[:2])) -> dict[str, Requirement]:
+    """``requirements.txt``, as a version of Python reads it."""
     lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
-    return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, lines)}
+    found = [Requirement(line) for line in lines]
+    return {canonicalize_name(r.name): r for r in found if r.marker is None or r.marker.evaluate(environment(python))}
 
 
 def test_requirements_are_those_of_both_packages() -> None:
@@ -285,7 +309,7 @@ def test_constraints_pin_every_requirement(line: Line, python: tuple[int, int]) 
     extras = [Requirement(requirement) for requirement in metadata.requires("fairchem-hdgnn") or []]
     asked = [r for r in extras if r.marker and any(r.marker.evaluate(environment(text(python), e)) for e in EXTRAS)]
     assert set(metadata.metadata("fairchem-hdgnn").get_all("Provides-Extra")) == set(EXTRAS)
-    for requirement in [*listed().values(), *asked]:
+    for requirement in [*listed(text(python)).values(), *asked]:
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
     assert pinned["torch"] == line.torch
     assert pinned["fairchem-core"] == "1.10.0"

@@ -41,7 +41,8 @@ def main() -> None:
 
 def page() -> str:
     """The page as it should be."""
-    return HEAD + "".join(_command(name, *of_command) for name, of_command in COMMANDS.items())
+    commands = "".join(_command(name, *of_command) for name, of_command in COMMANDS.items())
+    return f"{HEAD}{commands}".rstrip() + "\n"
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:
