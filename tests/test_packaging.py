@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -326,6 +327,41 @@ def test_one_version() -> None:
 
 
 # The installer.
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What ``make`` looks at, with an environment that has been installed."""
+    for name in ("Makefile", "pyproject.toml", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("constraints", "tools"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / ".venv").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "before, given, again",
+    [
+        ("", "", None),
+        ("", "CPU=1", "CPU=1"),
+        ("TORCH=2.7", "", None),
+        ("TORCH=2.7", "TORCH=2.7", None),
+        ("TORCH=2.7", "TORCH=2.4 COMPILE=1", "TORCH=2.4 COMPILE=1"),
+    ],
+)
+def test_make_installs_again_for_other_options(checkout: Path, before: str, given: str, again: str | None) -> None:
+    (checkout / ".venv/.installed").write_text(f"{before}\n")
+
+    def printed() -> str:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+        make = ["make", "-n", "demo", f"PYTHON={sys.executable}", *given.split()]
+        return subprocess.run(make, cwd=checkout, env=environment, check=True, capture_output=True, text=True).stdout
+
+    installs = f"{sys.executable} tools/install.py"
+    assert (installs in printed()) == (again is not None)
+    os.utime(checkout / "requirements.txt", (2e9, 2e9))
+    assert f"{again or before} {installs}\n".lstrip() in printed()
 
 
 @pytest.mark.parametrize(
