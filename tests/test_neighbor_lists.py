@@ -170,7 +170,7 @@ def test_the_name_of_release_0_1() -> None:
 def test_without_vesin_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is optional."""
     monkeypatch.setitem(sys.modules, "vesin", None)
-    with pytest.raises(ConfigError, match="pip install vesin"):
+    with pytest.raises(ConfigError, match=r"pip install 'vesin>=0.6'"):
         periodic_edges(batch_of(crystal()), Search(CUTOFF, 12, True, NeighborList.VESIN))
 
 

@@ -10,6 +10,9 @@ PACKAGE = "fairchem-core"
 DISTRIBUTIONS = ("fairchem-hdgnn", "fairchem2-hdgnn", "hdgnn-networks")
 """Distribution names of this package: for fairchem-core 1.10, for 2, and without either."""
 
+SCRIPTING_WARNING = "`torch.jit.script` is deprecated"
+"""Of torch 2.15, about what imports of torch_geometric and of fairchem's models call; users cannot change it."""
+
 
 class Host(Enum):
     """A generation of fairchem-core, by its name in messages."""
