@@ -30,7 +30,7 @@ from fairchem_hdgnn.data.lmdb import write_lmdb
 from fairchem_hdgnn.data.npz import read_npz
 from fairchem_hdgnn.data.records import atoms_to_record
 from fairchem_hdgnn.errors import ConfigError, DataError, TrainingError
-from fairchem_hdgnn.host.fairchem1 import relaxation
+from fairchem_hdgnn.host.fairchem1 import relaxation, relaxed
 from fairchem_hdgnn.host.fairchem1.models import PlainModel
 from fairchem_hdgnn.host.sections import Task
 
@@ -244,9 +244,24 @@ def test_more_steps_relax_what_is_not_relaxed(
     assert "relaxed again" not in caplog.text
 
     relax(folder, "more", traj_dir)
-    assert "3 are relaxed again, with more steps" in caplog.text
+    assert "3 have another one, and are relaxed again" in caplog.text
     for sid, positions in results(folder, "more").items():
         np.testing.assert_allclose(positions, alone[sid], atol=2e-3)
+
+
+def test_trajectories_of_another_model_are_refused(folder: Path, alone: dict[str, np.ndarray], tmp_path: Path) -> None:
+    contents = load(folder, "run")
+    name = next(iter(contents["state_dict"]))
+    contents["state_dict"][name] = contents["state_dict"][name] + 1e-3
+    torch.save(contents, tmp_path / "other.pt")
+    shutil.copytree(folder / "alone", tmp_path / "some")
+    before = (tmp_path / "some/101.traj").read_bytes()
+    other = (f"--checkpoint={tmp_path / 'other.pt'}", f"--task.relax_opt.traj_dir={tmp_path / 'some'}")
+    with pytest.raises(DataError, match=r"some/101\.traj: is of a model with other weights; choose another"):
+        relax(folder, "other", *other)
+    assert (tmp_path / "some/101.traj").read_bytes() == before
+    end = relaxed.end_of(tmp_path / "some/101.traj")
+    assert not relaxation._is_final(Task(), "another", tmp_path, end, again=True)
 
 
 def test_damaged_trajectory_is_named(folder: Path, tmp_path: Path) -> None:
@@ -440,16 +455,20 @@ def test_structures_of_one_name_are_refused(folder: Path) -> None:
         relax(folder, "twice-run", f"--dataset.relax.src={folder / 'twice/data.lmdb'}")
 
 
+def final(path: Path, end: Any) -> bool:
+    return True
+
+
 def test_names_that_cannot_be_those_of_results(tmp_path: Path) -> None:
     frames, slash = [record(5), record(5)], record(6)
     for fid, frame in enumerate(frames):
         frame.fid = fid
     slash.sid = "set/6"
     with pytest.raises(DataError, match=r"2 structures have sid 5.*frames of S2EF.*--task is2re --unlabelled"):
-        relaxation._unfinished(frames, None, Task(), {})
+        relaxation._unfinished(frames, None, final, {})
     with pytest.raises(DataError, match=r"sid set/6 cannot be the name of a trajectory; omit"):
-        relaxation._unfinished([slash], tmp_path, Task(), {})
-    assert relaxation._unfinished([slash], None, Task(), {}) == [0]
+        relaxation._unfinished([slash], tmp_path, final, {})
+    assert relaxation._unfinished([slash], None, final, {}) == [0]
 
 
 def test_each_rank_needs_a_structure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,4 +476,4 @@ def test_each_rank_needs_a_structure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relaxation.distutils, "broadcast_object_list", lambda *args, **kwargs: None)
     monkeypatch.setattr(relaxation, "on_first_rank", lambda look, device: look())
     with pytest.raises(ConfigError, match=r"dataset\.relax: 3 structures to relax on 4 ranks; start no more"):
-        relaxation._share([record(sid) for sid in SIDS], None, Task(), torch.device("cpu"))
+        relaxation._share([record(sid) for sid in SIDS], None, final, torch.device("cpu"))

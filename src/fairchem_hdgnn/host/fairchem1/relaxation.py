@@ -25,7 +25,7 @@ from torch_geometric.data import Batch
 
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.host.fairchem1.ranks import on_first_rank
-from fairchem_hdgnn.host.fairchem1.relaxed import RESULTS, End, end_of, summary, write_ends
+from fairchem_hdgnn.host.fairchem1.relaxed import RESULTS, End, digest, end_of, summary, write_ends
 from fairchem_hdgnn.host.fairchem1.trajectories import WholeTrajectories
 from fairchem_hdgnn.host.sections import RelaxOpt, Task
 from fairchem_hdgnn.hyperparameters import from_keys, key_names
@@ -69,7 +69,8 @@ def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = 
     in the model; and subtracts each energy of a batch from each reference.
 
     Structures whose trajectory shows that they are relaxed, or had so many steps, are not relaxed again; others start
-    anew. ``relaxed_positions.npz`` has all.
+    anew. ``relaxed_positions.npz`` has all. A training relaxes again what a model with other weights has relaxed in a
+    folder of its own, as after a resume.
 
     Args:
         trainer: the trainer, with the structures in ``relax_dataset``.
@@ -78,7 +79,7 @@ def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = 
 
     Raises:
         ConfigError: see :func:`require_relaxable`; or there are fewer structures than ranks.
-        DataError: structures share a ``sid``, or a file cannot be read or written.
+        DataError: structures share a ``sid``, trajectories are of another model, or a file cannot be read or written.
     """
     task, outputs = trainer.config["task"], trainer.config["outputs"]
     settings = require_relaxable(task, outputs, has_data=trainer.relax_dataset is not None)
@@ -86,7 +87,8 @@ def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = 
     folder = optimiser.pop("traj_dir", None)
     folder = Path(folder) / part if folder else None
     records = _Labelled(trainer.relax_dataset)
-    indices, ends = _share(records, folder, settings, trainer.device)
+    model = digest(trainer._unwrapped_model, trainer.ema)
+    indices, ends = _share(records, folder, partial(_is_final, settings, model, again=bool(part)), trainer.device)
     if indices:
         optim = trainer.config["optim"]
         size = optim.get("eval_batch_size") or optim.get("batch_size", 1)
@@ -99,7 +101,7 @@ def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = 
                 relax_dataset=records,
             )
             replace(relax_loader=trainer.get_dataloader(records, batches))
-            lbfgs = partial(WholeTrajectories, ends=ends, folder=folder)
+            lbfgs = partial(WholeTrajectories, ends=ends, model=model, folder=folder)
             with (
                 _instantiable(),
                 _replaced(ml_relaxation, LBFGS=lbfgs),
@@ -153,19 +155,33 @@ def _named_errors(folder: Path | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if folder is None or not str(error.filename or folder).startswith(str(folder)):
+            raise
         raise DataError(
             f"{error.filename or folder}: a trajectory cannot be written ({error.strerror or error})"
         ) from error
 
 
-def _share(records: Any, folder: Path | None, task: Task, device: torch.device) -> tuple[list[int], dict[str, End]]:
+def _is_final(task: Task, model: str, path: Path, end: End, *, again: bool) -> bool:
+    """Whether a structure need not be relaxed again."""
+    same = end.model in ("", model)
+    if not same and not again:
+        raise DataError(
+            f"{path}: is of a model with other weights; choose another task.relax_opt.traj_dir, or remove this one"
+        )
+    return same and end.is_final(task)
+
+
+def _share(
+    records: Any, folder: Path | None, is_final: Callable[[Path, End], bool], device: torch.device
+) -> tuple[list[int], dict[str, End]]:
     """This rank's share of the records that are to be relaxed, of which all ranks get some or none does.
 
     Also the ends of the others, on the first rank.
     """
     found: list[list[int]] = [[]]
     ends: dict[str, End] = {}
-    on_first_rank(lambda: found.__setitem__(0, _unfinished(records, folder, task, ends)), device)
+    on_first_rank(lambda: found.__setitem__(0, _unfinished(records, folder, is_final, ends)), device)
     distutils.broadcast_object_list(found, src=0, device=device)
     (unfinished,), num_ranks = found, distutils.get_world_size()
     if 0 < len(unfinished) < num_ranks:
@@ -175,7 +191,9 @@ def _share(records: Any, folder: Path | None, task: Task, device: torch.device) 
     return unfinished[distutils.get_rank() :: num_ranks], ends
 
 
-def _unfinished(records: Any, folder: Path | None, task: Task, ends: dict[str, End]) -> list[int]:
+def _unfinished(
+    records: Any, folder: Path | None, is_final: Callable[[Path, End], bool], ends: dict[str, End]
+) -> list[int]:
     """Positions of the records that are to be relaxed; takes the ends of the others."""
     ids = [_sid(records[index]) for index in range(len(records))]
     for sid, count in Counter(ids).most_common(1):
@@ -196,14 +214,14 @@ def _unfinished(records: Any, folder: Path | None, task: Task, ends: dict[str, E
         path = folder / f"{sid}.traj"
         if path.is_file():
             end = end_of(path)
-            if end.is_final(task):
+            if is_final(path, end):
                 ends[sid] = end
             else:
                 begun.append(sid)
     if ends:
         logger.info("%d of %d structures have a finished trajectory in %s", len(ends), len(ids), folder)
     if begun:
-        logger.info("%d are relaxed again, with more steps than in their trajectories there", len(begun))
+        logger.info("%d have another one, and are relaxed again", len(begun))
     return [index for index, sid in enumerate(ids) if sid not in ends]
 
 

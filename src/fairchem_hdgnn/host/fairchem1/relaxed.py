@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from ase.io import Trajectory
 from jaxtyping import Float64
+from torch import nn
 
 from fairchem_hdgnn.data.npz import write_npz
 from fairchem_hdgnn.errors import DataError
@@ -17,8 +20,8 @@ from fairchem_hdgnn.host.sections import Task
 RESULTS = "relaxed_positions.npz"
 """fairchem's name."""
 
-STEP = "relaxation_step"
-"""Key of a frame's ``info``: the number of steps before it."""
+STEP, MODEL = "relaxation_step", "relaxation_model"
+"""Keys of a frame's ``info``: the number of steps before it, and :func:`digest` of the model."""
 
 SHOWN = 5
 """Structures that a message lists, at most."""
@@ -32,12 +35,14 @@ class End(NamedTuple):
         energy: eV.
         largest_force: on a free atom, eV/Å.
         steps: that the relaxation took.
+        model: its :func:`digest`; empty if unknown.
     """
 
     pos: Float64[np.ndarray, "atoms 3"]
     energy: float
     largest_force: float
     steps: int
+    model: str
 
     def is_converged(self, task: Task) -> bool:
         """Whether all forces are below the limit, as fairchem's LBFGS decides it."""
@@ -57,13 +62,23 @@ def end_of(path: Path) -> End:
     try:
         with Trajectory(path) as frames:
             last, steps = frames[-1], len(frames) - 1
-        forces = np.linalg.norm(last.get_forces(), axis=1)
-        return End(last.get_positions(), last.get_potential_energy(), float(forces.max()), last.info.get(STEP, steps))
+        forces, info = np.linalg.norm(last.get_forces(), axis=1), last.info
+        found = (last.get_potential_energy(), float(forces.max()), info.get(STEP, steps), info.get(MODEL, ""))
+        return End(last.get_positions(), *found)
     except Exception as error:
         raise DataError(
             f"{path}: not a readable trajectory ({type(error).__name__}: {error}); delete it, and its structure is "
             "relaxed again"
         ) from error
+
+
+def digest(model: nn.Module, ema: Any) -> str:
+    """Of all weights and averages of weights: trajectories of other models are told by it."""
+    found = hashlib.sha256()
+    for tensor in (*model.state_dict().values(), *(ema.shadow_params if ema else ())):
+        if torch.is_tensor(tensor):
+            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:12]
 
 
 def write_ends(path: Path, ends: Mapping[str, End], task: Task) -> None:

@@ -13,7 +13,7 @@ from fairchem.core.common.relaxation.ase_utils import batch_to_atoms
 from fairchem.core.common.relaxation.optimizers.lbfgs_torch import LBFGS
 
 from fairchem_hdgnn.data.periodicity import periodic_directions
-from fairchem_hdgnn.host.fairchem1.relaxed import STEP, End
+from fairchem_hdgnn.host.fairchem1.relaxed import MODEL, STEP, End
 
 
 class WholeTrajectories(LBFGS):
@@ -21,13 +21,14 @@ class WholeTrajectories(LBFGS):
 
     Args:
         ends: receives how each relaxation ended, by ``sid``.
+        model: digest of the model.
         folder: of the trajectories; none are written without it.
         settings: fairchem's.
     """
 
-    def __init__(self, *, ends: dict[str, End], folder: Path | None, **settings: Any) -> None:
+    def __init__(self, *, ends: dict[str, End], model: str, folder: Path | None, **settings: Any) -> None:
         super().__init__(**{**settings, "traj_dir": folder})
-        self.ends = ends
+        self.ends, self.model = ends, model
 
     def run(self, fmax: float, steps: int) -> bool:
         """As fairchem; structures that need no step get a trajectory with one frame.
@@ -68,7 +69,8 @@ class WholeTrajectories(LBFGS):
         self.optimizable.get_potential_energies()  # computes them, if that has not been done
         found = batch_to_atoms(batch, results=self.optimizable.torch_results, wrap_pos=False)
         for atoms, pbc, steps in zip(found, directions, self._steps.tolist()):
-            atoms.pbc, atoms.info[STEP] = pbc, steps
+            atoms.pbc = pbc
+            atoms.info.update({STEP: steps, MODEL: self.model})
             # Otherwise ASE discards the results as those of other atoms.
             atoms.calc.atoms = atoms.copy()
             yield atoms
@@ -79,5 +81,5 @@ class WholeTrajectories(LBFGS):
         energies = self.optimizable.get_potential_energies()
         positions = torch.split(batch.pos.double().cpu(), batch.natoms.tolist())
         of_each = zip(self.traj_names, positions, energies.flatten().tolist(), largest.tolist(), self._steps.tolist())
-        for name, pos, *others in of_each:
-            self.ends[f"{name}"] = End(pos.numpy(), *others)
+        for name, pos, energy, force, steps in of_each:
+            self.ends[f"{name}"] = End(pos.numpy(), energy, force, steps, self.model)
