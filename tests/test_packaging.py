@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import zipfile
+import zlib
 from importlib import metadata
 from pathlib import Path
 
@@ -25,12 +26,29 @@ import install  # noqa: E402
 from lines import FAIRCHEM_2, LINES, Line, find_line, text  # noqa: E402
 
 
+def built(kind: str, project: Path, folder: Path) -> Path:
+    """The wheel or sdist of the project in a folder."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)]
+    subprocess.run(build, cwd=project, check=True, capture_output=True)
+    return next(folder.glob("*.whl" if kind == "wheel" else "*.tar.gz"))
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    """Name -> checksum."""
+    return {member.filename: member.CRC for member in zipfile.ZipFile(wheel).infolist()}
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
+    return built("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked sdist."""
+    folder = tmp_path_factory.mktemp("sdist")
+    shutil.unpack_archive(built("sdist", ROOT, folder), folder)
+    return next(path for path in folder.iterdir() if path.is_dir())
 
 
 @pytest.fixture(scope="module")
@@ -154,28 +172,33 @@ except ImportError as error:
 
 @pytest.fixture(scope="module", params=["fairchem2", "networks"])
 def other_wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, cwd=ROOT / "packaging" / request.param, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
+    return built("wheel", ROOT / "packaging" / request.param, tmp_path_factory.mktemp(request.param))
 
 
 def test_other_wheels_hold_the_same_package(wheel: Path, other_wheel: Path) -> None:
     """The configs too where there is a host for them, and nothing in fairchem's own folders."""
-
-    def modules_of(path: Path) -> dict[str, int]:
-        members = zipfile.ZipFile(path).infolist()
-        return {member.filename: member.CRC for member in members if not member.filename.startswith("fairchem/")}
 
     def own(names: dict[str, int]) -> dict[str, int]:
         return {
             name: crc for name, crc in names.items() if name.startswith("fairchem_hdgnn/") and "/configs/" not in name
         }
 
-    assert own(modules_of(other_wheel)) == own(modules_of(wheel))
+    assert own(contents(other_wheel)) == own(contents(wheel))
     names = zipfile.ZipFile(other_wheel).namelist()
     assert not any(name.startswith("fairchem/") for name in names)
     assert any("/configs/" in name for name in names) == ("fairchem2" in other_wheel.name)
+
+
+@pytest.mark.parametrize("project", [".", *sorted(f"packaging/{path.name}" for path in (ROOT / "packaging").iterdir())])
+def test_wheel_from_an_sdist(project: str, sdist: Path, tmp_path: Path) -> None:
+    """Of the project itself or of the repository: it holds what a wheel from the repository holds, with the licence."""
+    expected = contents(built("wheel", ROOT / project, tmp_path / "direct"))
+    shutil.unpack_archive(built("sdist", ROOT / project, tmp_path / "own"), tmp_path / "own")
+    own = next(path for path in (tmp_path / "own").iterdir() if path.is_dir())
+    for number, source in enumerate((own, sdist / project)):
+        assert contents(built("wheel", source, tmp_path / str(number))) == expected
+    [licence] = [crc for name, crc in expected.items() if name.endswith(".dist-info/licenses/LICENSE")]
+    assert licence == zlib.crc32((ROOT / "LICENSE").read_bytes())
 
 
 def test_other_distributions_agree_with_the_first() -> None:
