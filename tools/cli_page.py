@@ -67,10 +67,10 @@ def _command(name: str, _module: str, summary: str) -> str:
         synopsis.append("--mode MODE --config-yml CONFIG")
     if any(not action.required for action in actions):
         synopsis.append("[OPTIONS]")
-    lines += ["", "```text", " ".join(synopsis), "```", ""]
+    lines += ["", "```text", " ".join(synopsis), "```"]
     if actions:
         rows = [["argument", "default", "what it does"], ["---"] * 3, *map(_row, actions)]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
+        lines += ["", *(f"| {' | '.join(row)} |" for row in rows)]
     if theirs:
         names = ", ".join(f"`{option}`" for option in sorted(theirs) if option.startswith("--") and option != "--help")
         lines += ["", f"And fairchem's flags, which `fairchem --help` explains: {names}.", ""]
