@@ -348,6 +348,19 @@ def test_installer_names_the_tested_lines(python: tuple[int, int], name: str, mo
     assert str(error.value).endswith("choose another: make PYTHON=python3.11")
 
 
+@pytest.mark.parametrize("tool", ["install", "docs_environment"])
+def test_an_older_python_is_refused_in_one_line(tool: str) -> None:
+    try:
+        subprocess.run(["python3.8", "-c", ""], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no Python 3.8 on the PATH")
+    command = ["python3.8", ROOT / f"tools/{tool}.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "choose another" in done.stderr or "name another" in done.stderr
+
+
 class Pip(install.Environment):
     """An environment in which ``pip install`` fails or succeeds as told, and scripts too."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Tuple  # noqa: UP035
 
 ROOT = Path(__file__).resolve().parents[1]
 
-Python = tuple[int, int]
+# Python 3.8 must read this file to be refused.
+Python = Tuple[int, int]  # noqa: UP006
 
 
 class Line(NamedTuple):
