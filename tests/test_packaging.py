@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -359,6 +360,63 @@ def test_an_older_python_is_refused_in_one_line(tool: str) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "choose another" in done.stderr or "name another" in done.stderr
+
+
+INSTALLER = """
+import os
+from pathlib import Path
+Path(".venv").mkdir(exist_ok=True)
+asked = [f"{name}={os.environ[name]}" for name in ("TORCH", "CPU", "COMPILE") if name in os.environ]
+Path("installed.txt").write_text(" ".join(asked))
+"""
+
+
+def test_make_installs_with_the_options_of_before(tmp_path: Path) -> None:
+    """Unless there are others; and not again unless something changed."""
+    for name in ("Makefile", "pyproject.toml", "requirements.txt", "tools/lines.py", "tools/install.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "tools/install.py").write_text(INSTALLER)
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+
+    def installed(*options: str) -> str | None:
+        """What a call of make installs; None: nothing."""
+        (tmp_path / "installed.txt").unlink(missing_ok=True)
+        command = ["make", "install", f"PYTHON={sys.executable}", *options]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+        return (tmp_path / "installed.txt").read_text() if (tmp_path / "installed.txt").exists() else None
+
+    assert installed() == ""
+    assert installed() is None
+    assert installed("CPU=1") == "CPU=1"
+    assert installed("CPU=1") is None
+    assert installed("TORCH=2.7", "CPU=1") == "TORCH=2.7 CPU=1"
+    assert installed("CPU=1", "TORCH=2.7") is None
+    assert installed() is None
+    (tmp_path / "requirements.txt").touch()
+    os.utime(tmp_path / ".venv/.installed", (0, 0))
+    assert installed() == "TORCH=2.7 CPU=1"
+    assert installed("TORCH=2.7") == "TORCH=2.7"
+    assert installed("COMPILE=1") == "COMPILE=1"
+
+
+def test_failed_installation_is_repeated_with_the_options_of_before(tmp_path: Path) -> None:
+    environment = install.Environment(tmp_path)
+    install.outdate(environment)
+    mark = tmp_path / ".installed"
+    mark.write_text("TORCH=2.7\n")
+    install.outdate(environment)
+    assert mark.read_text() == "TORCH=2.7\n"
+    assert mark.stat().st_mtime < (ROOT / "pyproject.toml").stat().st_mtime
+
+
+@pytest.mark.parametrize("cuda", [True, False], ids=["over CUDA", "over none"])
+def test_build_of_torch_without_cuda(cuda: bool) -> None:
+    environment = Pip(wheels=True, works=cuda)
+    wanted = install.build_of_torch(environment, cpu=True)
+    assert wanted[:2] == ["--torch-backend", "cpu"]
+    assert ("--reinstall-package" in wanted) == cuda
+    assert install.build_of_torch(environment, cpu=False) == []
 
 
 class Pip(install.Environment):
