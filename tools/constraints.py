@@ -51,8 +51,6 @@ def pins(line: Line) -> str:
     """The content of a line's file: versions, with markers for Pythons that need other ones."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [f"torch=={line.torch}", line.numpy, "wheel", "hatchling", "editables"]
-    # On Python 3.9 submitit 1.5.4 fails on first use: it reads entry points through the API of later Pythons.
-    wanted.append("submitit<1.5.4; python_version < '3.10'")
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     wanted += [requirement for requirement in lines if requirement and not requirement.startswith("#")]
     wanted += project["dependency-groups"]["test"]
