@@ -101,6 +101,16 @@ def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_requirements_of_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those of another, nor of an extra; a remedy is without the marker, which a shell would take apart."""
+    marked = ["lmdb>=99; python_version > '3'", "rich>=99; python_version < '3'", "scipy>=99; extra == 'more'"]
+    monkeypatch.setattr(metadata, "requires", lambda name: marked)
+    found = {finding.subject: finding for finding in report()}
+    assert found["lmdb"].state is State.BROKEN
+    assert found["lmdb"].remedy == 'pip install "lmdb>=99"'
+    assert not {"rich", "scipy"} & set(found)
+
+
 @pytest.mark.parametrize("clone", [True, False], ids=["from a clone", "from a wheel"])
 def test_missing_scatter(clone: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A clone has the stand-in at hand; without one, PyG has wheels for this torch."""

@@ -7,9 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import urllib.error
 import zipfile
+import zlib
 from importlib import metadata
 from pathlib import Path
 
@@ -27,17 +27,29 @@ import install  # noqa: E402
 from lines import FAIRCHEM_2, LINES, Line, find_line, text  # noqa: E402
 
 
-def build(folder: Path, kind: str, out: Path) -> None:
-    """A wheel or an sdist."""
-    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(out)]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+def built(kind: str, project: Path, folder: Path) -> Path:
+    """The wheel or sdist of the project in a folder."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)]
+    subprocess.run(build, cwd=project, check=True, capture_output=True)
+    return next(folder.glob("*.whl" if kind == "wheel" else "*.tar.gz"))
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    """Name -> checksum."""
+    return {member.filename: member.CRC for member in zipfile.ZipFile(wheel).infolist()}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    build(ROOT, "wheel", folder)
-    return next(folder.glob("*.whl"))
+    return built("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked sdist."""
+    folder = tmp_path_factory.mktemp("sdist")
+    shutil.unpack_archive(built("sdist", ROOT, folder), folder)
+    return next(path for path in folder.iterdir() if path.is_dir())
 
 
 @pytest.fixture(scope="module")
@@ -64,24 +76,6 @@ from fairchem.core.common.utils import setup_imports
 setup_imports()
 models = registry.mapping["model_name_mapping"]
 """
-
-
-@pytest.mark.parametrize("folder", [".", "packaging/fairchem2", "packaging/networks", "packaging/torch-scatter"])
-def test_source_distributions_are_whole(folder: str, tmp_path: Path) -> None:
-    """The wheel that is built from one is that of the repository, with the licence."""
-    for kind in ("wheel", "sdist"):
-        build(ROOT / folder, kind, tmp_path / kind)
-    with tarfile.open(*(tmp_path / "sdist").iterdir()) as archive:
-        archive.extractall(tmp_path / "unpacked")
-    (unpacked,) = (tmp_path / "unpacked").iterdir()
-    build(unpacked, "wheel", tmp_path / "again")
-    names, again = (set(zipfile.ZipFile(*(tmp_path / of).iterdir()).namelist()) for of in ("wheel", "again"))
-    assert names == again and any(name.endswith("licenses/LICENSE") for name in names)
-
-
-def test_licences_are_one() -> None:
-    copies = list((ROOT / "packaging").glob("*/LICENSE"))
-    assert len(copies) == 4 and {copy.read_text() for copy in copies} == {(ROOT / "LICENSE").read_text()}
 
 
 def test_wheel_contents(wheel: Path) -> None:
@@ -179,27 +173,34 @@ except ImportError as error:
 
 @pytest.fixture(scope="module", params=["fairchem2", "networks"])
 def other_wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
-    build(ROOT / "packaging" / request.param, "wheel", folder)
-    return next(folder.glob("*.whl"))
+    return built("wheel", ROOT / "packaging" / request.param, tmp_path_factory.mktemp(request.param))
 
 
 def test_other_wheels_hold_the_same_package(wheel: Path, other_wheel: Path) -> None:
     """The configs too where there is a host for them, and nothing in fairchem's own folders."""
-
-    def modules_of(path: Path) -> dict[str, int]:
-        members = zipfile.ZipFile(path).infolist()
-        return {member.filename: member.CRC for member in members if not member.filename.startswith("fairchem/")}
 
     def own(names: dict[str, int]) -> dict[str, int]:
         return {
             name: crc for name, crc in names.items() if name.startswith("fairchem_hdgnn/") and "/configs/" not in name
         }
 
-    assert own(modules_of(other_wheel)) == own(modules_of(wheel))
+    assert own(contents(other_wheel)) == own(contents(wheel))
     names = zipfile.ZipFile(other_wheel).namelist()
     assert not any(name.startswith("fairchem/") for name in names)
     assert any("/configs/" in name for name in names) == ("fairchem2" in other_wheel.name)
+    assert ("fairchem_hdgnn_command.py" in names) == ("fairchem2" in other_wheel.name)
+
+
+@pytest.mark.parametrize("project", [".", *sorted(f"packaging/{path.name}" for path in (ROOT / "packaging").iterdir())])
+def test_wheel_from_an_sdist(project: str, sdist: Path, tmp_path: Path) -> None:
+    """Of the project itself or of the repository: it holds what a wheel from the repository holds, with the licence."""
+    expected = contents(built("wheel", ROOT / project, tmp_path / "direct"))
+    shutil.unpack_archive(built("sdist", ROOT / project, tmp_path / "own"), tmp_path / "own")
+    own = next(path for path in (tmp_path / "own").iterdir() if path.is_dir())
+    for number, source in enumerate((own, sdist / project)):
+        assert contents(built("wheel", source, tmp_path / str(number))) == expected
+    [licence] = [crc for name, crc in expected.items() if name.endswith(".dist-info/licenses/LICENSE")]
+    assert licence == zlib.crc32((ROOT / "LICENSE").read_bytes())
 
 
 def test_other_distributions_agree_with_the_first() -> None:
@@ -213,7 +214,7 @@ def test_other_distributions_agree_with_the_first() -> None:
             if requirement.name in ("e3nn", "plotly", "pydantic"):
                 assert requirement.specifier == first[requirement.name].specifier
         names = {Requirement(text).name for text in project["dependencies"]}
-        hosts_own = {"setuptools", "fairchem-core"} | ({"scipy"} if folder == "fairchem2" else set())
+        hosts_own = {"setuptools", "fairchem-core", "wandb"} | ({"scipy"} if folder == "fairchem2" else set())
         assert folder == "networks" or set(first) - hosts_own <= names
 
 
@@ -269,10 +270,10 @@ def requirements(name: str) -> dict[str, Requirement]:
 
 
 def listed(python: str = text(sys.version_info[:2])) -> dict[str, Requirement]:
-    """``requirements.txt``, as a version of Python reads it."""
+    """``requirements.txt``, as one Python reads it."""
     lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
-    found = [Requirement(line) for line in lines]
-    return {canonicalize_name(r.name): r for r in found if r.marker is None or r.marker.evaluate(environment(python))}
+    found = [r for r in map(Requirement, lines) if r.marker is None or r.marker.evaluate(environment(python))]
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
 
 
 def test_requirements_are_those_of_both_packages() -> None:
@@ -329,41 +330,6 @@ def test_one_version() -> None:
 # The installer.
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """What ``make`` looks at, with an environment that has been installed."""
-    for name in ("Makefile", "pyproject.toml", "requirements.txt"):
-        shutil.copy(ROOT / name, tmp_path)
-    for name in ("constraints", "tools"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    (tmp_path / ".venv").mkdir()
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    "before, given, again",
-    [
-        ("", "", None),
-        ("", "CPU=1", "CPU=1"),
-        ("TORCH=2.7", "", None),
-        ("TORCH=2.7", "TORCH=2.7", None),
-        ("TORCH=2.7", "TORCH=2.4 COMPILE=1", "TORCH=2.4 COMPILE=1"),
-    ],
-)
-def test_make_installs_again_for_other_options(checkout: Path, before: str, given: str, again: str | None) -> None:
-    (checkout / ".venv/.installed").write_text(f"{before}\n")
-
-    def printed() -> str:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-        make = ["make", "-n", "demo", f"PYTHON={sys.executable}", *given.split()]
-        return subprocess.run(make, cwd=checkout, env=environment, check=True, capture_output=True, text=True).stdout
-
-    installs = f"{sys.executable} tools/install.py"
-    assert (installs in printed()) == (again is not None)
-    os.utime(checkout / "requirements.txt", (2e9, 2e9))
-    assert f"{again or before} {installs}\n".lstrip() in printed()
-
-
 @pytest.mark.parametrize(
     "python, name, torch",
     [((3, 9), "", "2.7.1"), ((3, 10), "", "2.7.1"), ((3, 11), "", LINES[-1].torch), ((3, 11), "2.4", "2.4.1")],
@@ -383,6 +349,76 @@ def test_installer_names_the_tested_lines(python: tuple[int, int], name: str, mo
         f"install: {asked} is not among the tested lines of torch: 2.4 (Python 3.9 to 3.12)"
     )
     assert str(error.value).endswith("choose another: make PYTHON=python3.11")
+
+
+@pytest.mark.parametrize("tool", ["install", "docs_environment"])
+def test_an_older_python_is_refused_in_one_line(tool: str) -> None:
+    try:
+        subprocess.run(["python3.8", "-c", ""], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no Python 3.8 on the PATH")
+    command = ["python3.8", ROOT / f"tools/{tool}.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "choose another" in done.stderr or "name another" in done.stderr
+
+
+INSTALLER = """
+import os
+from pathlib import Path
+Path(".venv").mkdir(exist_ok=True)
+asked = [f"{name}={os.environ[name]}" for name in ("TORCH", "CPU", "COMPILE") if name in os.environ]
+Path("installed.txt").write_text(" ".join(asked))
+"""
+
+
+def test_make_installs_with_the_options_of_before(tmp_path: Path) -> None:
+    """Unless there are others; and not again unless something changed."""
+    for name in ("Makefile", "pyproject.toml", "requirements.txt", "tools/lines.py", "tools/install.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "tools/install.py").write_text(INSTALLER)
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+
+    def installed(*options: str) -> str | None:
+        """What a call of make installs; None: nothing."""
+        (tmp_path / "installed.txt").unlink(missing_ok=True)
+        command = ["make", "install", f"PYTHON={sys.executable}", *options]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+        return (tmp_path / "installed.txt").read_text() if (tmp_path / "installed.txt").exists() else None
+
+    assert installed() == ""
+    assert installed() is None
+    assert installed("CPU=1") == "CPU=1"
+    assert installed("CPU=1") is None
+    assert installed("TORCH=2.7", "CPU=1") == "TORCH=2.7 CPU=1"
+    assert installed("CPU=1", "TORCH=2.7") is None
+    assert installed() is None
+    (tmp_path / "requirements.txt").touch()
+    os.utime(tmp_path / ".venv/.installed", (0, 0))
+    assert installed() == "TORCH=2.7 CPU=1"
+    assert installed("TORCH=2.7") == "TORCH=2.7"
+    assert installed("COMPILE=1") == "COMPILE=1"
+
+
+def test_failed_installation_is_repeated_with_the_options_of_before(tmp_path: Path) -> None:
+    environment = install.Environment(tmp_path)
+    install.outdate(environment)
+    mark = tmp_path / ".installed"
+    mark.write_text("TORCH=2.7\n")
+    install.outdate(environment)
+    assert mark.read_text() == "TORCH=2.7\n"
+    assert mark.stat().st_mtime < (ROOT / "pyproject.toml").stat().st_mtime
+
+
+@pytest.mark.parametrize("cuda", [True, False], ids=["over CUDA", "over none"])
+def test_build_of_torch_without_cuda(cuda: bool) -> None:
+    environment = Pip(wheels=True, works=cuda)
+    wanted = install.build_of_torch(environment, cpu=True)
+    assert wanted[:2] == ["--torch-backend", "cpu"]
+    assert ("--reinstall-package" in wanted) == cuda
+    assert install.build_of_torch(environment, cpu=False) == []
 
 
 class Pip(install.Environment):

@@ -17,6 +17,7 @@ DOCS = ROOT / "docs"
 sys.path.append(str(ROOT / "tools"))
 
 import cli_page  # noqa: E402
+import keys_page  # noqa: E402
 
 MKDOCS = ROOT / ".venv-docs/bin/mkdocs"
 
@@ -36,6 +37,11 @@ def test_navigation_has_every_page_once() -> None:
 
 def test_page_of_commands_is_current() -> None:
     assert cli_page.PAGE.read_text() == cli_page.page(), "run `python tools/cli_page.py`"
+
+
+def test_generated_pages_end_as_git_hooks_want_it() -> None:
+    for page in (cli_page.page(), keys_page.page()):
+        assert page == page.rstrip() + "\n"
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,7 @@ def main() -> None:
 
 def page() -> str:
     """The page as it should be."""
-    commands = "".join(_command(name, *of_command) for name, of_command in COMMANDS.items())
-    return f"{HEAD}{commands}".rstrip() + "\n"
+    return HEAD + "".join(_command(name, *of_command) for name, of_command in COMMANDS.items())
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:
@@ -68,10 +67,10 @@ def _command(name: str, _module: str, summary: str) -> str:
         synopsis.append("--mode MODE --config-yml CONFIG")
     if any(not action.required for action in actions):
         synopsis.append("[OPTIONS]")
-    lines += ["", "```text", " ".join(synopsis), "```", ""]
+    lines += ["", "```text", " ".join(synopsis), "```"]
     if actions:
         rows = [["argument", "default", "what it does"], ["---"] * 3, *map(_row, actions)]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
+        lines += ["", *(f"| {' | '.join(row)} |" for row in rows)]
     if theirs:
         names = ", ".join(f"`{option}`" for option in sorted(theirs) if option.startswith("--") and option != "--help")
         lines += ["", f"And fairchem's flags, which `fairchem --help` explains: {names}.", ""]

@@ -150,7 +150,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"install: {error}; choose another: make PYTHON=python3.11")
     environment = Environment(ROOT / ".venv")
-    unmark(environment)
+    outdate(environment)
     install(environment, line, cpu=bool(os.environ.get("CPU")), compile_=bool(os.environ.get("COMPILE")))
 
 
@@ -169,22 +169,30 @@ def install_second(*, newest: bool, cpu: bool) -> None:
             "choose another: make HOST=2 PYTHON=python3.11"
         )
     environment = Environment(ROOT / (".venv2-newest" if newest else ".venv2"), project=SECOND)
-    unmark(environment)
+    outdate(environment)
     announce(line, cpu=cpu, fairchem="2", folder=environment.folder.name)
     environment.make()
-    backend = ["--torch-backend", "cpu"] if cpu else []
     step("fairchem-core 2, the dependencies of it and of this package, and those of the tests")
-    wanted = ["--editable", ".", "--group", "test", *backend]
+    wanted = ["--editable", ".", "--group", "test", *build_of_torch(environment, cpu=cpu)]
     if newest:
         environment.unbound("fairchem-core", *wanted)
     else:
         environment.pip(*wanted, pins=line.constraints)
 
 
-def unmark(environment: Environment) -> None:
-    """Remove the mark of a complete installation."""
-    for mark in environment.folder.glob(".installed*"):
-        mark.unlink()
+def outdate(environment: Environment) -> None:
+    """Let make take the mark of a complete installation as outdated; the options in it stay."""
+    mark = environment.folder / ".installed"
+    if mark.exists():
+        os.utime(mark, (0, 0))
+
+
+def build_of_torch(environment: Environment, *, cpu: bool) -> list[str]:
+    """uv's options for torch's build: an installed one with CUDA is replaced if none is wanted."""
+    if not cpu:
+        return []
+    replace = environment.succeeds("import torch; assert torch.version.cuda")
+    return ["--torch-backend", "cpu", *(["--reinstall-package", "torch"] if replace else [])]
 
 
 def install(environment: Environment, line: Line, *, cpu: bool = False, compile_: bool = False) -> None:
@@ -199,8 +207,8 @@ def install(environment: Environment, line: Line, *, cpu: bool = False, compile_
     announce(line, cpu=cpu)
     environment.make()
     step(f"torch {line.torch}, the dependencies of fairchem-core and of this package, and those of the tests")
-    backend = ["--torch-backend", "cpu"] if cpu else []
-    environment.pip("-r", "requirements.txt", "--group", "test", *backend, pins=line.constraints)
+    build = build_of_torch(environment, cpu=cpu)
+    environment.pip("-r", "requirements.txt", "--group", "test", *build, pins=line.constraints)
     step("torch-scatter and torch-sparse")
     install_scatter(environment, line, compile_=compile_)
     step("fairchem-core 1.10 and this package")

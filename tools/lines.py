@@ -7,7 +7,7 @@ from typing import NamedTuple, Tuple  # noqa: UP035
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# An older Python must get as far as the message that it is too old.
+# Python 3.8 must read this file to be refused.
 Python = Tuple[int, int]  # noqa: UP006
 
 

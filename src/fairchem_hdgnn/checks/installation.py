@@ -87,7 +87,7 @@ def report() -> Iterator[Line]:
     name = distribution.detail.split()[0] if distribution.state is State.OK else DISTRIBUTION
     yield _python(name)
     requirements = [Requirement(line) for line in _requirements(name)]
-    packages = [_package(requirement) for requirement in requirements if requirement.marker is None]
+    packages = [_package(requirement) for requirement in requirements if _holds_here(requirement)]
     packages += [] if host is Host.FAIRCHEM_2 else [_scatter(name) for name in SCATTER]
     yield from packages
     if all(package.state is State.OK for package in packages):
@@ -115,6 +115,11 @@ def _requirements(name: str) -> list[str]:
         return []
 
 
+def _holds_here(requirement: Requirement) -> bool:
+    """Whether it is one of this Python, and not of an extra."""
+    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+
+
 def _python(distribution: str) -> Line:
     version = platform.python_version()
     try:
@@ -131,7 +136,7 @@ def _package(requirement: Requirement) -> Line:
     name = requirement.name
     # fairchem-core's own requirements would downgrade torch to 2.4.
     without = "--no-deps " if name == "fairchem-core" else ""
-    remedy = f'pip install {without}"{requirement}"'
+    remedy = f'pip install {without}"{name}{requirement.specifier}"'
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
