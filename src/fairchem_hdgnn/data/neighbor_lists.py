@@ -134,7 +134,7 @@ def _vesin(cutoff: float) -> Any:
     try:
         import vesin  # noqa: PLC0415 - optional
     except ModuleNotFoundError:
-        raise ConfigError("neighbor_list: the package vesin is not installed: pip install vesin") from None
+        raise ConfigError("neighbor_list: the package vesin is not installed: pip install 'vesin>=0.6'") from None
     return vesin.NeighborList(cutoff=cutoff, full_list=True, n_threads=torch.get_num_threads())
 
 
