@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import warnings
 
-from fairchem_hdgnn.host.which import Host, installed_host, refusal
+from fairchem_hdgnn.host.which import Host, ignore_jit_script, installed_host, refusal
 
 __all__ = [
     "ESCN",
@@ -54,8 +54,7 @@ if installed_host() is Host.FAIRCHEM_2:
 else:
     try:
         with warnings.catch_warnings():
-            # torch_geometric 2.8 calls it when it is imported, and torch 2.15 warns; users cannot change either.
-            warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+            ignore_jit_script()
             import fairchem.core.trainers  # noqa: F401
     except Exception as error:  # A broken installation can raise anything.
         _error = error

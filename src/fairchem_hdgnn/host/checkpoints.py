@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
+from fairchem_hdgnn.host.which import ignore_jit_script
 
 TRUST = "if you trust its source, pass --trust-checkpoint (Python: trusted=True)"
 REQUIRED_KEYS = ("config", "state_dict", "normalizers")
@@ -229,12 +230,13 @@ def tensors_by_name(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def quiet_fairchem(*, warnings_too: bool = False) -> Iterator[None]:
-    """Silence fairchem's INFO lines (it prints the whole config) and torch's warning about its ``torch.load``."""
+    """Silence fairchem's INFO lines (it prints the whole config) and torch's warnings about what it calls."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING if warnings_too else logging.INFO)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="You are using `torch.load`", category=FutureWarning)
+            ignore_jit_script()
             yield
     finally:
         logging.disable(disabled)
