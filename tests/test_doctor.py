@@ -74,7 +74,7 @@ def version_of(monkeypatch: pytest.MonkeyPatch, name: str, version: str | None) 
          "pip uninstall fairchem-hdgnn; in a clone: pip install ./packaging/fairchem2"),
         ("1.10.0", ["fairchem-hdgnn", "hdgnn-networks"],
          "installed as fairchem-hdgnn and hdgnn-networks, but with fairchem-core 1.10.0 it must be fairchem-hdgnn",
-         "pip uninstall fairchem-hdgnn hdgnn-networks; in a clone: pip install ./."),
+         "pip uninstall fairchem-hdgnn hdgnn-networks; in a clone: pip install --no-deps ."),
         (None, [], "installed as nothing, but with no fairchem-core it must be hdgnn-networks",
          "in a clone: pip install ./packaging/networks"),
     ],

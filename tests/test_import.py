@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from small_runs import ENVIRONMENT
+
+ROOT = Path(__file__).parents[1]
 
 SCRIPT = """
 import logging, sys, warnings
@@ -47,3 +50,11 @@ def test_import_registers_and_changes_nothing() -> None:
     assert "Traceback (most recent call last)" in done.stderr
     assert "in users_own_function" in done.stderr
     assert done.stderr.splitlines()[-1] == "fairchem_hdgnn.errors.ConfigError: mine"
+
+
+def test_check_prints_its_findings_alone(tmp_path: Path) -> None:
+    """No warning of what fairchem imports for it."""
+    command = [sys.executable, "-m", "fairchem_hdgnn.cli", "check", str(ROOT / "configs/qm9/mu.yml")]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert "3 errors" in done.stdout
+    assert "Warning" not in done.stderr

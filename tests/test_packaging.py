@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -288,6 +289,28 @@ def test_requirements_are_those_of_both_packages() -> None:
     assert str(listed()["torch"].specifier) == ">=2.4"
     assert str(ours["fairchem-core"].specifier) == "==1.10.*"
     assert not {"torch-scatter", "torch-sparse"} & set(listed()), "pip would compile them"
+
+
+def imported(path: Path) -> set[str]:
+    """Packages that a module imports when it is imported itself."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).split(".")[0])
+    return found
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="Python names its own modules from 3.10 on")
+def test_what_is_imported_is_required() -> None:
+    """Not only through another package; triton comes with the torch that needs it."""
+    source = ROOT / "src/fairchem_hdgnn"
+    modules = [path for path in source.rglob("*.py") if source / "host/fairchem2" not in path.parents]
+    names = set().union(*map(imported, modules)) - {*sys.stdlib_module_names, "fairchem_hdgnn", "triton"}
+    required, origins = requirements("fairchem-hdgnn"), metadata.packages_distributions()
+    assert names
+    assert [name for name in names if not {*map(canonicalize_name, origins[name])} & {*required}] == []
 
 
 def pins(line: Line, python: str) -> dict[str, str]:

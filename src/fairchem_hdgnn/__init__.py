@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import warnings
 
-from fairchem_hdgnn.host.which import SCRIPTING_WARNING, Host, installed_host, refusal
+from fairchem_hdgnn.host.which import Host, ignore_jit_script, installed_host, refusal
 
 __all__ = [
     "ESCN",
@@ -54,7 +54,7 @@ if installed_host() is Host.FAIRCHEM_2:
 else:
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=SCRIPTING_WARNING, category=FutureWarning)
+            ignore_jit_script()
             import fairchem.core.trainers  # noqa: F401
     except Exception as error:  # A broken installation can raise anything.
         _error = error

@@ -20,8 +20,13 @@ from packaging.requirements import Requirement
 from fairchem_hdgnn.host.which import DISTRIBUTIONS, Host, installed_host, installed_version, own_distributions
 
 DISTRIBUTION = "fairchem-hdgnn"
-FOLDERS = {"fairchem-hdgnn": ".", "fairchem2-hdgnn": "packaging/fairchem2", "hdgnn-networks": "packaging/networks"}
-"""Distribution -> its folder in a clone of the repository."""
+IN_A_CLONE = {
+    # The bounds of fairchem-core 1.10, which is there already, would change torch.
+    "fairchem-hdgnn": "in a clone: pip install --no-deps .",
+    "fairchem2-hdgnn": "in a clone: pip install ./packaging/fairchem2",
+    "hdgnn-networks": "in a clone: pip install ./packaging/networks",
+}
+"""How to install each distribution of this package."""
 
 MODULES = {
     "pyyaml": "yaml",
@@ -105,7 +110,7 @@ def _distribution(host: Host | None) -> Line:
         return Line(subject, State.OK, f"{wanted} {installed_version(wanted)}, with {fairchem}")
     remedy = f"pip uninstall {' '.join(found)}; " if found else ""
     detail = f"installed as {' and '.join(found) or 'nothing'}, but with {fairchem} it must be {wanted}"
-    return Line(subject, State.BROKEN, detail, f"{remedy}in a clone: pip install ./{FOLDERS[wanted]}")
+    return Line(subject, State.BROKEN, detail, remedy + IN_A_CLONE[wanted])
 
 
 def _requirements(name: str) -> list[str]:
@@ -207,8 +212,7 @@ def _second_plugin() -> Iterator[Line]:
     dotted = "model: fairchem_hdgnn.HDGNNBackbone"
     if probe.returncode:
         reason = probe.stderr.strip().splitlines()[-1]
-        remedy = f"in a clone: pip install ./{FOLDERS['fairchem2-hdgnn']}"
-        yield Line(dotted, State.BROKEN, f"fairchem cannot import it: {reason}", remedy)
+        yield Line(dotted, State.BROKEN, f"fairchem cannot import it: {reason}", IN_A_CLONE["fairchem2-hdgnn"])
         return
     yield Line(dotted, State.OK, f"found, {Path(__file__).parents[1]}")
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fairchem_hdgnn.errors import DataError
 from fairchem_hdgnn.files import complete_or_absent
-from fairchem_hdgnn.host.which import SCRIPTING_WARNING
+from fairchem_hdgnn.host.which import ignore_jit_script
 
 TRUST = "if you trust its source, pass --trust-checkpoint (Python: trusted=True)"
 REQUIRED_KEYS = ("config", "state_dict", "normalizers")
@@ -235,8 +235,8 @@ def quiet_fairchem(*, warnings_too: bool = False) -> Iterator[None]:
     logging.disable(logging.WARNING if warnings_too else logging.INFO)
     try:
         with warnings.catch_warnings():
-            for message in ("You are using `torch.load`", SCRIPTING_WARNING):
-                warnings.filterwarnings("ignore", message=message, category=FutureWarning)
+            warnings.filterwarnings("ignore", message="You are using `torch.load`", category=FutureWarning)
+            ignore_jit_script()
             yield
     finally:
         logging.disable(disabled)

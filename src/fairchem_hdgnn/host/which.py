@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import warnings
 from enum import Enum
 
 PACKAGE = "fairchem-core"
 
 DISTRIBUTIONS = ("fairchem-hdgnn", "fairchem2-hdgnn", "hdgnn-networks")
 """Distribution names of this package: for fairchem-core 1.10, for 2, and without either."""
-
-SCRIPTING_WARNING = "`torch.jit.script` is deprecated"
-"""Of torch 2.15, about what imports of torch_geometric and of fairchem's models call; users cannot change it."""
 
 
 class Host(Enum):
@@ -53,3 +51,8 @@ def refusal(what: str, needed: Host) -> str:
     version = installed_version()
     here = "is not installed" if version is None else f"{version} is installed"
     return f"{what} needs {needed.value}, and {PACKAGE} {here}: see docs/fairchem2.md for a separate environment"
+
+
+def ignore_jit_script() -> None:
+    """Filter torch's warning that fairchem and torch_geometric use ``torch.jit.script``, which users cannot change."""
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
