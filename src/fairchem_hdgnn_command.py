@@ -51,7 +51,7 @@ def main() -> int:
         if isinstance(stream, io.TextIOWrapper):
             # Where the locale's encoding lacks Å or …, a question mark is better than a failure after hours.
             stream.reconfigure(errors="replace")
-    if not set(sys.argv[1:2]) & set(COMMANDS):
+    if not sys.argv[1:] or sys.argv[1] not in COMMANDS:
         # Help, or an error.
         make_parsers()[0].parse_args()
     return importlib.import_module("fairchem_hdgnn.cli").main()

@@ -465,10 +465,10 @@ def test_names_that_cannot_be_those_of_results(tmp_path: Path) -> None:
         frame.fid = fid
     slash.sid = "set/6"
     with pytest.raises(DataError, match=r"2 structures have sid 5.*frames of S2EF.*--task is2re --unlabelled"):
-        relaxation._unfinished(frames, None, final, {})
+        relaxation._unfinished(frames, None, final)
     with pytest.raises(DataError, match=r"sid set/6 cannot be the name of a trajectory; omit"):
-        relaxation._unfinished([slash], tmp_path, final, {})
-    assert relaxation._unfinished([slash], None, final, {}) == [0]
+        relaxation._unfinished([slash], tmp_path, final)
+    assert relaxation._unfinished([slash], None, final) == ([0], {})
 
 
 def test_each_rank_needs_a_structure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.insert(1, "--")
     _refuse_other_hosts(arguments[:1])
     parser, of_commands = make_parsers()
-    for name in set(arguments[:1]) & set(COMMANDS):
+    name = arguments[0] if arguments else ""
+    if name in COMMANDS:
         module = importlib.import_module(f"fairchem_hdgnn.cli.{COMMANDS[name][0]}")
         module.configure(of_commands[name])
         of_commands[name].set_defaults(run=module.run)

@@ -87,7 +87,7 @@ def run_relaxations(trainer: OCPTrainer, relax: Callable[[], None], part: str = 
     folder = optimiser.pop("traj_dir", None)
     folder = Path(folder) / part if folder else None
     records = _Labelled(trainer.relax_dataset)
-    model = digest(trainer._unwrapped_model, trainer.ema)
+    model = digest(trainer._unwrapped_model, trainer.ema) if folder else ""
     indices, ends = _share(records, folder, partial(_is_final, settings, model, again=bool(part)), trainer.device)
     if indices:
         optim = trainer.config["optim"]
@@ -179,11 +179,12 @@ def _share(
 
     Also the ends of the others, on the first rank.
     """
-    found: list[list[int]] = [[]]
-    ends: dict[str, End] = {}
-    on_first_rank(lambda: found.__setitem__(0, _unfinished(records, folder, is_final, ends)), device)
-    distutils.broadcast_object_list(found, src=0, device=device)
-    (unfinished,), num_ranks = found, distutils.get_world_size()
+    found: list[Any] = [[], {}]
+    on_first_rank(lambda: found.__setitem__(slice(None), _unfinished(records, folder, is_final)), device)
+    unfinished, ends = found
+    shared = [unfinished]
+    distutils.broadcast_object_list(shared, src=0, device=device)
+    (unfinished,), num_ranks = shared, distutils.get_world_size()
     if 0 < len(unfinished) < num_ranks:
         raise ConfigError(
             f"dataset.relax: {len(unfinished)} structures to relax on {num_ranks} ranks; start no more ranks than that"
@@ -192,9 +193,9 @@ def _share(
 
 
 def _unfinished(
-    records: Any, folder: Path | None, is_final: Callable[[Path, End], bool], ends: dict[str, End]
-) -> list[int]:
-    """Positions of the records that are to be relaxed; takes the ends of the others."""
+    records: Any, folder: Path | None, is_final: Callable[[Path, End], bool]
+) -> tuple[list[int], dict[str, End]]:
+    """Positions of the records that are to be relaxed, and the ends of the others."""
     ids = [_sid(records[index]) for index in range(len(records))]
     for sid, count in Counter(ids).most_common(1):
         if count > 1:
@@ -203,8 +204,8 @@ def _unfinished(
                 remedy = "they are frames of S2EF: make the LMDB with make-lmdb --task is2re --unlabelled"
             raise DataError(f"dataset.relax: {count} structures have sid {sid}, which identifies the results; {remedy}")
     if folder is None:
-        return list(range(len(ids)))
-    begun = []
+        return list(range(len(ids))), {}
+    ends, num_begun = {}, 0
     for sid in ids:
         if "/" in sid:
             raise DataError(
@@ -217,12 +218,12 @@ def _unfinished(
             if is_final(path, end):
                 ends[sid] = end
             else:
-                begun.append(sid)
+                num_begun += 1
     if ends:
         logger.info("%d of %d structures have a finished trajectory in %s", len(ends), len(ids), folder)
-    if begun:
-        logger.info("%d have another one, and are relaxed again", len(begun))
-    return [index for index, sid in enumerate(ids) if sid not in ends]
+    if num_begun:
+        logger.info("%d have another one, and are relaxed again", num_begun)
+    return [index for index, sid in enumerate(ids) if sid not in ends], ends
 
 
 def _sid(record: Any) -> str:
