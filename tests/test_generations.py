@@ -16,6 +16,7 @@ from fc2_after_structures import ENERGIES, FIRST, SECOND, found, structures
 from fairchem_hdgnn.cli import main
 from fairchem_hdgnn.convert.generations import convert_generation
 from fairchem_hdgnn.errors import ConfigError
+from fairchem_hdgnn.evaluation.equivariance import measure, open_subject
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, predict_splits
 from fairchem_hdgnn.host import inference_files
 from fairchem_hdgnn.host.calculator import calculator as network_calculator
@@ -36,6 +37,37 @@ def compare(actual: dict[str, dict[str, Any]], expected: dict[str, dict[str, Any
         assert actual[name]["energy"] == pytest.approx(of_structure["energy"], abs=1e-6, rel=RESOLUTION), name
         if "forces" in of_structure:
             np.testing.assert_allclose(actual[name]["forces"], of_structure["forces"], atol=2e-6)
+
+
+def hydra_checkpoint(folder: Path) -> Path:
+    """``escn.pt`` as a backbone with heads."""
+    checkpoint = torch.load(DATA / "escn.pt", weights_only=True)
+    plain = read_trained(DATA / "escn.pt")
+    keys = {key: value for key, value in checkpoint["config"]["model"].items() if key != "name"}
+    names = {
+        "network.backbone.": "backbone.backbone.",
+        "network.energy_head.": "output_heads.e.readout.",
+        "network.force_head.": "output_heads.f.readout.",
+    }
+    checkpoint["state_dict"] = {
+        f"module.{after}{weight[len(before) :]}": tensor
+        for weight, tensor in plain.weights.items()
+        for before, after in names.items()
+        if weight.startswith(before)
+    }
+    checkpoint["ema"] = None
+    checkpoint["config"]["model"] = {
+        "name": "hydra",
+        "backbone": {"model": "fairchem_hdgnn.ESCNBackbone", **keys},
+        "heads": {"e": {"module": "escn_so2_energy_head"}, "f": {"module": "fairchem_hdgnn.ESCNForceHead"}},
+    }
+    # fairchem names a target after its head.
+    for part in (checkpoint["config"]["outputs"], checkpoint["normalizers"]):
+        for name, head in (("energy", "e"), ("forces", "f")):
+            if name in part:
+                part[head] = part.pop(name)
+    torch.save(checkpoint, folder / "hydra.pt")
+    return folder / "hydra.pt"
 
 
 @pytest.mark.parametrize("name", FIRST)
@@ -74,35 +106,20 @@ def test_there_and_back(name: str, tmp_path: Path) -> None:
 
 def test_hydra_becomes_plain(tmp_path: Path) -> None:
     """A backbone with heads under 1.10 has the names of 2 in its state dict."""
-    checkpoint = torch.load(DATA / "escn.pt", weights_only=True)
-    plain = read_trained(DATA / "escn.pt")
-    keys = {key: value for key, value in checkpoint["config"]["model"].items() if key != "name"}
-    names = {
-        "network.backbone.": "backbone.backbone.",
-        "network.energy_head.": "output_heads.e.readout.",
-        "network.force_head.": "output_heads.f.readout.",
-    }
-    checkpoint["state_dict"] = {
-        f"module.{after}{weight[len(before) :]}": tensor
-        for weight, tensor in plain.weights.items()
-        for before, after in names.items()
-        if weight.startswith(before)
-    }
-    checkpoint["ema"] = None
-    checkpoint["config"]["model"] = {
-        "name": "hydra",
-        "backbone": {"model": "fairchem_hdgnn.ESCNBackbone", **keys},
-        "heads": {"e": {"module": "escn_so2_energy_head"}, "f": {"module": "fairchem_hdgnn.ESCNForceHead"}},
-    }
-    # fairchem names a target after its head.
-    for part in (checkpoint["config"]["outputs"], checkpoint["normalizers"]):
-        for name, head in (("energy", "e"), ("forces", "f")):
-            if name in part:
-                part[head] = part.pop(name)
-    torch.save(checkpoint, tmp_path / "hydra.pt")
-    assert read_trained(tmp_path / "hydra.pt").weights.keys() == plain.weights.keys()
-    convert_generation("fairchem2", tmp_path / "hydra.pt", tmp_path / "second.pt")
+    hydra = hydra_checkpoint(tmp_path)
+    assert read_trained(hydra).weights.keys() == read_trained(DATA / "escn.pt").weights.keys()
+    convert_generation("fairchem2", hydra, tmp_path / "second.pt")
     compare(found(calculator(tmp_path / "second.pt", cpu=True)), found(calculator(DATA / "escn.pt", cpu=True)))
+
+
+def test_equivariance_of_hydra(tmp_path: Path) -> None:
+    data = write_splits(tmp_path / "data") / "val_id"
+    measured = [
+        measure(open_subject(str(path), QUIET), data, 3, 2, QUIET)
+        for path in (hydra_checkpoint(tmp_path), DATA / "escn.pt")
+    ]
+    np.testing.assert_allclose(*(differences.energy for differences in measured), rtol=RESOLUTION)
+    np.testing.assert_allclose(*(differences.mad for differences in measured), atol=2e-5)
 
 
 def test_a_default_that_the_config_leaves_out(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from fairchem_hdgnn.errors import ConfigError, DataError
 from fairchem_hdgnn.evaluation.inference import InferenceOptions, batches, evenly_spaced
 from fairchem_hdgnn.host.graph import PlainGraph
-from fairchem_hdgnn.host.models import PlainModel
+from fairchem_hdgnn.host.models import BackboneModel, PlainModel
 from fairchem_hdgnn.host.opened import OpenedModel
 from fairchem_hdgnn.host.opening import open_checkpoint, open_config, open_split
 from fairchem_hdgnn.models.so3.frames import edge_frames, random_roll
@@ -73,12 +73,14 @@ def open_subject(source: str, options: InferenceOptions) -> Subject:
     """
     trained = not source.endswith((".yml", ".yaml"))
     opened: OpenedModel
+    how: dict[str, Any] = {"cpu": options.cpu, "seed": options.seed, "model_overrides": options.model_overrides}
     if trained:
-        opened = open_checkpoint(
-            source, cpu=options.cpu, seed=options.seed, model_overrides=options.model_overrides, trusted=options.trusted
-        )
+        opened = open_checkpoint(source, trusted=options.trusted, **how)
+        if isinstance(getattr(opened.model, "backbone", None), BackboneModel):
+            # Heads of fairchem's hydra do not take rotated edges.
+            opened = open_checkpoint(source, trusted=options.trusted, as_network=True, **how)
     else:
-        opened = open_config(source, cpu=options.cpu, seed=options.seed, model_overrides=options.model_overrides)
+        opened = open_config(source, **how)
     if not isinstance(opened.model, PlainModel):
         raise ConfigError(
             f"{source}: its model is a {type(opened.model).__name__}; only frames of fairchem_hdgnn.HDGNN and ESCN "

@@ -52,6 +52,7 @@ def open_checkpoint(
     seed: int = 0,
     model_overrides: Mapping[str, Any] | None = None,
     trusted: bool = False,
+    as_network: bool = False,
 ) -> OpenedCheckpoint:
     """Open a checkpoint for prediction, with averaged weights (EMA) if it has them.
 
@@ -62,12 +63,13 @@ def open_checkpoint(
         seed: for other packages' models that draw random numbers in prediction.
         model_overrides: keys that override those of the checkpoint's model.
         trusted: see ``read_checkpoint``.
+        as_network: open it without fairchem, whichever version trained it.
 
     Raises:
         DataError: the checkpoint cannot be read, or its weights do not match the model.
         ConfigError: its model is unknown here.
     """
-    if _is_for_trainer(path):
+    if _is_for_trainer(path) and not as_network:
         from fairchem_hdgnn.host.fairchem1.opened import TrainerCheckpoint  # noqa: PLC0415  needs fairchem 1.10
 
         return TrainerCheckpoint(
