@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from fairchem_hdgnn.models.arithmetic.precision import Compute, full_precision
+from fairchem_hdgnn.models.arithmetic.sums import sum_by_group
 from fairchem_hdgnn.models.edges import Edges
 from fairchem_hdgnn.models.escn.config import ESCNConfig, Reduction
 from fairchem_hdgnn.models.escn.initialisation import initialise
@@ -98,7 +99,7 @@ class EnergyReadout(nn.Module):
         """The energies."""
         energy = self.sphere(x, batch, num_systems)
         if self.reduction is Reduction.MEAN:
-            energy = energy / torch.bincount(batch, minlength=num_systems).clamp(min=1)
+            energy = energy / sum_by_group(x.new_ones(len(x)), batch, num_systems).clamp(min=1)
         return energy
 
 
