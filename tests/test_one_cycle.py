@@ -56,6 +56,14 @@ def test_length_is_that_of_the_training(tmp_path: Path) -> None:
     assert load(tmp_path, "accumulated")["scheduler"]["total_steps"] == STEPS / 2
 
 
+def test_a_single_rising_step(tmp_path: Path) -> None:
+    """``pct_start`` times the number of steps is 1, where torch divides by zero: one epoch of small data."""
+    train(one_cycle(tmp_path, max_epochs=1, pct_start=1 / 6), "single")
+    rates = list(losses(tmp_path, "single", "train/lr").values())
+    assert len(rates) == 6 and rates == [rates[0], *sorted(rates[1:], reverse=True)]
+    assert rates[0] == pytest.approx(CYCLE["max_lr"] / 25) and rates[1] == pytest.approx(CYCLE["max_lr"], rel=0.1)
+
+
 def test_the_time_left_falls_to_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     train(one_cycle(tmp_path), "timed")

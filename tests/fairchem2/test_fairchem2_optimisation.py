@@ -47,6 +47,12 @@ def test_one_cycle() -> None:
         assert rate == pytest.approx(end + (start - end) * (1 + math.cos(math.pi * share)) / 2)
 
 
+def test_one_cycle_with_a_single_rising_step() -> None:
+    """Where torch divides by zero."""
+    found = rates(partial(schedules.one_cycle, max_lr=0.1, epochs=2, pct_start=1 / 21), 20)
+    assert found[0] == pytest.approx(0.004) and found[1] == pytest.approx(0.1, rel=0.01)
+
+
 def test_shipped_schedule_runs_through_a_training() -> None:
     unit = composed(IS2RE / "10k" / "hdgnn.yml")["runner"]["train_eval_unit"]
     make = hydra.utils.instantiate(unit["cosine_lr_scheduler_fn"])

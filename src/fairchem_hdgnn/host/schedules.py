@@ -10,6 +10,15 @@ from fairchem_hdgnn.host.sections import Loss
 from fairchem_hdgnn.hyperparameters import key_names, validated
 
 
+def rising_fraction(pct_start: float, total_steps: int) -> float:
+    """The fraction of a one-cycle schedule in which the rate rises, for torch's ``OneCycleLR``.
+
+    Where it is exactly one step, torch divides by zero; a little more gives the lowest rate at that step, and then the
+    highest.
+    """
+    return pct_start * (1 + 1e-9) if pct_start * total_steps == 1 else pct_start
+
+
 @dataclass(frozen=True)
 class Cadence:
     """When a run is evaluated and when it writes a checkpoint.

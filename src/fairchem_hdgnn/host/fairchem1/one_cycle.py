@@ -11,6 +11,8 @@ from typing import Any
 from fairchem.core.modules.scheduler import LRScheduler
 from torch.optim.lr_scheduler import OneCycleLR
 
+from fairchem_hdgnn.host.schedules import rising_fraction
+
 NAME = "OneCycleLR"
 LENGTH = ("total_steps", "_schedule_phases")
 """What its state has of the length."""
@@ -21,16 +23,21 @@ logger = logging.getLogger(__name__)
 def set_length(optim: dict[str, Any], num_steps: int) -> None:
     """Add the missing length of a one-cycle schedule, so that it is in checkpoints too, which fairchem opens.
 
+    A ``pct_start`` with which torch divides by zero is raised by a billionth.
+
     Args:
         optim: the section of the config, changed in place.
         num_steps: optimiser steps of the training; 0 if it has none.
     """
-    if optim.get("scheduler") != NAME or optim.get("total_steps"):
+    if optim.get("scheduler") != NAME:
         return
-    if optim.get("steps_per_epoch"):
-        optim.setdefault("epochs", optim["max_epochs"])
-    else:
-        optim["total_steps"] = max(1, num_steps)
+    if not optim.get("total_steps"):
+        if optim.get("steps_per_epoch"):
+            optim.setdefault("epochs", optim["max_epochs"])
+        else:
+            optim["total_steps"] = max(1, num_steps)
+    if "pct_start" in optim and (length := given_length(optim)) is not None:
+        optim["pct_start"] = rising_fraction(optim["pct_start"], length)
 
 
 def given_length(optim: Mapping[str, Any]) -> int | None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
+from fairchem_hdgnn.host.schedules import rising_fraction
+
 
 def milestones(
     optimizer: Optimizer,
@@ -52,4 +54,5 @@ def one_cycle(
     """
     # One more than the training has, because fairchem steps the schedule after the last step too.
     steps = epochs * n_iters_per_epoch + 1
-    return OneCycleLR(optimizer, max_lr, total_steps=steps, pct_start=pct_start, cycle_momentum=False)
+    rising = rising_fraction(pct_start, steps)
+    return OneCycleLR(optimizer, max_lr, total_steps=steps, pct_start=rising, cycle_momentum=False)
