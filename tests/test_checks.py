@@ -69,7 +69,14 @@ def test_shipped_keys_have_no_findings(path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "fatal", "message"),
     [
-        ("optm", {}, False, "optm: fairchem has no such section; did you mean 'optim'?"),
+        ("optm", {}, False, "optm: nothing reads this key; did you mean 'optim'?"),
+        ("max_neighbors", 20, False, "max_neighbors: nothing reads this key here; it belongs in model"),
+        ("optim.amp", True, False, "optim.amp: nothing reads this key here; it belongs at the top level"),
+        ("dataset.train.accumulate", 2, False, "reads this key here; it belongs in optim"),
+        ("outputs.energy.coefficient", 2, False, "it belongs in loss_functions"),
+        ("evaluation_metrics.fn", "mae", False, "it belongs in loss_functions"),
+        ("dataset.vall", {"src": "x"}, False, "dataset.vall: nothing reads this key; did you mean 'val'?"),
+        ("task", "s2ef", True, "task: is 's2ef', not a mapping"),
         ("model", ..., True, "model: the section is missing, empty or"),
         ("optim", None, True, "optim: the section is missing, empty or"),
         ("outputs", ["energy"], True, "outputs: is not a mapping"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from fairchem.core.modules import evaluator
 
 from fairchem_hdgnn.checks.findings import Finding, error, finding_of, value_findings, warning
 from fairchem_hdgnn.checks.relaxation import relaxation_findings
-from fairchem_hdgnn.errors import ConfigError, nearest, suggestion
+from fairchem_hdgnn.checks.unread import METRIC_KEYS, OUTPUT_KEYS, SECTIONS, unread_findings
+from fairchem_hdgnn.errors import ConfigError, suggestion
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
 from fairchem_hdgnn.host.fairchem1.config_forms import by_split
 from fairchem_hdgnn.host.fairchem1.fine_tuning import fine_tuning_of
@@ -22,9 +23,6 @@ from fairchem_hdgnn.host.models import read_keys
 from fairchem_hdgnn.host.precision import Precision
 from fairchem_hdgnn.host.sections import FURTHER_OPTIM_KEYS, Loss, Optim, Split
 from fairchem_hdgnn.hyperparameters import key_names
-
-SECTIONS = {"trainer", "logger", "task", "model", "dataset", "outputs", "loss_functions", "evaluation_metrics", "optim"}
-"""Sections that fairchem reads, apart from ``slurm`` and what the command line sets."""
 
 COMMAND_LINE_KEYS = {
     "mode", "identifier", "timestamp_id", "seed", "is_debug", "run_dir", "print_every", "amp", "checkpoint", "cpu",
@@ -39,6 +37,8 @@ ERRORS = ("mse", "magnitude_error")
 
 SPLIT_OF_MODE = {"predict": "test", "validate": "val"}
 """Mode on the command line -> split that it needs; ``relaxation_findings`` has that of relaxations."""
+
+SPLITS = ("train", "val", "test", "relax")
 
 TRAIN = "train_split_settings"
 
@@ -61,11 +61,9 @@ def section_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
     if isinstance(task, dict) and "dataset" in task:
         problem = f"is the format before 2024 ({task['dataset']}): fairchem converts it to outputs, losses and metrics"
         yield warning("task.dataset", problem, "write them out as in configs/")
-    for name in config:
-        close = nearest(str(name), SECTIONS)
-        if name not in SECTIONS | COMMAND_LINE_KEYS and close:
-            problem = f"fairchem has no such section; did you mean '{close}'?"
-            yield warning(str(name), problem, "correct or remove it")
+    if task is not None and not isinstance(task, dict):
+        yield error("task", f"is {task!r}, not a mapping", "remove it, or give the keys of relaxations")
+    yield from unread_findings("", config, SECTIONS | COMMAND_LINE_KEYS)
     for name, kind in REQUIRED.items():
         if not isinstance(config.get(name), kind) or not config[name]:
             yield error(name, "the section is missing, empty or of the wrong type", "see configs/ for examples")
@@ -127,6 +125,8 @@ def _target_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
     if not isinstance(outputs, dict) or not all(_is_output(output) for output in outputs.values()):
         yield error("outputs", "is not a mapping from output names to settings", "write {energy: {level: system}}")
         return
+    for name, output in outputs.items():
+        yield from unread_findings(f"outputs.{name}", output, OUTPUT_KEYS)
     targets = {*outputs, *(part for output in outputs.values() for part in output.get("decomposition") or ())}
     losses = registry.mapping["loss_name_mapping"]
     losses_given = config.get("loss_functions")
@@ -140,7 +140,7 @@ def _target_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
                     f"loss_functions.{name}", f"no such output{suggestion(str(name), targets)}", "add it to outputs"
                 )
             yield from value_findings(f"loss_functions.{name}", Loss, loss)
-            yield from _unread_findings(f"loss_functions.{name}", loss, [*key_names(Loss), "reduction"])
+            yield from unread_findings(f"loss_functions.{name}", loss, [*key_names(Loss), "reduction"])
             function = loss.get("fn")
             if isinstance(function, str) and function not in losses:
                 problem = f"fairchem has no loss {function!r}{suggestion(function, losses)}"
@@ -151,6 +151,7 @@ def _target_findings(config: Mapping[str, Any]) -> Iterator[Finding]:
 def _metric_findings(section: Any, targets: set[str]) -> Iterator[Finding]:
     if not isinstance(section, dict):
         return
+    yield from unread_findings("evaluation_metrics", section, METRIC_KEYS)
     metrics = section.get("metrics") or {}
     names = set()
     for target, functions in metrics.items() if isinstance(metrics, dict) else ():
@@ -201,17 +202,7 @@ def _optim_findings(optim: Mapping[str, Any], *, amp: bool) -> Iterator[Finding]
         Precision.from_config(dict(optim), amp=amp)
     except ConfigError as problem:
         yield error("optim.precision", str(problem).partition(": ")[2], "correct it")
-    yield from _unread_findings("optim", optim, [*key_names(Optim), *FURTHER_OPTIM_KEYS, *_arguments(optim)])
-
-
-def _unread_findings(subject: str, settings: Mapping[str, Any], known: Sequence[str]) -> Iterator[Finding]:
-    """Warn of keys that are probably misspelt; other trainers, data sets and losses may read further ones."""
-    for name in settings:
-        close = nearest(str(name), known)
-        if name not in known and close:
-            yield warning(
-                f"{subject}.{name}", f"nothing reads this key; did you mean '{close}'?", "correct or remove it"
-            )
+    yield from unread_findings("optim", optim, [*key_names(Optim), *FURTHER_OPTIM_KEYS, *_arguments(optim)])
 
 
 def _arguments(optim: Mapping[str, Any]) -> list[str]:
@@ -226,8 +217,10 @@ def _data_findings(section: Any) -> Iterator[Finding]:
     Args:
         section: settings by split, a list of them, or those of the training data alone.
     """
-    for split, settings in by_split(section).items():
-        if settings is None:
+    splits = by_split(section)
+    yield from unread_findings("dataset", splits, SPLITS)
+    for split, settings in splits.items():
+        if settings is None or split not in SPLITS:
             continue
         if not isinstance(settings, dict):
             yield error(f"dataset.{split}", f"is {settings!r}", "give src, format and so on")
@@ -237,7 +230,7 @@ def _data_findings(section: Any) -> Iterator[Finding]:
 
 def _split_findings(subject: str, settings: dict[str, Any]) -> Iterator[Finding]:
     yield from value_findings(subject, Split, settings)
-    yield from _unread_findings(subject, settings, [*key_names(Split), *FURTHER_SPLIT_KEYS])
+    yield from unread_findings(subject, settings, [*key_names(Split), *FURTHER_SPLIT_KEYS])
     if subject == "dataset.train" and (subsets := {"first_n", "sample_n"} & settings.keys()):
         key = min(subsets)
         problem = "val and test inherit it" + (", and train_split_settings replaces it" if TRAIN in settings else "")
