@@ -151,6 +151,14 @@ def test_variable_that_is_not_set(config: Path, capfd: pytest.CaptureFixture) ->
 # Runs.
 
 
+def test_an_empty_task_section(config: Path) -> None:
+    """``task:`` with nothing after it is None in YAML."""
+    settings = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump({**settings, "task": None}))
+    train(config, "run")
+    assert load(config.parent, "run")["step"] == 6
+
+
 def test_debug_run_with_a_test_set(config: Path, capfd: pytest.CaptureFixture) -> None:
     settings = yaml.safe_load(config.read_text())
     settings["dataset"]["test"] = {"src": str(write_lmdb(config.parent / "test" / "data.lmdb", 3, seed=2))}

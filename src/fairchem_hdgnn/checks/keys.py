@@ -217,10 +217,11 @@ def _data_findings(section: Any) -> Iterator[Finding]:
     Args:
         section: settings by split, a list of them, or those of the training data alone.
     """
-    splits = by_split(section)
-    yield from unread_findings("dataset", splits, SPLITS)
-    for split, settings in splits.items():
-        if settings is None or split not in SPLITS:
+    for split, settings in by_split(section).items():
+        if split not in SPLITS:
+            yield warning(f"dataset.{split}", f"nothing reads this split{suggestion(str(split), SPLITS)}", "rename it")
+            continue
+        if settings is None:
             continue
         if not isinstance(settings, dict):
             yield error(f"dataset.{split}", f"is {settings!r}", "give src, format and so on")

@@ -81,6 +81,9 @@ class Trainer(FineTuningTrainer):
         self.metrics: dict[str, Any] = {}
         if distutils.is_master() and not kwargs.get("is_debug"):
             make_run_folders(Path(kwargs.get("run_dir") or "."))
+        # An empty section is None in YAML.
+        if "task" in kwargs:
+            kwargs["task"] = kwargs["task"] or {}
         self._settings = repr((args, kwargs))
         super().__init__(*args, **kwargs)
         if self.device.type == "cpu":
