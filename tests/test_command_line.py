@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import pickle
@@ -249,6 +250,20 @@ def child_failure(message: object) -> ChildFailedError:
 )
 def test_user_message(error: Exception, message: str | None) -> None:
     assert user_message(error) == message
+
+
+def test_a_file_without_permission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The superuser may read every file, so a refusal is put in the place of opening it."""
+    path = write_lmdb(tmp_path / "data.lmdb", 2)
+
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert cli.main(["inspect", str(path)]) == 2
+    assert capsys.readouterr().err == f"fairchem-hdgnn inspect: error: {path}: Permission denied\n"
 
 
 def test_public_names() -> None:

@@ -141,6 +141,10 @@ def test_gaps_are_in_their_own_unit(data: Path, tmp_path: Path, capsys: pytest.C
         (["{schnet}", "{data}"], "its model is a SchNetWrap"),
         (["{config}", "{data}", "--rotations", "0"], "--rotations 0: must be at least 1"),
         (["{config}", "{data}", "--num-gpus", "2"], "--num-gpus 2: this command uses one"),
+        (
+            ["{config}", "{data}", "--data-format", "ase-db"],
+            "fairchem has no data format 'ase-db'; did you mean 'ase_db'?",
+        ),
         (["{config}", "{data}", "--set", "lmx=2"], "unknown key 'lmx'; did you mean 'lmax'?"),
     ],
 )

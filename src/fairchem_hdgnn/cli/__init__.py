@@ -26,7 +26,7 @@ INSTEAD = {"train": "; train with `fairchem -c CONFIG` here", "submit": "; submi
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``fairchem-hdgnn``; the exit status is 2 for a ``UserError``, printed as one line."""
+    """Run ``fairchem-hdgnn``; the exit status is 2 for a ``UserError`` or an unusable file, printed as one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] in (["train"], ["submit"]):
         # fairchem's parser reads these, including overrides such as --model.lmax=4.
@@ -45,6 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(args.run(args) or 0)
     except UserError as error:
         print(f"fairchem-hdgnn {args.command}: error: {_node()}{error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        # Such as a file that must not be read.
+        if error.filename is None:
+            raise
+        print(f"fairchem-hdgnn {args.command}: error: {_node()}{error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         pass

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 from torch_geometric.data import Batch, Data
 
-from fairchem_hdgnn.errors import DataError
+from fairchem_hdgnn.errors import ConfigError, DataError, suggestion
 from fairchem_hdgnn.host.checkpoints import quiet_fairchem
 from fairchem_hdgnn.host.fairchem1.config_files import read_config, splits_of
 from fairchem_hdgnn.host.fairchem1.inference import inference_trainer
@@ -104,6 +104,7 @@ def open_lmdb_split(dataset_config: Mapping[str, Any], source: Path, data_format
 
     Raises:
         DataError: the files are missing, damaged or contain objects that ``safe_lmdb`` refuses.
+        ConfigError: fairchem has no such format.
     """
     config = {
         "format": data_format or safe_format(dataset_config.get("format", "lmdb")),
@@ -111,6 +112,12 @@ def open_lmdb_split(dataset_config: Mapping[str, Any], source: Path, data_format
         "src": str(source),
         "no_shuffle": True,
     }
+    name = str(config["format"])
+    try:
+        registry.get_dataset_class(name)
+    except (RuntimeError, ImportError, ValueError) as error:
+        known = registry.mapping["dataset_name_mapping"]
+        raise ConfigError(f"{source}: fairchem has no data format '{name}'{suggestion(name, known)}") from error
     try:
         return create_dataset(config, "val")
     except (lmdb.Error, AssertionError, EOFError) as error:
